@@ -1,0 +1,70 @@
+"""Constructor calls as data: every configurable object remembers how it was made, so a model can be saved as its recipe."""
+
+import functools
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Plain = None | bool | int | float | str | list[Any] | dict[str, Any]
+
+
+class Configurable:
+    """Base of everything that a recipe can name. Records the arguments of the constructor call.
+
+    The constructor is the schema: arguments are plain values, other configurables, or builders (a
+    configurable class, or ``functools.partial`` of one).
+    """
+
+    _arguments: Mapping[str, Any]
+
+    def __init_subclass__(cls) -> None:
+        """Wrap the constructor of every subclass that defines one."""
+        super().__init_subclass__()
+        if "__init__" in cls.__dict__:
+            cls.__init__ = _recorded(cls.__init__)
+
+
+def _recorded(init: Any) -> Any:
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def wrapper(self: Any, *args: Any, **kwargs: Any) -> None:
+        if type(self).__init__ is wrapper:
+            bound = signature.bind(self, *args, **kwargs)
+            arguments = dict(list(bound.arguments.items())[1:])
+            object.__setattr__(self, "_arguments", arguments)
+        init(self, *args, **kwargs)
+
+    return wrapper
+
+
+def to_config(value: Any) -> Plain:
+    """The constructor call that makes ``value``, as ``class_path`` / ``init_args`` of plain data.
+
+    Raises:
+        TypeError: if a part of it is neither plain nor configurable.
+    """
+    if isinstance(value, Configurable):
+        return _call(type(value), value._arguments)
+    if isinstance(value, type) and issubclass(value, Configurable):
+        return _call(value, {})
+    if isinstance(value, functools.partial):
+        candidates = (value.func, *value.args)
+        cls = next((c for c in candidates if isinstance(c, type)), None)
+        if cls is not None and issubclass(cls, Configurable):
+            return _call(cls, value.keywords)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(k): to_config(v) for k, v in value.items()}
+    if isinstance(value, Sequence):
+        return [to_config(v) for v in value]
+    raise TypeError(f"{value!r} cannot be written into a recipe: it is no plain value and no Configurable")
+
+
+def _call(cls: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    path = f"{cls.__module__}.{cls.__qualname__}"
+    return {"class_path": path, "init_args": {k: to_config(v) for k, v in arguments.items()}}

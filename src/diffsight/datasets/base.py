@@ -1,0 +1,104 @@
+"""What every data set yields, and how samples become a batch."""
+
+import abc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, UInt8
+from torch import Tensor
+
+from diffsight.config import Configurable
+from diffsight.types import Camera, InputError, Inputs, Target
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its labels.
+
+    Attributes:
+        id: name of the sample, unique in its data set, the same on every machine.
+        image: RGB.
+        labels: by name with unit (``depth_m``, ``normals``, ``semantic`` ...): ``c h w`` of float32, or
+            ``h w`` of int64 class ids.
+        valid: by the same names; False where the label means nothing.
+        prompt: the sample's own text name (for depth the scene type), or None.
+        camera: intrinsics for this image size, or None.
+    """
+
+    id: str
+    image: UInt8[Tensor, "3 h w"]
+    labels: Mapping[str, Tensor]
+    valid: Mapping[str, Bool[Tensor, "h w"]]
+    prompt: str | None = None
+    camera: Camera | None = None
+
+
+class AbstractDataset(Configurable, abc.ABC):
+    """A finite, ordered collection of samples. Reading a sample draws no random number.
+
+    Attributes:
+        name: short name for tables and cards.
+        class_names: by label name, for labels that are class ids.
+    """
+
+    name: str
+    class_names: Mapping[str, tuple[str, ...]] = {}
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    @abc.abstractmethod
+    def __getitem__(self, index: int) -> Sample:
+        """The sample at ``index``.
+
+        Raises:
+            InputError: naming the file, what is wrong with it and the repair.
+        """
+
+
+class AbstractTransform(Configurable, abc.ABC):
+    """A random change of a sample; image and labels move together."""
+
+    @abc.abstractmethod
+    def __call__(self, sample: Sample, generator: torch.Generator) -> Sample:
+        """The changed sample. Every random number comes from ``generator``."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples stacked for a model, with their ids."""
+
+    inputs: Inputs
+    target: Target
+    ids: tuple[str, ...] = field(default=())
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Copy the tensors to ``device``."""
+        return Batch(self.inputs.to(device), self.target.to(device), self.ids)
+
+
+def collate(samples: Sequence[Sample], label: str) -> Batch:
+    """Stack samples of one size; ``label`` is the task's key of ``Sample.labels``.
+
+    Raises:
+        InputError: if the label is missing or the sizes differ.
+    """
+    for sample in samples:
+        if label not in sample.labels:
+            known = ", ".join(sorted(sample.labels)) or "none"
+            raise InputError(f"sample {sample.id} has no label {label!r} (it has: {known})")
+    sizes = {tuple(sample.image.shape[-2:]) for sample in samples}
+    if len(sizes) > 1:
+        raise InputError(
+            f"images of one batch have different sizes {sorted(sizes)}: add a RandomCrop or Resize, "
+            "or set the batch size to 1"
+        )
+    image = torch.stack([sample.image for sample in samples]).float() / 255
+    target = Target(
+        label=torch.stack([sample.labels[label] for sample in samples]),
+        valid=torch.stack([sample.valid[label] for sample in samples]),
+    )
+    prompts = tuple(sample.prompt for sample in samples)
+    return Batch(Inputs(image, prompts), target, tuple(sample.id for sample in samples))

@@ -1,0 +1,1 @@
+"""One paper, one file: how backbone, prompts, neck and head are wired."""

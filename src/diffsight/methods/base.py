@@ -1,0 +1,27 @@
+"""The contract of methods: one paper wires backbone, prompts, neck and head as it does."""
+
+import abc
+from typing import Protocol
+
+from torch import nn
+
+from diffsight.config import Configurable
+from diffsight.types import Draws, Inputs, RawOutput, Target
+
+
+class AbstractMethod(nn.Module, Configurable, abc.ABC):
+    """Images in [0, 1] of any size in, a map of the same size out."""
+
+    @abc.abstractmethod
+    def forward(
+        self, inputs: Inputs, target: Target | None = None, *, draws: Draws | None = None
+    ) -> RawOutput:
+        """The map at the size of the image; ``target`` is for methods that diffuse labels in training."""
+
+
+class MethodBuilder(Protocol):
+    """Makes a method for a task; always called with keywords."""
+
+    def __call__(self, *, num_outputs: int) -> AbstractMethod:
+        """A method that gives ``num_outputs`` channels."""
+        ...

@@ -1,0 +1,39 @@
+"""A task knows what the numbers of a map mean, and nothing about the architecture."""
+
+import abc
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import UInt8
+from torch import Tensor
+
+from diffsight.config import Configurable
+from diffsight.types import RawOutput, Target
+
+
+class AbstractTask(Configurable, abc.ABC):
+    """Loss, decoding, drawing and the meaning of a flip.
+
+    Attributes:
+        label: key of ``Sample.labels`` that this task learns.
+        num_outputs: channels that a method must give.
+    """
+
+    label: str
+    num_outputs: int
+
+    @abc.abstractmethod
+    def loss(self, raw: RawOutput, target: Target) -> dict[str, Tensor]:
+        """Scalars by name; ``loss`` is the one to minimise."""
+
+    @abc.abstractmethod
+    def hflip(self, raw: RawOutput) -> RawOutput:
+        """The output for the mirrored image, given that of the image, and the other way round."""
+
+    @abc.abstractmethod
+    def decode(self, raw: RawOutput) -> Sequence[Any]:
+        """One prediction per image, in the units of the task."""
+
+    @abc.abstractmethod
+    def draw(self, prediction: Any) -> UInt8[Tensor, "3 h w"]:
+        """A colour picture of a prediction."""

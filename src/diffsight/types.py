@@ -1,0 +1,133 @@
+"""The records that travel between the parts of diffsight, and the one legend of axis names.
+
+Axes: ``b`` image in the batch, ``c`` channels, ``h w`` pixels (rows, columns), ``n`` tokens, ``k`` classes
+or outputs, ``j`` joints, ``q`` queries, ``t`` steps. Images are RGB in [0, 1] unless a name says otherwise; camera
+axes are x right, y down, z forward; depth is in metres along z unless ``depth_type`` says otherwise.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used; the message is one line: what, where, and the repair."""
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Pinhole intrinsics in pixels; the centre of the top-left pixel is (0, 0)."""
+
+    fx_px: float
+    fy_px: float
+    cx_px: float
+    cy_px: float
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch as a method sees it.
+
+    Attributes:
+        image: RGB in [0, 1].
+        prompts: one name per image for methods with a text table (for depth the scene type); None in a
+            row, or None altogether, stands for the mean of the table.
+        cached: frozen intermediate results by name, computed once per image.
+    """
+
+    image: Float[Tensor, "b 3 h w"]
+    prompts: tuple[str | None, ...] | None = None
+    cached: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Copy the tensors to ``device``."""
+        cached = {name: value.to(device) for name, value in self.cached.items()}
+        return replace(self, image=self.image.to(device), cached=cached)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the labels of a batch say, in the units of the task.
+
+    Attributes:
+        label: ``b k h w`` of floats, or ``b h w`` of class ids.
+        valid: where the label means something; everything else is ignored by losses and metrics.
+    """
+
+    label: Tensor
+    valid: Bool[Tensor, "b h w"]
+
+    def to(self, device: torch.device | str) -> Self:
+        """Copy the tensors to ``device``."""
+        return replace(self, label=self.label.to(device), valid=self.valid.to(device))
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one forward pass: one seed per image, so that a row does not depend on its batch."""
+
+    seeds: tuple[int, ...]
+
+    def normal(self, stream: int, shape: tuple[int, ...]) -> Float[Tensor, "b ..."]:
+        """Standard normal numbers, ``shape`` per image, drawn on the CPU; ``stream`` keeps uses apart."""
+        rows = []
+        for seed in self.seeds:
+            generator = torch.Generator().manual_seed((seed * 1_000_003 + stream) % 2**63)
+            rows.append(torch.randn(shape, generator=generator))
+        return torch.stack(rows)
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """Feature maps of one batch, finest first.
+
+    Attributes:
+        features: maps; level i has ``1 / strides[i]`` of the padded image's size.
+        strides: image pixels per feature pixel.
+        valid_hw: size of the image in pixels before padding on the right and at the bottom.
+        attention: cross-attention maps by level, averaged over heads and layers, one channel per token.
+    """
+
+    features: tuple[Float[Tensor, "b _ _ _"], ...]
+    strides: tuple[int, ...]
+    valid_hw: tuple[int, int]
+    attention: Mapping[int, Float[Tensor, "b _ _ _"]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RawOutput:
+    """What a method computes, before the task gives it a meaning.
+
+    Attributes:
+        maps: one channel per output of the task.
+        space: ``logits``, ``probability``, or ``value`` (already in the unit of the task).
+        auxiliary: further maps that a loss or a picture may want.
+    """
+
+    maps: Float[Tensor, "b k h w"]
+    space: Literal["logits", "probability", "value"]
+    auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+DepthType = Literal["z", "euclidean"]
+
+
+@dataclass(frozen=True)
+class DepthPrediction:
+    """Metric depth of one image.
+
+    Attributes:
+        depth_m: metres.
+        valid: False where the value is not finite or outside the task's range.
+        depth_type: ``z`` along the optical axis, ``euclidean`` along the ray.
+        uncertainty_m: spread of the passes of the plan (windows, flips) in metres, or None with one pass.
+    """
+
+    depth_m: Float[Tensor, "h w"]
+    valid: Bool[Tensor, "h w"]
+    depth_type: DepthType
+    uncertainty_m: Float[Tensor, "h w"] | None = None
