@@ -1,1 +1,71 @@
-"""cli."""
+"""The command line: a table of commands, each in a small module of its own that is imported only when it runs."""
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+# command -> (module, one-line summary); every module has ``main(argv) -> exit status``
+COMMANDS = {
+    "demo": ("diffsight.cli.demo", "train a small depth model on a procedural world and look at it"),
+    "fit": ("diffsight.cli.fit", "train a model from a recipe"),
+    "evaluate": ("diffsight.cli.evaluate", "score a model under a named protocol"),
+    "predict": ("diffsight.cli.predict", "run a model on images of your own"),
+    "render": ("diffsight.cli.render", "write images and exact labels of the procedural world"),
+    "text-table": ("diffsight.cli.text_table", "turn names into a table of CLIP text features"),
+    "convert": ("diffsight.cli.convert", "turn an original checkpoint into a diffsight model"),
+    "doctor": ("diffsight.cli.doctor", "look for known traps in this installation"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; errors that the user can mend become one line on stderr.
+
+    Exit status: 0 done, 1 the run failed, 2 the input or the usage is wrong, 130 interrupted.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        sys.stdout.write(_help())
+        return 0
+    if argv[0] == "--version":
+        from diffsight import __version__
+
+        sys.stdout.write(f"diffsight {__version__}\n")
+        return 0
+    if argv[0] not in COMMANDS:
+        return _fail(f"unknown command {argv[0]!r}: choose from {', '.join(COMMANDS)}", 2)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    return _guarded(COMMANDS[argv[0]][0], argv[1:])
+
+
+def _guarded(module: str, argv: Sequence[str]) -> int:
+    try:
+        return importlib.import_module(module).main(argv)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        return _fail(f"{error.strerror or error}{where}", 1)
+    except ValueError as error:
+        # importing types is cheap by now: the command has done it
+        from diffsight.types import InputError
+
+        if not isinstance(error, InputError):
+            raise
+        return _fail(str(error), 2)
+
+
+def _fail(message: str, status: int) -> int:
+    sys.stderr.write(f"diffsight: {' '.join(message.split())}\n")
+    return status
+
+
+def _help() -> str:
+    width = max(len(name) for name in COMMANDS)
+    lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    head = "usage: diffsight COMMAND ...\n\nDense visual perception with pretrained diffusion models.\n\n"
+    return head + "\n".join(lines) + "\n\n`diffsight COMMAND --help` says more.\n"
