@@ -1,1 +1,5 @@
-"""heads."""
+"""Pyramid to map."""
+
+from diffsight.heads.deconv import DeconvHead
+
+__all__ = ["DeconvHead"]

@@ -1,1 +1,5 @@
 """One paper, one file: how backbone, prompts, neck and head are wired."""
+
+from diffsight.methods.vpd import VPD
+
+__all__ = ["VPD"]

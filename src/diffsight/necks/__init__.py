@@ -1,1 +1,5 @@
-"""necks."""
+"""Pyramid to pyramid."""
+
+from diffsight.necks.merging import Merging
+
+__all__ = ["Merging"]

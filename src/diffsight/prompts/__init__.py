@@ -1,1 +1,5 @@
-"""prompts."""
+"""What conditions the UNet."""
+
+from diffsight.prompts.text import TextTable
+
+__all__ = ["TextTable"]

@@ -1,0 +1,138 @@
+"""Names of the original latent-diffusion checkpoints and their names in diffusers.
+
+The tables follow from the two architectures: LDM numbers its blocks through (``input_blocks.7.1``), diffusers
+nests them (``down_blocks.2.attentions.0``). Names only; the values are the same, but for the VAE's attention, whose 1x1
+convolutions are linear layers in diffusers.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+_RESNET = {
+    "in_layers.0": "norm1",
+    "in_layers.2": "conv1",
+    "out_layers.0": "norm2",
+    "out_layers.3": "conv2",
+    "emb_layers.1": "time_emb_proj",
+    "skip_connection": "conv_shortcut",
+}
+_VAE_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
+
+
+@dataclass
+class KeyReport:
+    """What became of every entry of a checkpoint. Nothing is skipped in silence.
+
+    Attributes:
+        used: original key -> key of ours.
+        dropped: original key -> why the model does not need it.
+        unused: original keys that nothing claims.
+        missing: keys of ours that the checkpoint does not give.
+    """
+
+    used: dict[str, str] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    def summary(self) -> str:
+        """One line of counts."""
+        return (
+            f"{len(self.used)} used, {len(self.dropped)} dropped, "
+            f"{len(self.unused)} unused, {len(self.missing)} missing"
+        )
+
+
+def unet_prefixes(num_levels: int, layers: int, has_attention: Sequence[bool]) -> dict[str, str]:
+    """LDM module prefix -> diffusers module prefix of a UNet.
+
+    Args:
+        num_levels: number of resolutions.
+        layers: residual blocks per resolution on the way down (one more on the way up).
+        has_attention: whether level i has attention, finest first.
+    """
+    table = {
+        "time_embed.0": "time_embedding.linear_1",
+        "time_embed.2": "time_embedding.linear_2",
+        "input_blocks.0.0": "conv_in",
+        "middle_block.0": "mid_block.resnets.0",
+        "middle_block.1": "mid_block.attentions.0",
+        "middle_block.2": "mid_block.resnets.1",
+        "out.0": "conv_norm_out",
+        "out.2": "conv_out",
+    }
+    for level in range(num_levels):
+        for j in range(layers):
+            block = 1 + level * (layers + 1) + j
+            table[f"input_blocks.{block}.0"] = f"down_blocks.{level}.resnets.{j}"
+            if has_attention[level]:
+                table[f"input_blocks.{block}.1"] = f"down_blocks.{level}.attentions.{j}"
+        last = (level + 1) * (layers + 1)
+        if level < num_levels - 1:
+            table[f"input_blocks.{last}.0.op"] = f"down_blocks.{level}.downsamplers.0.conv"
+        attends = has_attention[num_levels - 1 - level]
+        for j in range(layers + 1):
+            block = level * (layers + 1) + j
+            table[f"output_blocks.{block}.0"] = f"up_blocks.{level}.resnets.{j}"
+            if attends:
+                table[f"output_blocks.{block}.1"] = f"up_blocks.{level}.attentions.{j}"
+        if level < num_levels - 1:
+            block, part = level * (layers + 1) + layers, 2 if attends else 1
+            table[f"output_blocks.{block}.{part}.conv"] = f"up_blocks.{level}.upsamplers.0.conv"
+    return table
+
+
+def unet_key(key: str, prefixes: Mapping[str, str]) -> str | None:
+    """The diffusers name of one LDM UNet entry, or None if it has none."""
+    for prefix in _module_prefixes(key):
+        if prefix in prefixes:
+            target, rest = prefixes[prefix], key[len(prefix) + 1 :]
+            if ".resnets." in target:
+                inner, _, leaf = rest.rpartition(".")
+                return f"{target}.{_RESNET[inner]}.{leaf}" if inner in _RESNET else None
+            return f"{target}.{rest}"
+    return None
+
+
+def vae_encoder_key(key: str) -> str | None:
+    """The diffusers name of one LDM autoencoder entry (encoder and quant_conv), or None if it has none."""
+    if key.startswith("quant_conv."):
+        return key
+    match = re.fullmatch(r"encoder\.down\.(\d+)\.block\.(\d+)\.(.+)", key)
+    if match:
+        level, j, rest = match.groups()
+        return f"encoder.down_blocks.{level}.resnets.{j}.{_shortcut(rest)}"
+    match = re.fullmatch(r"encoder\.down\.(\d+)\.downsample\.conv\.(.+)", key)
+    if match:
+        return f"encoder.down_blocks.{match[1]}.downsamplers.0.conv.{match[2]}"
+    match = re.fullmatch(r"encoder\.mid\.block_([12])\.(.+)", key)
+    if match:
+        return f"encoder.mid_block.resnets.{int(match[1]) - 1}.{_shortcut(match[2])}"
+    match = re.fullmatch(r"encoder\.mid\.attn_1\.(\w+)\.(weight|bias)", key)
+    if match:
+        return f"encoder.mid_block.attentions.0.{_VAE_ATTENTION[match[1]]}.{match[2]}"
+    match = re.fullmatch(r"encoder\.(conv_in|conv_out|norm_out)\.(weight|bias)", key)
+    if match:
+        name = "conv_norm_out" if match[1] == "norm_out" else match[1]
+        return f"encoder.{name}.{match[2]}"
+    return None
+
+
+def vae_value(key: str, value: Tensor) -> Tensor:
+    """The value for the diffusers name ``key``: the attention's 1x1 convolutions become linear layers."""
+    if ".attentions." in key and value.ndim == 4:
+        return value[..., 0, 0]
+    return value
+
+
+def _shortcut(rest: str) -> str:
+    return rest.replace("nin_shortcut", "conv_shortcut")
+
+
+def _module_prefixes(key: str) -> Iterator[str]:
+    parts = key.split(".")
+    for end in range(len(parts) - 1, 0, -1):
+        yield ".".join(parts[:end])

@@ -1,0 +1,159 @@
+"""Where weights come from: a diffusers folder, a hub id, or one original file. Nothing is unpickled that could run code."""
+
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from diffsight.backbones.ldm_keys import (
+    KeyReport,
+    unet_key,
+    unet_prefixes,
+    vae_encoder_key,
+    vae_value,
+)
+from diffsight.types import InputError
+
+Part = Literal["unet", "vae"]
+LDM_PREFIX: Mapping[Part, str] = {"unet": "model.diffusion_model.", "vae": "first_stage_model."}
+_STEM = "diffusion_pytorch_model"
+
+
+def read_tensors(path: Path) -> dict[str, Any]:
+    """The contents of a ``.safetensors`` file, or of a torch checkpoint read with ``weights_only=True``.
+
+    Raises:
+        InputError: if the file is missing, truncated, or holds anything but tensors and plain containers.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise InputError(
+                f"{path}: not a complete safetensors file ({path.stat().st_size:,} bytes, {error}): "
+                "download or copy it again"
+            ) from None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()[0]
+        raise InputError(
+            f"{path}: refused, because it holds more than tensors and could run code when loaded ({reason}): "
+            "get a .safetensors file, or save its tensors alone with the program that wrote it"
+        ) from None
+    except (RuntimeError, EOFError, ValueError) as error:
+        raise InputError(
+            f"{path}: not a readable checkpoint ({str(error).splitlines()[0]}): copy it again"
+        ) from None
+
+
+def locate(source: str | Path) -> Path:
+    """The local folder or file that ``source`` names; a hub id is fetched (or found in the cache) first.
+
+    Raises:
+        InputError: if it is neither a path nor a hub id that can be had.
+    """
+    path = Path(source)
+    if path.exists():
+        return path
+    if path.suffix in (".safetensors", ".ckpt", ".pt", ".pth", ".bin") or str(source).count("/") != 1:
+        raise InputError(f"{source}: no such file or folder, and not a hub id of the form owner/name")
+    patterns = [f"{part}/{name}" for part in ("unet", "vae") for name in ("config.json", f"{_STEM}.*")]
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=patterns))
+    except RepositoryNotFoundError:
+        raise InputError(f"{source}: the hub has no such model: check the spelling") from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise InputError(
+            f"{source}: not on this machine and the hub cannot be reached ({type(error).__name__}): "
+            "give a local folder or file"
+        ) from None
+
+
+def load_part(module: nn.Module, part: Part, source: Path) -> KeyReport:
+    """Fill ``module`` (built on the meta device or not) from ``source``.
+
+    Raises:
+        InputError: if the weights are not there, or are of another architecture.
+    """
+    wanted = module.state_dict()
+    if source.is_dir():
+        name = _weight_file(source / part)
+        entries, rename = read_tensors(name), _same
+    else:
+        name = source
+        entries, rename = _ldm_entries(source, part), ldm_renamer(module, part)
+    report, state = KeyReport(), {}
+    for key, value in entries.items():
+        target = rename(key)
+        if target not in wanted:
+            report.dropped[key] = "not part of the trunk or of the encoder"
+            continue
+        report.used[key] = target
+        state[target] = vae_value(target, value) if part == "vae" else value
+    report.missing = [key for key in wanted if key not in state]
+    _check(name, part, wanted, state, report)
+    dtype = torch.get_default_dtype()
+    module.load_state_dict({key: value.to(dtype) for key, value in state.items()}, assign=True)
+    return report
+
+
+def ldm_renamer(module: nn.Module, part: Part) -> Callable[[str], str | None]:
+    """The function from original names (without prefix) to the names of ``module``."""
+    if part == "vae":
+        return vae_encoder_key
+    down: Any = module.get_submodule("down_blocks")
+    kinds = [any(name == "attentions" for name, _ in block.named_children()) for block in down]
+    prefixes = unet_prefixes(len(down), len(down[0].resnets), kinds)
+    return lambda key: unet_key(key, prefixes)
+
+
+def _same(key: str) -> str:
+    return key
+
+
+def _weight_file(folder: Path) -> Path:
+    for suffix in ("safetensors", "fp16.safetensors", "bin", "fp16.bin"):
+        path = folder / f"{_STEM}.{suffix}"
+        if path.is_file():
+            return path
+    raise InputError(f"{folder}: no {_STEM}.safetensors in it: is this a diffusers model folder?")
+
+
+def _ldm_entries(path: Path, part: Part) -> dict[str, Tensor]:
+    tensors = read_tensors(path)
+    tensors = tensors.get("state_dict", tensors)
+    prefix = LDM_PREFIX[part]
+    found = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+    if not found:
+        raise InputError(f"{path}: no entry begins with {prefix}: is it a Stable Diffusion checkpoint?")
+    return found
+
+
+def _check(
+    path: Path,
+    part: Part,
+    wanted: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    report: KeyReport,
+) -> None:
+    if report.missing:
+        raise InputError(
+            f"{path}: {len(report.missing)} entries of the {part} are missing, first {report.missing[0]}: "
+            "is the architecture argument right?"
+        )
+    for key, value in state.items():
+        if value.shape != wanted[key].shape:
+            raise InputError(
+                f"{path}: {key} has shape {tuple(value.shape)}, the architecture wants "
+                f"{tuple(wanted[key].shape)}: choose the architecture of these weights (sd15, sd21 ...)"
+            )

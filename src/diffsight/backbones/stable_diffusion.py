@@ -1,0 +1,234 @@
+"""Stable Diffusion as a backbone: VAE encoder, UNet trunk, four feature taps, cross-attention maps.
+
+VPD section 3.2; layer table and conventions of the released code. The trunk is walked explicitly, block by block, over
+the modules of diffusers' UNet; its output head is not run.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers.models.autoencoders.vae import Encoder
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from diffsight.backbones import architectures, sources
+from diffsight.backbones.attention_maps import MapRecorder, MapRequest, Place, SDPAProcessor
+from diffsight.backbones.base import AbstractBackbone
+from diffsight.types import Draws, InputError, Pyramid
+
+Part = Literal["unet", "vae"]
+
+
+class VAEEncoder(nn.Module):
+    """The image half of Stable Diffusion's autoencoder; there is no decoder.
+
+    Args:
+        config: ``latent_channels``, ``block_out_channels``, ``layers_per_block``, ``norm_num_groups``.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        widths, latents = tuple(config["block_out_channels"]), config["latent_channels"]
+        self.stride = 2 ** (len(widths) - 1)
+        self.encoder = Encoder(
+            in_channels=3,
+            out_channels=latents,
+            down_block_types=("DownEncoderBlock2D",) * len(widths),
+            block_out_channels=widths,
+            layers_per_block=config["layers_per_block"],
+            norm_num_groups=config["norm_num_groups"],
+            double_z=True,
+        )
+        self.quant_conv = nn.Conv2d(2 * latents, 2 * latents, 1)
+
+    def forward(
+        self, image: Float[Tensor, "b 3 h w"], noise: Float[Tensor, "b c lh lw"] | None = None
+    ) -> Float[Tensor, "b c lh lw"]:
+        """The posterior's mode, or a sample of it where standard normal ``noise`` is given; not scaled.
+
+        Args:
+            image: in [-1, 1].
+            noise: one number per latent value.
+        """
+        mean, log_variance = self.quant_conv(self.encoder(image)).chunk(2, dim=1)
+        if noise is None:
+            return mean
+        return mean + torch.exp(0.5 * log_variance.clamp(-30.0, 20.0)) * noise
+
+
+class StableDiffusion(AbstractBackbone):
+    """The denoising UNet of Stable Diffusion 1.x / 2.x on the latent of an image, without added noise.
+
+    Args:
+        architecture: ``sd15``, ``sd21``, or a mapping of diffusers' names (see ``architectures.resolve``).
+        weights: a diffusers folder, a hub id, or one original ``.safetensors`` / ``.ckpt`` file; None
+            leaves the random initialisation.
+        latent: ``mode`` of the VAE's posterior, or a ``sample`` (then ``draws`` are needed).
+        latent_scale: factor on the latent. Differs from the paper: the authors of VPD do not apply Stable
+            Diffusion's 0.18215 and their checkpoints need 1.0; EVP divides by its data set's standard deviation.
+        trainable: parts that learn; the others are frozen and the VAE then runs without gradients.
+        conv_out: keep the UNet's output head (normalisation and last convolution) among the weights.
+        gradient_checkpointing: recompute the UNet's blocks in the backward pass to save memory.
+    """
+
+    def __init__(
+        self,
+        architecture: str | dict[str, Any] = "sd15",
+        *,
+        weights: str | Path | None = None,
+        latent: Literal["mode", "sample"] = "mode",
+        latent_scale: float = 1.0,
+        trainable: tuple[Part, ...] = ("unet",),
+        conv_out: bool = False,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        config = architectures.resolve(architecture)
+        source = None if weights is None else sources.locate(weights)
+        with torch.device("meta") if source else torch.get_default_device():
+            self.unet = _build_unet(config["unet"], conv_out)
+            self.vae = VAEEncoder(config["vae"])
+        if source:
+            sources.load_part(self.unet, "unet", source)
+            sources.load_part(self.vae, "vae", source)
+        self.latent: Literal["mode", "sample"] = latent
+        self.latent_scale = latent_scale
+        self.gradient_checkpointing = gradient_checkpointing
+        widths = tuple(config["unet"]["block_out_channels"])
+        self.context_dim: int = config["unet"]["cross_attention_dim"]
+        # the taps of up-block i sit before its upsampler, so they have the width of down-block n - 1 - i
+        self.channels = widths
+        self.strides = tuple(self.vae.stride * 2**level for level in range(len(widths)))
+        self.size_multiple = self.strides[-1]
+        self.unet.requires_grad_("unet" in trainable)
+        self.vae.requires_grad_("vae" in trainable)
+        self._vae_learns = "vae" in trainable
+
+    def encode(
+        self, image: Float[Tensor, "b 3 h w"], *, draws: Draws | None = None
+    ) -> Float[Tensor, "b c lh lw"]:
+        """The scaled latent of an image in [0, 1] whose sides are multiples of the VAE's stride.
+
+        Raises:
+            InputError: if the latent is to be sampled and no draws are given.
+        """
+        noise = None
+        if self.latent == "sample":
+            if draws is None:
+                raise InputError("latent='sample' needs draws: pass Draws with one seed per image")
+            size = (side // self.vae.stride for side in image.shape[-2:])
+            noise = draws.normal(0, (self.vae.quant_conv.out_channels // 2, *size)).to(image)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self._vae_learns):
+            return self.vae(image * 2 - 1, noise) * self.latent_scale
+
+    def forward(
+        self,
+        image: Float[Tensor, "b 3 h w"],
+        context: Float[Tensor, "b n e"],
+        *,
+        timestep: int = 1,
+        attention: MapRequest | None = None,
+        valid_hw: tuple[int, int] | None = None,
+        draws: Draws | None = None,
+    ) -> Pyramid:
+        """One pass through encoder and trunk.
+
+        Args:
+            image: in [0, 1]; sides are multiples of ``size_multiple``.
+            context: text condition, one vector per token.
+            timestep: the step whose embedding conditions the UNet; no noise is added.
+            attention: which cross-attention maps to return.
+            valid_hw: size of the image before padding; default: all of it.
+            draws: seeds for ``latent="sample"``.
+
+        Raises:
+            InputError: if a side is no multiple of ``size_multiple``.
+        """
+        height, width = image.shape[-2:]
+        if height % self.size_multiple or width % self.size_multiple:
+            raise InputError(
+                f"image of {height} x {width} px: both sides must be multiples of {self.size_multiple} px: "
+                "pad it first (ops.padding.pad_to_multiple)"
+            )
+        latent = self.encode(image, draws=draws)
+        features, maps = self._trunk(latent, context, timestep, attention)
+        return Pyramid(features, self.strides, valid_hw or (height, width), maps)
+
+    def _trunk(
+        self, latent: Tensor, context: Tensor, timestep: int, attention: MapRequest | None
+    ) -> tuple[tuple[Tensor, ...], dict[int, Tensor]]:
+        unet: Any = self.unet
+        steps = torch.full((latent.shape[0],), timestep, device=latent.device)
+        embedding = unet.time_embedding(unet.time_proj(steps).to(latent.dtype))
+        recorder = MapRecorder(attention or MapRequest(levels=()))
+
+        def run(resnet: nn.Module, transformer: nn.Module | None, x: Tensor, *where: Any) -> Tensor:
+            level, place = where
+            maps = recorder.at(level, place, (x.shape[-2], x.shape[-1]))
+            return self._pair(resnet, transformer, x, embedding, context, maps)
+
+        x = unet.conv_in(latent)
+        skips = [x]
+        last = len(unet.down_blocks) - 1
+        for level, block in enumerate(unet.down_blocks):
+            for resnet, transformer in _pairs(block):
+                x = run(resnet, transformer, x, level, "down")
+                skips.append(x)
+            if level < last:
+                x = block.downsamplers[0](x)
+                skips.append(x)
+        first, second = unet.mid_block.resnets
+        x = run(first, unet.mid_block.attentions[0], x, last, "mid")
+        x = second(x, embedding)
+        features = []
+        for i, block in enumerate(unet.up_blocks):
+            pairs = _pairs(block)
+            tap = len(pairs) - 1 if i == last else len(pairs) - 2
+            for j, (resnet, transformer) in enumerate(pairs):
+                x = run(resnet, transformer, torch.cat([x, skips.pop()], dim=1), last - i, "up")
+                if j == tap:
+                    features.append(x)
+            if i < last:
+                x = block.upsamplers[0](x)
+        return tuple(reversed(features)), recorder.close()
+
+    def _pair(
+        self,
+        resnet: nn.Module,
+        transformer: nn.Module | None,
+        x: Tensor,
+        embedding: Tensor,
+        context: Tensor,
+        maps: Mapping[str, object] | None,
+    ) -> Tensor:
+        def compute(x: Tensor, embedding: Tensor, context: Tensor) -> Tensor:
+            x = resnet(x, embedding)
+            if transformer is None:
+                return x
+            return transformer(
+                x, encoder_hidden_states=context, cross_attention_kwargs=maps, return_dict=False
+            )[0]
+
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            result = checkpoint(compute, x, embedding, context, use_reentrant=False)
+            assert isinstance(result, Tensor)
+            return result
+        return compute(x, embedding, context)
+
+
+def _build_unet(config: Mapping[str, Any], conv_out: bool) -> UNet2DConditionModel:
+    unet = UNet2DConditionModel(**config)
+    if not conv_out:
+        del unet.conv_norm_out, unet.conv_act, unet.conv_out
+    unet.set_attn_processor(SDPAProcessor())  # type: ignore[arg-type]
+    return unet
+
+
+def _pairs(block: Any) -> list[tuple[nn.Module, nn.Module | None]]:
+    children = dict(block.named_children())
+    transformers = children.get("attentions") or [None] * len(block.resnets)
+    return list(zip(block.resnets, transformers, strict=True))

@@ -1,0 +1,46 @@
+"""``diffsight convert``: an original checkpoint becomes a diffsight model, with a report of every key."""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(prog="diffsight convert", description=__doc__)
+    parser.add_argument("kind", help="what the checkpoint is: vpd-depth")
+    parser.add_argument("checkpoint", type=Path, help="the authors' .ckpt / .pth, or a .safetensors")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the model")
+    parser.add_argument("--max-depth", type=float, default=10.0, help="depth cap in metres (default 10)")
+    parser.add_argument("--names", type=Path, help="text file with the scene names of its text table")
+    parser.add_argument("--partial", action="store_true", help="go on where entries are missing")
+    parser.add_argument("--json", action="store_true", help="print the key report as JSON")
+    args = parser.parse_args(argv)
+
+    from diffsight.hub import save
+    from diffsight.hub.convert import CONVERTERS, read_original
+    from diffsight.types import InputError
+
+    if args.kind not in CONVERTERS:
+        raise InputError(f"unknown kind {args.kind!r}: choose from {', '.join(CONVERTERS)}")
+    names = args.names.read_text().split() if args.names else None
+    state = read_original(args.checkpoint)
+    model, report = CONVERTERS[args.kind](
+        state, max_depth_m=args.max_depth, names=names, partial=args.partial
+    )
+    save(model, args.out, info={"converted_from": args.checkpoint.name, "kind": args.kind})
+    log.info("%s -> %s: %s", args.checkpoint, args.out, report.summary())
+    if args.json:
+        sys.stdout.write(json.dumps(vars(report), indent=1) + "\n")
+        return 0
+    for key, reason in report.dropped.items():
+        log.info("  dropped %s: %s", key, reason)
+    for title, keys in (("unused", report.unused), ("missing", report.missing)):
+        for key in keys:
+            log.info("  %s %s", title, key)
+    return 0

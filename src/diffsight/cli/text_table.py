@@ -1,0 +1,38 @@
+"""``diffsight text-table``: names become a table of CLIP text features, the order stored with it."""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(prog="diffsight text-table", description=__doc__)
+    parser.add_argument("names", type=Path, help="text file, one class or scene name per line")
+    parser.add_argument("--encoder", required=True, help="Stable Diffusion or CLIP folder, or hub id")
+    parser.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
+    parser.add_argument(
+        "--templates",
+        choices=("single", "imagenet"),
+        default="imagenet",
+        help='"a photo of a ..." alone (ADE20K), or CLIP\'s 80 prompts averaged (NYU, default)',
+    )
+    parser.add_argument("--max-length", type=int, default=20, help="tokens per text (default 20)")
+    args = parser.parse_args(argv)
+
+    from diffsight.prompts.text import build_text_table, save_table
+    from diffsight.types import InputError
+
+    names = [line.strip() for line in args.names.read_text().splitlines() if line.strip()]
+    if len(set(names)) != len(names) or not names:
+        raise InputError(f"{args.names}: needs different names, one per line")
+    rows = build_text_table(
+        names, encoder=args.encoder, templates=args.templates, max_length=args.max_length
+    )
+    save_table(args.out, names, rows, f"{args.encoder}, {args.templates}, {args.max_length} tokens")
+    norms = rows.norm(dim=1)
+    log.info("%s: %d rows of %d, norms %.2f to %.2f", args.out, *rows.shape, norms.min(), norms.max())
+    return 0

@@ -1,0 +1,75 @@
+"""Transposed convolutions up to the image's resolution: the depth decoder of VPD (after SimpleBaseline)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from diffsight.heads.base import AbstractHead
+from diffsight.types import InputError, Pyramid, RawOutput
+
+
+class DeconvHead(AbstractHead):
+    """Doublings by transposed convolution, then bilinear ones, then two convolutions at full resolution.
+
+    Args:
+        in_channels: of the one level it takes.
+        strides: its stride, a power of two.
+        num_outputs: maps to give.
+        widths: channels after each transposed convolution.
+        width: channels of the full-resolution layers.
+        max_value: the output is ``sigmoid * max_value`` (VPD: the depth cap of the data set in metres); None gives
+            the unbounded value.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: Sequence[int],
+        strides: Sequence[int],
+        num_outputs: int,
+        widths: Sequence[int] = (32, 32, 32),
+        width: int = 192,
+        max_value: float | None = 10.0,
+    ) -> None:
+        super().__init__()
+        if len(in_channels) != 1:
+            raise InputError(f"DeconvHead takes one level, not {len(in_channels)}: put a Merging neck before it")
+        doublings = strides[0].bit_length() - 1
+        if 2**doublings != strides[0] or doublings < len(widths):
+            raise InputError(
+                f"DeconvHead doubles {len(widths)} times: stride {strides[0]} must be a power of two of at "
+                f"least {2 ** len(widths)}; give fewer widths"
+            )
+        self.bilinear_doublings = doublings - len(widths)
+        self.max_value = max_value
+        layers, previous = [], in_channels[0]
+        for channels in widths:
+            deconv = nn.ConvTranspose2d(previous, channels, 2, stride=2, bias=False)
+            layers += [deconv, nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+            previous = channels
+        self.deconv = nn.Sequential(*layers)
+        self.conv = nn.Sequential(
+            nn.Conv2d(previous, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+        )
+        self.output = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, num_outputs, 3, padding=1),
+        )
+        for module in (*self.deconv, *self.conv, self.output[-1]):
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.normal_(module.weight, std=0.001)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, pyramid: Pyramid) -> RawOutput:
+        """``b num_outputs h w`` at stride 1, in ``value`` space."""
+        x = self.conv(self.deconv(pyramid.features[0]))
+        for _ in range(self.bilinear_doublings):
+            x = functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+        x = self.output(x)
+        if self.max_value is not None:
+            x = torch.sigmoid(x) * self.max_value
+        return RawOutput(x, "value")

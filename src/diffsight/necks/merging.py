@@ -1,0 +1,69 @@
+"""Merges a four-level pyramid into one map at the third level's stride (the depth encoder of VPD)."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diffsight.necks.base import AbstractNeck
+from diffsight.types import InputError, Pyramid
+
+
+class Merging(AbstractNeck):
+    """Strided convolutions bring the two finer levels down, the coarsest is doubled; one convolution mixes.
+
+    VPD, depth: 320 / 640 / 1280 / 1280 channels at strides 8 / 16 / 32 / 64 become 1536 at stride 32.
+
+    Args:
+        in_channels: of four levels, finest first.
+        strides: their strides.
+        width: channels that come out.
+        groups: of the group normalisations.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: Sequence[int],
+        strides: Sequence[int],
+        width: int = 1536,
+        groups: int = 16,
+    ) -> None:
+        super().__init__()
+        if len(in_channels) != 4:
+            raise InputError(f"Merging takes a pyramid of 4 levels, not {len(in_channels)}")
+        finest, second, third, coarsest = in_channels
+        # group normalisation needs a multiple of its groups; attention maps may have added odd channels
+        inner = finest // groups * groups
+        self.level0 = nn.Sequential(
+            nn.Conv2d(finest, inner, 3, stride=2, padding=1),
+            nn.GroupNorm(groups, inner),
+            nn.ReLU(),
+            nn.Conv2d(inner, inner, 3, stride=2, padding=1),
+        )
+        self.level1 = nn.Conv2d(second, second, 3, stride=2, padding=1)
+        self.mix = nn.Sequential(
+            nn.Conv2d(inner + second + third + coarsest, width, 1),
+            nn.GroupNorm(groups, width),
+            nn.ReLU(),
+        )
+        self.out_channels, self.out_strides = (width,), (strides[2],)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, pyramid: Pyramid) -> Pyramid:
+        """One level at the stride of the third."""
+        finest, second, third, coarsest = pyramid.features
+        doubled = functional.interpolate(coarsest, size=third.shape[-2:], mode="nearest")
+        parts: list[Float[Tensor, "b _ _ _"]] = [
+            self.level0(finest),
+            self.level1(second),
+            third,
+            doubled,
+        ]
+        merged = self.mix(torch.cat(parts, dim=1))
+        return Pyramid((merged,), self.out_strides, pyramid.valid_hw)

@@ -1,0 +1,24 @@
+"""Padding on the right and at the bottom, so that any image size meets a network's stride."""
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+
+def pad_to_multiple(
+    image: Float[Tensor, "b c h w"], multiple: int, value: float
+) -> Float[Tensor, "b c ph pw"]:
+    """Extend the image to the next multiple of ``multiple`` pixels in both directions with ``value``."""
+    height, width = image.shape[-2:]
+    right, bottom = -width % multiple, -height % multiple
+    if right == 0 and bottom == 0:
+        return image
+    return functional.pad(image, (0, right, 0, bottom), value=value)
+
+
+def crop_to_valid(
+    feature: Float[Tensor, "b c fh fw"], valid_hw: tuple[int, int], stride: int
+) -> Float[Tensor, "b c ch cw"]:
+    """Drop the rows and columns that hold padding only: keep ``ceil(size / stride)`` of each."""
+    height, width = (-(-size // stride) for size in valid_hw)
+    return feature[..., :height, :width]

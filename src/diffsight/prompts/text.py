@@ -1,0 +1,168 @@
+"""Text conditions: tables of CLIP features of names, and the adapter that refines them (VPD equation 5)."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from diffsight.config import Configurable
+from diffsight.prompts.templates import TEMPLATES
+from diffsight.types import InputError
+
+
+class TextAdapter(nn.Module):
+    """Residual MLP on text features: ``c + gamma * MLP(c)``, gamma a vector that starts at ``gamma_init``."""
+
+    def __init__(self, dim: int, gamma_init: float = 1e-4) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
+        self.gamma = nn.Parameter(torch.full((dim,), gamma_init))
+
+    def forward(self, features: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
+        """Refine every vector by itself."""
+        return features + self.gamma * self.mlp(features)
+
+
+class TextTable(nn.Module, Configurable):
+    """One text vector per name, refined by the adapter; a prompt picks one row, no prompt the mean of all.
+
+    Args:
+        names: row names in order; with ``weights``, rows are looked up by name.
+        dim: width of a vector (768 for Stable Diffusion 1.x, 1024 for 2.x).
+        weights: a table written by ``diffsight text-table``; None starts from random unit normal rows.
+        learn_rows: train the rows too (for a backbone trained from scratch, where no text tower exists).
+    """
+
+    num_tokens = 1
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        dim: int = 768,
+        weights: str | Path | None = None,
+        learn_rows: bool = False,
+    ) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        duplicates = sorted({name for name in self.names if self.names.count(name) > 1})
+        if duplicates or not self.names:
+            raise InputError(f"a text table needs different names; repeated: {duplicates or 'none given'}")
+        if weights is None:
+            generator = torch.Generator().manual_seed(0)
+            rows = torch.empty(len(self.names), dim).normal_(generator=generator)
+        else:
+            rows = _rows_by_name(Path(weights), self.names, dim)
+        self.rows: Tensor
+        if learn_rows:
+            self.rows = nn.Parameter(rows)
+        else:
+            self.register_buffer("rows", rows)
+        self.adapter = TextAdapter(dim)
+
+    def forward(
+        self, prompts: Sequence[str | None] | None, batch: int
+    ) -> Float[Tensor, "b {self.num_tokens} c"]:
+        """The condition of each image, one token.
+
+        Raises:
+            InputError: for a name that the table does not have.
+        """
+        prompts = (None,) * batch if prompts is None else prompts
+        rows = torch.stack([self._row(name) for name in prompts])
+        return self.adapter(rows)[:, None]
+
+    def _row(self, name: str | None) -> Tensor:
+        if name is None:
+            return self.rows.mean(dim=0)
+        if name not in self.names:
+            raise InputError(f"unknown name {name!r}: the text table has {', '.join(self.names)}")
+        return self.rows[self.names.index(name)]
+
+
+@torch.no_grad()
+def build_text_table(
+    names: Sequence[str],
+    *,
+    encoder: str | Path,
+    templates: Literal["single", "imagenet"] = "imagenet",
+    max_length: int = 20,
+) -> Float[Tensor, "n c"]:
+    """CLIP features of names: EOS position after the final layer norm, averaged over templates.
+
+    There is no text projection and no normalisation, as in the tables of VPD (80 templates and 20 tokens for NYU,
+    a single template for ADE20K). Underscores in names are read as spaces.
+
+    Args:
+        names: what goes into the templates.
+        encoder: a diffusers folder or hub id with ``text_encoder`` and ``tokenizer``, or a CLIP text model's own.
+        templates: ``single`` is "a photo of a ...", ``imagenet`` are CLIP's 80 prompts.
+        max_length: tokens per text, begin and end included; longer texts are refused.
+
+    Raises:
+        InputError: if the encoder cannot be loaded or a text is too long.
+    """
+    # transformers takes seconds to import, and only this function needs it
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    folder = Path(encoder)
+    nested = (folder / "text_encoder").is_dir() or (not folder.exists() and "clip" not in str(encoder))
+    sub = ("tokenizer", "text_encoder") if nested else ("", "")
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(str(encoder), subfolder=sub[0])
+        model = CLIPTextModel.from_pretrained(str(encoder), subfolder=sub[1], use_safetensors=None)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{encoder}: no CLIP text model and tokenizer there ({reason}): give a Stable Diffusion "
+            "folder with text_encoder/ and tokenizer/, or a CLIP text model's folder"
+        ) from None
+    rows = []
+    for name in names:
+        texts = [template.format(name.replace("_", " ")) for template in TEMPLATES[templates]]
+        rows.append(_pooled(model.eval(), tokenizer, texts, max_length).mean(dim=0))
+    return torch.stack(rows)
+
+
+def _pooled(model: nn.Module, tokenizer, texts: list[str], max_length: int) -> Tensor:
+    tokens = tokenizer(texts, padding=True, return_tensors="pt")
+    longest = tokens["input_ids"].shape[1]
+    if longest > max_length:
+        raise InputError(
+            f"{texts[0]!r}: {longest} tokens with its template, at most {max_length} fit: shorten the name "
+            "or raise --max-length (77 at most)"
+        )
+    tokens = tokenizer(texts, padding="max_length", max_length=max_length, return_tensors="pt")
+    return model(input_ids=tokens["input_ids"]).pooler_output
+
+
+def save_table(path: Path, names: Sequence[str], rows: Float[Tensor, "n c"], source: str) -> None:
+    """Write rows and the order of their names to a safetensors file, atomically."""
+    partial = path.with_name(f".{path.name}.partial")
+    metadata = {"names": json.dumps(list(names)), "source": source}
+    save_file({"rows": rows.contiguous()}, partial, metadata=metadata)
+    os.replace(partial, path)
+
+
+def _rows_by_name(path: Path, names: Sequence[str], dim: int) -> Tensor:
+    try:
+        with safe_open(path, framework="pt") as file:
+            known = json.loads((file.metadata() or {}).get("names", "null"))
+            rows = file.get_tensor("rows") if "rows" in file.keys() else None  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a text table ({error}): write it with `diffsight text-table`") from None
+    if known is None or rows is None:
+        raise InputError(f"{path}: no names in it: write it with `diffsight text-table`")
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise InputError(f"{path}: no row for {', '.join(missing)} (it has {', '.join(known)})")
+    if rows.shape[1] != dim:
+        raise InputError(f"{path}: vectors of {rows.shape[1]} numbers, the backbone takes {dim}")
+    return rows[[known.index(name) for name in names]].float()

@@ -1,0 +1,81 @@
+"""What the parity tests share: where the goldens are, checkpoints made by rule, inputs, comparison."""
+
+import json
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tests.parity import fill_rule
+
+ROOT = Path(os.environ.get("DIFFSIGHT_PARITY_DIR", Path(__file__).parent))
+TOLERANCE = 2e-4  # of the golden array's largest absolute value
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One recorded run of the authors' code."""
+
+    folder: Path
+    about: dict
+    arrays: dict[str, np.ndarray]
+
+
+def golden_paths(model: str) -> list[Path]:
+    paths = sorted((ROOT / model).glob("golden*.npz"))
+    assert paths, f"no golden*.npz in {ROOT / model}"
+    return paths
+
+
+def read_golden(path: Path) -> Golden:
+    about = json.loads(path.with_suffix(".json").read_text())
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    return Golden(path.parent, about, arrays)
+
+
+def checkpoint(golden: Golden) -> dict[str, Tensor]:
+    """The original state dict, every filled entry checked against its CRC-32."""
+    manifest = json.loads((golden.folder / golden.about["manifest"]).read_text())
+    state = {}
+    for key, entry in manifest.items():
+        if "alias_of" in entry:
+            source = entry["alias_of"]
+            state[key] = state.get(source, _filled(source, manifest[source]))
+        elif entry.get("fill", True):
+            state[key] = _filled(key, entry)
+        elif "value" in entry:
+            value = np.array(entry["value"], dtype=entry["dtype"]).reshape(entry["shape"])
+            state[key] = torch.from_numpy(value)
+    return state
+
+
+def _filled(key: str, entry: dict) -> Tensor:
+    value = np.ascontiguousarray(fill_rule.fill(key, entry["shape"]), dtype=np.float32)
+    assert f"{zlib.crc32(value.tobytes()):08x}" == entry["crc32"], key
+    return torch.from_numpy(value)
+
+
+def image(golden: Golden) -> Tensor:
+    """The input image in [0, 1]; every range of the goldens starts from it."""
+    given = golden.about["inputs"]["image"]
+    assert given["rule"] == "image"
+    assert given["range"].startswith("[0,1]")
+    return torch.from_numpy(fill_rule.image(given["name"], given["shape"]))
+
+
+def assert_agrees(golden: Golden, name: str, ours: Tensor) -> None:
+    """Compare one recorded array with the same slice of ours."""
+    expected = golden.arrays[name]
+    cut = golden.about["taps"][name]["slice"]
+    actual = ours.detach().float().numpy()
+    if cut:
+        index = eval(f"np.s_{cut}", {"np": np})  # the goldens are ours; a slice such as [:, ::4]
+        actual = actual[index]
+    assert actual.shape == expected.shape, (name, actual.shape, expected.shape)
+    error = float(np.abs(actual - expected).max() / np.abs(expected).max())
+    assert error <= TOLERANCE, f"{name}: {error:.1e} of the maximum"
