@@ -7,7 +7,7 @@ axes are x right, y down, z forward; depth is in metres along z unless ``depth_t
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -43,7 +43,7 @@ class Inputs:
     prompts: tuple[str | None, ...] | None = None
     cached: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "Inputs":
         """Copy the tensors to ``device``."""
         cached = {name: value.to(device) for name, value in self.cached.items()}
         return replace(self, image=self.image.to(device), cached=cached)
@@ -61,7 +61,7 @@ class Target:
     label: Tensor
     valid: Bool[Tensor, "b h w"]
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "Target":
         """Copy the tensors to ``device``."""
         return replace(self, label=self.label.to(device), valid=self.valid.to(device))
 
@@ -106,11 +106,14 @@ class RawOutput:
         maps: one channel per output of the task.
         space: ``logits``, ``probability``, or ``value`` (already in the unit of the task).
         auxiliary: further maps that a loss or a picture may want.
+        std: spread of ``maps`` over the passes of a plan (windows, flips); NaN where fewer than two passes were.
+            Set by ``inference``, never by a method.
     """
 
     maps: Float[Tensor, "b k h w"]
     space: Literal["logits", "probability", "value"]
     auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
+    std: Float[Tensor, "b k h w"] | None = None
 
 
 DepthType = Literal["z", "euclidean"]
@@ -124,9 +127,11 @@ class DepthPrediction:
         depth_m: metres.
         valid: False where the value is not finite or outside the task's range.
         depth_type: ``z`` along the optical axis, ``euclidean`` along the ray.
-        uncertainty_m: spread of the passes of the plan (windows, flips) in metres, or None with one pass.
+        uncertainty_m: spread of the passes of the plan (windows, flips) in metres, NaN where fewer than two passes
+            were, or None with one pass.
     """
 
+    unit: ClassVar[str] = "m"
     depth_m: Float[Tensor, "h w"]
     valid: Bool[Tensor, "h w"]
     depth_type: DepthType
