@@ -1,0 +1,177 @@
+"""Evaluation protocols of metric depth as data: which pixels count, and how they are averaged.
+
+A protocol is printed with every result. Its fingerprint changes with any of its fields, so that
+two numbers with the same fingerprint were measured in the same way.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from diffsight.metrics.depth import DepthMetrics
+from diffsight.types import DepthType, InputError
+
+PromptRule = Literal["mean", "oracle-scene"]
+
+
+@dataclass(frozen=True)
+class PixelCrop:
+    """Rows and columns that count, first to one past the last, in maps of exactly one size."""
+
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    of_hw: tuple[int, int]
+
+    def bounds(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Top, bottom, left, right in pixels.
+
+        Raises:
+            InputError: if the maps are of another size.
+        """
+        if (height, width) != self.of_hw:
+            raise InputError(
+                f"the protocol's crop is defined for maps of {self.of_hw[0]} x {self.of_hw[1]} "
+                f"(height x width), these have {height} x {width}: evaluate at the size of the "
+                "ground truth, or choose a protocol without an absolute crop"
+            )
+        return *self.rows, *self.columns
+
+
+@dataclass(frozen=True)
+class FractionCrop:
+    """Rows and columns that count as fractions of the map's size, rounded down to pixels."""
+
+    rows: tuple[float, float]
+    columns: tuple[float, float]
+
+    def bounds(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Top, bottom, left, right in pixels."""
+        top, bottom = (math.floor(f * height) for f in self.rows)
+        left, right = (math.floor(f * width) for f in self.columns)
+        return top, bottom, left, right
+
+
+@dataclass(frozen=True)
+class DepthProtocol:
+    """How metric depth is scored.
+
+    Attributes:
+        name: name with version; a published protocol never changes, it gets a new version.
+        split: the images that it is meant for.
+        crop: pixels that count, or None for all.
+        min_depth_m: only a truth above it counts; stands in for predictions that are not positive.
+        max_depth_m: only a truth below it counts; stands in for infinite predictions.
+        depth_type: what the truth measures.
+        resolution: where prediction and truth meet.
+        prompt: ``mean`` of the text table, or ``oracle-scene``: the scene type that comes with the
+            test image, which the original NYU evaluation takes from the name of its folder.
+        averaging: ``image``: each measure per image, then the mean over the images.
+        plan: the passes behind the papers' figures, for reading; the plan that really ran is
+            printed beside the protocol.
+    """
+
+    name: str
+    split: str
+    crop: PixelCrop | FractionCrop | None
+    min_depth_m: float
+    max_depth_m: float
+    plan: str
+    depth_type: DepthType = "z"
+    resolution: Literal["ground-truth"] = "ground-truth"
+    prompt: PromptRule = "mean"
+    averaging: Literal["image"] = "image"
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over every field."""
+        data = json.dumps(self._data(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(data.encode()).hexdigest()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every field and the fingerprint as plain data for a JSON report."""
+        return self._data() | {"fingerprint": self.fingerprint}
+
+    def describe(self) -> str:
+        """One line for a table's caption."""
+        parts = (
+            f"{self.name} [{self.fingerprint[:12]}]",
+            f"crop {_crop_text(self.crop)}",
+            f"{self.min_depth_m:g} m < truth < {self.max_depth_m:g} m ({self.depth_type})",
+            f"at {self.resolution} resolution",
+            f"prompt {self.prompt}",
+            f"mean per {self.averaging}",
+        )
+        return ", ".join(parts)
+
+    def mask(
+        self, target_m: Float[Tensor, "b h w"], valid: Bool[Tensor, "b h w"]
+    ) -> Bool[Tensor, "b h w"]:
+        """The pixels that count.
+
+        Raises:
+            InputError: if the crop is defined for maps of another size.
+        """
+        counts = valid & (target_m > self.min_depth_m) & (target_m < self.max_depth_m)
+        if self.crop is None:
+            return counts
+        top, bottom, left, right = self.crop.bounds(*target_m.shape[-2:])
+        inside = torch.zeros_like(counts)
+        inside[:, top:bottom, left:right] = True
+        return counts & inside
+
+    def prepare(self, prediction_m: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
+        """Make every value measurable: NaN and values <= 0 become the minimum, +inf the maximum.
+
+        Nothing else is clamped, as in VPD's evaluation. Differs from it for zero and negative
+        predictions, whose logarithm VPD would take; its own model cannot give one.
+        """
+        finite = prediction_m.nan_to_num(nan=self.min_depth_m, posinf=self.max_depth_m)
+        return torch.where(finite > 0, finite, self.min_depth_m)
+
+    def metric(self) -> DepthMetrics:
+        """A fresh metric for what ``prepare`` and ``mask`` give."""
+        return DepthMetrics()
+
+    def _data(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def _crop_text(crop: PixelCrop | FractionCrop | None) -> str:
+    if crop is None:
+        return "none"
+    (top, bottom), (left, right) = crop.rows, crop.columns
+    unit = f"of {crop.of_hw[0]} x {crop.of_hw[1]}" if isinstance(crop, PixelCrop) else "of the size"
+    return f"rows {top}:{bottom} columns {left}:{right} {unit}"
+
+
+NYU_EIGEN_V1 = DepthProtocol(
+    name="nyu-eigen-v1",
+    split="NYU Depth v2 official test, 654 images",
+    crop=PixelCrop(rows=(45, 471), columns=(41, 601), of_hw=(480, 640)),
+    min_depth_m=1e-3,
+    max_depth_m=10.0,
+    plan="windows 480 x 480 at columns 0 and 160, each with its mirror image (VPD: 4 passes)",
+)
+KITTI_GARG_V1 = DepthProtocol(
+    name="kitti-garg-v1",
+    split="KITTI Eigen test with annotated depth, 652 images, KB crop 352 x 1216",
+    crop=FractionCrop(rows=(0.40810811, 0.99189189), columns=(0.03594771, 0.96405229)),
+    min_depth_m=1e-3,
+    max_depth_m=80.0,
+    plan="windows 352 x 352 at 20 columns, each with its mirror image (EVP: 40 passes)",
+)
+ROOMS_V1 = DepthProtocol(
+    name="rooms-v1",
+    split="rooms test",
+    crop=None,
+    min_depth_m=1e-3,
+    max_depth_m=10.0,
+    plan="the whole image, one pass",
+)

@@ -1,0 +1,117 @@
+"""Protocols: the published crops in pixels, masks, and fingerprints that tell any two apart."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from diffsight import protocols
+from diffsight.metrics.depth import NAMES, DepthMetrics
+from diffsight.protocols.depth import FractionCrop, PixelCrop
+from diffsight.types import InputError
+
+
+def ones(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    depth_m = torch.ones(1, height, width)
+    return depth_m, depth_m > 0
+
+
+def test_eigen_crop() -> None:
+    mask = protocols.get("nyu-eigen-v1").mask(*ones(480, 640))
+    assert int(mask.sum()) == 426 * 560 == 238_560
+    assert mask[0, 45:471, 41:601].all()
+
+
+def test_garg_crop_in_pixels_of_the_kb_crop() -> None:
+    mask = protocols.get("kitti-garg-v1").mask(*ones(352, 1216))
+    assert int(mask.sum()) == (349 - 143) * (1172 - 43)
+    assert mask[0, 143:349, 43:1172].all()
+
+
+def test_garg_crop_follows_the_size() -> None:
+    mask = protocols.get("kitti-garg-v1").mask(*ones(176, 608))
+    rows, columns = mask[0].any(1).nonzero().flatten(), mask[0].any(0).nonzero().flatten()
+    assert (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) == (71, 174, 21, 586)
+
+
+def test_an_absolute_crop_refuses_another_size() -> None:
+    with pytest.raises(
+        InputError, match=r"480 x 640 .* these have 240 x 320: evaluate at the size"
+    ):
+        protocols.get("nyu-eigen-v1").mask(*ones(240, 320))
+
+
+def test_only_truth_strictly_within_the_range_counts() -> None:
+    depth_m = torch.tensor([[[1e-3, 1.1e-3, 9.99, 10.0, 5.0, math.nan, math.inf]]])
+    valid = torch.tensor([[[True, True, True, True, False, True, True]]])
+    mask = protocols.get("rooms-v1").mask(depth_m, valid)
+    assert mask.tolist() == [[[False, True, True, False, False, False, False]]]
+
+
+def test_predictions_become_measurable_and_are_not_clamped() -> None:
+    protocol = protocols.get("rooms-v1")
+    raw = torch.tensor([[[math.nan, 0.0, -2.0, -math.inf, math.inf, 1e-5, 50.0]]])
+    expected = torch.tensor([[[1e-3, 1e-3, 1e-3, 1e-3, 10.0, 1e-5, 50.0]]])
+    assert torch.equal(protocol.prepare(raw), expected)
+
+
+def test_the_three_steps_give_finite_numbers_for_any_prediction() -> None:
+    protocol = protocols.get("rooms-v1")
+    target, valid = torch.full((1, 2, 3), 2.0), torch.ones(1, 2, 3, dtype=torch.bool)
+    prediction = torch.tensor([[[math.nan, 0.0, -1.0], [math.inf, 2.0, 3.0]]])
+    metric = protocol.metric()
+    assert isinstance(metric, DepthMetrics)
+    metric.update(protocol.prepare(prediction), target, protocol.mask(target, valid))
+    assert all(math.isfinite(float(metric.compute()[name])) for name in NAMES)
+
+
+CHANGES = {
+    "name": "nyu-eigen-v2",
+    "split": "another split",
+    "crop": FractionCrop((0.0, 1.0), (0.0, 1.0)),
+    "min_depth_m": 1e-2,
+    "max_depth_m": 80.0,
+    "plan": "one pass",
+    "depth_type": "euclidean",
+    "resolution": "model",
+    "prompt": "oracle-scene",
+    "averaging": "pixel",
+}
+
+
+def test_any_changed_field_changes_the_fingerprint() -> None:
+    protocol = protocols.get("nyu-eigen-v1")
+    assert set(CHANGES) == {field.name for field in dataclasses.fields(protocol)}
+    prints = {protocol.fingerprint}
+    for field, value in CHANGES.items():
+        changed = dataclasses.replace(protocol)
+        object.__setattr__(changed, field, value)
+        prints.add(changed.fingerprint)
+    crop = PixelCrop(rows=(45, 471), columns=(41, 602), of_hw=(480, 640))
+    prints.add(dataclasses.replace(protocol, crop=crop).fingerprint)
+    assert len(prints) == len(CHANGES) + 2
+
+
+def test_published_protocols_are_frozen() -> None:
+    prints = {name: protocols.get(name).fingerprint[:12] for name in protocols.names()}
+    assert prints == {
+        "nyu-eigen-v1": "4cee12bee8e2",
+        "kitti-garg-v1": "ac6ab57c67c3",
+        "rooms-v1": "00c579b4c965",
+    }
+
+
+def test_description_is_one_line_and_says_what_was_done() -> None:
+    protocol = protocols.get("nyu-eigen-v1", prompt="oracle-scene")
+    line = protocol.describe()
+    assert "\n" not in line
+    for part in ("nyu-eigen-v1", "45:471", "41:601", "10 m", "oracle-scene", "per image"):
+        assert part in line
+    assert protocol.as_dict()["fingerprint"] == protocol.fingerprint
+    assert protocol.as_dict()["crop"]["rows"] == (45, 471)
+
+
+def test_unknown_name_gets_the_nearest() -> None:
+    with pytest.raises(InputError, match="did you mean 'nyu-eigen-v1'"):
+        protocols.get("nyu_eigen")
