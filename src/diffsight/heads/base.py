@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 
@@ -18,6 +18,7 @@ class AbstractHead(nn.Module, Configurable, abc.ABC):
         """The map, ``b num_outputs h w``."""
 
 
+@runtime_checkable
 class HeadBuilder(Protocol):
     """Makes a head for given inputs; always called with keywords."""
 

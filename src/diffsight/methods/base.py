@@ -1,7 +1,7 @@
 """The contract of methods: one paper wires backbone, prompts, neck and head as it does."""
 
 import abc
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 
@@ -19,6 +19,7 @@ class AbstractMethod(nn.Module, Configurable, abc.ABC):
         """The map at the size of the image; ``target`` is for methods that diffuse labels in training."""
 
 
+@runtime_checkable
 class MethodBuilder(Protocol):
     """Makes a method for a task; always called with keywords."""
 

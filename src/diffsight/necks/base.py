@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 
@@ -26,6 +26,7 @@ class AbstractNeck(nn.Module, Configurable, abc.ABC):
         """The new pyramid."""
 
 
+@runtime_checkable
 class NeckBuilder(Protocol):
     """Makes a neck for given inputs; always called with keywords."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -13,6 +13,7 @@ from diffsight.model import DenseModel
 from diffsight.types import InputError
 
 
+@runtime_checkable
 class Converter(Protocol):
     """Builds our model around the tensors of an original state dict."""
 
