@@ -104,7 +104,11 @@ class SDPAProcessor:
         )
         if record is not None and cross:
             record(_map(query, key, detach))
-        out = functional.scaled_dot_product_attention(query, key, value)
+        if key.shape[-2] == 1:
+            # a softmax over one token is 1; the zeros give queries and keys a gradient of exactly 0
+            out = (value + 0 * key).expand_as(query) + 0 * query
+        else:
+            out = functional.scaled_dot_product_attention(query, key, value)
         out = rearrange(out, "b heads p d -> b p (heads d)")
         return attn.to_out[1](attn.to_out[0](out))
 

@@ -1,0 +1,294 @@
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors.torch import save_file
+
+from diffsight.backbones import StableDiffusion
+from diffsight.backbones.attention_maps import MapRequest
+from diffsight.backbones.ldm_keys import unet_prefixes
+from diffsight.types import Draws, InputError
+from tests.backbones.conftest import SMALL
+
+
+def parameters(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.fixture(scope="module")
+def real_unet() -> UNet2DConditionModel:
+    torch.manual_seed(0)
+    return UNet2DConditionModel(**{"in_channels": 4, **_unet_config()})
+
+
+def _unet_config() -> dict:
+    from diffsight.backbones.architectures import resolve
+
+    return resolve(SMALL)["unet"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, real_unet: UNet2DConditionModel) -> Path:
+    real_unet.save_pretrained(tmp_path / "unet")
+    widths = tuple(SMALL["vae"]["block_out_channels"])
+    torch.manual_seed(1)
+    AutoencoderKL(
+        block_out_channels=widths,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        norm_num_groups=4,
+    ).save_pretrained(tmp_path / "vae")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("architecture", "expected"), [("sd15", 859_520_964), ("sd21", 865_910_724)])
+def test_parameter_counts(architecture: str, expected: int) -> None:
+    with torch.device("meta"):
+        whole = StableDiffusion(architecture, conv_out=True)
+        trunk = StableDiffusion(architecture)
+    assert parameters(whole.unet) == expected
+    assert expected - parameters(trunk.unet) == 12_164
+    assert parameters(trunk.vae.encoder) == 34_163_592
+    assert parameters(trunk.vae.quant_conv) == 72
+
+
+def test_declared_channels_and_strides(small: StableDiffusion) -> None:
+    pyramid = small(torch.rand(2, 3, 64, 192), torch.randn(2, 3, 24))
+    for feature, channels, stride in zip(pyramid.features, small.channels, small.strides, strict=True):
+        assert feature.shape == (2, channels, 64 // stride, 192 // stride)
+    assert small.strides == (8, 16, 32, 64)
+
+
+def test_taps_are_those_of_diffusers(folder: Path, real_unet: UNet2DConditionModel) -> None:
+    """Spec 0.2: the second pair of up-blocks 0 to 2, the last of up-block 3."""
+    ours = StableDiffusion(SMALL, weights=folder).eval()
+    vae = AutoencoderKL.from_pretrained(folder / "vae").eval()
+    image, context = torch.rand(2, 3, 64, 128), torch.randn(2, 4, 24)
+    taps: dict[int, torch.Tensor] = {}
+    up = real_unet.up_blocks
+    modules = [up[3].attentions[2], up[2].attentions[1], up[1].attentions[1], up[0].resnets[1]]
+    for level, module in enumerate(modules):
+        module.register_forward_hook(
+            lambda *a, level=level: taps.update({level: a[2] if torch.is_tensor(a[2]) else a[2][0]})
+        )
+    with torch.no_grad():
+        latent = vae.encode(image * 2 - 1).latent_dist.mode()
+        real_unet(latent, 7, context)
+        pyramid = ours(image, context, timestep=7)
+    for level, feature in enumerate(pyramid.features):
+        torch.testing.assert_close(feature, taps[level], rtol=1e-4, atol=1e-5)
+
+
+def test_maps_are_the_head_average_of_the_chosen_layers(small: StableDiffusion) -> None:
+    """Against probabilities computed from captured queries and keys, all heads at once."""
+    unet = small.unet
+    layers = [unet.down_blocks[1].attentions[j] for j in (0, 1)]
+    layers += [unet.up_blocks[2].attentions[j] for j in (0, 1, 2)]
+    captured = []
+    for layer in layers:
+        attention = layer.transformer_blocks[0].attn2
+        attention.to_q.register_forward_hook(lambda *a: captured.append([a[2]]))
+        attention.to_k.register_forward_hook(lambda *a: captured[-1].append(a[2]))
+    pyramid = small(
+        torch.rand(2, 3, 64, 192), torch.randn(2, 5, 24), attention=MapRequest((1, 2))
+    )
+    expected = []
+    for query, key in captured:
+        q, k = (x.unflatten(-1, (2, -1)).transpose(1, 2) for x in (query, key))
+        expected.append((q @ k.mT * q.shape[-1] ** -0.5).softmax(-1).mean(1))
+    mean = torch.stack(expected).mean(0).mT.unflatten(-1, (4, 12))
+    assert set(pyramid.attention) == {1, 2}
+    torch.testing.assert_close(pyramid.attention[1], mean)
+    torch.testing.assert_close(pyramid.attention[1].sum(1), torch.ones(2, 4, 12))
+
+
+def test_maps_of_one_token_are_ones_and_queries_learn_nothing(small: StableDiffusion) -> None:
+    request = MapRequest((0, 1, 2, 3), ("down", "mid", "up"), detach=False)
+    pyramid = small(torch.rand(1, 3, 64, 64), torch.randn(1, 1, 24), attention=request)
+    for maps in pyramid.attention.values():
+        torch.testing.assert_close(maps, torch.ones_like(maps))
+    sum(feature.square().mean() for feature in pyramid.features).backward()
+    attention = small.unet.up_blocks[2].attentions[0].transformer_blocks[0].attn2
+    assert attention.to_q.weight.grad.abs().max() == 0
+    assert attention.to_v.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_gradient_through_maps_only_when_asked(small: StableDiffusion, checkpointing: bool) -> None:
+    small.gradient_checkpointing = checkpointing
+    context = torch.randn(1, 3, 24, requires_grad=True)
+    image = torch.rand(1, 3, 64, 64)
+    detached = small(image, context, attention=MapRequest((1,))).attention[1]
+    assert not detached.requires_grad
+    kept = small(image, context, attention=MapRequest((1,), detach=False)).attention[1]
+    torch.testing.assert_close(kept, detached)
+    kept.square().sum().backward()
+    assert context.grad.abs().max() > 0
+
+
+def test_gradient_checkpointing_changes_no_gradient(small: StableDiffusion) -> None:
+    other = copy.deepcopy(small)
+    other.gradient_checkpointing = True
+    image, context = torch.rand(1, 3, 64, 64), torch.randn(1, 3, 24)
+    for model in (small, other):
+        pyramid = model(image, context, attention=MapRequest((1, 2)))
+        sum(f.square().mean() for f in (*pyramid.features, *pyramid.attention.values())).backward()
+    for (name, a), (_, b) in zip(small.named_parameters(), other.named_parameters(), strict=True):
+        assert (a.grad is None) == (b.grad is None), name
+        if a.grad is not None:
+            torch.testing.assert_close(a.grad, b.grad, msg=name)
+
+
+def test_frozen_parts_stay_frozen(small: StableDiffusion) -> None:
+    assert not any(p.requires_grad for p in small.vae.parameters())
+    assert small.encode(torch.rand(1, 3, 64, 64)).grad_fn is None
+    learning = StableDiffusion(SMALL, trainable=("vae",))
+    assert not any(p.requires_grad for p in learning.unet.parameters())
+    assert learning.encode(torch.rand(1, 3, 64, 64)).requires_grad
+
+
+def test_latent_options(small: StableDiffusion) -> None:
+    image = torch.rand(3, 3, 64, 64)
+    mode = small.encode(image)
+    scaled = copy.deepcopy(small)
+    scaled.latent_scale = 0.5
+    torch.testing.assert_close(scaled.encode(image), mode * 0.5)
+    sampling = copy.deepcopy(small)
+    sampling.latent = "sample"
+    with pytest.raises(InputError, match="needs draws"):
+        sampling.encode(image)
+    together = sampling.encode(image, draws=Draws((5, 6, 7)))
+    alone = sampling.encode(image[1:2], draws=Draws((6,)))
+    torch.testing.assert_close(together[1:2], alone)
+    assert (together - mode).abs().max() > 0.01
+
+
+def test_other_sizes_are_refused_with_the_repair(small: StableDiffusion) -> None:
+    with pytest.raises(InputError, match=r"64 x 100 px.*multiples of 64.*pad"):
+        small(torch.rand(1, 3, 64, 100), torch.randn(1, 1, 24))
+
+
+def test_bfloat16_autocast(small: StableDiffusion) -> None:
+    image, context = torch.rand(1, 3, 64, 64), torch.randn(1, 3, 24)
+    exact = small(image, context, attention=MapRequest((1,)))
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = small(image, context, attention=MapRequest((1,)))
+    assert rough.features[0].dtype == torch.bfloat16
+    assert rough.attention[1].dtype == torch.float32
+    torch.testing.assert_close(rough.features[0].float(), exact.features[0], rtol=0.1, atol=0.1)
+
+
+def _ldm_file(path: Path, folder: Path) -> dict[str, torch.Tensor]:
+    """An original-style checkpoint of the small model: diffusers' own names turned back."""
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet").state_dict()
+    prefixes = {new: old for old, new in unet_prefixes(4, 2, (True, True, True, False)).items()}
+    inner = {
+        "norm1": "in_layers.0",
+        "conv1": "in_layers.2",
+        "norm2": "out_layers.0",
+        "conv2": "out_layers.3",
+        "time_emb_proj": "emb_layers.1",
+        "conv_shortcut": "skip_connection",
+    }
+    state = {}
+    for key, value in unet.items():
+        new = max((p for p in prefixes if key.startswith(p + ".")), key=len)
+        rest = key[len(new) + 1 :]
+        if ".resnets." in new:
+            module, _, leaf = rest.rpartition(".")
+            rest = f"{inner[module]}.{leaf}"
+        state[f"model.diffusion_model.{prefixes[new]}.{rest}"] = value
+    names = (
+        ("down_blocks", "down"),
+        ("resnets", "block"),
+        ("downsamplers.0.conv", "downsample.conv"),
+        ("mid_block.block.0", "mid.block_1"),
+        ("mid_block.block.1", "mid.block_2"),
+        ("mid_block.attentions.0", "mid.attn_1"),
+        ("group_norm", "norm"),
+        ("to_out.0", "proj_out"),
+        ("to_", ""),
+        ("conv_norm_out", "norm_out"),
+        ("conv_shortcut", "nin_shortcut"),
+    )
+    for key, value in AutoencoderKL.from_pretrained(folder / "vae").state_dict().items():
+        if key.startswith(("encoder", "quant")):
+            if ".attentions." in key and value.ndim == 2:
+                value = value[..., None, None]
+            for new, old in names:
+                key = key.replace(new, old)
+        state[f"first_stage_model.{key}"] = value.clone()
+    state["cond_stage_model.transformer.text_model.final_layer_norm.weight"] = torch.ones(3)
+    save_file(state, path)
+    return state
+
+
+def test_one_original_file_gives_the_same_weights_as_the_folder(folder: Path, tmp_path: Path) -> None:
+    state = _ldm_file(tmp_path / "original.safetensors", folder)
+    torch.save({"state_dict": state, "global_step": 3}, tmp_path / "original.ckpt")
+    expected = StableDiffusion(SMALL, weights=folder).state_dict()
+    for name in ("original.safetensors", "original.ckpt"):
+        loaded = StableDiffusion(SMALL, weights=tmp_path / name).state_dict()
+        assert loaded.keys() == expected.keys()
+        assert all(torch.equal(loaded[key], expected[key]) for key in expected), name
+
+
+def test_half_precision_files_are_read_in_full(folder: Path) -> None:
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet").half()
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    unet.save_pretrained(folder / "unet", variant="fp16")
+    loaded = StableDiffusion(SMALL, weights=folder)
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+
+
+def test_wrong_architecture_names_the_entry_and_the_repair(folder: Path) -> None:
+    wide = json.loads(json.dumps(SMALL))
+    wide["unet"]["cross_attention_dim"] = 32
+    with pytest.raises(InputError, match=r"attn2.to_k.weight.*\(16, 24\).*\(16, 32\).*architecture"):
+        StableDiffusion(wide, weights=folder)
+
+
+def test_truncated_file(folder: Path) -> None:
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(InputError, match=r"diffusion_pytorch_model.safetensors: not a complete"):
+        StableDiffusion(SMALL, weights=folder)
+
+
+class Payload:
+    """Pickles into a call that writes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.path,))
+
+
+def test_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"a": Payload(tmp_path / "ran")}}, tmp_path / "evil.ckpt")
+    with pytest.raises(InputError, match=r"evil.ckpt: refused.*safetensors"):
+        StableDiffusion(SMALL, weights=tmp_path / "evil.ckpt")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere.safetensors", "no such file"),
+        ("some/where/else", "no such file or folder"),
+        ("owner/model-that-is-not-here", "not on this machine"),
+    ],
+)
+def test_missing_source(source: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        StableDiffusion(SMALL, weights=source)
+
+
+def test_unknown_architecture() -> None:
+    with pytest.raises(InputError, match="unknown architecture 'sd3'.*sd15"):
+        StableDiffusion("sd3")
