@@ -1,0 +1,157 @@
+"""The predictor: a model, a plan and a stream of images of any size become a stream of predictions."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from diffsight.inference.plan import Plan
+from diffsight.model import DenseModel
+from diffsight.ops.tiles import PassAverage, Window, windows_of
+from diffsight.types import Inputs, RawOutput
+
+Image = UInt8[Tensor, "3 _ _"] | Float[Tensor, "3 _ _"]
+
+
+@dataclass(frozen=True)
+class _Canvas:
+    """One image at its working size, and what was computed of it so far."""
+
+    image: Tensor
+    prompt: str | None
+    original_hw: tuple[int, int]
+    average: PassAverage
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One forward pass over one window of one canvas."""
+
+    canvas: _Canvas
+    window: Window
+    mirrored: bool
+    last: bool
+
+    def image(self) -> Tensor:
+        rows, columns = self.window
+        view = self.canvas.image[:, rows, columns]
+        return view.flip(-1) if self.mirrored else view
+
+
+class Predictor:
+    """Runs a model on images as a plan says.
+
+    Images are read one after another, as they are needed: a few at a time are in memory, however
+    many there are. A prediction does not depend on which others are run beside it.
+
+    Args:
+        model: put into evaluation mode and moved to ``device``.
+        plan: windows, flips, size, batch size.
+        device: where to run; default: where the model is.
+        autocast: ``torch.bfloat16`` or ``torch.float16`` for mixed precision; None is the model's
+            own precision.
+    """
+
+    def __init__(
+        self,
+        model: DenseModel,
+        plan: Plan | None = None,
+        *,
+        device: torch.device | str | None = None,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        first = next(model.parameters(), torch.empty(0))
+        self.plan = plan or Plan()
+        self.device = first.device if device is None else torch.device(device)
+        self.model = model.to(self.device).eval()
+        self.dtype = first.dtype
+        self.autocast = autocast
+
+    def __call__(
+        self, images: Iterable[Image], prompts: Iterable[str | None] | None = None
+    ) -> Iterator[Any]:
+        """One prediction per image, in order, at the size of the image.
+
+        ``uncertainty`` in a prediction is the spread over the plan's passes; there is none with one
+        pass.
+
+        Args:
+            images: RGB, uint8 or float in [0, 1], of any size each.
+            prompts: one name or None per image (for depth the scene type); None alone stands for
+                None each.
+
+        Raises:
+            InputError: if the model does not know a prompt, or an image is too large.
+        """
+        names = itertools.repeat(None) if prompts is None else prompts
+        for batch in _batches(self._passes(images, names), self.plan.batch_size):
+            maps, space = self._forward(batch)
+            for step, row in zip(batch, maps, strict=True):
+                step.canvas.average.add(row, step.window)
+                if step.last:
+                    yield self._finish(step.canvas, space)
+
+    def one(self, image: Image, prompt: str | None = None) -> Any:
+        """The prediction of one image."""
+        return next(self([image], [prompt]))
+
+    def _passes(self, images: Iterable[Image], prompts: Iterable[str | None]) -> Iterator[_Pass]:
+        for image, prompt in zip(images, prompts, strict=False):
+            canvas = self._canvas(image, prompt)
+            height, width = canvas.image.shape[-2:]
+            windows = windows_of(height, width, self.plan.windows)
+            steps = list(itertools.product(windows, (False, True) if self.plan.flip else (False,)))
+            for i, (window, mirrored) in enumerate(steps):
+                yield _Pass(canvas, window, mirrored, last=i == len(steps) - 1)
+
+    def _canvas(self, image: Image, prompt: str | None) -> _Canvas:
+        height, width = image.shape[-2:]
+        hw = self.plan.working_hw(height, width)
+        pixels = image.to(self.device).float()
+        if image.dtype == torch.uint8:
+            pixels = pixels / 255
+        return _Canvas(_resize(pixels, hw), prompt, (height, width), PassAverage(*hw))
+
+    @torch.inference_mode()
+    def _forward(self, batch: Sequence[_Pass]) -> tuple[list[Tensor], Any]:
+        image = torch.stack([step.image() for step in batch]).to(self.dtype)
+        inputs = Inputs(image, tuple(step.canvas.prompt for step in batch))
+        mixed = torch.autocast(self.device.type, self.autocast) if self.autocast else nullcontext()
+        with mixed:
+            raw = self.model(inputs)
+        raw = RawOutput(raw.maps.float(), raw.space)
+        back = self.model.task.hflip(raw) if any(step.mirrored for step in batch) else raw
+        rows = [(back if step.mirrored else raw).maps[i] for i, step in enumerate(batch)]
+        return rows, raw.space
+
+    def _finish(self, canvas: _Canvas, space: Any) -> Any:
+        average = canvas.average
+        mean = _resize(average.mean(), canvas.original_hw)[None]
+        std = _resize(average.std(), canvas.original_hw)[None] if average.passes > 1 else None
+        return self.model.task.decode(RawOutput(mean, space, std=std))[0]
+
+
+def _resize(maps: Float[Tensor, "c _ _"], hw: tuple[int, int]) -> Float[Tensor, "c _ _"]:
+    if tuple(maps.shape[-2:]) == hw:
+        return maps
+    return functional.interpolate(
+        maps[None], hw, mode="bilinear", antialias=True, align_corners=False
+    )[0]
+
+
+def _batches(passes: Iterator[_Pass], size: int) -> Iterator[list[_Pass]]:
+    """Neighbouring passes of one window size, at most ``size`` together."""
+    batch: list[_Pass] = []
+    for step in passes:
+        if batch and (len(batch) == size or step.image().shape != batch[0].image().shape):
+            yield batch
+            batch = []
+        batch.append(step)
+    if batch:
+        yield batch

@@ -1,0 +1,150 @@
+from collections.abc import Iterator
+
+import pytest
+import torch
+from tests.inference.standins import Blur, Brightness, Columns, model
+from torch import Tensor
+
+from diffsight.inference.plan import Plan
+from diffsight.inference.predictor import Predictor
+from diffsight.types import InputError
+
+
+def image(height: int, width: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
+
+
+def expected(pixels: Tensor) -> Tensor:
+    return 1 + pixels.float().mean(dim=0) / 255
+
+
+@pytest.mark.parametrize(
+    "plan", [Plan(), Plan(flip=True), Plan(windows=2), Plan(windows=3, flip=True, batch_size=4)]
+)
+@pytest.mark.parametrize("size", [(24, 32), (32, 24), (1, 1), (7, 40), (16, 16)])
+def test_pointwise_model_is_unmoved_by_any_plan(plan: Plan, size: tuple[int, int]) -> None:
+    pixels = image(*size)
+    prediction = Predictor(model(Brightness), plan).one(pixels)
+    torch.testing.assert_close(prediction.depth_m, expected(pixels), rtol=1e-6, atol=1e-6)
+    assert prediction.valid.all()
+    spread = prediction.uncertainty_m
+    assert spread is None or spread[~spread.isnan()].abs().max() < 1e-6
+
+
+def test_float_and_byte_images_agree() -> None:
+    pixels = image(8, 9)
+    predictor = Predictor(model(Brightness))
+    torch.testing.assert_close(
+        predictor.one(pixels).depth_m, predictor.one(pixels.float() / 255).depth_m
+    )
+
+
+def test_mirrored_pass_comes_back_in_place() -> None:
+    prediction = Predictor(model(Columns), Plan(flip=True)).one(image(2, 5))
+    torch.testing.assert_close(prediction.depth_m, torch.full((2, 5), 3.0))
+    spread_m = torch.tensor([2.0, 1.0, 0.0, 1.0, 2.0]).expand(2, 5)
+    torch.testing.assert_close(prediction.uncertainty_m, spread_m)
+
+
+def test_windows_are_averaged_by_coverage() -> None:
+    prediction = Predictor(model(Columns), Plan(windows=2)).one(image(4, 6))
+    columns = torch.tensor([1.0, 2.0, (3 + 1) / 2, (4 + 2) / 2, 3.0, 4.0])
+    torch.testing.assert_close(prediction.depth_m, columns.expand(4, 6))
+    alone = torch.tensor([True, True, False, False, True, True]).expand(4, 6)
+    assert torch.equal(prediction.uncertainty_m.isnan(), alone)
+
+
+def test_one_pass_has_no_uncertainty() -> None:
+    assert Predictor(model(Blur)).one(image(8, 8)).uncertainty_m is None
+
+
+@pytest.mark.parametrize("plan", [Plan(batch_size=4), Plan(12, windows=2, flip=True, batch_size=5)])
+def test_a_row_does_not_depend_on_its_batch(plan: Plan) -> None:
+    images = [image(16, 20, seed) for seed in range(5)] + [image(20, 16, 9), image(11, 30, 10)]
+    prompts = [None, "office", "kitchen", None, "office", None, "kitchen"]
+    together = list(Predictor(model(Blur), plan)(images, prompts))
+    single = Predictor(model(Blur), Plan(plan.short_side, plan.windows, plan.flip))
+    for pixels, prompt, prediction in zip(images, prompts, together, strict=True):
+        alone = single.one(pixels, prompt)
+        torch.testing.assert_close(prediction.depth_m, alone.depth_m, rtol=1e-5, atol=0)
+        assert prediction.depth_m.shape == pixels.shape[-2:]
+
+
+def test_windows_of_one_size_share_a_batch() -> None:
+    dense = model(Brightness)
+    images = [image(8, 12), image(12, 8), image(8, 8), image(9, 9)]
+    list(Predictor(dense, Plan(windows=2, batch_size=3))(images))
+    assert [shape[0] for shape in dense.method.batches] == [3, 2, 1]
+    assert [shape[2:] for shape in dense.method.batches] == [(8, 8), (8, 8), (9, 9)]
+
+
+def test_short_side_sets_the_size_that_the_model_sees() -> None:
+    dense = model(Brightness)
+    pixels = torch.full((3, 40, 60), 51, dtype=torch.uint8)
+    prediction = Predictor(dense, Plan(short_side=10)).one(pixels)
+    assert dense.method.batches == [(1, 3, 10, 15)]
+    torch.testing.assert_close(prediction.depth_m, torch.full((40, 60), 1.2))
+
+
+def test_shrinking_averages_the_pixels_away() -> None:
+    """Without antialiasing a chequerboard would alias to black or white."""
+    board = ((torch.arange(64)[:, None] + torch.arange(64)) % 2).float().expand(3, 64, 64)
+    depth_m = Predictor(model(Brightness), Plan(short_side=8)).one(board).depth_m
+    torch.testing.assert_close(depth_m, torch.full((64, 64), 1.5), atol=2e-3, rtol=0)
+
+
+def test_images_are_read_only_when_needed() -> None:
+    read: list[int] = []
+
+    def endless() -> Iterator[Tensor]:
+        while True:
+            read.append(len(read))
+            yield image(6, 6)
+
+    stream = Predictor(model(Brightness), Plan(batch_size=2))(endless())
+    for done in range(1, 8):
+        next(stream)
+        assert len(read) <= done + 3
+
+
+def test_results_can_be_used_in_training() -> None:
+    predictor = Predictor(model(Blur).train())
+    depth_m = predictor.one(image(6, 6)).depth_m
+    assert not predictor.model.training
+    assert not depth_m.requires_grad
+    assert not depth_m.is_inference()
+
+
+def test_mixed_precision_is_close_and_gives_floats() -> None:
+    pixels = image(16, 16)
+    exact = Predictor(model(Blur)).one(pixels).depth_m
+    mixed = Predictor(model(Blur), autocast=torch.bfloat16).one(pixels).depth_m
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed, exact, rtol=0.05, atol=0.02)
+    assert not torch.equal(mixed, exact)
+
+
+def test_unknown_prompt_is_the_users_error() -> None:
+    with pytest.raises(InputError, match="unknown name"):
+        Predictor(model(Blur)).one(image(6, 6), "sauna")
+
+
+def test_a_short_side_cannot_blow_up_an_elongated_image() -> None:
+    predictor = Predictor(model(Brightness), Plan(short_side=480))
+    with pytest.raises(InputError, match=r"20000 x 10 px would be run at 960000 x 480 px"):
+        predictor.one(torch.zeros(3, 10, 20_000, dtype=torch.uint8))
+    whole = Predictor(model(Brightness)).one(torch.zeros(3, 10, 20_000, dtype=torch.uint8))
+    assert whole.depth_m.shape == (10, 20_000)
+
+
+@pytest.mark.parametrize("wrong", [{"windows": 0}, {"batch_size": 0}, {"short_side": 0}])
+def test_impossible_plans_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="at least 1"):
+        Plan(**wrong)
+
+
+def test_a_plan_says_all_that_changes_the_result() -> None:
+    assert Plan().describe() == "own size, whole image, no flip"
+    described = Plan(480, windows=2, flip=True, batch_size=8).describe()
+    assert described == "short side 480 px, 2 square windows, with flip"
