@@ -1,0 +1,140 @@
+from functools import partial
+
+import pytest
+import torch
+
+from diffsight.backbones import StableDiffusion
+from diffsight.config import to_config
+from diffsight.heads import DeconvHead
+from diffsight.methods import VPD
+from diffsight.model import DenseModel
+from diffsight.necks import Merging
+from diffsight.prompts import TextTable
+from diffsight.tasks.depth import MetricDepth
+from diffsight.types import InputError, Inputs, Target
+from tests.backbones.conftest import SMALL
+
+NAMES = ("kitchen", "bedroom", "office")
+
+
+def build(**options) -> DenseModel:
+    torch.manual_seed(0)
+    method = partial(
+        VPD,
+        backbone=StableDiffusion(SMALL),
+        prompts=TextTable(NAMES, dim=24),
+        neck=partial(Merging, width=48, groups=8),
+        head=partial(DeconvHead, widths=(8, 8, 8), width=12),
+        **options,
+    )
+    return DenseModel(task=MetricDepth(), method=method)
+
+
+def test_full_size_parameter_counts() -> None:
+    """Spec section 8, less the 20 numbers of post_quant_conv and plus nothing."""
+    with torch.device("meta"):
+        model = DenseModel(
+            task=MetricDepth(),
+            method=partial(
+                VPD,
+                backbone=StableDiffusion("sd15"),
+                prompts=TextTable([str(i) for i in range(27)]),
+                neck=Merging,
+                head=DeconvHead,
+            ),
+        )
+    method = model.method
+
+    def count(name: str) -> int:
+        return sum(p.numel() for p in method.get_submodule(name).parameters())
+
+    assert sum(p.numel() for p in model.parameters()) == 906_391_845 - 20
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 872_228_161
+    assert count("neck.level0") == 1_844_480
+    assert count("neck.level1") == 3_687_040
+    assert count("neck.mix") == 5_411_328
+    assert count("head.deconv") + count("head.conv") == 260_864
+    assert count("head.output") == 333_697
+
+
+@pytest.mark.parametrize("hw", [(64, 64), (96, 160), (75, 130), (1, 1), (33, 200)])
+def test_any_size(hw: tuple[int, int]) -> None:
+    model = build().eval()
+    with torch.no_grad():
+        depth = model(Inputs(torch.rand(1, 3, *hw))).maps
+    assert depth.shape == (1, 1, *hw)
+    assert ((depth > 0) & (depth < 10)).all()
+
+
+def test_padding_is_mid_grey_and_features_are_cropped() -> None:
+    """The released code's 480 -> 512 case: padded with what becomes 0, last row and column dropped."""
+    model = build().eval()
+    seen = {}
+    model.method.backbone.vae.register_forward_hook(lambda *a: seen.update(image=a[1][0]))
+    model.method.head.register_forward_pre_hook(lambda *a: seen.update(pyramid=a[1][0]))
+    image = torch.rand(1, 3, 96, 96)
+    with torch.no_grad():
+        model(Inputs(image))
+    assert seen["image"].shape == (1, 3, 128, 128)
+    assert seen["image"][..., 96:, :].abs().max() == 0
+    assert seen["image"][..., 96:].abs().max() == 0
+    torch.testing.assert_close(seen["image"][..., :96, :96], image * 2 - 1)
+    assert seen["pyramid"].features[0].shape[-2:] == (3, 3)
+
+
+@pytest.mark.parametrize(("maps", "extra"), [("none", (0, 0)), ("A32", (0, 1)), ("A64", (1, 1))])
+def test_map_options_widen_the_levels(maps: str, extra: tuple[int, int]) -> None:
+    model = build(attention_maps=maps).eval()
+    assert model.method.neck.level0[0].in_channels == 16 + extra[0]
+    assert model.method.neck.level1.in_channels == 32 + extra[1]
+    with torch.no_grad():
+        assert model(Inputs(torch.rand(1, 3, 64, 96))).maps.shape == (1, 1, 64, 96)
+
+
+def test_a_row_does_not_depend_on_its_batch() -> None:
+    model = build().eval()
+    images = torch.rand(3, 3, 70, 64)
+    with torch.no_grad():
+        together = model(Inputs(images, ("kitchen", None, "office"))).maps
+        alone = model(Inputs(images[1:2], (None,))).maps
+    torch.testing.assert_close(together[1:2], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_the_prompt_matters_and_unknown_ones_are_refused() -> None:
+    model = build().eval()
+    with torch.no_grad():
+        # the head starts at a standard deviation of 0.001, so compare before it
+        features = []
+        model.method.neck.register_forward_hook(lambda *a: features.append(a[2].features[0]))
+        for prompt in ("kitchen", "office"):
+            model(Inputs(torch.full((1, 3, 64, 64), 0.3), (prompt,)))
+    assert (features[0] - features[1]).abs().max() > 1e-3
+    with pytest.raises(InputError, match="unknown name 'attic'"):
+        model(Inputs(torch.rand(1, 3, 64, 64), ("attic",)))
+
+
+def test_gradients_reach_what_learns_and_nothing_else() -> None:
+    model = build()
+    target = Target(torch.rand(2, 1, 64, 64) + 1, torch.ones(2, 64, 64, dtype=torch.bool))
+    model.losses(Inputs(torch.rand(2, 3, 64, 64)), target)["loss"].backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == ("backbone.vae" not in name), name
+
+
+def test_table_of_another_width() -> None:
+    with pytest.raises(InputError, match="vectors of 8 numbers, the backbone takes 24"):
+        VPD(
+            num_outputs=1,
+            backbone=StableDiffusion(SMALL),
+            prompts=TextTable(NAMES, dim=8),
+            head=DeconvHead,
+        )
+
+
+def test_the_model_knows_its_recipe() -> None:
+    config = to_config(build(attention_maps="A32"))
+    method = config["init_args"]["method"]
+    assert method["class_path"] == "diffsight.methods.vpd.VPD"
+    assert method["init_args"]["attention_maps"] == "A32"
+    assert method["init_args"]["backbone"]["init_args"]["architecture"] == SMALL
+    assert method["init_args"]["head"]["init_args"] == {"widths": [8, 8, 8], "width": 12}

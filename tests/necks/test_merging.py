@@ -1,0 +1,20 @@
+import pytest
+import torch
+
+from diffsight.necks import Merging
+from diffsight.types import InputError, Pyramid
+
+
+def test_one_level_at_the_third_stride() -> None:
+    neck = Merging(in_channels=(17, 8, 6, 6), strides=(8, 16, 32, 64), width=32, groups=16)
+    features = tuple(torch.randn(2, c, 16 // 2**i, 8 // 2**i) for i, c in enumerate((17, 8, 6, 6)))
+    merged = neck(Pyramid(features, (8, 16, 32, 64), (100, 60)))
+    assert neck.out_channels == (32,)
+    assert merged.strides == neck.out_strides == (32,)
+    assert merged.features[0].shape == (2, 32, 4, 2)
+    assert merged.valid_hw == (100, 60)
+
+
+def test_needs_four_levels() -> None:
+    with pytest.raises(InputError, match="4 levels, not 3"):
+        Merging(in_channels=(1, 2, 3), strides=(8, 16, 32))

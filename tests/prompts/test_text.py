@@ -1,0 +1,117 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from diffsight.cli import main
+from diffsight.prompts import TextTable
+from diffsight.prompts.templates import TEMPLATES
+from diffsight.prompts.text import TextAdapter, build_text_table
+from diffsight.types import InputError
+
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random CLIP text tower of 16 dimensions with a word-level vocabulary, laid out as in a diffusers folder."""
+    folder = tmp_path_factory.mktemp("clip")
+    vocabulary = {chr(c): i for i, c in enumerate(range(33, 127))}
+    vocabulary |= {f"{chr(c)}</w>": len(vocabulary) + i for i, c in enumerate(range(33, 127))}
+    vocabulary |= {"<|startoftext|>": len(vocabulary), "<|endoftext|>": len(vocabulary) + 1}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    tokenizer.save_pretrained(folder / "tokenizer")
+    end = vocabulary["<|endoftext|>"]
+    config = CLIPTextConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        bos_token_id=end - 1,
+        eos_token_id=end,
+        pad_token_id=end,
+    )
+    torch.manual_seed(0)
+    CLIPTextModel(config).save_pretrained(folder / "text_encoder")
+    return folder
+
+
+def test_templates_are_eighty_and_take_a_name() -> None:
+    assert len(TEMPLATES["imagenet"]) == len(set(TEMPLATES["imagenet"])) == 80
+    assert all(template.count("{}") == 1 for template in TEMPLATES["imagenet"])
+
+
+def test_table_is_the_mean_of_the_end_features(clip: Path) -> None:
+    rows = build_text_table(["bed_room", "x"], encoder=clip, max_length=60)
+    model = CLIPTextModel.from_pretrained(clip / "text_encoder").eval()
+    tokenizer = CLIPTokenizer.from_pretrained(clip / "tokenizer")
+    expected = []
+    for template in TEMPLATES["imagenet"]:
+        tokens = tokenizer([template.format("bed room")], return_tensors="pt")
+        with torch.no_grad():
+            hidden = model(**tokens).last_hidden_state[0]
+        expected.append(hidden[-1])  # no padding here: the end token is the last one
+    torch.testing.assert_close(rows[0], torch.stack(expected).mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_too_long_a_name_is_refused(clip: Path) -> None:
+    with pytest.raises(InputError, match="tokens with its template, at most 20 fit"):
+        build_text_table(["a very long name indeed"], encoder=clip, templates="single")
+
+
+def test_no_encoder_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no CLIP text model"):
+        build_text_table(["a"], encoder=tmp_path)
+
+
+def test_command_writes_a_table_that_is_looked_up_by_name(clip: Path, tmp_path: Path) -> None:
+    names, out = tmp_path / "names.txt", tmp_path / "table.safetensors"
+    names.write_text("kitchen\nbed_room\n\n")
+    command = ["text-table", str(names), "--encoder", str(clip), "--out", str(out)]
+    assert main([*command, "--max-length", "60"]) == 0
+    rows = build_text_table(["kitchen", "bed_room"], encoder=clip, max_length=60)
+    with safe_open(out, framework="pt") as file:
+        assert json.loads(file.metadata()["names"]) == ["kitchen", "bed_room"]
+    swapped = TextTable(["bed_room", "kitchen"], dim=16, weights=out)
+    torch.testing.assert_close(swapped.rows, rows.flip(0))
+    with pytest.raises(InputError, match="no row for attic"):
+        TextTable(["attic"], dim=16, weights=out)
+    with pytest.raises(InputError, match="vectors of 16 numbers, the backbone takes 768"):
+        TextTable(["kitchen"], weights=out)
+
+
+def test_rows_the_mean_and_unknown_names() -> None:
+    table = TextTable(["a", "b", "c"], dim=4)
+    with torch.no_grad():
+        out = table(("b", None), 2)
+        torch.testing.assert_close(out[0, 0], table.adapter(table.rows[1]))
+        torch.testing.assert_close(out[1, 0], table.adapter(table.rows.mean(0)))
+        torch.testing.assert_close(table(None, 1)[0], out[1])
+    assert out.shape == (2, 1, 4)
+    with pytest.raises(InputError, match="unknown name 'd': the text table has a, b, c"):
+        table(("d",), 1)
+
+
+def test_adapter_starts_as_almost_the_identity() -> None:
+    """Equation 5: gamma 1e-4, one per channel; 1,181,184 parameters and 768."""
+    adapter = TextAdapter(768)
+    features = torch.randn(2, 768)
+    change = adapter(features) - features
+    torch.testing.assert_close(change, 1e-4 * adapter.mlp(features), rtol=1e-2, atol=1e-6)
+    assert sum(p.numel() for p in adapter.mlp.parameters()) == 1_181_184
+    assert adapter.gamma.shape == (768,)
+
+
+def test_rows_learn_only_when_asked() -> None:
+    assert "rows" not in dict(TextTable(["a"], dim=4).named_parameters())
+    assert "rows" in dict(TextTable(["a"], dim=4, learn_rows=True).named_parameters())
+
+
+def test_duplicate_names() -> None:
+    with pytest.raises(InputError, match="repeated.*'a'"):
+        TextTable(["a", "b", "a"], dim=4)
