@@ -51,7 +51,7 @@ def read_image(path: str | Path) -> UInt8[Tensor, "3 h w"]:
 
 
 def read_depth(
-    path: str | Path, encoding: str = "mm", invalid: float = 0
+    path: str | Path, encoding: str = "mm", invalid: int | float = 0
 ) -> tuple[Float[Tensor, "h w"], Bool[Tensor, "h w"]]:
     """A depth map in metres, and where it holds a measurement.
 
