@@ -4,8 +4,11 @@ import math
 
 import pytest
 import torch
+from tests.contracts import TaskContract
+from tests.support import noise
 
 from diffsight.config import to_config
+from diffsight.metrics.depth import NAMES, DepthMetrics
 from diffsight.tasks.colour import UNKNOWN_RGB, depth_table, error_table
 from diffsight.tasks.depth import MetricDepth, panel
 from diffsight.types import DepthPrediction, RawOutput, Target
@@ -21,6 +24,29 @@ def target_of(label: torch.Tensor) -> Target:
 
 def prediction_of(depth_m: torch.Tensor) -> DepthPrediction:
     return DepthPrediction(depth_m, depth_m > 0, "z")
+
+
+class TestMetricDepth(TaskContract):
+    def build(self) -> MetricDepth:
+        return MetricDepth()
+
+    def target(self) -> Target:
+        label = 1 + 5 * noise(2, 1, *self.size).sigmoid()
+        label[:, :, 0] = math.nan
+        return Target(label, label[:, 0].isfinite())
+
+    def perfect(self, target: Target) -> RawOutput:
+        return RawOutput(target.label.nan_to_num(2.0), "value")
+
+    def spoil(self, raw: RawOutput) -> RawOutput:
+        return RawOutput(raw.maps * noise(*raw.maps.shape, seed=1).exp(), "value")
+
+    def scores(self, raw: RawOutput, target: Target) -> tuple[dict[str, float], dict[str, float]]:
+        metric = DepthMetrics()
+        metric.update(raw.maps[:, 0], target.label[:, 0], target.valid)
+        result = metric.compute()
+        best = dict.fromkeys(NAMES, 0.0) | {"d1": 1.0, "d2": 1.0, "d3": 1.0}
+        return {name: float(result[name]) for name in NAMES}, best
 
 
 def test_loss_counts_every_positive_label_and_nothing_else() -> None:

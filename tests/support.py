@@ -1,0 +1,80 @@
+"""Inputs out of thin air, the same in every run, and what samples are checked for."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from diffsight.datasets.base import AbstractDataset, Sample
+from diffsight.types import Pyramid
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    """Standard normal numbers that depend on nothing but the arguments."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def images(batch: int, height: int, width: int, seed: int = 0) -> Tensor:
+    """RGB noise in [0, 1]."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand((batch, 3, height, width), generator=generator)
+
+
+def pyramid_of(
+    channels: Sequence[int], strides: Sequence[int], batch: int, height: int, width: int
+) -> Pyramid:
+    """Noise features of an image whose sides are multiples of the strides."""
+    features = tuple(
+        noise(batch, c, height // s, width // s, seed=i)
+        for i, (c, s) in enumerate(zip(channels, strides, strict=True))
+    )
+    return Pyramid(features, tuple(strides), (height, width))
+
+
+def take_row(pyramid: Pyramid, i: int) -> Pyramid:
+    """Image ``i`` alone."""
+    features = tuple(feature[i : i + 1] for feature in pyramid.features)
+    attention = {level: maps[i : i + 1] for level, maps in pyramid.attention.items()}
+    return Pyramid(features, pyramid.strides, pyramid.valid_hw, attention)
+
+
+@torch.no_grad()
+def enliven(module: Module) -> Module:
+    """Random weights large enough that every layer shows; many start at almost zero."""
+    generator = torch.Generator().manual_seed(3)
+    for parameter in module.parameters():
+        if parameter.ndim > 1:
+            parameter.normal_(std=parameter[0].numel() ** -0.5, generator=generator)
+    return module
+
+
+def assert_sample(sample: Sample, dataset: AbstractDataset) -> None:
+    """Types, shapes, validity and class ids of one sample."""
+    size = sample.image.shape[-2:]
+    assert sample.image.dtype == torch.uint8
+    assert sample.image.shape[0] == 3
+    assert sample.labels.keys() == sample.valid.keys()
+    for name, label in sample.labels.items():
+        valid = sample.valid[name]
+        assert label.shape[-2:] == valid.shape == size, name
+        if label.ndim == 3:
+            assert label.dtype == torch.float32, name
+            assert label[:, valid].isfinite().all(), f"{name} is not finite where it is valid"
+        else:
+            assert label.dtype == torch.int64, name
+            assert name in dataset.class_names, f"{name} holds class ids and has no class names"
+            ids = label[valid]
+            assert ((ids >= 0) & (ids < len(dataset.class_names[name]))).all(), name
+
+
+def assert_same_sample(a: Sample, b: Sample) -> None:
+    """Equal, byte for byte; labels that are not valid may be NaN."""
+    assert (a.id, a.prompt, a.camera) == (b.id, b.prompt, b.camera)
+    assert torch.equal(a.image, b.image)
+    assert a.labels.keys() == b.labels.keys()
+    for name in a.labels:
+        assert torch.equal(a.valid[name], b.valid[name]), name
+        assert torch.equal(a.labels[name].nan_to_num(), b.labels[name].nan_to_num()), name

@@ -1,0 +1,72 @@
+"""The contracts catch what they are there to catch."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from diffsight.types import Pyramid, RawOutput
+from tests.contracts import HeadContract, assert_declared, assert_gradients_reach
+from tests.support import noise, pyramid_of
+
+
+class Leaky(nn.Module):
+    """A head of one convolution whose output depends on the batch, or leaves a weight out."""
+
+    def __init__(self, channels: int, *, leak: float, unused: bool) -> None:
+        super().__init__()
+        self.leak = leak
+        self.conv = nn.Conv2d(channels, 2, 1)
+        self.unused = nn.Parameter(torch.ones(1)) if unused else None
+
+    def forward(self, pyramid: Pyramid) -> RawOutput:
+        maps: Tensor = self.conv(pyramid.features[0])
+        maps = maps + self.leak * maps.mean(dim=0, keepdim=True)
+        return RawOutput(nn.functional.interpolate(maps, scale_factor=8), "value")
+
+
+class Contract(HeadContract):
+    pyramids = (((4,), (8,)),)
+
+    def __init__(self, *, leak: float = 0.0, unused: bool = False) -> None:
+        self.options = {"leak": leak, "unused": unused}
+
+    def build(self, in_channels: tuple[int, ...], strides: tuple[int, ...]) -> nn.Module:
+        return Leaky(*in_channels, **self.options)
+
+
+def test_sound_head_passes() -> None:
+    contract = Contract()
+    contract.test_one_map_per_output_at_the_size_of_the_image()
+    contract.test_row_does_not_depend_on_its_batch()
+    contract.test_gradients_reach_every_weight()
+
+
+def test_leak_between_rows_is_caught() -> None:
+    with pytest.raises(AssertionError, match="row 0 depends on its batch"):
+        Contract(leak=1e-3).test_row_does_not_depend_on_its_batch()
+
+
+def test_forgotten_weight_is_caught() -> None:
+    with pytest.raises(AssertionError, match="unused learns and no gradient reaches it"):
+        Contract(unused=True).test_gradients_reach_every_weight()
+
+
+def test_gradient_on_a_frozen_weight_is_caught() -> None:
+    layer = nn.Linear(2, 1)
+    layer(noise(1, 2)).sum().backward()
+    layer.weight.requires_grad_(False)
+    layer.bias.grad = None
+    with pytest.raises(AssertionError, match="weight is frozen and has a gradient"):
+        assert_gradients_reach(layer, layer(noise(1, 2)).sum())
+
+
+def test_wrong_declaration_is_caught() -> None:
+    pyramid = pyramid_of((3, 5), (8, 16), 1, 32, 64)
+    assert_declared(pyramid, (3, 5), (8, 16), (32, 64))
+    for channels, strides, size in (
+        ((3, 6), (8, 16), (32, 64)),
+        ((3, 5), (8, 32), (32, 64)),
+        ((3, 5), (8, 16), (64, 64)),
+    ):
+        with pytest.raises(AssertionError):
+            assert_declared(pyramid, channels, strides, size)
