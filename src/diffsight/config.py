@@ -40,7 +40,7 @@ def _recorded(init: Any) -> Any:
 
 
 def to_config(value: Any) -> Plain:
-    """The constructor call that makes ``value``, as ``class_path`` / ``init_args`` of plain data.
+    """The constructor call that makes ``value``, with its defaults, as plain data.
 
     Raises:
         TypeError: if a part of it is neither plain nor configurable.
@@ -62,9 +62,15 @@ def to_config(value: Any) -> Plain:
         return {str(k): to_config(v) for k, v in value.items()}
     if isinstance(value, Sequence):
         return [to_config(v) for v in value]
-    raise TypeError(f"{value!r} cannot be written into a recipe: it is no plain value and no Configurable")
+    raise TypeError(
+        f"{value!r} cannot be written into a recipe: it is no plain value and no Configurable"
+    )
 
 
 def _call(cls: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
     path = f"{cls.__module__}.{cls.__qualname__}"
-    return {"class_path": path, "init_args": {k: to_config(v) for k, v in arguments.items()}}
+    # defaults are written out: a later version may have others
+    parameters = inspect.signature(cls.__init__).parameters.items()
+    defaults = {k: p.default for k, p in parameters if p.default is not p.empty}
+    complete = defaults | dict(arguments)
+    return {"class_path": path, "init_args": {k: to_config(v) for k, v in complete.items()}}

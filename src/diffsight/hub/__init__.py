@@ -1,1 +1,7 @@
-"""hub."""
+"""Models as folders: ``save``, ``load``, ``push``."""
+
+from diffsight.hub.build import build, construct
+from diffsight.hub.load import load, read_config, resolve
+from diffsight.hub.save import fingerprint, push, save
+
+__all__ = ["build", "construct", "fingerprint", "load", "push", "read_config", "resolve", "save"]

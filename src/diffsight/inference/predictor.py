@@ -1,4 +1,4 @@
-"""The predictor: a model, a plan and a stream of images of any size become a stream of predictions."""
+"""The predictor: a model and a plan turn a stream of images of any size into predictions."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,0 +1,86 @@
+"""The model card: what a saved model is, what it scored and how, and how to use it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+PIPELINE_TAGS = {"MetricDepth": "depth-estimation"}
+
+
+def card(config: Mapping[str, Any]) -> str:
+    """``README.md`` for the contents of ``config.json``; its header is what the hub reads."""
+    task, method = (config[part]["class_path"].rpartition(".")[2] for part in ("task", "method"))
+    info = config["info"]
+    results = info.get("results", [])
+    lines = [
+        *_header(task, method, info),
+        f"# {method} for {task}",
+        "",
+        f"Made with diffsight {config['diffsight_version']}. "
+        f"{config['parameters']:,} parameters, fingerprint `{config['fingerprint'][:16]}`.",
+        "",
+        "```python",
+        "import diffsight",
+        "",
+        'predict = diffsight.pipeline("path/to/this/folder")',
+        'prediction = predict("photo.jpg")',
+        "```",
+        "",
+        "The constructor calls of task and method are in `config.json`.",
+        *_results(results),
+        *_training(info),
+        *_licence(info),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _header(task: str, method: str, info: Mapping[str, Any]) -> list[str]:
+    metrics = sorted({name for result in info.get("results", []) for name in result["metrics"]})
+    fields: dict[str, str | Sequence[str]] = {
+        "license": info.get("license", "other"),
+        "library_name": "diffsight",
+        "pipeline_tag": PIPELINE_TAGS.get(task, ""),
+        "base_model": [source for source in info.get("base_weights", []) if _is_hub_id(source)],
+        "datasets": info.get("datasets", []),
+        "metrics": metrics,
+        "tags": ["diffsight", method],
+    }
+    lines = ["---"]
+    for name, value in fields.items():
+        if isinstance(value, str) and value:
+            lines.append(f"{name}: {value}")
+        elif value:
+            lines += [f"{name}:", *(f"- {item}" for item in value)]
+    return [*lines, "---", ""]
+
+
+def _results(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not results:
+        command = "`diffsight evaluate --model . --protocol ID`"
+        return ["", "## Results", "", f"Not evaluated yet: {command}."]
+    lines = ["", "## Results"]
+    for result in results:
+        metrics = result["metrics"]
+        protocol = result["protocol"]
+        lines += ["", f"Protocol {protocol['name']}, plan: {result['plan']}.", ""]
+        lines += ["| " + " | ".join(metrics) + " |", "|" + " --- |" * len(metrics)]
+        lines += ["| " + " | ".join(f"{value:.4g}" for value in metrics.values()) + " |"]
+    return lines
+
+
+def _training(info: Mapping[str, Any]) -> list[str]:
+    training = info.get("training", {})
+    if not training:
+        return []
+    return ["", "## Training", "", *(f"* {name}: {value}" for name, value in training.items())]
+
+
+def _licence(info: Mapping[str, Any]) -> list[str]:
+    text = "The licence of these weights is its maker's to state, in the header of this card."
+    if info.get("base_weights"):
+        base = ", ".join(info["base_weights"])
+        text += f" They started from {base}, whose licence goes with them."
+    return ["", "## Licence", "", text]
+
+
+def _is_hub_id(source: str) -> bool:
+    return source.count("/") == 1 and not source.startswith((".", "/", "~"))
