@@ -1,0 +1,176 @@
+"""A user's own images and depth maps, by name or by a manifest."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from diffsight.datasets.base import AbstractDataset, Sample
+from diffsight.datasets.files import DEPTH_SUFFIXES, IMAGE_SUFFIXES, check_encoding
+from diffsight.datasets.manifest import read_manifest
+from diffsight.datasets.pairs import Pair, read_pair, require_files
+from diffsight.datasets.transforms import resize
+from diffsight.types import Camera, InputError
+
+_CAMERA_KEYS = ("fx_px", "fy_px", "cx_px", "cy_px", "width_px", "height_px")
+
+
+class Folder(AbstractDataset):
+    """Pairs of an image and a depth map; images may differ in size.
+
+    Without a manifest, ``images/a/b.jpg`` belongs to ``depth/a/b.png``: the paths below the two
+    folders agree but for the suffix and for upper and lower case. Files of other kinds are ignored.
+
+    The split is a function of the images' bytes, never of their names: an image keeps its side when
+    it is renamed or when others are added. With two samples or more neither side is empty.
+
+    Args:
+        root: folder that the other paths are relative to.
+        images: folder of the images.
+        labels: folder of the depth maps.
+        unit: what one count of a depth map is, as ``read_depth`` takes it (``mm``, ``m/256`` ...).
+        invalid: the count that stands for "no measurement"; 0, NaN and infinity always do.
+        manifest: list of the samples, see ``read_manifest``; replaces ``images`` and ``labels``.
+        split: ``train``, ``val`` or ``all``.
+        val_fraction: expected share of ``val``.
+        camera: JSON with ``fx_px fy_px cx_px cy_px width_px height_px`` of the one camera that took
+            all images; the centre of the top-left pixel is (0, 0).
+        size: height and width that every sample is scaled to, or None to leave it as it is.
+
+    Raises:
+        InputError: if a folder is missing or empty, a file has no partner, or an argument is wrong.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | Path,
+        images: str = "images",
+        labels: str = "depth",
+        unit: str = "mm",
+        invalid: int | float = 0,
+        manifest: str | None = None,
+        split: Literal["train", "val", "all"] = "all",
+        val_fraction: float = 0.1,
+        camera: str | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        root = Path(root)
+        check_encoding(unit)
+        if manifest is None:
+            pairs = _match(root / images, root / labels, unit)
+        else:
+            pairs = read_manifest(root / manifest, unit)
+            require_files(pairs, f"correct the paths in {root / manifest}")
+        self.name = root.resolve().name
+        self.pairs = pairs if split == "all" else _split(pairs, split, val_fraction, root)
+        self.invalid = invalid
+        self.camera = None if camera is None else _read_camera(root / camera)
+        self.size = size
+
+    def __len__(self) -> int:
+        """Number of samples of the split."""
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample at ``index``, with label ``depth_m``.
+
+        Raises:
+            InputError: if a file cannot be used, or image, depth map and camera differ in size.
+        """
+        sample = read_pair(self.pairs[index], self.invalid)
+        if self.camera is not None:
+            camera, (height, width) = self.camera
+            if sample.image.shape[-2:] != (height, width):
+                found = f"{sample.image.shape[2]} x {sample.image.shape[1]}"
+                raise InputError(
+                    f"{self.pairs[index].image}: {found} pixels, but the camera file says {width} "
+                    f"x {height}: correct it, or leave it out"
+                )
+            sample = replace(sample, camera=camera)
+        return sample if self.size is None else resize(sample, *self.size)
+
+
+def _match(images: Path, labels: Path, unit: str) -> list[Pair]:
+    """Pairs by name, ordered by it."""
+    image_files = _by_name(images, IMAGE_SUFFIXES, "image")
+    label_files = _by_name(labels, DEPTH_SUFFIXES, "depth map")
+    _require_partners(image_files, label_files, f"image(s) in {images}", f"depth map in {labels}")
+    _require_partners(label_files, image_files, f"depth map(s) in {labels}", f"image in {images}")
+    return [
+        Pair(file.relative_to(images).with_suffix("").as_posix(), file, label_files[name], unit)
+        for name, file in image_files.items()
+    ]
+
+
+def _by_name(folder: Path, suffixes: frozenset[str], kind: str) -> dict[str, Path]:
+    """Files below ``folder`` by their path without suffix, in lower case."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; put the {kind}s there or name another folder")
+    files: dict[str, Path] = {}
+    for file in sorted(folder.rglob("*")):
+        inner = file.relative_to(folder)
+        hidden = any(part.startswith(".") for part in inner.parts)
+        if hidden or file.suffix.lower() not in suffixes or not file.is_file():
+            continue
+        name = inner.with_suffix("").as_posix().casefold()
+        if name in files:
+            raise InputError(
+                f"{file}: has the same name as {files[name]}, so its partner is not clear; "
+                "remove one, or list the pairs in a manifest"
+            )
+        files[name] = file
+    if not files:
+        known = " ".join(sorted(suffixes))
+        raise InputError(f"{folder}: holds no {kind} ({known}); check the folder's name")
+    return files
+
+
+def _require_partners(
+    files: dict[str, Path], others: dict[str, Path], which: str, partner: str
+) -> None:
+    alone = [file for name, file in files.items() if name not in others]
+    if alone:
+        raise InputError(
+            f"{len(alone)} of {len(files)} {which} have no {partner} of the same name (first: "
+            f"{alone[0]}); add or remove files, or list the pairs in a manifest"
+        )
+
+
+def _split(
+    pairs: Sequence[Pair], split: Literal["train", "val"], val_fraction: float, root: Path
+) -> list[Pair]:
+    """One side, ordered by content; ``val`` are the images whose hash is in the lowest share."""
+    if not 0 < val_fraction < 1:
+        raise InputError(f"val_fraction is {val_fraction}; give a share between 0 and 1")
+    if len(pairs) < 2:
+        raise InputError(f"{root}: one sample cannot be split; use split 'all' or add images")
+    hashes = {pair.id: _content_hash(pair.image) for pair in pairs}
+    ordered = sorted(pairs, key=lambda pair: (hashes[pair.id], pair.id))
+    low = sum(int(hashes[pair.id][:16], 16) < val_fraction * 2**64 for pair in pairs)
+    border = min(max(low, 1), len(pairs) - 1)
+    return ordered[:border] if split == "val" else ordered[border:]
+
+
+def _content_hash(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+
+
+def _read_camera(path: Path) -> tuple[Camera, tuple[int, int]]:
+    """Intrinsics, and the height and width they belong to."""
+    try:
+        values = json.loads(path.read_text())
+        fx_px, fy_px, cx_px, cy_px, width, height = (float(values[key]) for key in _CAMERA_KEYS)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{path}: not a camera ({error}); give JSON with the numbers {', '.join(_CAMERA_KEYS)}"
+        ) from error
+    return Camera(fx_px, fy_px, cx_px, cy_px), (int(height), int(width))
