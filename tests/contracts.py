@@ -32,6 +32,7 @@ from tests.support import (
     noise,
     pyramid_of,
     take_row,
+    weighted_sum,
 )
 
 ROW_TOLERANCE = 1e-5
@@ -184,7 +185,7 @@ class HeadContract(abc.ABC):
         for channels, strides in self.pyramids:
             head = self.build(channels, strides).train()
             maps = head(pyramid_of(channels, strides, 2, *self.size)).maps
-            assert_gradients_reach(head, (maps * noise(*maps.shape, seed=9)).sum())
+            assert_gradients_reach(head, weighted_sum(maps))
 
 
 class NeckContract(abc.ABC):
@@ -223,8 +224,7 @@ class NeckContract(abc.ABC):
         for channels, strides in self.pyramids:
             neck = self.build(channels, strides).train()
             out = neck(pyramid_of(channels, strides, 2, *self.size))
-            parts = [(f * noise(*f.shape, seed=i)).sum() for i, f in enumerate(out.features)]
-            assert_gradients_reach(neck, torch.stack(parts).sum())
+            assert_gradients_reach(neck, weighted_sum(*out.features))
 
 
 def assert_declared(
@@ -279,8 +279,7 @@ class BackboneContract(abc.ABC):
     def test_gradients_reach_what_learns(self) -> None:
         backbone = self.build().train()
         pyramid = self.run(backbone, images(2, *self.size(backbone)))
-        parts = [(f * noise(*f.shape, seed=i)).sum() for i, f in enumerate(pyramid.features)]
-        assert_gradients_reach(backbone, torch.stack(parts).sum(), self.idle)
+        assert_gradients_reach(backbone, weighted_sum(*pyramid.features), self.idle)
 
     def test_a_side_that_is_no_multiple_is_refused_with_the_repair(self) -> None:
         backbone = self.build()
@@ -333,8 +332,7 @@ class DatasetContract(abc.ABC):
 
     def test_worker_processes_can_have_it(self) -> None:
         dataset = self.build()
-        copied = pickle.loads(pickle.dumps(dataset))
-        assert_same_sample(copied[0], dataset[0])
+        assert_same_sample(pickle.loads(pickle.dumps(dataset))[0], dataset[0])
 
     def test_it_ends(self) -> None:
         dataset = self.build()
@@ -392,9 +390,11 @@ class TaskContract(abc.ABC):
 
     def test_every_prediction_can_be_drawn(self) -> None:
         task, target = self.build(), self.target()
-        predictions = task.decode(self.perfect(target))
-        assert len(predictions) == len(target.valid)
-        for prediction in predictions:
-            picture = task.draw(prediction)
-            assert picture.dtype == torch.uint8
-            assert picture.shape == (3, *self.size)
+        height, width = self.size
+        predictions, truths = task.decode(self.perfect(target)), task.truth(target)
+        assert len(predictions) == len(truths) == len(target.valid)
+        for truth, prediction in zip(truths, predictions, strict=True):
+            assert task.draw(prediction).shape == task.draw(truth).shape == (3, height, width)
+            panel = task.panel(images(1, height, width)[0], truth, prediction)
+            assert panel.dtype == torch.uint8
+            assert panel.shape == (3, height, 4 * width)

@@ -41,6 +41,12 @@ def take_row(pyramid: Pyramid, i: int) -> Pyramid:
     return Pyramid(features, pyramid.strides, pyramid.valid_hw, attention)
 
 
+def weighted_sum(*maps: Tensor) -> Tensor:
+    """A scalar to which every value adds with a weight of its own."""
+    parts = [(m * noise(*m.shape, seed=i)).sum() for i, m in enumerate(maps)]
+    return torch.stack(parts).sum()
+
+
 @torch.no_grad()
 def enliven(module: Module) -> Module:
     """Random weights large enough that every layer shows; many start at almost zero."""

@@ -10,7 +10,7 @@ from tests.support import noise
 from diffsight.config import to_config
 from diffsight.metrics.depth import NAMES, DepthMetrics
 from diffsight.tasks.colour import UNKNOWN_RGB, depth_table, error_table
-from diffsight.tasks.depth import MetricDepth, panel
+from diffsight.tasks.depth import MetricDepth
 from diffsight.types import DepthPrediction, RawOutput, Target
 
 
@@ -112,10 +112,9 @@ def test_range_is_checked() -> None:
 
 
 def test_constructor_call_is_remembered() -> None:
-    assert to_config(MetricDepth(max_depth_m=80.0)) == {
-        "class_path": "diffsight.tasks.depth.MetricDepth",
-        "init_args": {"max_depth_m": 80.0},
-    }
+    config = to_config(MetricDepth(max_depth_m=80.0))
+    assert config["class_path"] == "diffsight.tasks.depth.MetricDepth"
+    assert config["init_args"]["max_depth_m"] == 80.0
 
 
 def test_near_is_light_and_far_is_dark() -> None:
@@ -142,7 +141,7 @@ def test_panel_shows_where_a_prediction_errs() -> None:
     depth_m = truth.depth_m.clone()
     depth_m[0], depth_m[1] = 0.5, 8.0
     image = torch.full((3, 4, 5), 0.5)
-    picture = panel(image, truth, prediction_of(depth_m))
+    picture = MetricDepth().panel(image, truth, prediction_of(depth_m))
     assert picture.shape == (3, 4, 20)
     parts = picture.unflatten(2, (4, 5)).permute(2, 0, 1, 3)
     assert (parts[0] == 128).all()

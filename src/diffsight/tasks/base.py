@@ -4,7 +4,7 @@ import abc
 from collections.abc import Sequence
 from typing import Any
 
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from diffsight.config import Configurable
@@ -37,3 +37,13 @@ class AbstractTask(Configurable, abc.ABC):
     @abc.abstractmethod
     def draw(self, prediction: Any) -> UInt8[Tensor, "3 h w"]:
         """A colour picture of a prediction."""
+
+    @abc.abstractmethod
+    def truth(self, target: Target) -> Sequence[Any]:
+        """The labels as perfect predictions, one per image, to draw or to compare with."""
+
+    @abc.abstractmethod
+    def panel(
+        self, image: Float[Tensor, "3 h w"], truth: Any, prediction: Any
+    ) -> UInt8[Tensor, "3 h w4"]:
+        """Image | truth | prediction | error side by side, on one scale; the image is in [0, 1]."""

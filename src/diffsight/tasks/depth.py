@@ -82,34 +82,33 @@ class MetricDepth(AbstractTask):
         """
         return _draw(prediction, _near_far_m(prediction))
 
+    def panel(
+        self, image: Float[Tensor, "3 h w"], truth: DepthPrediction, prediction: DepthPrediction
+    ) -> UInt8[Tensor, "3 h w4"]:
+        """Image, truth, prediction and error side by side, ``w4 = 4 w``.
+
+        Truth and prediction share the truth's scale (see ``draw``). The error is white where they
+        agree, blue where the prediction is too near and red where it is too far, with full colour
+        from a factor of 1.25^2 on.
+
+        Args:
+            image: RGB in [0, 1].
+            truth: labels, see ``truth``.
+            prediction: a prediction of the same size.
+        """
+        near_far_m = _near_far_m(truth)
+        parts = (
+            (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8),
+            _draw(truth, near_far_m),
+            _draw(prediction, near_far_m),
+            _draw_error(truth, prediction),
+        )
+        return torch.cat(parts, dim=2)
+
     def _prediction(self, depth_m: Tensor) -> DepthPrediction:
         # NaN and infinities fail the comparisons
         valid = (depth_m >= self.min_depth_m) & (depth_m <= self.max_depth_m)
         return DepthPrediction(depth_m=depth_m, valid=valid, depth_type=self.depth_type)
-
-
-def panel(
-    image: Float[Tensor, "3 h w"], truth: DepthPrediction, prediction: DepthPrediction
-) -> UInt8[Tensor, "3 h w4"]:
-    """Image, truth, prediction and error side by side, ``w4 = 4 w``.
-
-    Truth and prediction share the truth's scale (see ``MetricDepth.draw``). The error is white
-    where they agree, blue where the prediction is too near and red where it is too far, with full
-    colour from a factor of 1.25^2 on.
-
-    Args:
-        image: RGB in [0, 1].
-        truth: labels, see ``MetricDepth.truth``.
-        prediction: a prediction of the same size.
-    """
-    near_far_m = _near_far_m(truth)
-    parts = (
-        (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8),
-        _draw(truth, near_far_m),
-        _draw(prediction, near_far_m),
-        _draw_error(truth, prediction),
-    )
-    return torch.cat(parts, dim=2)
 
 
 def _metres(raw: RawOutput) -> Float[Tensor, "b h w"]:
