@@ -1,0 +1,234 @@
+"""What happens beside the steps: checkpoints, signals, pictures, the progress bar."""
+
+import logging
+import os
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from diffsight.datasets.base import Batch
+from diffsight.tasks.base import AbstractTask
+from diffsight.training.checkpoints import link_or_copy
+
+LAST, BEST = "last.ckpt", "best.ckpt"
+PREEMPTED = 75  # EX_TEMPFAIL: start again with --resume
+INTERRUPTED = 130
+log = logging.getLogger(__name__)
+
+
+def at_step_end(trainer: Trainer) -> bool:
+    """Whether the batch that has just ended completed an optimiser step."""
+    return (trainer.fit_loop.total_batch_idx + 1) % trainer.accumulate_grad_batches == 0
+
+
+class Checkpoints(Callback):
+    """Keeps the last state, every so many steps and at the end, and the best one by a score.
+
+    Args:
+        folder: where ``last.ckpt`` and ``best.ckpt`` go.
+        every: optimiser steps.
+        monitor: score without its prefix ``val/``; lower is better.
+    """
+
+    def __init__(self, folder: Path, *, every: int, monitor: str) -> None:
+        self.folder = folder
+        self.every = every
+        self.monitor = monitor
+        self.best = float("inf")
+        self.saved_step = -1
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the best score."""
+        self.best = state_dict["best"]
+
+    def save(self, trainer: Trainer) -> None:
+        """Write ``last.ckpt``, unless it is of this step."""
+        if trainer.global_step != self.saved_step:
+            trainer.save_checkpoint(self.folder / LAST)
+            self.saved_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save on time."""
+        on_time = trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps
+        if on_time and at_step_end(trainer):
+            self.save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the best."""
+        score = trainer.callback_metrics.get(f"val/{self.monitor}")
+        if score is None or not float(score) < self.best:
+            return
+        self.best = float(score)
+        self.saved_step = -1  # the best score has changed: it belongs into the file
+        self.save(trainer)
+        if trainer.is_global_zero:
+            link_or_copy(self.folder / LAST, self.folder / BEST)
+
+
+class Interrupts(Callback):
+    """SIGTERM and Ctrl-C end the training after the current step, with a checkpoint.
+
+    A second signal ends it at once.
+    """
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
+        self.status = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen; Lightning restores the previous handlers at its end."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._note)
+            signal.signal(signal.SIGINT, self._note)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save and leave, all devices together.
+
+        Raises:
+            SystemExit: 75 after SIGTERM, 130 after Ctrl-C.
+        """
+        if not at_step_end(trainer):
+            return
+        if trainer.strategy.reduce_boolean_decision(self.status != 0, all=False):
+            self.checkpoints.save(trainer)
+            where = self.checkpoints.folder / LAST
+            log.info(
+                "stopped at step %d, saved %s: go on with --resume", trainer.global_step, where
+            )
+            raise SystemExit(self.status or PREEMPTED)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.status:
+            raise SystemExit(self.status)
+        self.status = PREEMPTED if number == signal.SIGTERM else INTERRUPTED
+
+
+class Pictures(Callback):
+    """Image | truth | prediction | error of the first validation images: PNG files, TensorBoard.
+
+    Args:
+        folder: where the files go.
+        task: draws.
+        count: images.
+    """
+
+    def __init__(self, folder: Path, task: AbstractTask, *, count: int = 4) -> None:
+        self.folder = folder
+        self.task = task
+        self.count = count
+        self.rows: list[torch.Tensor] = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw while there are too few; the first device only."""
+        missing = self.count - len(self.rows)
+        if not trainer.is_global_zero or missing <= 0:
+            return
+        truths = self.task.truth(batch.target)
+        triples = zip(batch.inputs.image, truths, outputs["predictions"], strict=True)
+        self.rows += [self.task.panel(*triple) for triple in list(triples)[:missing]]
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write what was drawn."""
+        if not self.rows:
+            return
+        widest = max(row.shape[-1] for row in self.rows)
+        rows = [torch.nn.functional.pad(row, (0, widest - row.shape[-1])) for row in self.rows]
+        sheet, self.rows = torch.cat(rows, dim=1), []
+        self.folder.mkdir(exist_ok=True)
+        path = self.folder / f"step_{trainer.global_step:06d}.png"
+        partial = path.with_name(f".{path.name}.partial")
+        Image.fromarray(sheet.permute(1, 2, 0).numpy()).save(partial, format="PNG")
+        os.replace(partial, path)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("val/pictures", sheet, trainer.global_step)
+
+
+class ProgressBar(Callback):
+    """A bar with the time left on a terminal, and a line per validation anywhere."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self.shown = console.is_terminal
+        self.bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not self.shown,
+        )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the bar on the first device."""
+        if not trainer.is_global_zero:
+            return
+        done = trainer.global_step
+        self.task = self.bar.add_task(
+            "", total=trainer.max_steps, completed=done, loss=float("nan")
+        )
+        self.bar.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Advance, if anybody looks: reading the loss waits for the device."""
+        if self.shown and trainer.is_global_zero:
+            loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
+            self.bar.update(self.task, completed=trainer.global_step, loss=loss)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """One line."""
+        if trainer.is_global_zero:
+            scores = {
+                k.removeprefix("val/"): v
+                for k, v in trainer.callback_metrics.items()
+                if "val/" in k
+            }
+            text = ", ".join(f"{name} {float(value):.4g}" for name, value in scores.items())
+            log.info("step %d: %s", trainer.global_step, text)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the bar away."""
+        self.bar.stop()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Take the bar away."""
+        self.bar.stop()

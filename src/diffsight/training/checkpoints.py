@@ -1,0 +1,111 @@
+"""Checkpoint files: written whole or not at all, read without executing anything."""
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import CheckpointIO
+
+from diffsight.types import InputError
+
+KEY = "diffsight"  # our part of a checkpoint; the rest is Lightning's
+PACKAGES = ("diffsight", "torch", "lightning", "diffusers", "transformers", "numpy")
+
+
+class AtomicCheckpoints(CheckpointIO):
+    """Writes beside the target and renames; a full disk leaves the previous file whole."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write ``checkpoint``.
+
+        Raises:
+            OSError: one line, if it cannot be written.
+        """
+        path = Path(path)
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            with partial.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except (OSError, RuntimeError) as error:
+            # torch reports a short write as a RuntimeError
+            partial.unlink(missing_ok=True)
+            cause = error.__cause__ or error.__context__ or error
+            reason = cause.strerror if isinstance(cause, OSError) else str(cause).splitlines()[0]
+            raise OSError(
+                f"the checkpoint {path} could not be written ({reason}); the previous one is whole"
+            ) from None
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint; nothing in it is executed, whatever ``weights_only`` says.
+
+        Raises:
+            InputError: if it is no whole checkpoint of ours.
+        """
+        return load(path, map_location=map_location)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Delete a checkpoint."""
+        Path(path).unlink(missing_ok=True)
+
+
+def load(path: str | Path, *, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
+    """A checkpoint of ours.
+
+    Args:
+        path: the file.
+        map_location: where its tensors go.
+        mmap: read tensors only when they are used.
+
+    Raises:
+        InputError: if it cannot be read safely, is truncated, or is no checkpoint of ours.
+    """
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such checkpoint: start without --resume") from None
+    except Exception as error:
+        # a broken file raises almost anything: RuntimeError, UnpicklingError, EOFError, KeyError
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{path}: not a readable checkpoint ({reason}): restore it or start again"
+        ) from None
+    if not isinstance(checkpoint, dict) or KEY not in checkpoint:
+        raise InputError(
+            f"{path}: not a checkpoint of diffsight fit: give the folder of such a run"
+        )
+    return checkpoint
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make ``target`` the file that ``source`` now is, atomically; free where links are possible.
+
+    ``source`` may be replaced later: checkpoints are never written in place.
+    """
+    partial = target.with_name(f".{target.name}.partial")
+    partial.unlink(missing_ok=True)
+    try:
+        os.link(source, partial)
+    except OSError:
+        partial.write_bytes(source.read_bytes())
+    os.replace(partial, target)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide a result; what is not installed is left out."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

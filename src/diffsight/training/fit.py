@@ -1,0 +1,292 @@
+"""``fit``: a plain function whose signature is the schema of a recipe."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import yaml
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+from rich.progress import Progress
+
+from diffsight import hub, protocols
+from diffsight.config import Plain, to_config
+from diffsight.datasets.base import AbstractDataset, AbstractTransform
+from diffsight.methods.base import MethodBuilder
+from diffsight.model import DenseModel
+from diffsight.tasks.base import AbstractTask
+from diffsight.training.baselines import baselines
+from diffsight.training.callbacks import LAST, Checkpoints, Interrupts, Pictures, ProgressBar
+from diffsight.training.checkpoints import KEY, AtomicCheckpoints, load, versions
+from diffsight.training.data import InMemory, TrainingStream
+from diffsight.training.forecast import forecast
+from diffsight.training.learner import Learner
+from diffsight.training.logs import CsvLog
+from diffsight.training.optim import AdamW, table
+from diffsight.training.schedules import AbstractSchedule, Constant
+from diffsight.types import InputError
+
+Precision = Literal["32", "bf16", "fp16"]
+AUTOCAST: Mapping[Precision, torch.dtype | None] = {
+    "32": None,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+LIGHTNING_PRECISION: Mapping[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "32": "32-true",
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+}
+# a resumed run must agree with the interrupted one in these
+FIXED = ("task", "method", "augment", "optim", "schedule", "accumulate", "precision")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A finished training.
+
+    Attributes:
+        model: with the last weights.
+        folder: the run's folder; ``model/`` in it is the saved model.
+        scores: of the validation set at the end.
+    """
+
+    model: DenseModel
+    folder: Path
+    scores: Mapping[str, float]
+
+
+def fit(
+    *,
+    task: AbstractTask,
+    method: MethodBuilder,
+    train: AbstractDataset,
+    val: AbstractDataset,
+    optim: AdamW,
+    out: Path,
+    schedule: AbstractSchedule | None = None,
+    augment: list[AbstractTransform] | None = None,
+    protocol: str | None = None,
+    steps: int | None = None,
+    epochs: float | None = None,
+    batch_size: int = 8,
+    accumulate: int = 1,
+    clip_norm: float | None = None,
+    precision: Precision = "32",
+    seed: int = 0,
+    devices: int = 1,
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto",
+    strategy: str = "auto",
+    sync_batchnorm: bool = False,
+    workers: int = 2,
+    preload: bool = False,
+    checkpoint_every: int = 500,
+    validate_every: int = 500,
+    monitor: str = "loss",
+    resume: bool = False,
+    plan: bool = False,
+) -> Fitted | None:
+    """Train a model and save it to ``out/model``; the signature is the schema of a recipe.
+
+    The folder also gets ``recipe.yaml`` (resolved), ``last.ckpt``, ``best.ckpt``, ``metrics.csv``,
+    TensorBoard logs and pictures. SIGTERM and Ctrl-C end the process with a checkpoint and status
+    75 and 130.
+
+    Args:
+        task: what the numbers mean.
+        method: the architecture.
+        train: what is learned from.
+        val: what is scored every ``validate_every`` steps and at the end.
+        optim: AdamW and its parameter groups.
+        out: folder of the run.
+        schedule: learning rate over the training; default: constant.
+        augment: random changes of a training sample, in order.
+        protocol: how validation is scored; without one there is the loss alone.
+        steps: length of the training in optimiser steps; give this or ``epochs``.
+        epochs: length of the training in passes over ``train``.
+        batch_size: images per batch over all devices together.
+        accumulate: batches per optimiser step.
+        clip_norm: largest norm of the gradient; None does not clip.
+        precision: ``32``, or mixed ``bf16`` / ``fp16``.
+        seed: of initialisation, order, augmentation and draws.
+        devices: processes; more than one trains with DDP (gloo on CPUs).
+        accelerator: where to run.
+        strategy: Lightning's, for FSDP and the like; ``auto`` is DDP on several devices.
+        sync_batchnorm: batch statistics over all devices.
+        workers: processes per device that read and augment.
+        preload: read all samples once before training and keep them in memory.
+        checkpoint_every: optimiser steps between checkpoints.
+        validate_every: optimiser steps between validations.
+        monitor: validation score whose smallest value makes ``best.ckpt``: ``loss``, ``rmse`` ...
+        resume: go on from ``out/last.ckpt``.
+        plan: print the forecast and stop.
+
+    Raises:
+        InputError: one line about what cannot be used, with the repair.
+    """
+    recipe = {name: to_config(value) for name, value in locals().items()}
+    done = _steps_done(out, recipe) if resume else 0
+    if not resume:
+        _start(out, recipe)
+    seed_everything(seed, verbose=False)
+    model = DenseModel(task=task, method=method)
+    if preload:
+        train, val = (_preloaded(data, task.label, workers) for data in (train, val))
+    stream = TrainingStream(
+        dataset=train,
+        label=task.label,
+        augment=augment or (),
+        batch_size=batch_size,
+        seed=seed,
+        workers=workers,
+    )
+    learner = Learner(
+        model,
+        stream=stream,
+        optim=optim,
+        schedule=schedule or Constant(),
+        steps=_length(steps, epochs, stream, accumulate),
+        accumulate=accumulate,
+        validation=val,
+        protocol=protocols.get(protocol) if protocol else None,
+        recipe=recipe,
+    )
+    checkpoints = Checkpoints(out, every=checkpoint_every, monitor=monitor)
+    for name in ("lightning.pytorch", "lightning.fabric"):  # devices, ranks, tips
+        logging.getLogger(name).setLevel(logging.WARNING)
+    trainer = Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        strategy="ddp" if strategy == "auto" and devices > 1 else strategy,
+        precision=LIGHTNING_PRECISION[precision],
+        sync_batchnorm=sync_batchnorm,
+        max_steps=learner.steps,
+        max_epochs=-1,
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=clip_norm,
+        val_check_interval=validate_every * accumulate,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=out,
+        plugins=[AtomicCheckpoints()],
+        logger=_loggers(out, done),
+        callbacks=[
+            ProgressBar(),
+            Pictures(out / "pictures", task),
+            checkpoints,
+            Interrupts(checkpoints),
+        ],
+    )
+    if batch_size % trainer.world_size:
+        raise InputError(
+            f"batch_size {batch_size} does not divide by {trainer.world_size} devices: "
+            f"choose a multiple of {trainer.world_size}"
+        )
+    _announce(learner, trainer, AUTOCAST[precision], done)
+    if plan:
+        return None
+    with _quiet_lightning():
+        trainer.fit(learner, ckpt_path=out / LAST if resume else None, weights_only=True)
+        return _finish(learner, trainer, out)
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # Lightning 2.6 builds a class of torch's pytree that torch 2.13 deprecates
+        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        yield
+
+
+@rank_zero_only
+def _start(out: Path, recipe: dict[str, Plain]) -> None:
+    """Make the folder and write the resolved recipe."""
+    if (out / LAST).exists():
+        raise InputError(f"{out}: holds a run already: add --resume, or choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    partial = out / ".recipe.yaml.partial"
+    header = "".join(f"# {name} {version}\n" for name, version in versions().items())
+    partial.write_text(header + yaml.safe_dump(recipe, sort_keys=False))
+    os.replace(partial, out / "recipe.yaml")
+
+
+def _steps_done(out: Path, recipe: dict[str, Plain]) -> int:
+    """Of the interrupted run, which must have been made with this recipe."""
+    ours = load(out / LAST, mmap=True)[KEY]
+    for name in FIXED:
+        if ours["recipe"][name] != recipe[name]:
+            raise InputError(
+                f"{out / LAST}: trained with another {name!r} than this recipe's: resume with "
+                f"{out / 'recipe.yaml'}, or start again in another folder"
+            )
+    return ours["schedule"]["step"]
+
+
+def _length(
+    steps: int | None, epochs: float | None, stream: TrainingStream, accumulate: int
+) -> int:
+    if (steps is None) == (epochs is None):
+        raise InputError("give either steps or epochs, the length of the training")
+    if steps is None:
+        steps = int((epochs or 0) * stream.batches_per_epoch / accumulate)
+    if steps < 1:
+        raise InputError(
+            f"a training of {steps} steps has no end product: give more steps or epochs"
+        )
+    return steps
+
+
+def _preloaded(data: AbstractDataset, label: str, workers: int) -> InMemory:
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        row = bar.add_task(f"reading {data.name}", total=len(data))
+        return InMemory(data, label=label, workers=workers, progress=lambda: bar.advance(row))
+
+
+def _loggers(out: Path, first_step: int) -> list[Logger]:
+    tensorboard = TensorBoardLogger(
+        out, name="tensorboard", version="", default_hp_metric=False, purge_step=first_step or None
+    )
+    return [tensorboard, CsvLog(out / "metrics.csv", first_step=first_step)]
+
+
+@rank_zero_only
+def _announce(learner: Learner, trainer: Trainer, autocast: torch.dtype | None, done: int) -> None:
+    """What will be trained and what it will cost, measured on the device."""
+    learner.to(trainer.strategy.root_device)
+    cost = forecast(
+        learner.model,
+        learner.stream,
+        steps=learner.steps - done,
+        accumulate=learner.accumulate,
+        world=trainer.world_size,
+        autocast=autocast,
+    )
+    console = Console(stderr=True)
+    console.print(table(learner.groups, learner.optim.lr))
+    console.print(cost.describe(), highlight=False)
+
+
+def _finish(learner: Learner, trainer: Trainer, out: Path) -> Fitted:
+    if learner.scored_step != learner.steps:
+        trainer.validate(learner, verbose=False)
+    fitted = Fitted(learner.model, out, learner.scores)
+    if trainer.is_global_zero:
+        info = {"training": {"steps": learner.steps, "samples": len(learner.stream.dataset)}}
+        folder = hub.save(learner.model, out / "model", info=info)
+        baselines(learner.stream.dataset, learner.model.task.label).save(folder)
+    return fitted

@@ -1,0 +1,139 @@
+"""What a training will need, measured on a real step or two before it starts."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from diffsight.model import DenseModel
+from diffsight.training.data import TrainingBatch, TrainingStream
+from diffsight.training.rng import restore_rng, rng_state
+
+LONG_STEP_S = 10.0  # a second measurement is not worth waiting for
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Cost of a training per device.
+
+    Attributes:
+        parameters: numbers in the model.
+        trainable: those that learn.
+        weights_bytes: weights and buffers.
+        training_bytes: gradients and the two moments of AdamW.
+        activations_bytes: what the backward pass keeps, for one batch.
+        seconds_per_step: forward, backward and reading the data, over all batches of a step. The
+            optimiser's own time and the exchange between devices are not in it.
+        steps: to do.
+    """
+
+    parameters: int
+    trainable: int
+    weights_bytes: int
+    training_bytes: int
+    activations_bytes: int
+    seconds_per_step: float
+    steps: int
+
+    def describe(self) -> str:
+        """Three lines."""
+        memory = self.weights_bytes + self.training_bytes + self.activations_bytes
+        return (
+            f"{self.parameters:,} parameters, {self.trainable:,} of them learn\n"
+            f"about {_gib(memory)} of memory per device: weights {_gib(self.weights_bytes)}, "
+            f"gradients and moments {_gib(self.training_bytes)}, "
+            f"activations {_gib(self.activations_bytes)}\n"
+            f"{self.steps:,} steps of {self.seconds_per_step:.3g} s: about "
+            f"{_duration(self.steps * self.seconds_per_step)}"
+        )
+
+
+def forecast(
+    model: DenseModel,
+    stream: TrainingStream,
+    *,
+    steps: int,
+    accumulate: int = 1,
+    world: int = 1,
+    autocast: torch.dtype | None = None,
+) -> Forecast:
+    """Measure one or two forward and backward passes on the first batch, leaving no trace.
+
+    Weights are not touched; buffers (running means), gradients and random states are put back. It
+    needs the memory of a training step, but not of the optimiser's moments.
+    """
+    began = time.perf_counter()
+    batch = next(replace(stream, workers=0).batches(world=world))
+    reading_s = time.perf_counter() - began
+    with _untouched(model):
+        sizes: dict[int, int] = {}
+        computing_s = _timed(model, batch, autocast, sizes)
+        if computing_s < LONG_STEP_S:
+            computing_s = _timed(model, batch, autocast, None)
+    weights = [*model.parameters(), *model.buffers()]
+    own = {tensor.untyped_storage().data_ptr() for tensor in weights}
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    batch_s = (
+        max(computing_s, reading_s / stream.workers) if stream.workers else computing_s + reading_s
+    )
+    return Forecast(
+        parameters=sum(p.numel() for p in model.parameters()),
+        trainable=sum(p.numel() for p in trainable),
+        weights_bytes=sum(t.numel() * t.element_size() for t in weights),
+        training_bytes=3 * sum(p.numel() * p.element_size() for p in trainable),
+        activations_bytes=sum(size for pointer, size in sizes.items() if pointer not in own),
+        seconds_per_step=batch_s * accumulate,
+        steps=steps,
+    )
+
+
+@contextmanager
+def _untouched(model: nn.Module) -> Iterator[None]:
+    random, buffers = rng_state(), {name: b.clone() for name, b in model.named_buffers()}
+    try:
+        yield
+    finally:
+        model.zero_grad(set_to_none=True)
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])
+        restore_rng(random)
+
+
+def _timed(
+    model: DenseModel,
+    batch: TrainingBatch,
+    autocast: torch.dtype | None,
+    sizes: dict[int, int] | None,
+) -> float:
+    """Seconds of one pass; ``sizes`` collects bytes, by address, kept for the backward pass."""
+
+    def note(tensor: Tensor) -> Tensor:
+        if sizes is not None:
+            storage = tensor.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    device = next(model.parameters()).device
+    began = time.perf_counter()
+    moved = batch.batch.to(device)
+    mixed = torch.autocast(device.type, autocast) if autocast else nullcontext()
+    with mixed, torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss = model.losses(moved.inputs, moved.target, draws=batch.draws)["loss"]
+    loss.backward()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**27 else f"{size / 2**20:.1f} MiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"

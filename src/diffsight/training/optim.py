@@ -1,0 +1,143 @@
+"""AdamW with explicit parameter groups: what learns, how fast, and what decays."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from rich.table import Table
+from torch import nn
+
+from diffsight.config import Configurable
+from diffsight.types import InputError
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that share learning rate and decay.
+
+    Attributes:
+        name: where they are in the model.
+        parameters: by name.
+        lr_scale: factor on the schedule's rate.
+        weight_decay: AdamW's.
+    """
+
+    name: str
+    parameters: Mapping[str, nn.Parameter]
+    lr_scale: float
+    weight_decay: float
+
+    @property
+    def numel(self) -> int:
+        """Numbers in all of them."""
+        return sum(p.numel() for p in self.parameters.values())
+
+
+class AdamW(Configurable):
+    """Builder of ``torch.optim.AdamW`` and of its parameter groups. Frozen parameters are left out.
+
+    Args:
+        lr: learning rate, the schedule's base.
+        weight_decay: decoupled decay.
+        betas: decay of the two moments.
+        eps: added to the root of the second moment.
+        lr_scale: factor on the learning rate by name prefix in the model; the longest prefix wins.
+        no_decay: ``vectors``: tensors of one axis or less and everything named ``bias`` do not
+            decay; ``none``: everything does.
+    """
+
+    def __init__(
+        self,
+        *,
+        lr: float,
+        weight_decay: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        lr_scale: dict[str, float] | None = None,
+        no_decay: Literal["vectors", "none"] = "vectors",
+    ) -> None:
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.betas = betas
+        self.eps = eps
+        self.lr_scale = dict(lr_scale or {})
+        self.no_decay = no_decay
+
+    def groups(self, model: nn.Module) -> tuple[ParameterGroup, ...]:
+        """The groups, prefixes first, each with its decaying part before the other.
+
+        Raises:
+            InputError: if a prefix names no trainable parameter, or nothing is trainable.
+        """
+        found: dict[tuple[str, bool], dict[str, nn.Parameter]] = {
+            (prefix, decays): {} for prefix in (*self.lr_scale, "") for decays in (True, False)
+        }
+        names = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        for name, parameter in names.items():
+            vector = parameter.ndim <= 1 or name.endswith("bias")
+            decays = self.no_decay == "none" or not vector
+            found[self._prefix(name), decays][name] = parameter
+        self._refuse_unused({prefix for (prefix, _), members in found.items() if members}, names)
+        return tuple(
+            ParameterGroup(
+                name=(prefix or ("everything else" if self.lr_scale else "everything"))
+                + ("" if decays else ", vectors"),
+                parameters=members,
+                lr_scale=self.lr_scale.get(prefix, 1.0),
+                weight_decay=self.weight_decay if decays else 0.0,
+            )
+            for (prefix, decays), members in found.items()
+            if members
+        )
+
+    def build(self, groups: tuple[ParameterGroup, ...]) -> torch.optim.AdamW:
+        """The optimiser; the first step's rates are set by the schedule."""
+        return torch.optim.AdamW(
+            [
+                {
+                    "params": list(group.parameters.values()),
+                    "lr": self.lr * group.lr_scale,
+                    "weight_decay": group.weight_decay,
+                }
+                for group in groups
+            ],
+            lr=self.lr,
+            betas=self.betas,
+            eps=self.eps,
+        )
+
+    def _prefix(self, name: str) -> str:
+        fitting = (p for p in self.lr_scale if name == p or name.startswith(f"{p}."))
+        return max(fitting, key=len, default="")
+
+    def _refuse_unused(self, used: set[str], names: Mapping[str, nn.Parameter]) -> None:
+        if not names:
+            raise InputError("the model has no trainable parameter: unfreeze a part of it")
+        for prefix in self.lr_scale:
+            if prefix not in used:
+                prefixes = {
+                    name.rsplit(".", i)[0] for name in names for i in range(1, name.count(".") + 1)
+                }
+                near = difflib.get_close_matches(prefix, sorted(prefixes), n=1, cutoff=0)
+                raise InputError(
+                    f"lr_scale: no trainable parameter is called {prefix}.*: did you mean "
+                    f"{near[0]!r}?"
+                )
+
+
+def table(groups: tuple[ParameterGroup, ...], lr: float) -> Table:
+    """The groups for the terminal; ``lr`` is the schedule's base rate."""
+    result = Table("parameters", title="What is trained", title_justify="left")
+    for column in ("tensors", "numbers", "learning rate", "weight decay"):
+        result.add_column(column, justify="right")
+    for group in groups:
+        result.add_row(
+            group.name,
+            f"{len(group.parameters):,}",
+            f"{group.numel:,}",
+            f"{lr * group.lr_scale:.3g}",
+            f"{group.weight_decay:g}",
+        )
+    return result

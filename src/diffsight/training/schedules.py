@@ -1,0 +1,133 @@
+"""Learning rates as pure functions of where a training stands."""
+
+import abc
+import math
+from dataclasses import dataclass
+
+from diffsight.config import Configurable
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where a training stands.
+
+    Attributes:
+        step: optimiser steps done.
+        steps: of the whole training.
+        steps_per_epoch: may be a fraction.
+    """
+
+    step: int
+    steps: int
+    steps_per_epoch: float
+
+    @property
+    def fraction(self) -> float:
+        """0 at the start, 1 at the end."""
+        return self.step / self.steps
+
+    @property
+    def epoch(self) -> float:
+        """Fractional epochs done."""
+        return self.step / self.steps_per_epoch
+
+    @property
+    def epochs(self) -> float:
+        """Of the whole training."""
+        return self.steps / self.steps_per_epoch
+
+
+class AbstractSchedule(Configurable, abc.ABC):
+    """The learning rate over a training; parameter groups multiply it by their own scale."""
+
+    @abc.abstractmethod
+    def lr(self, base_lr: float, clock: Clock) -> float:
+        """The rate of the next step, ``base_lr`` being the optimiser's."""
+
+
+class Constant(AbstractSchedule):
+    """The same rate throughout."""
+
+    def lr(self, base_lr: float, clock: Clock) -> float:
+        """``base_lr``."""
+        return base_lr
+
+
+class RiseAndFall(AbstractSchedule):
+    """Polynomial from ``min_lr`` up to the peak and as long down again (VPD and MIM, depth).
+
+    Args:
+        min_lr: at the start, and from twice the peak's time on.
+        peak: fraction of the training at which the rate is highest. VPD: epoch 12 of 25, 0.48.
+        power: of the polynomial.
+    """
+
+    def __init__(self, *, min_lr: float, peak: float = 0.48, power: float = 0.9) -> None:
+        self.min_lr = min_lr
+        self.peak = peak
+        self.power = power
+
+    def lr(self, base_lr: float, clock: Clock) -> float:
+        """``min_lr`` to ``base_lr`` to ``min_lr``."""
+        span, x = base_lr - self.min_lr, clock.fraction / self.peak
+        if x < 1:
+            return self.min_lr + span * x**self.power
+        return max(base_lr - span * (x - 1) ** self.power, self.min_lr)
+
+
+class Poly(AbstractSchedule):
+    """Polynomial decay to ``min_lr`` at the end, with linear warm-up.
+
+    VPD, segmentation: power 1, 1500 warm-up steps. VPD, referring: power 0.9, no warm-up.
+
+    Args:
+        power: of the polynomial.
+        min_lr: at the end.
+        warmup_steps: over which a factor rises from ``warmup_ratio`` to 1.
+        warmup_ratio: the factor of the first step.
+    """
+
+    def __init__(
+        self,
+        *,
+        power: float = 0.9,
+        min_lr: float = 0.0,
+        warmup_steps: int = 0,
+        warmup_ratio: float = 1e-6,
+    ) -> None:
+        self.power = power
+        self.min_lr = min_lr
+        self.warmup_steps = warmup_steps
+        self.warmup_ratio = warmup_ratio
+
+    def lr(self, base_lr: float, clock: Clock) -> float:
+        """The decayed rate; during warm-up a part of it."""
+        decayed = (base_lr - self.min_lr) * (1 - clock.fraction) ** self.power + self.min_lr
+        if clock.step >= self.warmup_steps:
+            return decayed
+        missing = (1 - clock.step / self.warmup_steps) * (1 - self.warmup_ratio)
+        return decayed * (1 - missing)
+
+
+class Cosine(AbstractSchedule):
+    """Linear warm-up from ``min_lr``, then a half cosine as long as the whole training (EVP).
+
+    The cosine starts after the warm-up, so the training ends a little above ``min_lr``, as the
+    authors' did.
+
+    Args:
+        min_lr: before the warm-up, and where the cosine would end.
+        warmup_epochs: length of the warm-up.
+    """
+
+    def __init__(self, *, min_lr: float, warmup_epochs: float = 1.0) -> None:
+        self.min_lr = min_lr
+        self.warmup_epochs = warmup_epochs
+
+    def lr(self, base_lr: float, clock: Clock) -> float:
+        """``min_lr`` to ``base_lr`` and down again."""
+        span = base_lr - self.min_lr
+        if clock.epoch < self.warmup_epochs:
+            return self.min_lr + span * clock.epoch / self.warmup_epochs
+        t = (clock.epoch - self.warmup_epochs) / clock.epochs
+        return self.min_lr + span * 0.5 * (1 + math.cos(math.pi * t))

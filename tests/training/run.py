@@ -1,0 +1,65 @@
+"""A tiny training to be killed: ``python -m tests.training.run OUT KILL_AT [--resume] [--two]``.
+
+At forward pass number KILL_AT (0: never) it gets the signal that the variable KILL names.
+"""
+
+import functools
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from tests.training.conftest import Noise, Stripes, Tiny
+
+from diffsight.tasks import MetricDepth
+from diffsight.training.fit import fit
+from diffsight.training.optim import AdamW
+from diffsight.training.schedules import Poly
+
+
+class Mortal(Tiny):
+    """Ends its own process at a given training pass."""
+
+    passes = 0
+    kill_at = 0
+
+    def forward(self, inputs, target=None, *, draws=None):
+        if self.training:
+            Mortal.passes += 1
+            if Mortal.passes == self.kill_at:
+                os.kill(os.getpid(), getattr(signal, os.environ["KILL"]))
+        return super().forward(inputs, target, draws=draws)
+
+
+def train(out: Path, *, resume: bool = False, steps: int = 30, workers: int = 2, devices: int = 1):
+    """30 steps of 2 batches; a checkpoint every 4 steps, a validation every 10."""
+    return fit(
+        task=MetricDepth(),
+        method=functools.partial(Mortal),
+        train=Stripes(length=18),
+        val=Stripes(length=3),
+        optim=AdamW(lr=1e-2, weight_decay=0.1),
+        schedule=Poly(warmup_steps=3),
+        out=out,
+        augment=[Noise()],
+        protocol="rooms-v1",
+        steps=steps,
+        batch_size=4,
+        accumulate=2,
+        clip_norm=1.0,
+        devices=devices,
+        accelerator="cpu",
+        workers=workers,
+        checkpoint_every=4,
+        validate_every=10,
+        monitor="rmse",
+        resume=resume,
+    )
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    Mortal.kill_at = int(sys.argv[2])
+    devices = 2 if "--two" in sys.argv else 1
+    train(Path(sys.argv[1]), resume="--resume" in sys.argv, devices=devices)
