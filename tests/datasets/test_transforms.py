@@ -2,6 +2,7 @@
 
 import colorsys
 
+import jsonargparse
 import pytest
 import torch
 from torch import Tensor
@@ -170,6 +171,18 @@ def test_cutdepth_draws_metric_depth_and_nothing_for_invalid_pixels() -> None:
         assert cut.labels is sample.labels
     assert min(widths) == 1
     assert max(widths) > 12
+
+
+def test_a_recipe_may_write_whole_numbers() -> None:
+    parser = jsonargparse.ArgumentParser()
+    parser.add_argument("--chain", type=list[AbstractTransform])
+    module = "diffsight.datasets.transforms"
+    calls = [
+        {"class_path": f"{module}.HueSaturationValue", "init_args": {"hue": 20, "probability": 1}},
+        {"class_path": f"{module}.CutDepth", "init_args": {"max_depth_m": 10, "probability": 1}},
+    ]
+    chain = parser.instantiate(parser.parse_object({"chain": calls})).chain
+    assert not torch.equal(through(chain, make_sample(), 0).image, make_sample().image)
 
 
 def test_cutdepth_needs_depth() -> None:

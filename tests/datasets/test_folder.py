@@ -1,0 +1,213 @@
+"""A user's own pairs: matching, splitting by content, cameras, and what can be wrong."""
+
+import json
+import os
+from pathlib import Path
+
+import jsonargparse
+import pytest
+import torch
+from tests.datasets.disk import write_depth, write_image
+
+from diffsight.config import to_config
+from diffsight.datasets.base import AbstractDataset
+from diffsight.datasets.folder import Folder
+from diffsight.types import Camera, InputError
+
+
+def make_folder(root: Path, count: int) -> Path:
+    for index in range(count):
+        write_image(root / "images" / f"{index:02}.png", seed=index)
+        write_depth(root / "depth" / f"{index:02}.png", 1000 + index)
+    return root
+
+
+def names(data: Folder) -> set[str]:
+    return {data[index].id for index in range(len(data))}
+
+
+def test_pairs_are_matched_by_name_below_the_folders(tmp_path: Path) -> None:
+    write_image(tmp_path / "images" / "Room 1" / "B.v2.JPG", size=(32, 16))
+    write_depth(tmp_path / "depth" / "room 1" / "b.V2.png", size=(32, 16))
+    write_image(tmp_path / "images" / "a.webp")
+    write_depth(tmp_path / "depth" / "a.tiff")
+    (tmp_path / "images" / ".hidden.png").touch()
+    (tmp_path / "images" / "notes.txt").touch()
+    data = Folder(root=tmp_path)
+    assert [data[index].id for index in range(2)] == ["Room 1/B.v2", "a"]
+    assert data[0].image.shape == (3, 16, 32)
+    assert data[1].image.shape == (3, 20, 24)
+    assert (data[1].labels["depth_m"][:, 1:] == 2).all()
+    assert data.name == tmp_path.name
+
+
+def test_unit_and_invalid_marker_reach_the_reader(tmp_path: Path) -> None:
+    make_folder(tmp_path, 2)
+    sample = Folder(root=tmp_path, unit="m/500", invalid=1001)[0]
+    assert (sample.labels["depth_m"][:, 1:] == 2).all()
+    with pytest.raises(InputError, match=r"01.png: no pixel holds a depth \(all 480 are 0, 1001"):
+        Folder(root=tmp_path, unit="m/500", invalid=1001)[1]
+    with pytest.raises(InputError, match="unknown depth encoding 'feet'"):
+        Folder(root=tmp_path, unit="feet")
+
+
+def test_the_split_depends_on_content_alone(tmp_path: Path) -> None:
+    make_folder(tmp_path, 40)
+    train = Folder(root=tmp_path, split="train", val_fraction=0.25)
+    val = Folder(root=tmp_path, split="val", val_fraction=0.25)
+    assert names(train) | names(val) == names(Folder(root=tmp_path))
+    assert not names(train) & names(val)
+    assert 4 <= len(val) <= 16
+    before = [val[index].image for index in range(len(val))]
+    for folder in ("images", "depth"):
+        for file in sorted((tmp_path / folder).iterdir()):
+            file.rename(file.with_stem(f"x{99 - int(file.stem)}"))
+    renamed = Folder(root=tmp_path, split="val", val_fraction=0.25)
+    assert all(torch.equal(renamed[i].image, image) for i, image in enumerate(before))
+    assert len(renamed) == len(before)
+
+
+def test_images_keep_their_side_when_others_are_added(tmp_path: Path) -> None:
+    make_folder(tmp_path, 30)
+    val = names(Folder(root=tmp_path, split="val", val_fraction=0.3))
+    make_folder(tmp_path, 60)
+    later = names(Folder(root=tmp_path, split="val", val_fraction=0.3))
+    assert val == {name for name in later if int(name) < 30}
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+@pytest.mark.parametrize("fraction", [1e-9, 0.1, 0.999999])
+def test_neither_side_is_empty(tmp_path: Path, count: int, fraction: float) -> None:
+    make_folder(tmp_path, count)
+    train = names(Folder(root=tmp_path, split="train", val_fraction=fraction))
+    val = names(Folder(root=tmp_path, split="val", val_fraction=fraction))
+    assert train
+    assert val
+    assert len(train) + len(val) == len(train | val) == count
+
+
+def test_splits_that_make_no_sense(tmp_path: Path) -> None:
+    make_folder(tmp_path, 1)
+    with pytest.raises(InputError, match="one sample cannot be split; use split 'all'"):
+        Folder(root=tmp_path, split="val")
+    with pytest.raises(InputError, match=r"val_fraction is 1\.5; give a share between 0 and 1"):
+        Folder(root=tmp_path, split="val", val_fraction=1.5)
+
+
+def test_without_a_split_no_image_is_read(tmp_path: Path) -> None:
+    make_folder(tmp_path, 2)
+    (tmp_path / "images" / "00.png").write_bytes(b"")
+    data = Folder(root=tmp_path)
+    assert len(data) == 2
+    with pytest.raises(InputError, match=r"00.png: the file is empty"):
+        data[0]
+
+
+def test_a_manifest_replaces_the_folders(tmp_path: Path) -> None:
+    write_image(tmp_path / "pictures" / "a.png")
+    write_depth(tmp_path / "far" / "b.png", 512)
+    rows = [{"image": "../pictures/a.png", "label": "b.png", "encoding": "m/256", "prompt": "cafe"}]
+    (tmp_path / "far" / "list.json").write_text(json.dumps(rows))
+    sample = Folder(root=tmp_path, manifest="far/list.json")[0]
+    assert (sample.id, sample.prompt) == ("../pictures/a.png", "cafe")
+    assert sample.labels["depth_m"].max() == 2
+    (tmp_path / "far" / "b.png").unlink()
+    with pytest.raises(
+        InputError, match=r"1 of 2 files are missing .*b\.png.*correct the paths in"
+    ):
+        Folder(root=tmp_path, manifest="far/list.json")
+
+
+def test_camera_and_size(tmp_path: Path) -> None:
+    make_folder(tmp_path, 1)
+    values = {"fx_px": 30, "fy_px": 31, "cx_px": 11.5, "cy_px": 9.5}
+    camera = tmp_path / "camera.json"
+    camera.write_text(json.dumps({**values, "width_px": 24, "height_px": 20}))
+    assert Folder(root=tmp_path, camera="camera.json")[0].camera == Camera(30.0, 31.0, 11.5, 9.5)
+    half = Folder(root=tmp_path, camera="camera.json", size=(40, 48))[0]
+    assert half.image.shape == (3, 40, 48)
+    assert half.labels["depth_m"].shape == (1, 40, 48)
+    assert half.camera == Camera(60.0, 62.0, 23.5, 19.5)
+    camera.write_text(json.dumps({**values, "width_px": 20, "height_px": 24}))
+    with pytest.raises(InputError, match=r"24 x 20 pixels, but the camera file says 20 x 24"):
+        Folder(root=tmp_path, camera="camera.json")[0]
+    camera.write_text(json.dumps(values))
+    with pytest.raises(
+        InputError, match=r"not a camera \('width_px'\); give JSON with the numbers"
+    ):
+        Folder(root=tmp_path, camera="camera.json")
+    with pytest.raises(InputError, match="cannot be read"):
+        Folder(root=tmp_path, camera="none.json")
+
+
+def test_missing_partners_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
+    make_folder(tmp_path, 5)
+    (tmp_path / "depth" / "02.png").unlink()
+    (tmp_path / "depth" / "03.png").unlink()
+    with pytest.raises(
+        InputError, match=r"2 of 5 image\(s\) .*no depth map .*first: .*images/02\.png"
+    ):
+        Folder(root=tmp_path)
+    for name in ("01", "02", "03"):
+        (tmp_path / "images" / f"{name}.png").unlink()
+    with pytest.raises(
+        InputError, match=r"1 of 3 depth map\(s\) .*no image .*first: .*depth/01\.png"
+    ):
+        Folder(root=tmp_path)
+
+
+def test_missing_and_empty_folders(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"images: no such folder; put the images there"):
+        Folder(root=tmp_path)
+    (tmp_path / "images").mkdir()
+    with pytest.raises(InputError, match=r"images: holds no image \(.*\.jpg.*\); check"):
+        Folder(root=tmp_path)
+    write_image(tmp_path / "images" / "a.png")
+    (tmp_path / "depth").mkdir()
+    with pytest.raises(InputError, match=r"depth: holds no depth map \(.*\.npy.*\); check"):
+        Folder(root=tmp_path)
+
+
+def test_two_files_of_one_name(tmp_path: Path) -> None:
+    make_folder(tmp_path, 1)
+    write_image(tmp_path / "images" / "00.jpg")
+    with pytest.raises(InputError, match=r"00\.png: has the same name as .*00\.jpg"):
+        Folder(root=tmp_path)
+
+
+def test_a_recipe_makes_the_same_data_set(tmp_path: Path) -> None:
+    make_folder(tmp_path, 2)
+    parser = jsonargparse.ArgumentParser()
+    parser.add_subclass_arguments(AbstractDataset, "data")
+    settings = {"root": str(tmp_path), "unit": "m/500", "split": "val", "size": [16, 18]}
+    call = {"class_path": "diffsight.datasets.folder.Folder", "init_args": settings}
+    made = parser.instantiate(parser.parse_object({"data": call})).data
+    again = parser.instantiate(parser.parse_object({"data": to_config(made)})).data
+    assert again[0].image.shape == (3, 16, 18)
+    assert torch.equal(again[0].image, made[0].image)
+    assert torch.equal(again[0].labels["depth_m"], made[0].labels["depth_m"])
+
+
+@pytest.mark.realdata
+def test_the_five_real_pairs_by_a_manifest(tmp_path: Path) -> None:
+    folder = os.environ.get("DIFFSIGHT_DATA_DIR")
+    assert folder, "set DIFFSIGHT_DATA_DIR to the folder with the real data (it holds rgbd/)"
+    root = Path(folder) / "rgbd"
+    table = [
+        ("color/00000.jpg", "depth/00000.png", "mm"),
+        ("color/00004.jpg", "depth/00004.png", "mm"),
+        ("other_formats/TUM_color.png", "other_formats/TUM_depth.png", "m/5000"),
+        ("other_formats/SUN_color.jpg", "other_formats/SUN_depth.png", "sunrgbd"),
+        ("other_formats/NYU_color.ppm", "other_formats/NYU_depth.pgm", "kinect-disparity"),
+    ]
+    rows = [f"{root / image},{root / label},{encoding}\n" for image, label, encoding in table]
+    (tmp_path / "list.csv").write_text("image,label,encoding\n" + "".join(rows))
+    data = Folder(root=tmp_path, manifest="list.csv")
+    for index in range(5):
+        sample = data[index]
+        depth_m = sample.labels["depth_m"][0][sample.valid["depth_m"]]
+        assert depth_m.min() > 0.9
+        assert depth_m.max() < 10
+    train = Folder(root=tmp_path, manifest="list.csv", split="train")
+    val = Folder(root=tmp_path, manifest="list.csv", split="val")
+    assert (len(train), len(val)) == (4, 1)
