@@ -46,7 +46,7 @@ def read_image(path: str | Path) -> UInt8[Tensor, "3 h w"]:
             can use (shorter side below 16 px, sides in a ratio above 20, more than 2**27 pixels).
     """
     path = Path(path)
-    pixels = _decode(path, _IMAGE_FORMATS, lambda image: _rgb(path, ImageOps.exif_transpose(image)))
+    pixels = _decode(path, _IMAGE_FORMATS, lambda image: upright_rgb(path, image))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
@@ -200,7 +200,13 @@ def _check_size(path: Path, width: int, height: int) -> None:
     raise InputError(f"{path}: {width} x {height} pixels: {repair}")
 
 
-def _rgb(path: Path, image: Image.Image) -> np.ndarray:
+def upright_rgb(path: str | Path, image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    """The pixels of an opened image as ``read_image`` gives them; ``path`` names it in messages.
+
+    Raises:
+        InputError: if it holds samples of more than 16 bit.
+    """
+    image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise InputError(f"{path}: holds floating-point samples; convert it to 8 or 16 bit")
     if image.mode.startswith("I"):

@@ -1,7 +1,18 @@
 """Models as folders: ``save``, ``load``, ``push``."""
 
 from diffsight.hub.build import build, construct
-from diffsight.hub.load import load, read_config, resolve
+from diffsight.hub.folder import read_config, record
+from diffsight.hub.load import load, resolve
 from diffsight.hub.save import fingerprint, push, save
 
-__all__ = ["build", "construct", "fingerprint", "load", "push", "read_config", "resolve", "save"]
+__all__ = [
+    "build",
+    "construct",
+    "fingerprint",
+    "load",
+    "push",
+    "read_config",
+    "record",
+    "resolve",
+    "save",
+]

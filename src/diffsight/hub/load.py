@@ -1,9 +1,8 @@
 """Loading: a folder or a hub id becomes a model, without running anything that came with it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -18,11 +17,10 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError, safe_open
 
 from diffsight.hub.build import TRUSTED, build, uninitialised, without_weights
-from diffsight.hub.save import CARD, CONFIG, FORMAT, WEIGHTS
+from diffsight.hub.folder import BASELINES, CARD, CONFIG, WEIGHTS, read_config
 from diffsight.model import DenseModel
 from diffsight.types import InputError
 
-BASELINES, RECIPE = "baselines.safetensors", "recipe.json"
 UNREACHABLE = (
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
@@ -82,7 +80,7 @@ def resolve(source: str | Path, *, revision: str | None = None) -> Path:
         raise InputError(f"{path}: is a file: give the folder that holds {CONFIG} and {WEIGHTS}")
     if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
         raise InputError(f"{source}: no such folder, and not a hub id of the form owner/name")
-    wanted = [CONFIG, WEIGHTS, CARD, BASELINES, RECIPE]
+    wanted = [CONFIG, WEIGHTS, CARD, BASELINES]
     try:
         return Path(snapshot_download(str(source), revision=revision, allow_patterns=wanted))
     except RevisionNotFoundError:
@@ -97,32 +95,6 @@ def resolve(source: str | Path, *, revision: str | None = None) -> Path:
             f"{source}: no such folder, and the hub cannot be reached ({type(error).__name__}): "
             "give a local folder, or go online and unset HF_HUB_OFFLINE"
         ) from None
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The contents of a folder's ``config.json``.
-
-    Raises:
-        InputError: if it is missing, damaged, of another library or of a newer format.
-    """
-    path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"{folder}: no {CONFIG} in it: give a folder that `diffsight fit`, `diffsight convert` "
-            "or diffsight.save wrote"
-        ) from None
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error}): copy or download it again") from None
-    if not isinstance(config, dict) or not all(
-        isinstance(config.get(part), Mapping) for part in ("task", "method")
-    ):
-        raise InputError(f"{path}: names no task and method: is it a model of diffsight?")
-    if config.get("format", FORMAT) > FORMAT:
-        version = config.get("diffsight_version", "a newer version")
-        raise InputError(f"{path}: written by diffsight {version}: pip install -U diffsight")
-    return config
 
 
 def read_weights(model: DenseModel, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -19,12 +18,9 @@ from safetensors.torch import save_file
 import diffsight
 from diffsight.config import to_config
 from diffsight.hub.build import without_weights
-from diffsight.hub.card import card
+from diffsight.hub.folder import BASELINES, CARD, CONFIG, FORMAT, WEIGHTS, write_about
 from diffsight.model import DenseModel
 from diffsight.types import InputError
-
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-FORMAT = 1
 
 
 def save(
@@ -52,9 +48,8 @@ def save(
     directory.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
-        (staging / CARD).write_text(card(config), encoding="utf-8")
         _write_weights(model, staging / WEIGHTS, config["fingerprint"])
-        (staging / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+        write_about(staging, config)
         directory.mkdir(exist_ok=True)
         # the configuration comes last: it makes the folder a model
         for name in (CARD, WEIGHTS, CONFIG):
@@ -95,7 +90,7 @@ def push(
     commit = api.upload_folder(
         repo_id=repo_id,
         folder_path=str(model),
-        allow_patterns=[CONFIG, WEIGHTS, CARD],
+        allow_patterns=[CONFIG, WEIGHTS, CARD, BASELINES],
         commit_message="Upload with diffsight",
     )
     return commit.commit_url

@@ -1,5 +1,6 @@
 """Text conditions: tables of CLIP features of names, and the adapter that refines them (VPD equation 5)."""
 
+import difflib
 import json
 import os
 from collections.abc import Sequence
@@ -83,7 +84,10 @@ class TextTable(nn.Module, Configurable):
         if name is None:
             return self.rows.mean(dim=0)
         if name not in self.names:
-            raise InputError(f"unknown name {name!r}: the text table has {', '.join(self.names)}")
+            close = difflib.get_close_matches(name, self.names, n=1)
+            guess = f"; did you mean {close[0]!r}?" if close else ""
+            known = ", ".join(self.names)
+            raise InputError(f"unknown name {name!r}: the text table has {known}{guess}")
         return self.rows[self.names.index(name)]
 
 

@@ -1,0 +1,124 @@
+"""``diffsight.pipeline``: one line from a saved model to predictions on images of any kind."""
+
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from diffsight import hub
+from diffsight.datasets.files import read_image, upright_rgb
+from diffsight.inference.plan import Plan
+from diffsight.inference.predictor import Predictor
+from diffsight.model import DenseModel
+from diffsight.types import InputError
+
+Picture = str | Path | Image.Image | np.ndarray | Tensor
+
+
+def pipeline(
+    model: str | Path | DenseModel,
+    *,
+    short_side: int | None = None,
+    windows: int = 1,
+    flip: bool = False,
+    batch_size: int = 1,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    revision: str | None = None,
+) -> "Pipeline":
+    """A callable that predicts on paths, PIL images, arrays and tensors.
+
+    Args:
+        model: folder of a saved model, a Hugging Face hub id, or a model.
+        short_side: pixels that the shorter side is resized to for the model; None is the own size.
+        windows: 1 is the whole image, from 2 on square windows along the longer side.
+        flip: average with the mirrored image.
+        batch_size: windows of one size that are run together.
+        device: where to run; default: the GPU if there is one.
+        dtype: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
+        revision: of a hub id.
+
+    Raises:
+        InputError: if the model cannot be loaded or the plan cannot be run.
+    """
+    plan = Plan(short_side, windows, flip, batch_size)
+    if not isinstance(model, DenseModel):
+        model = hub.load(model, revision=revision)
+    return Pipeline(Predictor(model, plan, device=device or default_device(), autocast=dtype))
+
+
+class Pipeline:
+    """What ``pipeline`` gives.
+
+    Attributes:
+        predictor: the model and its plan.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+
+    def __call__(self, images: Picture | Iterable[Picture], *, prompt: str | None = None) -> Any:
+        """A prediction for one image, a list for a list, an ordered stream for other iterables.
+
+        The size of a prediction is that of its image. A depth prediction has ``depth_m``,
+        ``valid``, ``unit``, ``depth_type`` and, with several passes, ``uncertainty_m``.
+
+        Args:
+            images: paths, PIL images, arrays ``h w 3`` / ``h w`` of uint8 (or ``h w 3`` of floats
+                in [0, 1]), or tensors ``3 h w`` of uint8 or of floats in [0, 1].
+            prompt: text name for all of them (for depth the scene type); None is the mean of the
+                names.
+
+        Raises:
+            InputError: for an image that cannot be used, or a prompt that the model does not know.
+        """
+        if isinstance(images, Picture):
+            return self.predictor.one(to_tensor(images), prompt)
+        stream = self.predictor(map(to_tensor, images), itertools.repeat(prompt))
+        return list(stream) if isinstance(images, list | tuple) else stream
+
+
+def default_device() -> str:
+    """The GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def to_tensor(image: Picture) -> Tensor:
+    """An image of any kind as ``3 h w``, uint8 or float in [0, 1].
+
+    Raises:
+        InputError: if its file, shape, type or range cannot be that of an RGB image.
+    """
+    if isinstance(image, str | Path):
+        return read_image(image)
+    is_bytes = isinstance(image, np.ndarray) and image.dtype == np.uint8
+    if is_bytes and (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))):
+        image = Image.fromarray(image)
+    if isinstance(image, Image.Image):
+        return torch.from_numpy(upright_rgb("image", image)).permute(2, 0, 1)
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3:
+            raise InputError(f"array of shape {image.shape}: an image has shape (height, width, 3)")
+        image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    return _checked(image)
+
+
+def _checked(image: Tensor) -> Tensor:
+    if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
+        raise InputError(
+            f"tensor of shape {tuple(image.shape)}: an image has shape (3, height, width)"
+        )
+    if image.dtype == torch.uint8:
+        return image
+    if not image.dtype.is_floating_point:
+        raise InputError(f"image of type {image.dtype}: give uint8, or floats in [0, 1]")
+    low, high = image.min().item(), image.max().item()
+    # written so that NaN fails
+    if not (low >= 0 and high <= 1):
+        raise InputError(f"image with values from {low:g} to {high:g}: scale floats to [0, 1]")
+    return image.float()
