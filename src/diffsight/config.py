@@ -1,4 +1,4 @@
-"""Constructor calls as data: every configurable object remembers how it was made, so a model can be saved as its recipe."""
+"""Constructor calls as data: an object remembers how it was made and can be saved as a recipe."""
 
 import functools
 import inspect

@@ -39,5 +39,5 @@ class DenseModel(nn.Module, Configurable):
 
     @torch.no_grad()
     def predict(self, inputs: Inputs, *, draws: Draws | None = None) -> Sequence[Any]:
-        """One prediction per image from one forward pass; plans with windows and flips are in ``inference``."""
+        """One prediction per image from one pass; windows and flips are in ``inference``."""
         return self.task.decode(self(inputs, draws=draws))

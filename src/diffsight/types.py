@@ -1,8 +1,9 @@
 """The records that travel between the parts of diffsight, and the one legend of axis names.
 
-Axes: ``b`` image in the batch, ``c`` channels, ``h w`` pixels (rows, columns), ``n`` tokens, ``k`` classes
-or outputs, ``j`` joints, ``q`` queries, ``t`` steps. Images are RGB in [0, 1] unless a name says otherwise; camera
-axes are x right, y down, z forward; depth is in metres along z unless ``depth_type`` says otherwise.
+Axes: ``b`` image in the batch, ``c`` channels, ``h w`` pixels (rows, columns), ``n`` tokens, ``k``
+classes or outputs, ``j`` joints, ``q`` queries, ``t`` steps. Images are RGB in [0, 1] unless a name
+says otherwise; camera axes are x right, y down, z forward; depth is in metres along z unless
+``depth_type`` says otherwise.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from torch import Tensor
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used; the message is one line: what, where, and the repair."""
+    """Something the user gave cannot be used; one line says what, where, and the repair."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Inputs:
 
     Attributes:
         image: RGB in [0, 1].
-        prompts: one name per image for methods with a text table (for depth the scene type); None in a
-            row, or None altogether, stands for the mean of the table.
+        prompts: one name per image for methods with a text table (for depth the scene type); None
+            in a row, or None altogether, stands for the mean of the table.
         cached: frozen intermediate results by name, computed once per image.
     """
 
@@ -68,12 +69,12 @@ class Target:
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of one forward pass: one seed per image, so that a row does not depend on its batch."""
+    """The random numbers of one pass: a seed per image, so rows do not depend on their batch."""
 
     seeds: tuple[int, ...]
 
     def normal(self, stream: int, shape: tuple[int, ...]) -> Float[Tensor, "b ..."]:
-        """Standard normal numbers, ``shape`` per image, drawn on the CPU; ``stream`` keeps uses apart."""
+        """Standard normal numbers, ``shape`` per image; ``stream`` tells uses apart."""
         rows = []
         for seed in self.seeds:
             generator = torch.Generator().manual_seed((seed * 1_000_003 + stream) % 2**63)
@@ -89,7 +90,8 @@ class Pyramid:
         features: maps; level i has ``1 / strides[i]`` of the padded image's size.
         strides: image pixels per feature pixel.
         valid_hw: size of the image in pixels before padding on the right and at the bottom.
-        attention: cross-attention maps by level, averaged over heads and layers, one channel per token.
+        attention: cross-attention maps by level, averaged over heads and layers, one channel per
+            token.
     """
 
     features: tuple[Float[Tensor, "b _ _ _"], ...]
@@ -106,8 +108,8 @@ class RawOutput:
         maps: one channel per output of the task.
         space: ``logits``, ``probability``, or ``value`` (already in the unit of the task).
         auxiliary: further maps that a loss or a picture may want.
-        std: spread of ``maps`` over the passes of a plan (windows, flips); NaN where fewer than two passes were.
-            Set by ``inference``, never by a method.
+        std: spread of ``maps`` over the passes of a plan (windows, flips); NaN where fewer than two
+            passes were. Set by ``inference``, never by a method.
     """
 
     maps: Float[Tensor, "b k h w"]
@@ -127,8 +129,8 @@ class DepthPrediction:
         depth_m: metres.
         valid: False where the value is not finite or outside the task's range.
         depth_type: ``z`` along the optical axis, ``euclidean`` along the ray.
-        uncertainty_m: spread of the passes of the plan (windows, flips) in metres, NaN where fewer than two passes
-            were, or None with one pass.
+        uncertainty_m: spread of the passes of the plan (windows, flips) in metres, NaN where fewer
+            than two passes were, or None with one pass.
     """
 
     unit: ClassVar[str] = "m"

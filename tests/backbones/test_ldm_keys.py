@@ -34,7 +34,9 @@ def test_unet_names_agree_with_diffusers() -> None:
         original[f"model.diffusion_model.{key}"] = torch.full((1,), -1.0 - i)
     theirs = convert_ldm_unet_checkpoint(dict(original), dict(unet.config))
     rename = ldm_renamer(unet, "unet")
-    ours = {rename(key.removeprefix("model.diffusion_model.")): value for key, value in original.items()}
+    ours = {
+        rename(key.removeprefix("model.diffusion_model.")): value for key, value in original.items()
+    }
     assert {k: v.flatten()[0].item() for k, v in ours.items()} == {
         k: v.flatten()[0].item() for k, v in theirs.items()
     }
@@ -45,10 +47,16 @@ def test_vae_names_agree_with_diffusers() -> None:
     with torch.device("meta"):
         vae = StableDiffusion("sd15").vae
     original = tagged(VAE, "first_stage_model.")
-    config = {"down_block_types": ("D",) * 4, "up_block_types": ("U",) * 4, "block_out_channels": (1,) * 4}
+    config = {
+        "down_block_types": ("D",) * 4,
+        "up_block_types": ("U",) * 4,
+        "block_out_channels": (1,) * 4,
+    }
     theirs = convert_ldm_vae_checkpoint(dict(original), config)
     rename = ldm_renamer(vae, "vae")
-    ours = {rename(key.removeprefix("first_stage_model.")): value for key, value in original.items()}
+    ours = {
+        rename(key.removeprefix("first_stage_model.")): value for key, value in original.items()
+    }
     ours.pop(None)  # post_quant_conv belongs to the decoder
     assert set(ours) == set(vae.state_dict())
     for key, value in ours.items():

@@ -6,12 +6,12 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
+from tests.backbones.conftest import SMALL
 
 from diffsight.backbones import StableDiffusion
 from diffsight.backbones.attention_maps import MapRequest
 from diffsight.backbones.ldm_keys import unet_prefixes
 from diffsight.types import Draws, InputError
-from tests.backbones.conftest import SMALL
 
 
 def parameters(module: torch.nn.Module) -> int:
@@ -45,7 +45,9 @@ def folder(tmp_path: Path, real_unet: UNet2DConditionModel) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("architecture", "expected"), [("sd15", 859_520_964), ("sd21", 865_910_724)])
+@pytest.mark.parametrize(
+    ("architecture", "expected"), [("sd15", 859_520_964), ("sd21", 865_910_724)]
+)
 def test_parameter_counts(architecture: str, expected: int) -> None:
     with torch.device("meta"):
         whole = StableDiffusion(architecture, conv_out=True)
@@ -58,7 +60,9 @@ def test_parameter_counts(architecture: str, expected: int) -> None:
 
 def test_declared_channels_and_strides(small: StableDiffusion) -> None:
     pyramid = small(torch.rand(2, 3, 64, 192), torch.randn(2, 3, 24))
-    for feature, channels, stride in zip(pyramid.features, small.channels, small.strides, strict=True):
+    for feature, channels, stride in zip(
+        pyramid.features, small.channels, small.strides, strict=True
+    ):
         assert feature.shape == (2, channels, 64 // stride, 192 // stride)
     assert small.strides == (8, 16, 32, 64)
 
@@ -93,9 +97,7 @@ def test_maps_are_the_head_average_of_the_chosen_layers(small: StableDiffusion) 
         attention = layer.transformer_blocks[0].attn2
         attention.to_q.register_forward_hook(lambda *a: captured.append([a[2]]))
         attention.to_k.register_forward_hook(lambda *a: captured[-1].append(a[2]))
-    pyramid = small(
-        torch.rand(2, 3, 64, 192), torch.randn(2, 5, 24), attention=MapRequest((1, 2))
-    )
+    pyramid = small(torch.rand(2, 3, 64, 192), torch.randn(2, 5, 24), attention=MapRequest((1, 2)))
     expected = []
     for query, key in captured:
         q, k = (x.unflatten(-1, (2, -1)).transpose(1, 2) for x in (query, key))
@@ -227,7 +229,9 @@ def _ldm_file(path: Path, folder: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def test_one_original_file_gives_the_same_weights_as_the_folder(folder: Path, tmp_path: Path) -> None:
+def test_one_original_file_gives_the_same_weights_as_the_folder(
+    folder: Path, tmp_path: Path
+) -> None:
     state = _ldm_file(tmp_path / "original.safetensors", folder)
     torch.save({"state_dict": state, "global_step": 3}, tmp_path / "original.ckpt")
     expected = StableDiffusion(SMALL, weights=folder).state_dict()
@@ -248,7 +252,9 @@ def test_half_precision_files_are_read_in_full(folder: Path) -> None:
 def test_wrong_architecture_names_the_entry_and_the_repair(folder: Path) -> None:
     wide = json.loads(json.dumps(SMALL))
     wide["unet"]["cross_attention_dim"] = 32
-    with pytest.raises(InputError, match=r"attn2.to_k.weight.*\(16, 24\).*\(16, 32\).*architecture"):
+    with pytest.raises(
+        InputError, match=r"attn2.to_k.weight.*\(16, 24\).*\(16, 32\).*architecture"
+    ):
         StableDiffusion(wide, weights=folder)
 
 
@@ -290,5 +296,5 @@ def test_missing_source(source: str, message: str) -> None:
 
 
 def test_unknown_architecture() -> None:
-    with pytest.raises(InputError, match="unknown architecture 'sd3'.*sd15"):
+    with pytest.raises(InputError, match=r"unknown architecture 'sd3'.*sd15"):
         StableDiffusion("sd3")

@@ -2,6 +2,7 @@ from functools import partial
 
 import pytest
 import torch
+from tests.backbones.conftest import SMALL
 
 from diffsight.backbones import StableDiffusion
 from diffsight.config import to_config
@@ -12,7 +13,6 @@ from diffsight.necks import Merging
 from diffsight.prompts import TextTable
 from diffsight.tasks.depth import MetricDepth
 from diffsight.types import InputError, Inputs, Target
-from tests.backbones.conftest import SMALL
 
 NAMES = ("kitchen", "bedroom", "office")
 
@@ -67,7 +67,7 @@ def test_any_size(hw: tuple[int, int]) -> None:
 
 
 def test_padding_is_mid_grey_and_features_are_cropped() -> None:
-    """The released code's 480 -> 512 case: padded with what becomes 0, last row and column dropped."""
+    """The released code's 480 -> 512 case: padded with what becomes 0, last row and column cut."""
     model = build().eval()
     seen = {}
     model.method.backbone.vae.register_forward_hook(lambda *a: seen.update(image=a[1][0]))

@@ -1,4 +1,4 @@
-"""What the parity tests share: where the goldens are, checkpoints made by rule, inputs, comparison."""
+"""What the parity tests share: goldens, checkpoints made by rule, inputs, comparison."""
 
 import json
 import os

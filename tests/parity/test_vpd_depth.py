@@ -1,4 +1,4 @@
-"""VPD depth against the authors' implementation at every recorded tap, from a checkpoint of theirs made by rule."""
+"""VPD depth against the authors' implementation at every tap, from a checkpoint made by rule."""
 
 from pathlib import Path
 
@@ -36,7 +36,9 @@ def test_agrees_with_the_authors_at_every_tap(path: Path) -> None:
         lambda *a: taps.update({f"unet.{i}": f for i, f in enumerate(a[2].features)})
     )
     method.neck.register_forward_hook(lambda *a: taps.update(encoder_out=a[2].features[0]))
-    method.head.output.register_forward_pre_hook(lambda *a: taps.update(decoder_out=a[1][0].clone()))
+    method.head.output.register_forward_pre_hook(
+        lambda *a: taps.update(decoder_out=a[1][0].clone())
+    )
     names = method.prompts.names
     prompts = tuple(names[i] for i in golden.about["inputs"]["class_ids"])
     with torch.inference_mode():

@@ -13,10 +13,9 @@ from diffsight.prompts.text import TextAdapter, build_text_table
 from diffsight.types import InputError
 
 
-
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random CLIP text tower of 16 dimensions with a word-level vocabulary, laid out as in a diffusers folder."""
+    """A random CLIP text tower of 16 dimensions, laid out as in a diffusers folder."""
     folder = tmp_path_factory.mktemp("clip")
     vocabulary = {chr(c): i for i, c in enumerate(range(33, 127))}
     vocabulary |= {f"{chr(c)}</w>": len(vocabulary) + i for i, c in enumerate(range(33, 127))}
@@ -113,5 +112,5 @@ def test_rows_learn_only_when_asked() -> None:
 
 
 def test_duplicate_names() -> None:
-    with pytest.raises(InputError, match="repeated.*'a'"):
+    with pytest.raises(InputError, match=r"repeated.*'a'"):
         TextTable(["a", "b", "a"], dim=4)

@@ -40,8 +40,8 @@ def resolve(architecture: str | Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The constructor arguments of the UNet and the VAE encoder.
 
     Args:
-        architecture: ``sd15``, ``sd21``, or ``{"unet": {...}, "vae": {...}}`` of diffusers' names, laid over sd15's
-            (so a small one states its widths only).
+        architecture: ``sd15``, ``sd21``, or ``{"unet": {...}, "vae": {...}}`` of diffusers' names,
+            laid over sd15's (so a small one states its widths only).
 
     Raises:
         InputError: for an unknown name or part.
@@ -49,12 +49,15 @@ def resolve(architecture: str | Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     if isinstance(architecture, str):
         if architecture not in PRESETS:
             raise InputError(
-                f"unknown architecture {architecture!r}: choose {', '.join(PRESETS)}, or give a mapping "
+                f"unknown architecture {architecture!r}: choose {', '.join(PRESETS)}, or give "
+                f"a mapping "
                 "with 'unet' and 'vae'"
             )
         return {part: dict(values) for part, values in PRESETS[architecture].items()}
     unknown = set(architecture) - {"unet", "vae"}
     if unknown:
-        raise InputError(f"unknown part {sorted(unknown)} of an architecture: it has 'unet' and 'vae'")
+        raise InputError(
+            f"unknown part {sorted(unknown)} of an architecture: it has 'unet' and 'vae'"
+        )
     base = PRESETS["sd15"]
     return {part: {**base[part], **architecture.get(part, {})} for part in ("unet", "vae")}

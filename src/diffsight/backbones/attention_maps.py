@@ -1,7 +1,8 @@
-"""Cross-attention maps: averaged over heads without keeping a map per head, recorded only where asked.
+"""Cross-attention maps: averaged over heads without keeping a map per head, recorded only where
+asked.
 
-Every attention of the UNet runs through scaled dot-product attention. Where a map is asked for, its probabilities are
-computed beside it, one head at a time.
+Every attention of the UNet runs through scaled dot-product attention. Where a map is asked for, its
+probabilities are computed beside it, one head at a time.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,9 +27,10 @@ class MapRequest:
 
     Attributes:
         levels: pyramid levels (0 is the finest).
-        places: parts of the UNet whose layers are averaged. The authors of VPD use ``up`` and ``down``.
-        detach: cut the gradient. The authors' released training code does so (their checkpointing runs the
-            forward pass without gradients); the papers do not say.
+        places: parts of the UNet whose layers are averaged. The authors of VPD use ``up`` and
+            ``down``.
+        detach: cut the gradient. The authors' released training code does so (their checkpointing
+            runs the forward pass without gradients); the papers do not say.
     """
 
     levels: tuple[int, ...]
@@ -38,7 +40,7 @@ class MapRequest:
 
 @dataclass
 class MapRecorder:
-    """Sums the maps of one forward pass by level; deaf after ``close`` (recomputation in a backward pass)."""
+    """Sums the maps of one forward pass by level; deaf after ``close`` (for recomputation)."""
 
     request: MapRequest
     _sums: dict[int, Tensor] = field(default_factory=dict)
@@ -68,7 +70,7 @@ class MapRecorder:
 def mean_attention(
     query: Float[Tensor, "b heads p d"], key: Float[Tensor, "b heads n d"]
 ) -> Float[Tensor, "b p n"]:
-    """Attention probabilities (softmax over the ``n`` tokens, in float32), averaged over the heads."""
+    """Attention probabilities (softmax over the tokens, in float32), averaged over the heads."""
     scale = query.shape[-1] ** -0.5
     total = None
     with torch.autocast(query.device.type, enabled=False):
@@ -82,7 +84,8 @@ def mean_attention(
 class SDPAProcessor:
     """diffusers' attention through scaled dot-product attention, with an optional recorded map.
 
-    Covers what the transformer blocks of Stable Diffusion use: no mask, no spatial norm, no added tokens.
+    Covers what the transformer blocks of Stable Diffusion use: no mask, no spatial norm, no added
+    tokens.
     """
 
     def __call__(
@@ -96,13 +99,12 @@ class SDPAProcessor:
     ) -> Float[Tensor, "b p c"]:
         """Attend; ``record`` receives the head-averaged map if this is a cross-attention."""
         assert attention_mask is None
-        cross = encoder_hidden_states is not None
-        source = encoder_hidden_states if cross else hidden_states
+        source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         query, key, value = (
             rearrange(layer(x), "b p (heads d) -> b heads p d", heads=attn.heads)
             for layer, x in ((attn.to_q, hidden_states), (attn.to_k, source), (attn.to_v, source))
         )
-        if record is not None and cross:
+        if record is not None and encoder_hidden_states is not None:
             record(_map(query, key, detach))
         if key.shape[-2] == 1:
             # a softmax over one token is 1; the zeros give queries and keys a gradient of exactly 0

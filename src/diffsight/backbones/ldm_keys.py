@@ -1,8 +1,8 @@
 """Names of the original latent-diffusion checkpoints and their names in diffusers.
 
-The tables follow from the two architectures: LDM numbers its blocks through (``input_blocks.7.1``), diffusers
-nests them (``down_blocks.2.attentions.0``). Names only; the values are the same, but for the VAE's attention, whose 1x1
-convolutions are linear layers in diffusers.
+The tables follow from the two architectures: LDM numbers its blocks through (``input_blocks.7.1``),
+diffusers nests them (``down_blocks.2.attentions.0``). Names only; the values are the same, but for
+the VAE's attention, whose 1x1 convolutions are linear layers in diffusers.
 """
 
 import re
@@ -19,7 +19,13 @@ _RESNET = {
     "emb_layers.1": "time_emb_proj",
     "skip_connection": "conv_shortcut",
 }
-_VAE_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
+_VAE_ATTENTION = {
+    "norm": "group_norm",
+    "q": "to_q",
+    "k": "to_k",
+    "v": "to_v",
+    "proj_out": "to_out.0",
+}
 
 
 @dataclass
@@ -98,7 +104,7 @@ def unet_key(key: str, prefixes: Mapping[str, str]) -> str | None:
 
 
 def vae_encoder_key(key: str) -> str | None:
-    """The diffusers name of one LDM autoencoder entry (encoder and quant_conv), or None if it has none."""
+    """The diffusers name of one LDM entry of encoder or quant_conv, or None if it has none."""
     if key.startswith("quant_conv."):
         return key
     match = re.fullmatch(r"encoder\.down\.(\d+)\.block\.(\d+)\.(.+)", key)
@@ -122,7 +128,7 @@ def vae_encoder_key(key: str) -> str | None:
 
 
 def vae_value(key: str, value: Tensor) -> Tensor:
-    """The value for the diffusers name ``key``: the attention's 1x1 convolutions become linear layers."""
+    """The value for the diffusers name ``key``: 1x1 convolutions of attention become linear."""
     if ".attentions." in key and value.ndim == 4:
         return value[..., 0, 0]
     return value

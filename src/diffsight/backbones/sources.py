@@ -1,4 +1,7 @@
-"""Where weights come from: a diffusers folder, a hub id, or one original file. Nothing is unpickled that could run code."""
+"""Where weights come from: a diffusers folder, a hub id, or one original file.
+
+Nothing is unpickled that could run code.
+"""
 
 import pickle
 from collections.abc import Callable, Mapping
@@ -26,11 +29,13 @@ LDM_PREFIX: Mapping[Part, str] = {"unet": "model.diffusion_model.", "vae": "firs
 _STEM = "diffusion_pytorch_model"
 
 
-def read_tensors(path: Path) -> dict[str, Any]:
-    """The contents of a ``.safetensors`` file, or of a torch checkpoint read with ``weights_only=True``.
+def read_tensors(path: Path) -> Any:
+    """The contents of a ``.safetensors`` file, or of a torch checkpoint read with
+    ``weights_only=True``.
 
     Raises:
-        InputError: if the file is missing, truncated, or holds anything but tensors and plain containers.
+        InputError: if the file is missing, truncated, or holds anything but tensors and plain
+            containers.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -39,7 +44,8 @@ def read_tensors(path: Path) -> dict[str, Any]:
             return load_file(path)
         except SafetensorError as error:
             raise InputError(
-                f"{path}: not a complete safetensors file ({path.stat().st_size:,} bytes, {error}): "
+                f"{path}: not a complete safetensors file ({path.stat().st_size:,} bytes, "
+                f"{error}): "
                 "download or copy it again"
             ) from None
     try:
@@ -47,7 +53,8 @@ def read_tensors(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         reason = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()[0]
         raise InputError(
-            f"{path}: refused, because it holds more than tensors and could run code when loaded ({reason}): "
+            f"{path}: refused, because it holds more than tensors and could run code when "
+            f"loaded ({reason}): "
             "get a .safetensors file, or save its tensors alone with the program that wrote it"
         ) from None
     except (RuntimeError, EOFError, ValueError) as error:
@@ -57,7 +64,8 @@ def read_tensors(path: Path) -> dict[str, Any]:
 
 
 def locate(source: str | Path) -> Path:
-    """The local folder or file that ``source`` names; a hub id is fetched (or found in the cache) first.
+    """The local folder or file that ``source`` names; a hub id is fetched (or found in the cache)
+    first.
 
     Raises:
         InputError: if it is neither a path nor a hub id that can be had.
@@ -65,16 +73,24 @@ def locate(source: str | Path) -> Path:
     path = Path(source)
     if path.exists():
         return path
-    if path.suffix in (".safetensors", ".ckpt", ".pt", ".pth", ".bin") or str(source).count("/") != 1:
-        raise InputError(f"{source}: no such file or folder, and not a hub id of the form owner/name")
-    patterns = [f"{part}/{name}" for part in ("unet", "vae") for name in ("config.json", f"{_STEM}.*")]
+    if (
+        path.suffix in (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+        or str(source).count("/") != 1
+    ):
+        raise InputError(
+            f"{source}: no such file or folder, and not a hub id of the form owner/name"
+        )
+    patterns = [
+        f"{part}/{name}" for part in ("unet", "vae") for name in ("config.json", f"{_STEM}.*")
+    ]
     try:
         return Path(snapshot_download(str(source), allow_patterns=patterns))
     except RepositoryNotFoundError:
         raise InputError(f"{source}: the hub has no such model: check the spelling") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise InputError(
-            f"{source}: not on this machine and the hub cannot be reached ({type(error).__name__}): "
+            f"{source}: not on this machine and the hub cannot be reached "
+            f"({type(error).__name__}): "
             "give a local folder or file"
         ) from None
 
@@ -131,11 +147,16 @@ def _weight_file(folder: Path) -> Path:
 
 def _ldm_entries(path: Path, part: Part) -> dict[str, Tensor]:
     tensors = read_tensors(path)
-    tensors = tensors.get("state_dict", tensors)
+    if isinstance(tensors, Mapping):
+        tensors = tensors.get("state_dict", tensors)
+    if not isinstance(tensors, Mapping):
+        raise InputError(f"{path}: holds a {type(tensors).__name__}, not a state dict")
     prefix = LDM_PREFIX[part]
     found = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
     if not found:
-        raise InputError(f"{path}: no entry begins with {prefix}: is it a Stable Diffusion checkpoint?")
+        raise InputError(
+            f"{path}: no entry begins with {prefix}: is it a Stable Diffusion checkpoint?"
+        )
     return found
 
 
@@ -148,12 +169,14 @@ def _check(
 ) -> None:
     if report.missing:
         raise InputError(
-            f"{path}: {len(report.missing)} entries of the {part} are missing, first {report.missing[0]}: "
+            f"{path}: {len(report.missing)} entries of the {part} are missing, first "
+            f"{report.missing[0]}: "
             "is the architecture argument right?"
         )
     for key, value in state.items():
         if value.shape != wanted[key].shape:
             raise InputError(
                 f"{path}: {key} has shape {tuple(value.shape)}, the architecture wants "
-                f"{tuple(wanted[key].shape)}: choose the architecture of these weights (sd15, sd21 ...)"
+                f"{tuple(wanted[key].shape)}: choose the architecture of these weights (sd15, "
+                f"sd21 ...)"
             )

@@ -1,7 +1,7 @@
 """Stable Diffusion as a backbone: VAE encoder, UNet trunk, four feature taps, cross-attention maps.
 
-VPD section 3.2; layer table and conventions of the released code. The trunk is walked explicitly, block by block, over
-the modules of diffusers' UNet; its output head is not run.
+VPD section 3.2; layer table and conventions of the released code. The trunk is walked explicitly,
+block by block, over the modules of diffusers' UNet; its output head is not run.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from diffsight.backbones import architectures, sources
-from diffsight.backbones.attention_maps import MapRecorder, MapRequest, Place, SDPAProcessor
+from diffsight.backbones.attention_maps import MapRecorder, MapRequest, SDPAProcessor
 from diffsight.backbones.base import AbstractBackbone
 from diffsight.types import Draws, InputError, Pyramid
 
@@ -27,7 +27,8 @@ class VAEEncoder(nn.Module):
     """The image half of Stable Diffusion's autoencoder; there is no decoder.
 
     Args:
-        config: ``latent_channels``, ``block_out_channels``, ``layers_per_block``, ``norm_num_groups``.
+        config: ``latent_channels``, ``block_out_channels``, ``layers_per_block``,
+            ``norm_num_groups``.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -48,7 +49,8 @@ class VAEEncoder(nn.Module):
     def forward(
         self, image: Float[Tensor, "b 3 h w"], noise: Float[Tensor, "b c lh lw"] | None = None
     ) -> Float[Tensor, "b c lh lw"]:
-        """The posterior's mode, or a sample of it where standard normal ``noise`` is given; not scaled.
+        """The posterior's mode, or a sample of it where standard normal ``noise`` is given; not
+        scaled.
 
         Args:
             image: in [-1, 1].
@@ -61,17 +63,21 @@ class VAEEncoder(nn.Module):
 
 
 class StableDiffusion(AbstractBackbone):
-    """The denoising UNet of Stable Diffusion 1.x / 2.x on the latent of an image, without added noise.
+    """The denoising UNet of Stable Diffusion 1.x / 2.x on the latent of an image, without added
+    noise.
 
     Args:
-        architecture: ``sd15``, ``sd21``, or a mapping of diffusers' names (see ``architectures.resolve``).
-        weights: a diffusers folder, a hub id, or one original ``.safetensors`` / ``.ckpt`` file; None
-            leaves the random initialisation.
+        architecture: ``sd15``, ``sd21``, or a mapping of diffusers' names (see
+            ``architectures.resolve``).
+        weights: a diffusers folder, a hub id, or one original ``.safetensors`` / ``.ckpt`` file;
+            None leaves the random initialisation.
         latent: ``mode`` of the VAE's posterior, or a ``sample`` (then ``draws`` are needed).
-        latent_scale: factor on the latent. Differs from the paper: the authors of VPD do not apply Stable
-            Diffusion's 0.18215 and their checkpoints need 1.0; EVP divides by its data set's standard deviation.
+        latent_scale: factor on the latent. Differs from the paper: the authors of VPD do not apply
+            Stable Diffusion's 0.18215 and their checkpoints need 1.0; EVP divides by its data set's
+            standard deviation.
         trainable: parts that learn; the others are frozen and the VAE then runs without gradients.
-        conv_out: keep the UNet's output head (normalisation and last convolution) among the weights.
+        conv_out: keep the UNet's output head (normalisation and last convolution) among the
+            weights.
         gradient_checkpointing: recompute the UNet's blocks in the backward pass to save memory.
     """
 
@@ -100,7 +106,8 @@ class StableDiffusion(AbstractBackbone):
         self.gradient_checkpointing = gradient_checkpointing
         widths = tuple(config["unet"]["block_out_channels"])
         self.context_dim: int = config["unet"]["cross_attention_dim"]
-        # the taps of up-block i sit before its upsampler, so they have the width of down-block n - 1 - i
+        # the taps of up-block i sit before its upsampler, so they have the width of down-block n -
+        # 1 - i
         self.channels = widths
         self.strides = tuple(self.vae.stride * 2**level for level in range(len(widths)))
         self.size_multiple = self.strides[-1]
@@ -151,7 +158,8 @@ class StableDiffusion(AbstractBackbone):
         height, width = image.shape[-2:]
         if height % self.size_multiple or width % self.size_multiple:
             raise InputError(
-                f"image of {height} x {width} px: both sides must be multiples of {self.size_multiple} px: "
+                f"image of {height} x {width} px: both sides must be multiples of "
+                f"{self.size_multiple} px: "
                 "pad it first (ops.padding.pad_to_multiple)"
             )
         latent = self.encode(image, draws=draws)

@@ -1,4 +1,4 @@
-"""The command line: a table of commands, each in a small module of its own that is imported only when it runs."""
+"""The command line: a table of commands; a command's module is imported only when it runs."""
 
 import importlib
 import logging
@@ -8,7 +8,10 @@ from collections.abc import Sequence
 
 # command -> (module, one-line summary); every module has ``main(argv) -> exit status``
 COMMANDS = {
-    "demo": ("diffsight.cli.demo", "train a small depth model on a procedural world and look at it"),
+    "demo": (
+        "diffsight.cli.demo",
+        "train a small depth model on a procedural world and look at it",
+    ),
     "fit": ("diffsight.cli.fit", "train a model from a recipe"),
     "evaluate": ("diffsight.cli.evaluate", "score a model under a named protocol"),
     "predict": ("diffsight.cli.predict", "run a model on images of your own"),
@@ -67,5 +70,5 @@ def _fail(message: str, status: int) -> int:
 def _help() -> str:
     width = max(len(name) for name in COMMANDS)
     lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
-    head = "usage: diffsight COMMAND ...\n\nDense visual perception with pretrained diffusion models.\n\n"
+    head = "usage: diffsight COMMAND ...\n\nDense visual perception with diffusion models.\n\n"
     return head + "\n".join(lines) + "\n\n`diffsight COMMAND --help` says more.\n"

@@ -1,4 +1,4 @@
-"""``diffsight convert``: an original checkpoint becomes a diffsight model, with a report of every key."""
+"""Turn an original checkpoint into a diffsight model, with a report of every key."""
 
 import argparse
 import json
@@ -14,10 +14,16 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="diffsight convert", description=__doc__)
     parser.add_argument("kind", help="what the checkpoint is: vpd-depth")
-    parser.add_argument("checkpoint", type=Path, help="the authors' .ckpt / .pth, or a .safetensors")
+    parser.add_argument(
+        "checkpoint", type=Path, help="the authors' .ckpt / .pth, or a .safetensors"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the model")
-    parser.add_argument("--max-depth", type=float, default=10.0, help="depth cap in metres (default 10)")
-    parser.add_argument("--names", type=Path, help="text file with the scene names of its text table")
+    parser.add_argument(
+        "--max-depth", type=float, default=10.0, help="depth cap in metres (default 10)"
+    )
+    parser.add_argument(
+        "--names", type=Path, help="text file with the scene names of its text table"
+    )
     parser.add_argument("--partial", action="store_true", help="go on where entries are missing")
     parser.add_argument("--json", action="store_true", help="print the key report as JSON")
     args = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""``diffsight text-table``: names become a table of CLIP text features, the order stored with it."""
+"""Turn names into a table of CLIP text features; the order is stored with it."""
 
 import argparse
 import logging
@@ -12,7 +12,9 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="diffsight text-table", description=__doc__)
     parser.add_argument("names", type=Path, help="text file, one class or scene name per line")
-    parser.add_argument("--encoder", required=True, help="Stable Diffusion or CLIP folder, or hub id")
+    parser.add_argument(
+        "--encoder", required=True, help="Stable Diffusion or CLIP folder, or hub id"
+    )
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
     parser.add_argument(
         "--templates",
@@ -34,5 +36,7 @@ def main(argv: Sequence[str]) -> int:
     )
     save_table(args.out, names, rows, f"{args.encoder}, {args.templates}, {args.max_length} tokens")
     norms = rows.norm(dim=1)
-    log.info("%s: %d rows of %d, norms %.2f to %.2f", args.out, *rows.shape, norms.min(), norms.max())
+    log.info(
+        "%s: %d rows of %d, norms %.2f to %.2f", args.out, *rows.shape, norms.min(), norms.max()
+    )
     return 0

@@ -19,8 +19,8 @@ class Sample:
     Attributes:
         id: name of the sample, unique in its data set, the same on every machine.
         image: RGB.
-        labels: by name with unit (``depth_m``, ``normals``, ``semantic`` ...): ``c h w`` of float32, or
-            ``h w`` of int64 class ids.
+        labels: by name with unit (``depth_m``, ``normals``, ``semantic`` ...): ``c h w`` of
+            float32, or ``h w`` of int64 class ids.
         valid: by the same names; False where the label means nothing.
         prompt: the sample's own text name (for depth the scene type), or None.
         camera: intrinsics for this image size, or None.
@@ -92,7 +92,8 @@ def collate(samples: Sequence[Sample], label: str) -> Batch:
     sizes = {tuple(sample.image.shape[-2:]) for sample in samples}
     if len(sizes) > 1:
         raise InputError(
-            f"images of one batch have different sizes {sorted(sizes)}: add a RandomCrop or Resize, "
+            f"images of one batch have different sizes {sorted(sizes)}: add a RandomCrop or "
+            f"Resize, "
             "or set the batch size to 1"
         )
     image = torch.stack([sample.image for sample in samples]).float() / 255

@@ -1,4 +1,4 @@
-"""Transposed convolutions up to the image's resolution: the depth decoder of VPD (after SimpleBaseline)."""
+"""Transposed convolutions up to the image's resolution: VPD's depth decoder (SimpleBaseline)."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,8 @@ from diffsight.types import InputError, Pyramid, RawOutput
 
 
 class DeconvHead(AbstractHead):
-    """Doublings by transposed convolution, then bilinear ones, then two convolutions at full resolution.
+    """Doublings by transposed convolution, then bilinear ones, then two convolutions at full
+    resolution.
 
     Args:
         in_channels: of the one level it takes.
@@ -19,8 +20,8 @@ class DeconvHead(AbstractHead):
         num_outputs: maps to give.
         widths: channels after each transposed convolution.
         width: channels of the full-resolution layers.
-        max_value: the output is ``sigmoid * max_value`` (VPD: the depth cap of the data set in metres); None gives
-            the unbounded value.
+        max_value: the output is ``sigmoid * max_value`` (VPD: the depth cap of the data set in
+            metres); None gives the unbounded value.
     """
 
     def __init__(
@@ -35,11 +36,14 @@ class DeconvHead(AbstractHead):
     ) -> None:
         super().__init__()
         if len(in_channels) != 1:
-            raise InputError(f"DeconvHead takes one level, not {len(in_channels)}: put a Merging neck before it")
+            raise InputError(
+                f"DeconvHead takes one level, not {len(in_channels)}: put a Merging neck before it"
+            )
         doublings = strides[0].bit_length() - 1
         if 2**doublings != strides[0] or doublings < len(widths):
             raise InputError(
-                f"DeconvHead doubles {len(widths)} times: stride {strides[0]} must be a power of two of at "
+                f"DeconvHead doubles {len(widths)} times: stride {strides[0]} must be a power "
+                f"of two of at "
                 f"least {2 ** len(widths)}; give fewer widths"
             )
         self.bilinear_doublings = doublings - len(widths)

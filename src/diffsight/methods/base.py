@@ -16,7 +16,7 @@ class AbstractMethod(nn.Module, Configurable, abc.ABC):
     def forward(
         self, inputs: Inputs, target: Target | None = None, *, draws: Draws | None = None
     ) -> RawOutput:
-        """The map at the size of the image; ``target`` is for methods that diffuse labels in training."""
+        """The map at the size of the image; ``target`` is for methods that diffuse labels."""
 
 
 @runtime_checkable

@@ -1,7 +1,8 @@
 """VPD: visual perception with a pre-trained diffusion model (Zhao et al., ICCV 2023).
 
-Equation 4: p(y | x, S) = p3(y | F) p2(F | x, C) p1(C | S). p1 is a text table and its adapter (equation 5), p2 one pass of
-Stable Diffusion's encoder and UNet without noise, p3 a neck and a head. Depth: ``Merging`` and ``DeconvHead``.
+Equation 4: p(y | x, S) = p3(y | F) p2(F | x, C) p1(C | S). p1 is a text table and its adapter
+(equation 5), p2 one pass of Stable Diffusion's encoder and UNet without noise, p3 a neck and a
+head. Depth: ``Merging`` and ``DeconvHead``.
 """
 
 from dataclasses import replace
@@ -25,8 +26,9 @@ MAP_LEVELS = {"none": (), "A32": (1, 2), "A64": (0, 1, 2)}
 class VPD(AbstractMethod):
     """Text-prompted UNet as a backbone; cross-attention maps as extra channels.
 
-    Differs from the paper: timestep 1, not 0; the latent is the posterior's mode without Stable Diffusion's
-    scale factor; attention maps enter without gradient. All three follow the authors' released code, which its checkpoints need.
+    Differs from the paper: timestep 1, not 0; the latent is the posterior's mode without Stable
+    Diffusion's scale factor; attention maps enter without gradient. All three follow the authors'
+    released code, which its checkpoints need.
 
     Args:
         num_outputs: maps to give; the task says it.
@@ -34,8 +36,8 @@ class VPD(AbstractMethod):
         prompts: text condition.
         head: builder of the head.
         neck: builder of what stands between pyramid and head, or None.
-        attention_maps: ``A32`` appends the averaged maps to strides 16 and 32 (the release, except for depth),
-            ``A64`` to stride 8 too, ``none`` to no level (the release's depth model).
+        attention_maps: ``A32`` appends the averaged maps to strides 16 and 32 (the release, except
+            for depth), ``A64`` to stride 8 too, ``none`` to no level (the release's depth model).
         attention_places: layers that are averaged.
         detach_attention_maps: False lets gradients pass through the appended maps.
         timestep: step whose embedding conditions the UNet.
@@ -58,7 +60,8 @@ class VPD(AbstractMethod):
         width = prompts.rows.shape[1]
         if width != backbone.context_dim:
             raise InputError(
-                f"the text table has vectors of {width} numbers, the backbone takes {backbone.context_dim}: "
+                f"the text table has vectors of {width} numbers, the backbone takes "
+                f"{backbone.context_dim}: "
                 f"set the table's dim to {backbone.context_dim}"
             )
         levels = MAP_LEVELS[attention_maps]

@@ -1,4 +1,4 @@
-"""Merges a four-level pyramid into one map at the third level's stride (the depth encoder of VPD)."""
+"""Merges a four-level pyramid into one map at the third level's stride: VPD's depth encoder."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,11 @@ from diffsight.types import InputError, Pyramid
 
 
 class Merging(AbstractNeck):
-    """Strided convolutions bring the two finer levels down, the coarsest is doubled; one convolution mixes.
+    """Strided convolutions bring the two finer levels down, the coarsest is doubled; one
+    convolution mixes.
 
-    VPD, depth: 320 / 640 / 1280 / 1280 channels at strides 8 / 16 / 32 / 64 become 1536 at stride 32.
+    VPD, depth: 320 / 640 / 1280 / 1280 channels at strides 8 / 16 / 32 / 64 become 1536 at stride
+    32.
 
     Args:
         in_channels: of four levels, finest first.
@@ -35,7 +37,8 @@ class Merging(AbstractNeck):
         if len(in_channels) != 4:
             raise InputError(f"Merging takes a pyramid of 4 levels, not {len(in_channels)}")
         finest, second, third, coarsest = in_channels
-        # group normalisation needs a multiple of its groups; attention maps may have added odd channels
+        # group normalisation needs a multiple of its groups; attention maps may have added odd
+        # channels
         inner = finest // groups * groups
         self.level0 = nn.Sequential(
             nn.Conv2d(finest, inner, 3, stride=2, padding=1),

@@ -8,7 +8,7 @@ from torch.nn import functional
 def pad_to_multiple(
     image: Float[Tensor, "b c h w"], multiple: int, value: float
 ) -> Float[Tensor, "b c ph pw"]:
-    """Extend the image to the next multiple of ``multiple`` pixels in both directions with ``value``."""
+    """Extend the image to the next multiple of ``multiple`` pixels both ways with ``value``."""
     height, width = image.shape[-2:]
     right, bottom = -width % multiple, -height % multiple
     if right == 0 and bottom == 0:

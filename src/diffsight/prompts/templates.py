@@ -1,4 +1,7 @@
-"""Prompt templates. ``imagenet`` are the 80 prompts that OpenAI published with CLIP (MIT licence, see THIRD_PARTY.md)."""
+"""Prompt templates.
+
+``imagenet`` are the 80 prompts that OpenAI published with CLIP (MIT licence, see THIRD_PARTY.md).
+"""
 
 _IMAGENET = """
 a bad photo of a {}.

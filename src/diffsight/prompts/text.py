@@ -1,4 +1,4 @@
-"""Text conditions: tables of CLIP features of names, and the adapter that refines them (VPD equation 5)."""
+"""Text conditions: tables of CLIP features of names, and their adapter (VPD equation 5)."""
 
 import difflib
 import json
@@ -19,7 +19,7 @@ from diffsight.types import InputError
 
 
 class TextAdapter(nn.Module):
-    """Residual MLP on text features: ``c + gamma * MLP(c)``, gamma a vector that starts at ``gamma_init``."""
+    """Residual MLP on text features: ``c + gamma * MLP(c)``; gamma starts at ``gamma_init``."""
 
     def __init__(self, dim: int, gamma_init: float = 1e-4) -> None:
         super().__init__()
@@ -32,13 +32,16 @@ class TextAdapter(nn.Module):
 
 
 class TextTable(nn.Module, Configurable):
-    """One text vector per name, refined by the adapter; a prompt picks one row, no prompt the mean of all.
+    """One text vector per name, refined by the adapter; a prompt picks one row, no prompt the mean
+    of all.
 
     Args:
         names: row names in order; with ``weights``, rows are looked up by name.
         dim: width of a vector (768 for Stable Diffusion 1.x, 1024 for 2.x).
-        weights: a table written by ``diffsight text-table``; None starts from random unit normal rows.
-        learn_rows: train the rows too (for a backbone trained from scratch, where no text tower exists).
+        weights: a table written by ``diffsight text-table``; None starts from random unit normal
+            rows.
+        learn_rows: train the rows too (for a backbone trained from scratch, where no text tower
+            exists).
     """
 
     num_tokens = 1
@@ -55,7 +58,9 @@ class TextTable(nn.Module, Configurable):
         self.names = tuple(names)
         duplicates = sorted({name for name in self.names if self.names.count(name) > 1})
         if duplicates or not self.names:
-            raise InputError(f"a text table needs different names; repeated: {duplicates or 'none given'}")
+            raise InputError(
+                f"a text table needs different names; repeated: {duplicates or 'none given'}"
+            )
         if weights is None:
             generator = torch.Generator().manual_seed(0)
             rows = torch.empty(len(self.names), dim).normal_(generator=generator)
@@ -101,12 +106,13 @@ def build_text_table(
 ) -> Float[Tensor, "n c"]:
     """CLIP features of names: EOS position after the final layer norm, averaged over templates.
 
-    There is no text projection and no normalisation, as in the tables of VPD (80 templates and 20 tokens for NYU,
-    a single template for ADE20K). Underscores in names are read as spaces.
+    There is no text projection and no normalisation, as in the tables of VPD (80 templates and 20
+    tokens for NYU, a single template for ADE20K). Underscores in names are read as spaces.
 
     Args:
         names: what goes into the templates.
-        encoder: a diffusers folder or hub id with ``text_encoder`` and ``tokenizer``, or a CLIP text model's own.
+        encoder: a diffusers folder or hub id with ``text_encoder`` and ``tokenizer``, or a CLIP
+            text model's own.
         templates: ``single`` is "a photo of a ...", ``imagenet`` are CLIP's 80 prompts.
         max_length: tokens per text, begin and end included; longer texts are refused.
 
@@ -117,7 +123,9 @@ def build_text_table(
     from transformers import CLIPTextModel, CLIPTokenizer
 
     folder = Path(encoder)
-    nested = (folder / "text_encoder").is_dir() or (not folder.exists() and "clip" not in str(encoder))
+    nested = (folder / "text_encoder").is_dir() or (
+        not folder.exists() and "clip" not in str(encoder)
+    )
     sub = ("tokenizer", "text_encoder") if nested else ("", "")
     try:
         tokenizer = CLIPTokenizer.from_pretrained(str(encoder), subfolder=sub[0])
@@ -125,7 +133,8 @@ def build_text_table(
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"{encoder}: no CLIP text model and tokenizer there ({reason}): give a Stable Diffusion "
+            f"{encoder}: no CLIP text model and tokenizer there ({reason}): give a Stable "
+            f"Diffusion "
             "folder with text_encoder/ and tokenizer/, or a CLIP text model's folder"
         ) from None
     rows = []
@@ -140,7 +149,8 @@ def _pooled(model: nn.Module, tokenizer, texts: list[str], max_length: int) -> T
     longest = tokens["input_ids"].shape[1]
     if longest > max_length:
         raise InputError(
-            f"{texts[0]!r}: {longest} tokens with its template, at most {max_length} fit: shorten the name "
+            f"{texts[0]!r}: {longest} tokens with its template, at most {max_length} fit: "
+            f"shorten the name "
             "or raise --max-length (77 at most)"
         )
     tokens = tokenizer(texts, padding="max_length", max_length=max_length, return_tensors="pt")
@@ -161,7 +171,9 @@ def _rows_by_name(path: Path, names: Sequence[str], dim: int) -> Tensor:
             known = json.loads((file.metadata() or {}).get("names", "null"))
             rows = file.get_tensor("rows") if "rows" in file.keys() else None  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a text table ({error}): write it with `diffsight text-table`") from None
+        raise InputError(
+            f"{path}: not a text table ({error}): write it with `diffsight text-table`"
+        ) from None
     if known is None or rows is None:
         raise InputError(f"{path}: no names in it: write it with `diffsight text-table`")
     missing = [name for name in names if name not in known]

@@ -33,7 +33,8 @@ CONVERTERS: Mapping[str, Converter] = {"vpd-depth": convert_vpd_depth}
 
 
 def read_original(path: str | Path) -> dict[str, Tensor]:
-    """The state dict inside an original checkpoint: plain, or under ``model`` or ``state_dict``; ``module.`` goes.
+    """The state dict inside an original checkpoint: plain, or under ``model`` or ``state_dict``;
+    ``module.`` goes.
 
     Raises:
         InputError: if the file cannot be read safely or holds no tensors.

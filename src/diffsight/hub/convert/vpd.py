@@ -1,4 +1,4 @@
-"""Original VPD checkpoints (Zhao et al.) -> ours: names by table, the Stable Diffusion part by the LDM tables."""
+"""Original VPD checkpoints -> ours: names by table, Stable Diffusion's by the LDM tables."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial as bind
@@ -50,7 +50,8 @@ def convert_vpd_depth(
     Args:
         state: original names, without ``module.``.
         max_depth_m: cap that the checkpoint was trained with (10 for NYU, 80 for KITTI).
-        names: scene names of the rows of its text table; default: the 27 of NYU in the authors' order.
+        names: scene names of the rows of its text table; default: the 27 of NYU in the authors'
+            order.
         partial: accept missing entries (they keep their random initialisation).
 
     Raises:
@@ -62,7 +63,8 @@ def convert_vpd_depth(
     names = tuple(names or NYU_SCENES)
     if len(names) != rows:
         raise InputError(
-            f"the checkpoint's text table has {rows} rows, but {len(names)} names are given: name them with --names"
+            f"the checkpoint's text table has {rows} rows, but {len(names)} names are given: "
+            f"name them with --names"
         )
     with torch.device("meta"):
         model = _build(names, width, max_depth_m)
@@ -70,7 +72,8 @@ def convert_vpd_depth(
     report.missing = sorted(set(model.state_dict()) - set(ours))
     if report.missing and not partial:
         raise InputError(
-            f"{len(report.missing)} entries are missing, first {report.missing[0]}: the checkpoint is not "
+            f"{len(report.missing)} entries are missing, first {report.missing[0]}: the "
+            f"checkpoint is not "
             "whole; --partial goes on with random values for them"
         )
     if report.missing:
@@ -107,7 +110,8 @@ def _rename(state: Mapping[str, Tensor], model: DenseModel) -> tuple[KeyReport, 
             value = vae_value(target or "", value)
         else:
             target = next(
-                (new + key.removeprefix(old) for old, new in _DEPTH.items() if key.startswith(old)), None
+                (new + key.removeprefix(old) for old, new in _DEPTH.items() if key.startswith(old)),
+                None,
             )
         target = _join("method.", target)
         if target is None or target not in wanted:
@@ -134,5 +138,8 @@ def _guess(state: Mapping[str, Tensor]) -> str:
         "seed_bin_regressor._net.0.weight": "EVP depth",
     }
     found = next((name for key, name in signs.items() if key in state), None)
-    return f": it looks like {found}" if found else f" (its first entry is {next(iter(state), 'none')})"
-
+    return (
+        f": it looks like {found}"
+        if found
+        else f" (its first entry is {next(iter(state), 'none')})"
+    )
