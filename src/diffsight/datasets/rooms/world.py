@@ -1,0 +1,251 @@
+"""The records that make up a scene.
+
+World axes: x and z along the floor, y up, metres; the origin is the middle of the floor.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+CLASSES = (
+    "wall",
+    "floor",
+    "ceiling",
+    "window",
+    "door",
+    "curtain",
+    "picture",
+    "rug",
+    "table",
+    "chair",
+    "sofa",
+    "bed",
+    "shelf",
+    "cabinet",
+    "lamp",
+    "plant",
+    "person",
+    "tv",
+    "refrigerator",
+    "oven",
+    "sink",
+    "toilet",
+    "bathtub",
+    "box",
+    "sphere",
+    "cylinder",
+    "cone",
+    "vase",
+    "book",
+    "cushion",
+)
+
+Shape = Literal["plane", "box", "ellipsoid", "frustum", "capsule"]
+Pattern = Literal[
+    "solid", "checker", "stripes", "dots", "tiles", "bricks", "wood", "planks", "marble"
+]
+Vector = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a surface looks like.
+
+    Attributes:
+        pattern: name of a pattern in ``materials``.
+        colour: linear RGB in [0, 1].
+        second: linear RGB of the pattern's other colour.
+        scale_m: size of one repeat of the pattern.
+        seed: of the pattern's own randomness.
+        gloss: strength of the highlight, 0 to 1.
+        glow: light that the surface gives off by itself, as a multiple of its colour.
+        lower: another material below ``lower_m`` (skirting, tiled dado of a wall).
+    """
+
+    pattern: Pattern
+    colour: Vector
+    second: Vector
+    scale_m: float = 0.3
+    seed: int = 0
+    gloss: float = 0.0
+    glow: float = 0.0
+    lower: "Material | None" = None
+    lower_m: float = 0.0
+
+
+@dataclass(frozen=True)
+class Primitive:
+    """One solid with an exact ray intersection, in a frame of its own.
+
+    Attributes:
+        shape: ``plane`` (local y is its normal; infinite), ``box`` (half extents), ``ellipsoid`` (radii),
+            ``frustum`` (radius at the bottom, radius at the top, half height; around local y) or
+            ``capsule`` (radius, half length, unused; around local y).
+        centre: in the world.
+        rotation: columns are the local axes in the world.
+        size: see ``shape``.
+        material: its look.
+        thing: index of the thing that it belongs to.
+        caps: of a frustum: which ends are closed (bottom, top).
+        casts_shadow: False for a lamp's own shade and for window panes.
+        sky: the primitive is an opening through which the sky is seen.
+    """
+
+    shape: Shape
+    centre: np.ndarray
+    rotation: np.ndarray
+    size: Vector
+    material: Material
+    thing: int
+    caps: tuple[bool, bool] = (True, True)
+    casts_shadow: bool = True
+    sky: bool = False
+
+    def half_extents(self) -> Vector:
+        """Half the size of the box around it in its own frame."""
+        if self.shape == "frustum":
+            radius = max(self.size[0], self.size[1])
+            return (radius, self.size[2], radius)
+        if self.shape == "capsule":
+            return (self.size[0], self.size[0] + self.size[1], self.size[0])
+        return self.size
+
+
+@dataclass(frozen=True)
+class Thing:
+    """An object or a part of the building: one instance.
+
+    Attributes:
+        kind: one of ``CLASSES``.
+        colour: colour word of the part that people would name it by.
+        look: word for the pattern or material ("wooden", "striped"), or "".
+        position: centre of its foot on the floor or on its support.
+        half_x: half its width, before ``yaw``.
+        half_z: half its depth.
+        height: metres.
+        yaw: rotation about y; 0 faces +z.
+        support: index of the thing that it stands on, or None for the floor or wall.
+        joints: of a person: 17 COCO keypoints in the world, with the thickness of flesh over each.
+        first: index of its first primitive.
+        count: number of its primitives.
+    """
+
+    kind: str
+    colour: str
+    look: str
+    position: Vector
+    half_x: float
+    half_z: float
+    height: float
+    yaw: float
+    support: int | None = None
+    joints: tuple[np.ndarray, np.ndarray] | None = None
+    first: int = 0
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class Light:
+    """A small lamp, four points of which are sampled.
+
+    Attributes:
+        points: world positions, ``(3, 4)``: every pixel sees the same four, one per sub-pixel.
+        colour: linear RGB times power.
+        half_distance_m: where the light has fallen to half; infinite for the sun.
+        gate: for the sun: the window that lets it in, as (axis, coordinate, low, high) with the
+            rectangle's corners in the world; None for a lamp.
+    """
+
+    points: np.ndarray
+    colour: Vector
+    half_distance_m: float
+    gate: tuple[int, float, np.ndarray, np.ndarray] | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """Where the camera is. The longer side of an image spans ``fov_rad``.
+
+    Attributes:
+        position: in the world.
+        rotation: columns are right, down and forward in the world.
+        fov_rad: full angle over the longer side.
+    """
+
+    position: np.ndarray
+    rotation: np.ndarray
+    fov_rad: float
+
+    def focal_px(self, height: int, width: int) -> float:
+        """Focal length in pixels of an image of this size."""
+        return max(height, width) / 2 / math.tan(self.fov_rad / 2)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything there is, before a size is chosen.
+
+    Attributes:
+        room_type: one of ``ROOM_TYPES``.
+        half_size: half width, height and half depth of the room.
+        primitives: all solids; the first six are the planes of the room.
+        things: all instances.
+        lights: one or two.
+        ambient: linear RGB of the light that comes from everywhere.
+        sky: linear RGB at the horizon, at the zenith and of the ground outside.
+        view: the camera.
+        noise: deviation of the sensor noise in [0, 1] of the encoded image.
+        split: with ``seed`` and ``index`` the name of the scene.
+    """
+
+    room_type: str
+    half_size: Vector
+    primitives: tuple[Primitive, ...]
+    things: tuple[Thing, ...]
+    lights: tuple[Light, ...]
+    ambient: Vector
+    sky: tuple[Vector, Vector, Vector]
+    view: View
+    noise: float
+    split: str
+    seed: int
+    index: int
+
+    @property
+    def id(self) -> str:
+        """Name of the scene, the same everywhere."""
+        return f"rooms-{self.split}-{self.seed}-{self.index:06d}"
+
+
+def point(x: float, y: float, z: float) -> np.ndarray:
+    """A position or direction."""
+    return np.array([x, y, z], dtype=np.float64)
+
+
+def rotation_y(yaw: float) -> np.ndarray:
+    """Rotation about the world's y axis; rounded, so that libraries' last bits do not reach a pixel."""
+    s, c = round(math.sin(yaw), 12), round(math.cos(yaw), 12)
+    return np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
+
+
+def rotate(matrix: np.ndarray, vector: Vector | np.ndarray) -> np.ndarray:
+    """Matrix times vector by explicit sums (no BLAS: its last bits depend on the machine)."""
+    x, y, z = (float(v) for v in vector)
+    return matrix[:, 0] * x + matrix[:, 1] * y + matrix[:, 2] * z
+
+
+def compose(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Matrix product by explicit sums."""
+    return np.stack([rotate(a, b[:, column]) for column in range(3)], axis=1)
+
+
+def align_y(direction: Vector | np.ndarray) -> np.ndarray:
+    """A rotation whose second column points along ``direction``."""
+    d = np.asarray(direction, dtype=np.float64)
+    d = d / math.sqrt(float(d[0] * d[0] + d[1] * d[1] + d[2] * d[2]))
+    helper = np.array([1.0, 0.0, 0.0]) if abs(d[0]) < 0.9 else np.array([0.0, 0.0, 1.0])
+    x = np.cross(d, helper)
+    x = x / math.sqrt(float(x[0] * x[0] + x[1] * x[1] + x[2] * x[2]))
+    return np.stack([x, d, np.cross(x, d)], axis=1)
