@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from diffsight.metrics.depth import NAMES, DepthMetrics
+from diffsight.types import InputError
 
 
 def by_hand(prediction: np.ndarray, target: np.ndarray) -> list[float]:
@@ -99,7 +100,7 @@ def test_nothing_valid_anywhere_is_an_error_not_a_nan() -> None:
     metric = DepthMetrics()
     blank = torch.ones(1, 2, 2)
     metric.update(blank, blank, blank < 0)
-    with pytest.raises(ValueError, match="no image with a valid pixel"):
+    with pytest.raises(InputError, match="no image with a valid pixel"):
         metric.compute()
 
 

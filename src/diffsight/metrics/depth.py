@@ -5,6 +5,8 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 from torchmetrics import Metric
 
+from diffsight.types import InputError
+
 NAMES = ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "d1", "d2", "d3")
 
 
@@ -60,10 +62,10 @@ class DepthMetrics(Metric):
         """The means by name.
 
         Raises:
-            ValueError: if no image had a valid pixel.
+            InputError: if no image had a valid pixel.
         """
         if self.images == 0:
-            raise ValueError(
+            raise InputError(
                 "no image with a valid pixel was seen: check the depth unit and the protocol's mask"
             )
         means = dict(zip(NAMES, self.sums / self.images, strict=True))
