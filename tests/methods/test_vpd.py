@@ -137,4 +137,8 @@ def test_the_model_knows_its_recipe() -> None:
     assert method["class_path"] == "diffsight.methods.vpd.VPD"
     assert method["init_args"]["attention_maps"] == "A32"
     assert method["init_args"]["backbone"]["init_args"]["architecture"] == SMALL
-    assert method["init_args"]["head"]["init_args"] == {"widths": [8, 8, 8], "width": 12}
+    assert method["init_args"]["head"]["init_args"] == {
+        "widths": [8, 8, 8],
+        "width": 12,
+        "max_value": 10.0,
+    }

@@ -7,7 +7,7 @@ probabilities are computed beside it, one head at a time.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from diffusers.models.attention_processor import Attention
@@ -100,9 +100,10 @@ class SDPAProcessor:
         """Attend; ``record`` receives the head-averaged map if this is a cross-attention."""
         assert attention_mask is None
         source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        layers: Any = ((attn.to_q, hidden_states), (attn.to_k, source), (attn.to_v, source))
         query, key, value = (
             rearrange(layer(x), "b p (heads d) -> b heads p d", heads=attn.heads)
-            for layer, x in ((attn.to_q, hidden_states), (attn.to_k, source), (attn.to_v, source))
+            for layer, x in layers
         )
         if record is not None and encoder_hidden_states is not None:
             record(_map(query, key, detach))
@@ -112,7 +113,8 @@ class SDPAProcessor:
         else:
             out = functional.scaled_dot_product_attention(query, key, value)
         out = rearrange(out, "b heads p d -> b p (heads d)")
-        return attn.to_out[1](attn.to_out[0](out))
+        project: Any = attn.to_out
+        return project[1](project[0](out))
 
 
 def _map(query: Tensor, key: Tensor, detach: bool) -> Tensor:
