@@ -59,6 +59,9 @@ def train(out: Path, *, resume: bool = False, steps: int = 30, workers: int = 2,
 
 
 if __name__ == "__main__":
+    # the class must have the same name as in the process that resumes
+    from tests.training.run import Mortal, train
+
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     Mortal.kill_at = int(sys.argv[2])
     devices = 2 if "--two" in sys.argv else 1

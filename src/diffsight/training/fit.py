@@ -191,11 +191,7 @@ def fit(
             Interrupts(checkpoints),
         ],
     )
-    if batch_size % trainer.world_size:
-        raise InputError(
-            f"batch_size {batch_size} does not divide by {trainer.world_size} devices: "
-            f"choose a multiple of {trainer.world_size}"
-        )
+    _check_shares(batch_size, val, trainer.world_size)
     _announce(learner, trainer, AUTOCAST[precision], done)
     if plan:
         return None
@@ -234,6 +230,18 @@ def _steps_done(out: Path, recipe: dict[str, Plain]) -> int:
                 f"{out / 'recipe.yaml'}, or start again in another folder"
             )
     return ours["schedule"]["step"]
+
+
+def _check_shares(batch_size: int, val: AbstractDataset, world: int) -> None:
+    """Every device must have a part of every batch and of the validation set."""
+    if batch_size % world:
+        raise InputError(
+            f"batch_size {batch_size} does not divide by {world} devices: choose a multiple of it"
+        )
+    if len(val) < world:
+        raise InputError(
+            f"data set {val.name!r} has no sample to validate on for each of {world} devices"
+        )
 
 
 def _length(

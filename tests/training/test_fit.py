@@ -1,0 +1,265 @@
+"""``fit`` end to end on a tiny model: what it writes, how it stops, how it goes on."""
+
+import csv
+import functools
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from tests.training import run
+from tests.training.conftest import Stripes, Tiny
+
+from diffsight.tasks import MetricDepth
+from diffsight.training.checkpoints import KEY, load
+from diffsight.training.fit import fit
+from diffsight.training.optim import AdamW
+from diffsight.training.schedules import RiseAndFall
+from diffsight.types import InputError
+
+ROOT = Path(__file__).parents[2]
+TINY = {"width": 4, "dropout": 0.2}
+
+
+def short(out: Path, **changes):
+    settings = {
+        "task": MetricDepth(),
+        "method": functools.partial(Tiny),
+        "train": Stripes(),
+        "val": Stripes(length=2),
+        "optim": AdamW(lr=1e-2),
+        "out": out,
+        "batch_size": 4,
+        "steps": 3,
+        "workers": 0,
+        "accelerator": "cpu",
+    }
+    return fit(**(settings | changes))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    run.train(out)
+    return out
+
+
+def metrics(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load(folder / "last.ckpt")["state_dict"]
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    a, b = load(one / "last.ckpt"), load(other / "last.ckpt")
+    assert a["global_step"] == b["global_step"] == 30
+    for name, value in a["state_dict"].items():
+        assert torch.equal(value, b["state_dict"][name]), name
+    moments = [c["optimizer_states"][0]["state"] for c in (a, b)]
+    for index, state in moments[0].items():
+        assert all(torch.equal(value, moments[1][index][name]) for name, value in state.items())
+    assert a[KEY]["loader"] == b[KEY]["loader"]
+    assert torch.equal(a[KEY]["rng"][0]["torch"], b[KEY]["rng"][0]["torch"])
+    assert (one / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
+
+
+def process(out: Path, kill_at: int, *flags: str, kill: str = "") -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "tests.training.run", str(out), str(kill_at), *flags],
+        env={**os.environ, "KILL": kill, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_sigkill_at_a_random_step_and_resume_ends_with_the_same_bits(whole, tmp_path):
+    # 30 steps of two passes; the forecast takes two passes more; the first checkpoint is at step 4
+    kill_at = random.SystemRandom().randint(12, 58)
+    killed = process(tmp_path / "run", kill_at, kill="SIGKILL")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    done = load(tmp_path / "run" / "last.ckpt")["global_step"]
+    assert 4 <= done < 30
+    run.train(tmp_path / "run", resume=True, workers=0)
+    assert_same_end(whole, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("kill", "status"), [("SIGTERM", 75), ("SIGINT", 130)])
+def test_signals_save_and_leave(whole, tmp_path, monkeypatch, kill, status):
+    monkeypatch.setenv("KILL", kill)
+    monkeypatch.setattr(run.Mortal, "passes", 0)
+    monkeypatch.setattr(run.Mortal, "kill_at", 2 + 23)
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as stop:
+        run.train(tmp_path / "run", workers=0)
+    assert stop.value.code == status
+    # in the first of the two passes of step 12, which is brought to its end
+    assert load(tmp_path / "run" / "last.ckpt")["global_step"] == 12
+    assert handlers == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
+    run.train(tmp_path / "run", resume=True)
+    assert_same_end(whole, tmp_path / "run")
+
+
+def test_two_processes(tmp_path):
+    result = process(tmp_path / "run", 0, "--two")
+    assert result.returncode == 0, result.stderr
+    assert load(tmp_path / "run" / "last.ckpt")["global_step"] == 30
+    assert len(load(tmp_path / "run" / "last.ckpt")[KEY]["rng"]) == 2
+    rows = metrics(tmp_path / "run")
+    assert [float(r["value"]) for r in rows if r["name"] == "val/images"] == [3.0] * 3
+    assert "WARN" not in result.stderr.upper()
+
+
+def test_what_a_run_writes(whole):
+    assert sorted(p.name for p in whole.iterdir()) == [
+        "best.ckpt",
+        "last.ckpt",
+        "metrics.csv",
+        "model",
+        "pictures",
+        "recipe.yaml",
+        "tensorboard",
+    ]
+    assert (whole / "model" / "baselines.safetensors").exists()
+    with Image.open(whole / "pictures" / "step_000030.png") as picture:
+        assert picture.size == (4 * 8, 3 * 8)
+    rows = metrics(whole)
+    assert {int(r["step"]) for r in rows if r["name"] == "val/rmse"} == {9, 19, 29}
+    assert [float(r["value"]) for r in rows if r["name"] == "train/epoch"] == [4.5, 9.5, 14.5]
+
+
+def test_checkpoint_holds_recipe_versions_position_and_random_states(whole):
+    ours = load(whole / "last.ckpt")[KEY]
+    recipe = yaml.safe_load((whole / "recipe.yaml").read_text())
+    assert ours["recipe"] == recipe
+    assert recipe["method"] == {"class_path": "tests.training.run.Mortal", "init_args": TINY}
+    assert ours["schedule"] == {"step": 30, "steps": 30}
+    # 18 samples make 4 batches of 4 per epoch; 60 batches were seen
+    assert ours["loader"] == {
+        "epoch": 15,
+        "position": 0,
+        "samples": 18,
+        "batch_size": 4,
+        "seed": 0,
+    }
+    assert ours["versions"]["torch"] == torch.__version__
+    assert set(ours["rng"][0]) == {"python", "numpy", "torch", "cuda"}
+
+
+def test_the_best_is_kept_beside_the_last(tmp_path):
+    short(tmp_path / "run", steps=4, validate_every=1, optim=AdamW(lr=3.0), monitor="loss")
+    rows = metrics(tmp_path / "run")
+    losses = [float(r["value"]) for r in rows if r["name"] == "val/loss"]
+    best = load(tmp_path / "run" / "best.ckpt")["global_step"]
+    assert losses[best - 1] == min(losses)
+    assert load(tmp_path / "run" / "last.ckpt")["global_step"] == 4
+
+
+def test_effective_rate_follows_the_schedule_and_the_group(tmp_path, monkeypatch):
+    seen = []
+    step = torch.optim.AdamW.step
+
+    def spy(self, *args, **kwargs):
+        result = step(self, *args, **kwargs)
+        seen.append([group["lr"] for group in self.param_groups])
+        return result
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
+    optim = AdamW(lr=1e-3, lr_scale={"method.backbone.unet": 0.01})
+    short(
+        tmp_path / "run",
+        steps=4,
+        optim=optim,
+        schedule=RiseAndFall(min_lr=0.0, peak=0.5, power=1.0),
+    )
+    rates = torch.tensor(seen)
+    # step 0 of RiseAndFall from 0: nothing moves; then up to the peak at step 2 and down
+    expected = torch.tensor([0.0, 5e-4, 1e-3, 5e-4])
+    for column, scale in enumerate([0.01, 0.01, 1.0, 1.0]):
+        torch.testing.assert_close(rates[:, column], expected * scale)
+
+
+def test_accumulated_batches_make_one_step(tmp_path):
+    fitted = short(tmp_path / "run", steps=2, accumulate=3, batch_size=2)
+    assert fitted is not None
+    ours = load(tmp_path / "run" / "last.ckpt")
+    assert ours["global_step"] == 2
+    assert ours[KEY]["loader"] == {
+        "epoch": 1,
+        "position": 0,
+        "samples": 12,
+        "batch_size": 2,
+        "seed": 0,
+    }
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_precisions(tmp_path, precision):
+    fitted = short(tmp_path / "run", precision=precision, clip_norm=0.1, protocol="rooms-v1")
+    assert fitted is not None
+    assert {"loss", "rmse", "d1"} <= set(fitted.scores)
+    assert all(p.dtype == torch.float32 for p in fitted.model.parameters())
+
+
+def test_epochs_and_preload(tmp_path):
+    short(tmp_path / "run", steps=None, epochs=2.0, preload=True)
+    assert load(tmp_path / "run" / "last.ckpt")["global_step"] == 6
+
+
+def test_validation_does_not_change_the_training(tmp_path):
+    short(tmp_path / "often", steps=6, validate_every=1)
+    short(tmp_path / "never", steps=6)
+    often, never = weights(tmp_path / "often"), weights(tmp_path / "never")
+    assert all(torch.equal(value, never[name]) for name, value in often.items())
+
+
+def test_plan_only_trains_nothing(tmp_path, capsys):
+    assert short(tmp_path / "run", plan=True) is None
+    assert [p.name for p in (tmp_path / "run").iterdir() if p.suffix == ".ckpt"] == []
+    text = capsys.readouterr().err
+    assert "125 of them learn" in text
+    assert "3 steps of" in text
+    assert "everything, vectors" in text
+
+
+def test_finished_run_can_be_exported_again(whole):
+    before = weights(whole)
+    run.train(whole, resume=True)
+    assert all(torch.equal(value, before[name]) for name, value in weights(whole).items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": None}, "give either steps or epochs"),
+        ({"epochs": 1.0}, "give either steps or epochs"),
+        ({"steps": 0}, "0 steps has no end product"),
+        ({"batch_size": 13}, "12 samples for training, less than one batch of 13"),
+        ({"protocol": "room-v1"}, "unknown protocol 'room-v1': did you mean 'rooms-v1'"),
+        ({"train": Stripes(broken=5)}, "stripe_5.png: truncated"),
+        ({"resume": True}, "no such checkpoint: start without --resume"),
+        ({"val": Stripes(length=0)}, "no sample to validate on"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message) as error:
+        short(tmp_path / "run", **changes)
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_is_not_overwritten_nor_resumed_with_another_recipe(whole):
+    with pytest.raises(InputError, match="holds a run already: add --resume"):
+        run.train(whole)
+    with pytest.raises(InputError, match="trained with another 'method' than this recipe's"):
+        short(whole, resume=True)

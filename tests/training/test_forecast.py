@@ -1,0 +1,67 @@
+"""The forecast measures real steps and leaves no trace."""
+
+import copy
+import functools
+
+import pytest
+import torch
+from tests.training.conftest import Stripes, Tiny
+
+from diffsight.model import DenseModel
+from diffsight.tasks import MetricDepth
+from diffsight.training.data import TrainingStream
+from diffsight.training.forecast import Forecast, forecast
+from diffsight.training.rng import rng_state
+
+
+def model_of(width: int) -> DenseModel:
+    return DenseModel(task=MetricDepth(), method=functools.partial(Tiny, width=width))
+
+
+STREAM = TrainingStream(dataset=Stripes(side=16), label="depth_m", batch_size=4)
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+def test_no_trace(autocast):
+    model = model_of(4)
+    before, random = copy.deepcopy(model.state_dict()), rng_state()
+    forecast(model, STREAM, steps=10, autocast=autocast)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    # Python's own state is left out: beartype draws from it when it checks a call
+    assert torch.equal(rng_state()["torch"], random["torch"])
+    assert rng_state()["numpy"] == random["numpy"]
+    assert model.training
+
+
+def test_counts_and_bytes():
+    cost = forecast(model_of(4), STREAM, steps=10, accumulate=3)
+    assert (cost.parameters, cost.trainable) == (131, 125)
+    assert cost.training_bytes == 3 * 4 * 125
+    # weights, and the running mean, variance (4 each) and count (int64) of the normalisation
+    assert cost.weights_bytes == 4 * 131 + 4 * 8 + 8
+    assert cost.seconds_per_step > 0
+
+
+def test_activations_grow_with_the_width_and_not_with_the_weights():
+    narrow, wide = (forecast(model_of(w), STREAM, steps=1).activations_bytes for w in (4, 40))
+    image = 4 * 4 * 16 * 16
+    # the convolution's input; normalisation, dropout and the head keep about three maps per channel
+    assert 3 * image + 4 * 3 * image <= narrow <= 3 * image + 4 * 6 * image
+    assert wide > 5 * narrow
+
+
+def test_text():
+    cost = Forecast(
+        parameters=906_391_845,
+        trainable=872_228_161,
+        weights_bytes=3_625_567_380,
+        training_bytes=10_466_737_932,
+        activations_bytes=2**30,
+        seconds_per_step=1.5,
+        steps=25_225,
+    )
+    text = cost.describe()
+    assert "906,391,845 parameters, 872,228,161 of them learn" in text
+    assert "about 14.12 GiB of memory per device" in text
+    assert "25,225 steps of 1.5 s: about 10 h 31 min" in text

@@ -1,0 +1,94 @@
+"""Parameter groups: who learns how fast is asserted; in the authors' code it once did nothing."""
+
+import io
+
+import pytest
+import torch
+from rich.console import Console
+from tests.training.conftest import Tiny
+from torch import nn
+
+from diffsight.training.optim import AdamW, table
+from diffsight.types import InputError
+
+
+class Wrapped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.method = Tiny(num_outputs=1)
+
+
+VPD_DEPTH = AdamW(lr=5e-4, weight_decay=0.1, lr_scale={"method.backbone.unet": 0.01})
+
+
+def test_groups_of_vpd_depth():
+    groups = VPD_DEPTH.groups(Wrapped())
+    found = {g.name: (set(g.parameters), g.lr_scale, g.weight_decay) for g in groups}
+    assert found == {
+        "method.backbone.unet": ({"method.backbone.unet.weight"}, 0.01, 0.1),
+        "method.backbone.unet, vectors": ({"method.backbone.unet.bias"}, 0.01, 0.0),
+        "everything else": ({"method.head.weight"}, 1.0, 0.1),
+        "everything else, vectors": (
+            {"method.norm.weight", "method.norm.bias", "method.head.bias"},
+            1.0,
+            0.0,
+        ),
+    }
+
+
+def test_effective_rates_of_the_optimiser():
+    model = Wrapped()
+    optimiser = VPD_DEPTH.build(VPD_DEPTH.groups(model))
+    rates = {
+        id(p): (g["lr"], g["weight_decay"]) for g in optimiser.param_groups for p in g["params"]
+    }
+    named = dict(model.named_parameters())
+    assert rates[id(named["method.backbone.unet.weight"])] == (pytest.approx(5e-6), 0.1)
+    assert rates[id(named["method.head.bias"])] == (pytest.approx(5e-4), 0.0)
+    assert id(named["method.frozen.weight"]) not in rates
+    assert len(rates) == 6
+
+
+def test_the_longest_prefix_wins_and_no_decay_can_be_switched_off():
+    optim = AdamW(lr=1.0, lr_scale={"method": 0.1, "method.head": 0.2}, no_decay="none")
+    groups = {g.name: g for g in optim.groups(Wrapped())}
+    assert set(groups) == {"method", "method.head"}
+    assert set(groups["method.head"].parameters) == {"method.head.weight", "method.head.bias"}
+    assert groups["method.head"].weight_decay == 0.01
+
+
+def test_a_prefix_must_end_at_a_dot():
+    with pytest.raises(
+        InputError, match=r"no trainable parameter is called method.back.\*.*'method"
+    ):
+        AdamW(lr=1.0, lr_scale={"method.back": 0.1}).groups(Wrapped())
+
+
+def test_an_unused_scale_is_refused():
+    with pytest.raises(InputError, match=r"did you mean 'method\.backbone\.unet'"):
+        AdamW(lr=1.0, lr_scale={"backbone.unet": 0.1}).groups(Wrapped())
+    with pytest.raises(InputError, match=r"method\.frozen"):
+        AdamW(lr=1.0, lr_scale={"method.frozen": 0.1}).groups(Wrapped())
+
+
+def test_nothing_to_train():
+    with pytest.raises(InputError, match="no trainable parameter: unfreeze"):
+        AdamW(lr=1.0).groups(Wrapped().requires_grad_(False))
+
+
+def test_table_shows_every_group():
+    console = Console(file=io.StringIO(), width=120)
+    console.print(table(VPD_DEPTH.groups(Wrapped()), 5e-4))
+    text = console.file.getvalue()
+    for cell in ("method.backbone.unet, vectors", "5e-06", "0.0005", "108", "0.1"):
+        assert cell in text
+
+
+def test_decay_is_decoupled():
+    parameter = nn.Parameter(torch.ones(2, 2))
+    model = nn.ParameterDict({"w": parameter})
+    optim = AdamW(lr=0.1, weight_decay=0.5)
+    optimiser = optim.build(optim.groups(model))
+    parameter.grad = torch.zeros_like(parameter)
+    optimiser.step()
+    torch.testing.assert_close(parameter.detach(), torch.full((2, 2), 1 - 0.1 * 0.5))

@@ -1,0 +1,71 @@
+"""The learning rates that the authors' code gives, point by point (vpd_evp.md 2.1 - 2.4)."""
+
+import pytest
+
+from diffsight.training.schedules import Clock, Constant, Cosine, Poly, RiseAndFall
+
+
+def at_epoch(epoch: float, epochs: int, per_epoch: int = 1000) -> Clock:
+    return Clock(
+        step=round(epoch * per_epoch), steps=epochs * per_epoch, steps_per_epoch=float(per_epoch)
+    )
+
+
+@pytest.mark.parametrize(
+    ("epoch", "lr"),
+    [
+        (0, 3.0e-5),
+        (1, 8.02e-5),
+        (6, 2.819e-4),
+        (12, 5.0e-4),
+        (18, 2.481e-4),
+        (24, 3.0e-5),
+        (24.5, 3.0e-5),
+        (25, 3.0e-5),
+    ],
+)
+def test_vpd_depth(epoch, lr):
+    schedule = RiseAndFall(min_lr=3e-5)
+    assert schedule.lr(5e-4, at_epoch(epoch, 25)) == pytest.approx(lr, rel=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "lr"), [(0, 3e-5), (0.5, 1.15e-4), (1, 2e-4), (7.5, 1.327e-4), (15, 3.19e-5)]
+)
+def test_evp_nyu(epoch, lr):
+    schedule = Cosine(min_lr=3e-5, warmup_epochs=1.0)
+    assert schedule.lr(2e-4, at_epoch(epoch, 15)) == pytest.approx(lr, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "lr"), [(0, 1e-7), (0.5, 1.5e-4), (1, 3e-4), (7.5, 1.812e-4), (15, 3.38e-6)]
+)
+def test_evp_kitti(epoch, lr):
+    schedule = Cosine(min_lr=1e-7, warmup_epochs=1.0)
+    assert schedule.lr(3e-4, at_epoch(epoch, 15)) == pytest.approx(lr, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("step", "lr"),
+    [
+        (0, 8e-5 * 1e-6),
+        (750, 8e-5 * (1 - 750 / 80_000) * (1 - 0.5 * (1 - 1e-6))),
+        (1500, 8e-5 * (1 - 1500 / 80_000)),
+        (40_000, 4e-5),
+        (80_000, 0.0),
+    ],
+)
+def test_vpd_segmentation(step, lr):
+    schedule = Poly(power=1.0, warmup_steps=1500)
+    clock = Clock(step=step, steps=80_000, steps_per_epoch=1263.0)
+    assert schedule.lr(8e-5, clock) == pytest.approx(lr, rel=1e-12)
+
+
+@pytest.mark.parametrize(("step", "factor"), [(0, 1.0), (500, 0.5**0.9), (1000, 0.0)])
+def test_vpd_referring(step, factor):
+    clock = Clock(step=step, steps=1000, steps_per_epoch=25.0)
+    assert Poly(power=0.9).lr(5e-5, clock) == pytest.approx(5e-5 * factor, rel=1e-12)
+
+
+def test_constant():
+    assert Constant().lr(0.1, Clock(step=7, steps=9, steps_per_epoch=3.0)) == 0.1
