@@ -1,0 +1,113 @@
+"""What the pages tell people to type is well formed, exists, and where it is cheap is run."""
+
+import re
+import shutil
+import subprocess
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import diffsight
+from diffsight.backbones import StableDiffusion
+from diffsight.cli import COMMANDS
+from diffsight.datasets.base import AbstractDataset, Sample
+from diffsight.heads import DeconvHead
+from diffsight.methods import VPD
+from diffsight.model import DenseModel
+from diffsight.necks import Merging
+from diffsight.prompts import TextTable
+from diffsight.tasks import MetricDepth
+from tests.backbones.conftest import SMALL
+from tests.support import images, noise
+
+ROOT = Path(__file__).parent.parent
+SETUP = ("pip install -e . && diffsight demo", "pip install -e '.[dev]' && pytest")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("[!_]*.md"))]
+
+
+class Noise(AbstractDataset):
+    """Four images of noise with noisy depth."""
+
+    name = "noise"
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Sample:
+        pixels = (images(1, 64, 64, seed=index)[0] * 255).to(torch.uint8)
+        depth_m = 1 + noise(1, 64, 64, seed=index).abs()
+        valid = torch.ones(64, 64, dtype=torch.bool)
+        return Sample(str(index), pixels, {"depth_m": depth_m}, {"depth_m": valid})
+
+
+def model() -> DenseModel:
+    method = partial(
+        VPD,
+        backbone=StableDiffusion(SMALL),
+        prompts=TextTable(("kitchen", "office"), dim=24),
+        neck=partial(Merging, width=48, groups=8),
+        head=partial(DeconvHead, widths=(8, 8, 8), width=12),
+    )
+    return DenseModel(task=MetricDepth(), method=method)
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_code_in_pages_is_well_formed(page: Path) -> None:
+    for block in blocks(page, "python"):
+        compile(block, relative(page), "exec")
+    bash = shutil.which("bash")
+    assert bash
+    for block in blocks(page, "bash"):
+        done = subprocess.run([bash, "-n"], input=block, text=True, capture_output=True)
+        assert done.returncode == 0, f"{relative(page)}: {done.stderr}\n{block}"
+
+
+def test_commands_in_pages_exist() -> None:
+    for page in PAGES:
+        for block in blocks(page, "bash"):
+            used = set(re.findall(r"\bdiffsight ([a-z][a-z-]*)", block))
+            assert used <= COMMANDS.keys(), f"{relative(page)}: {used - COMMANDS.keys()}"
+
+
+def test_two_commands_set_everything_up_and_ci_runs_the_second() -> None:
+    readme = "".join(blocks(ROOT / "README.md", "bash")).splitlines()
+    assert set(SETUP) <= set(readme)
+    assert SETUP[1] in (ROOT / ".ci" / "run").read_text()
+
+
+def run(page: Path) -> dict[str, Any]:
+    """What the page's Python blocks define, run one after another."""
+    names: dict[str, Any] = {}
+    for block in blocks(page, "python"):
+        exec(compile(block, relative(page), "exec"), names)
+    return names
+
+
+def test_readme_predicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    diffsight.save(model(), "runs/my-rooms/model")
+    Image.new("RGB", (50, 40), (120, 90, 60)).save("photo.jpg")
+    names = run(ROOT / "README.md")
+    assert names["prediction"].depth_m.shape == (40, 50)
+    assert 0 < names["near"] < 10
+
+
+def test_training_loop_of_the_guide_trains() -> None:
+    train = run(ROOT / "docs" / "start.md")["train"]
+    tiny = model()
+    before = tiny.method.head.output[0].weight.clone()
+    trained = train(tiny, Noise(), epochs=1)
+    assert not trained.training
+    assert not torch.equal(trained.method.head.output[0].weight, before)
