@@ -17,6 +17,7 @@ from diffsight.inference.predictor import Predictor
 from diffsight.model import DenseModel
 from diffsight.types import InputError
 
+PIXELS = ((), (3,), (4,))  # shapes of one pixel: grey, RGB, RGBA
 Picture = str | Path | Image.Image | np.ndarray | Tensor
 
 
@@ -96,23 +97,22 @@ def to_tensor(image: Picture) -> Tensor:
     """
     if isinstance(image, str | Path):
         return read_image(image)
-    is_bytes = isinstance(image, np.ndarray) and image.dtype == np.uint8
-    if is_bytes and (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))):
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
+        if image.ndim < 2 or image.shape[2:] not in PIXELS or not image.size:
+            raise InputError(f"array of shape {image.shape}: an image is (height, width, 3)")
         image = Image.fromarray(image)
     if isinstance(image, Image.Image):
         return torch.from_numpy(upright_rgb("image", image)).permute(2, 0, 1)
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3:
-            raise InputError(f"array of shape {image.shape}: an image has shape (height, width, 3)")
+            raise InputError(f"array of shape {image.shape}: an image is (height, width, 3)")
         image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
     return _checked(image)
 
 
 def _checked(image: Tensor) -> Tensor:
     if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
-        raise InputError(
-            f"tensor of shape {tuple(image.shape)}: an image has shape (3, height, width)"
-        )
+        raise InputError(f"tensor of shape {tuple(image.shape)}: an image is (3, height, width)")
     if image.dtype == torch.uint8:
         return image
     if not image.dtype.is_floating_point:

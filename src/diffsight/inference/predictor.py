@@ -14,7 +14,7 @@ from torch.nn import functional
 from diffsight.inference.plan import Plan
 from diffsight.model import DenseModel
 from diffsight.ops.tiles import PassAverage, Window, windows_of
-from diffsight.types import Inputs, RawOutput
+from diffsight.types import InputError, Inputs, RawOutput
 
 Image = UInt8[Tensor, "3 _ _"] | Float[Tensor, "3 _ _"]
 
@@ -123,8 +123,15 @@ class Predictor:
         image = torch.stack([step.image() for step in batch]).to(self.dtype)
         inputs = Inputs(image, tuple(step.canvas.prompt for step in batch))
         mixed = torch.autocast(self.device.type, self.autocast) if self.autocast else nullcontext()
-        with mixed:
-            raw = self.model(inputs)
+        try:
+            with mixed:
+                raw = self.model(inputs)
+        except torch.OutOfMemoryError:
+            height, width = image.shape[-2:]
+            raise InputError(
+                f"{self.device} has not enough memory for {len(batch)} x {width} x {height} px: "
+                "choose a smaller batch size or short side, or more windows"
+            ) from None
         raw = RawOutput(raw.maps.float(), raw.space)
         back = self.model.task.hflip(raw) if any(step.mirrored for step in batch) else raw
         rows = [(back if step.mirrored else raw).maps[i] for i, step in enumerate(batch)]

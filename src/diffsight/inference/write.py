@@ -35,8 +35,8 @@ def find_images(arguments: Sequence[str]) -> list[Job]:
     name do not overwrite each other. A file that does not exist is kept: reading it says so.
 
     Args:
-        arguments: files, folders (searched through), or patterns such as ``photos/*.jpg``; results of
-            an earlier run that lie among them are left out.
+        arguments: files, folders (searched through), or patterns such as ``photos/*.jpg``. Results
+            of an earlier run that lie among them are left out.
 
     Raises:
         InputError: if a folder or a pattern has no image.

@@ -1,0 +1,217 @@
+"""``diffsight doctor``: known traps of an installation, each with its repair."""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Status = Literal["ok", "note", "broken"]
+
+# what the library imports, in the order in which one failure explains the next
+PROBES = {
+    "torch": "import torch",
+    "torchvision": "import torchvision",
+    "transformers": "from transformers import CLIPTextModel",
+    "diffusers": "from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel",
+    "lightning": "import lightning.pytorch",
+}
+PROBE = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+for name, statement in json.loads(sys.argv[1]).items():
+    try:
+        exec(statement)
+        found = getattr(sys.modules[name], "__version__", ""), None, None
+    except ModuleNotFoundError as error:
+        found = "", str(error), error.name
+    except BaseException as error:
+        found = "", f"{type(error).__name__}: {error}", None
+    print(json.dumps([name, *found]), flush=True)
+if "torch" in sys.modules:
+    import torch
+    facts = {"built_for": torch.version.cuda, "threads": torch.get_num_threads(), "gpus": []}
+    for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        gpu = torch.cuda.get_device_properties(i)
+        facts["gpus"].append([gpu.name, gpu.total_memory])
+    print(json.dumps(["facts", facts]))
+"""
+WIDE = 160  # columns of the table where the output is no terminal
+LITTLE_DISK, LITTLE_MEMORY, LITTLE_SHARED = 10e9, 8e9, 256e6
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    status: Status
+    detail: str
+    repair: str = ""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; status 1 if something is broken."""
+    parser = argparse.ArgumentParser(
+        prog="diffsight doctor", description="Look for known traps in this installation."
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, not a table")
+    args = parser.parse_args(argv)
+    findings = [*_packages(), *_imports(), *_storage(), *_environment()]
+    broken = any(finding.status == "broken" for finding in findings)
+    if args.json:
+        report = {"ok": not broken, "findings": [asdict(finding) for finding in findings]}
+        sys.stdout.write(json.dumps(report, indent=1) + "\n")
+    else:
+        _show(findings, broken)
+    return int(broken)
+
+
+def _packages() -> Iterator[Finding]:
+    """Versions against what the package asks for."""
+    from packaging.requirements import Requirement
+
+    yield Finding("python", "ok", f"{platform.python_version()} on {platform.platform()}")
+    try:
+        requirements = importlib.metadata.requires("diffsight") or []
+    except importlib.metadata.PackageNotFoundError:
+        repair = "pip install -e . in the source folder"
+        yield Finding("diffsight", "note", "runs from a source folder, not installed", repair)
+        return
+    wrong = []
+    for requirement in map(Requirement, requirements):
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            wrong.append((f"{requirement.name} is missing", requirement))
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            wrong.append((f"{requirement.name} is {version}", requirement))
+    for detail, requirement in wrong:
+        wish = f"{requirement.name}{requirement.specifier}"
+        yield Finding(requirement.name, "broken", f"{detail}, not {wish}", f'pip install "{wish}"')
+    if not wrong:
+        yield Finding("packages", "ok", f"{len(requirements)} requirements looked at")
+
+
+def _imports() -> Iterator[Finding]:
+    """What importing gives, tried in another process: a broken binary may end it."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, json.dumps(PROBES)], capture_output=True, text=True
+    )
+    rows = {row[0]: row[1:] for row in map(json.loads, _json_lines(done.stdout))}
+    facts: dict[str, Any] = rows.pop("facts", [{}])[0]
+    vision_broken = False
+    for name in PROBES:
+        last = (done.stderr.strip().splitlines() or [""])[-1]
+        crash = f"the import ended the process with status {done.returncode} {last}"
+        version, error, missing = rows.get(name, ("", crash, None))
+        if name == "torchvision" and missing == "torchvision":
+            yield Finding(name, "ok", "absent, and not needed")
+        elif error is None:
+            yield Finding(name, "ok", version)
+        else:
+            vision_broken |= name == "torchvision"
+            yield Finding(name, "broken", _first_line(error), _import_repair(name, vision_broken))
+        if name not in rows:
+            break
+    yield from _devices(facts)
+
+
+def _import_repair(name: str, vision_broken: bool) -> str:
+    if vision_broken:
+        return "pip uninstall torchvision: it does not fit this torch, and diffsight needs none"
+    return f"pip install --force-reinstall {name}"
+
+
+def _devices(facts: dict[str, Any]) -> Iterator[Finding]:
+    for name, size in facts.get("gpus", ()):
+        yield Finding("gpu", "ok", f"{name}, {size / 1e9:.0f} GB")
+    if not facts.get("gpus") and shutil.which("nvidia-smi"):
+        built = facts.get("built_for")
+        detail = f"torch sees no GPU (built for CUDA {built})" if built else "torch is a CPU build"
+        repair = "install the torch build for your driver: https://pytorch.org/get-started/locally"
+        yield Finding("gpu", "note", f"a driver is here, but {detail}", repair)
+    threads = facts.get("threads")
+    if threads:
+        yield Finding("cpu", "ok", f"{threads} threads of {os.cpu_count()} cores")
+
+
+def _storage() -> Iterator[Finding]:
+    """Memory and disk."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    yield _enough("memory", total, LITTLE_MEMORY, "full-size models need about 8 GB")
+    cache = hub_cache()
+    place = next(path for path in (cache, *cache.parents) if path.exists())
+    if os.access(place, os.W_OK):
+        yield Finding("hub cache", "ok", str(cache))
+        free = shutil.disk_usage(place).free
+        yield _enough("disk of the cache", free, LITTLE_DISK, "set HF_HOME to a larger disk")
+    else:
+        repair = "export HF_HOME=/a/folder/you/can/write"
+        yield Finding("hub cache", "broken", f"{cache} cannot be written", repair)
+    yield _enough("disk here", shutil.disk_usage(Path.cwd()).free, LITTLE_DISK, "free some space")
+    if Path("/dev/shm").is_dir():
+        shared = shutil.disk_usage("/dev/shm").total
+        repair = "docker run --shm-size=2g, or workers: 0 in the recipe"
+        yield _enough("shared memory", shared, LITTLE_SHARED, repair)
+
+
+def _environment() -> Iterator[Finding]:
+    """Variables that change what happens."""
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        if os.environ.get(name, "0").lower() in ("1", "true", "yes", "on"):
+            yield Finding(name, "note", "set: models come from the cache only", f"unset {name}")
+    if "PYTHONPATH" in os.environ:
+        detail = "set: packages in it hide installed ones"
+        yield Finding(
+            "PYTHONPATH", "note", detail, "unset PYTHONPATH if a version is not as expected"
+        )
+
+
+def hub_cache() -> Path:
+    """Where the Hugging Face hub keeps what it fetched."""
+    home = os.environ.get("HF_HOME") or Path(
+        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "huggingface"
+    )
+    return Path(os.environ.get("HF_HUB_CACHE") or Path(home, "hub")).expanduser()
+
+
+def _enough(name: str, size: float, little: float, repair: str) -> Finding:
+    detail = f"{size / 1e9:.1f} GB"
+    return Finding(name, "ok", detail) if size >= little else Finding(name, "note", detail, repair)
+
+
+def _json_lines(text: str) -> Iterator[str]:
+    # libraries may print lines of their own while they are imported
+    return (line for line in text.splitlines() if line.startswith('["'))
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no message"])[0]
+
+
+def _show(findings: Sequence[Finding], broken: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    colours = {"ok": "green", "note": "yellow", "broken": "red"}
+    table = Table("", "", "found", "repair")
+    for finding in findings:
+        mark = Text(finding.status, style=colours[finding.status])
+        table.add_row(mark, finding.name, Text(finding.detail), Text(finding.repair))
+    console = Console(file=sys.stdout)
+    if not console.is_terminal:
+        console = Console(file=sys.stdout, width=WIDE)
+    console.print(table)
+    console.print("something is broken, see above" if broken else "nothing is broken")

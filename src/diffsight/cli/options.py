@@ -1,0 +1,73 @@
+"""Options that several commands share: the plan, and where to run it."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from diffsight.inference import Plan, Predictor
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """``--model``, ``--device``, ``--dtype``."""
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="DIR",
+        help="folder of a saved model, or a hub id owner/name",
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: the GPU if there is one)")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="float32", help="mixed precision (default float32: none)"
+    )
+
+
+def add_plan(parser: argparse.ArgumentParser) -> None:
+    """``--short-side``, ``--windows``, ``--flip``, ``--batch-size``."""
+    group = parser.add_argument_group("plan", "how an image is run; part of every result")
+    group.add_argument(
+        "--short-side", type=int, metavar="N", help="resize the shorter side to N px for the model"
+    )
+    group.add_argument(
+        "--windows",
+        type=int,
+        default=1,
+        metavar="N",
+        help="1: the whole image; from 2: square windows along the longer side, averaged",
+    )
+    group.add_argument("--flip", action="store_true", help="average with the mirrored image")
+    group.add_argument(
+        "--batch-size", type=int, default=1, metavar="N", help="windows of one size run together"
+    )
+
+
+def plan_of(args: argparse.Namespace) -> "Plan":
+    """The plan that the options describe."""
+    from diffsight.inference import Plan
+
+    return Plan(args.short_side, args.windows, args.flip, args.batch_size)
+
+
+def predictor_of(args: argparse.Namespace, folder: object) -> "Predictor":
+    """The model in ``folder`` on its device, with the plan.
+
+    Raises:
+        InputError: if the model, the device or the plan cannot be used.
+    """
+    import torch
+
+    from diffsight import hub
+    from diffsight.inference import Predictor
+    from diffsight.inference.pipeline import default_device
+    from diffsight.types import InputError
+
+    plan = plan_of(args)
+    device = args.device or default_device()
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {device!r} cannot be used ({reason}): try --device cpu") from None
+    autocast = None if args.dtype == "float32" else getattr(torch, args.dtype)
+    return Predictor(hub.load(str(folder)), plan, device=device, autocast=autocast)

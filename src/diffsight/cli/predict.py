@@ -1,0 +1,162 @@
+"""``diffsight predict``: depth maps in millimetres, and what they mean, for images of one's own."""
+
+import argparse
+import itertools
+import json
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffsight.cli.options import add_model, add_plan, predictor_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffsight.inference import Predictor
+    from diffsight.inference.write import Job
+
+SOME_FAILED = 1
+Report = Callable[["Job", Mapping[str, Any]], None]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; status 1 if an image could not be used, after all others are done."""
+    args = _parser().parse_args(argv)
+
+    from rich.console import Console
+
+    from diffsight import hub
+    from diffsight.inference.write import find_images
+
+    console = Console(stderr=True)
+    jobs = find_images(args.images)
+    _require_writable(args.out)
+    folder = hub.resolve(args.model)
+    predictor = predictor_of(args, folder)
+    notes = _notes(args, hub.read_config(folder), predictor)
+    failed = 0
+    with _progress(console) as bar:
+        row = bar.add_task("predicting", total=len(jobs))
+
+        def report(job: "Job", result: Mapping[str, Any]) -> None:
+            nonlocal failed
+            bar.advance(row)
+            if "error" in result:
+                failed += 1
+                console.print(result["error"], markup=False, highlight=False, soft_wrap=True)
+            if args.json:
+                line = {"folder": str((args.out / job.name).parent), **result}
+                sys.stdout.write(json.dumps(line) + "\n")
+                sys.stdout.flush()
+
+        _run(jobs, predictor, args, notes, report)
+    summary = f"{len(jobs) - failed} of {len(jobs)} images -> {args.out}"
+    console.print(summary, markup=False, highlight=False, soft_wrap=True)
+    return SOME_FAILED if failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="diffsight predict",
+        description="Predict on images. Per image NAME: NAME_depth.png (16-bit millimetres, 0 = "
+        "unknown), NAME_colour.png, and NAME.json, which says what the numbers mean.",
+    )
+    parser.add_argument("images", nargs="+", help="files, folders or quoted patterns")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for results")
+    parser.add_argument(
+        "--scene", metavar="NAME", help="scene type, such as kitchen (default: none)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one line of JSON per image")
+    add_model(parser)
+    add_plan(parser)
+    return parser
+
+
+def _run(
+    jobs: Sequence["Job"],
+    predictor: "Predictor",
+    args: argparse.Namespace,
+    notes: Mapping[str, Any],
+    report: Report,
+) -> None:
+    """Predict and write one image after the other, those that cannot be read left out."""
+    from diffsight.inference.write import write_depth
+
+    waiting: deque[Job] = deque()
+
+    def images() -> Iterator["Tensor"]:
+        for job in jobs:
+            image = _read(job, predictor)
+            if isinstance(image, str):
+                report(job, {"image": str(job.image), "error": image})
+            else:
+                waiting.append(job)
+                yield image
+
+    for prediction in predictor(images(), itertools.repeat(args.scene)):
+        job = waiting.popleft()
+        picture = predictor.model.task.draw(prediction)
+        report(job, write_depth(prediction, picture, args.out, job, notes))
+
+
+def _read(job: "Job", predictor: "Predictor") -> "Tensor | str":
+    """The image, or the line that says why it cannot be used."""
+    from diffsight.datasets.files import read_image
+    from diffsight.types import InputError
+
+    try:
+        image = read_image(job.image)
+        height, width = image.shape[-2:]
+        predictor.plan.working_hw(height, width)
+    except InputError as error:
+        message = str(error)
+        return message if str(job.image) in message else f"{job.image}: {message}"
+    return image
+
+
+def _require_writable(out: Path) -> None:
+    """Find out before the model is loaded, not after."""
+    from diffsight.types import InputError
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{out}: cannot be written ({reason}): choose another --out") from None
+
+
+def _notes(
+    args: argparse.Namespace, config: Mapping[str, Any], predictor: "Predictor"
+) -> dict[str, Any]:
+    """What the sidecar says beside the numbers."""
+    import diffsight
+
+    evaluated = [
+        {
+            "protocol": result["protocol"]["name"],
+            "data": result.get("data"),
+            "plan": result["plan"],
+            "metrics": result["metrics"],
+        }
+        for result in config.get("info", {}).get("results", [])
+    ]
+    return {
+        "model": {"id": args.model, "fingerprint": config.get("fingerprint")},
+        "plan": predictor.plan.describe(),
+        "scene": args.scene,
+        "evaluated": evaluated,
+        "diffsight_version": diffsight.__version__,
+    }
+
+
+def _progress(console: Any) -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
+    return Progress(*columns, console=console, disable=not console.is_terminal)
