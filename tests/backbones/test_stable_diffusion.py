@@ -7,11 +7,12 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from tests.backbones.conftest import SMALL
+from tests.contracts import BackboneContract
 
 from diffsight.backbones import StableDiffusion
 from diffsight.backbones.attention_maps import MapRequest
 from diffsight.backbones.ldm_keys import unet_prefixes
-from diffsight.types import Draws, InputError
+from diffsight.types import Draws, InputError, Pyramid
 
 
 def parameters(module: torch.nn.Module) -> int:
@@ -298,3 +299,13 @@ def test_missing_source(source: str, message: str) -> None:
 def test_unknown_architecture() -> None:
     with pytest.raises(InputError, match=r"unknown architecture 'sd3'.*sd15"):
         StableDiffusion("sd3")
+
+
+class TestStableDiffusion(BackboneContract):
+    def build(self) -> StableDiffusion:
+        return StableDiffusion(SMALL)
+
+    def run(self, backbone: StableDiffusion, image: torch.Tensor) -> Pyramid:
+        # several tokens, so that every weight of the cross-attention matters
+        tokens = torch.linspace(-1, 1, 3 * backbone.context_dim).reshape(1, 3, -1)
+        return backbone(image, tokens.expand(len(image), -1, -1))

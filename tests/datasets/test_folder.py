@@ -7,6 +7,7 @@ from pathlib import Path
 import jsonargparse
 import pytest
 import torch
+from tests.contracts import DatasetContract
 from tests.datasets.disk import write_depth, write_image
 
 from diffsight.config import to_config
@@ -211,3 +212,8 @@ def test_the_five_real_pairs_by_a_manifest(tmp_path: Path) -> None:
     train = Folder(root=tmp_path, manifest="list.csv", split="train")
     val = Folder(root=tmp_path, manifest="list.csv", split="val")
     assert (len(train), len(val)) == (4, 1)
+
+
+class TestFolder(DatasetContract):
+    def build(self, folder: Path) -> Folder:
+        return Folder(root=make_folder(folder, 3))

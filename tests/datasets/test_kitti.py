@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.contracts import DatasetContract
 from tests.datasets.disk import write_depth, write_image
 
 from diffsight.datasets.kitti import KITTIDepth
@@ -81,3 +82,11 @@ def test_an_image_smaller_than_the_crop(tmp_path: Path) -> None:
         InputError, match=r"20 x 24 .*smaller than the crop of 352 x 1216; set kb_crop"
     ):
         KITTIDepth(root=tmp_path, list_file=path)[0]
+
+
+class TestKITTIDepth(DatasetContract):
+    def build(self, folder: Path) -> KITTIDepth:
+        write_image(folder / IMAGE)
+        write_depth(folder / DEPTH, 512)
+        path = write_list(folder, f"{IMAGE} {DEPTH} 721.5377")
+        return KITTIDepth(root=folder, list_file=path, kb_crop=False)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from tests.contracts import DatasetContract
 from tests.datasets.disk import write_depth, write_image
 
 from diffsight.datasets.nyu import NYU_SCENES, NYUDepth, scene
@@ -89,3 +90,10 @@ def test_incomplete_downloads(root: Path) -> None:
         NYUDepth(root=root)
     with pytest.raises(InputError, match=r"holds no SCENE/rgb_\*\.jpg; root must be the folder"):
         NYUDepth(root=root / "sync")
+
+
+class TestNYUDepth(DatasetContract):
+    def build(self, folder: Path) -> NYUDepth:
+        for number in (0, 3):
+            write_pair(folder / "sync", "kitchen_0028b", number)
+        return NYUDepth(root=folder)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from tests.contracts import HeadContract
 
 from diffsight.heads import DeconvHead
 from diffsight.types import InputError, Pyramid
@@ -27,3 +28,12 @@ def test_unusable_pyramids() -> None:
         DeconvHead(in_channels=[1, 2], strides=[8, 16], num_outputs=1)
     with pytest.raises(InputError, match="give fewer widths"):
         DeconvHead(in_channels=[1], strides=[4], num_outputs=1)
+
+
+class TestDeconvHead(HeadContract):
+    pyramids = (((24,), (32,)), ((16,), (16,)))
+
+    def build(self, in_channels: tuple[int, ...], strides: tuple[int, ...]) -> DeconvHead:
+        return DeconvHead(
+            in_channels=in_channels, strides=strides, num_outputs=2, widths=(8, 8, 8), width=12
+        )

@@ -3,6 +3,7 @@ from functools import partial
 import pytest
 import torch
 from tests.backbones.conftest import SMALL
+from tests.contracts import MethodContract
 
 from diffsight.backbones import StableDiffusion
 from diffsight.config import to_config
@@ -142,3 +143,13 @@ def test_the_model_knows_its_recipe() -> None:
         "width": 12,
         "max_value": 10.0,
     }
+
+
+class TestVPD(MethodContract):
+    prompts = NAMES
+    frozen = ("method.backbone.vae",)
+    # with one token the softmax is 1: what leads to the queries and keys has no gradient
+    idle = ("attn2.to_q", "attn2.to_k", "norm2")
+
+    def build(self) -> DenseModel:
+        return build()

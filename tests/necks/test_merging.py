@@ -1,5 +1,6 @@
 import pytest
 import torch
+from tests.contracts import NeckContract
 
 from diffsight.necks import Merging
 from diffsight.types import InputError, Pyramid
@@ -18,3 +19,10 @@ def test_one_level_at_the_third_stride() -> None:
 def test_needs_four_levels() -> None:
     with pytest.raises(InputError, match="4 levels, not 3"):
         Merging(in_channels=(1, 2, 3), strides=(8, 16, 32))
+
+
+class TestMerging(NeckContract):
+    pyramids = (((16, 33, 48, 48), (8, 16, 32, 64)),)
+
+    def build(self, in_channels: tuple[int, ...], strides: tuple[int, ...]) -> Merging:
+        return Merging(in_channels=in_channels, strides=strides, width=48, groups=8)
