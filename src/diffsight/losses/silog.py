@@ -31,8 +31,7 @@ def silog(
     dtype = torch.promote_types(prediction.dtype, torch.float32)
     floor = torch.finfo(dtype).tiny
     log_prediction = prediction.to(dtype).clamp(min=floor).log()
-    log_target = torch.where(valid, target.to(dtype), 1).log()
-    difference = torch.where(valid, log_target - log_prediction, 0)
+    difference = torch.where(valid, target.to(dtype).log() - log_prediction, 0)
     count = valid.sum().clamp(min=1)
     mean = difference.sum() / count
     # the same number as in the docstring, written so that rounding cannot make it negative

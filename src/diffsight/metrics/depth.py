@@ -52,9 +52,8 @@ class DepthMetrics(Metric):
                     f"{bad} valid pixels of the {name} are no positive number: "
                     "use the protocol's prepare() on predictions and its mask() on targets"
                 )
-        rows = per_image(prediction, target, valid)
         counted = valid.flatten(1).any(dim=1)
-        self.sums += rows[counted].sum(dim=0)
+        self.sums += per_image(prediction, target, valid).sum(dim=0)
         self.images += counted.sum()
         self.skipped += (~counted).sum()
 
@@ -77,7 +76,7 @@ def per_image(
     target: Float[Tensor, "b h w"],
     valid: Bool[Tensor, "b h w"],
 ) -> Float64[Tensor, "b 9"]:
-    """Each image's measures in the order of ``NAMES``; without a valid pixel: of no meaning."""
+    """Each image's measures in the order of ``NAMES``; zeros without a valid pixel."""
     # pixels that do not count hold a perfect prediction of 1 m; the means divide by the others
     p = torch.where(valid, prediction.double(), 1)
     g = torch.where(valid, target.double(), 1)
