@@ -186,7 +186,7 @@ def hub_cache() -> Path:
     return Path(os.environ.get("HF_HUB_CACHE") or Path(home, "hub")).expanduser()
 
 
-def _enough(name: str, size: float, little: float, repair: str) -> Finding:
+def _enough(name: str, size: int | float, little: float, repair: str) -> Finding:
     detail = f"{size / 1e9:.1f} GB"
     return Finding(name, "ok", detail) if size >= little else Finding(name, "note", detail, repair)
 

@@ -63,8 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     data.add_argument(
         "--recipe",
-        type=Path,
-        metavar="FILE",
+        metavar="FILE|NAME",
         help="recipe whose validation set is evaluated (default: that of the model's training)",
     )
     parser.add_argument(
@@ -86,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 def _dataset(args: argparse.Namespace, folder: Path) -> "AbstractDataset":
     import yaml
 
+    from diffsight import recipes
     from diffsight.datasets.base import AbstractDataset
     from diffsight.hub.build import TRUSTED, construct
     from diffsight.types import InputError
@@ -103,7 +103,7 @@ def _dataset(args: argparse.Namespace, folder: Path) -> "AbstractDataset":
         # whoever types a class's name trusts it
         trusted = (*TRUSTED, name.partition(".")[0])
         return construct(AbstractDataset, call, where="--data", trusted=trusted)
-    path = args.recipe or _recipe_of(folder)
+    path = recipes.find(args.recipe) if args.recipe else _recipe_of(folder)
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:

@@ -24,7 +24,17 @@ from diffsight.types import InputError
 T = TypeVar("T")
 
 # where short class names are looked up, cheap imports first
-PARTS = ("tasks", "datasets", "necks", "heads", "prompts", "methods", "backbones")
+PARTS = (
+    "tasks",
+    "datasets",
+    "datasets.rooms",
+    "datasets.transforms",
+    "necks",
+    "heads",
+    "prompts",
+    "methods",
+    "backbones",
+)
 TRUSTED = ("diffsight",)
 
 

@@ -1,0 +1,96 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffsight.cli import doctor
+
+
+def examine(*, path: Path | None = None, **variables: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    environment = os.environ | {"HF_HUB_OFFLINE": "0"} | variables
+    if path is not None:
+        environment["PYTHONPATH"] = str(path)
+    done = subprocess.run(
+        [sys.executable, "-m", "diffsight", "doctor", "--json"],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    report = json.loads(done.stdout)
+    assert report["ok"] == (done.returncode == 0)
+    return done.returncode, {finding["name"]: finding for finding in report["findings"]}
+
+
+def stub(root: Path, name: str, body: str) -> Path:
+    """A package that is found before the installed one, with metadata as pip leaves it."""
+    (root / name).mkdir(parents=True)
+    (root / name / "__init__.py").write_text(body)
+    about = root / f"{name}-0.0.1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.0.1\n")
+    return root
+
+
+def test_a_sound_installation() -> None:
+    status, findings = examine()
+    assert status == 0
+    assert findings["torchvision"]["status"] == "ok"
+    assert findings["torch"]["detail"]
+    assert findings["diffusers"]["status"] == "ok"
+
+
+def test_a_broken_torchvision_is_found_and_the_repair_is_its_removal(tmp_path: Path) -> None:
+    message = "operator torchvision::nms does not exist"
+    path = stub(tmp_path, "torchvision", f"raise RuntimeError({message!r})\n")
+    status, findings = examine(path=path)
+    assert status == 1
+    assert findings["torchvision"]["status"] == "broken"
+    assert message in findings["torchvision"]["detail"]
+    assert findings["torchvision"]["repair"].startswith("pip uninstall torchvision")
+    # it takes others down with it: the repair is the same, not a reinstallation of each
+    fallen = [f for f in findings.values() if f["status"] == "broken"]
+    assert all("pip uninstall torchvision" in finding["repair"] for finding in fallen)
+    assert findings["PYTHONPATH"]["status"] == "note"
+
+
+def test_a_package_of_a_wrong_version(tmp_path: Path) -> None:
+    path = stub(tmp_path, "einops", "")
+    status, findings = examine(path=path)
+    assert status == 1
+    assert findings["einops"]["detail"].startswith("einops is 0.0.1")
+    assert findings["einops"]["repair"].startswith('pip install "einops')
+
+
+def test_a_package_that_ends_the_process(tmp_path: Path) -> None:
+    path = stub(tmp_path, "lightning", "import os\nos._exit(9)\n")
+    status, findings = examine(path=path)
+    assert status == 1
+    assert "ended the process with status 9" in findings["lightning"]["detail"]
+
+
+def test_offline_is_said() -> None:
+    _, findings = examine(HF_HUB_OFFLINE="1")
+    assert "cache only" in findings["HF_HUB_OFFLINE"]["detail"]
+
+
+def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", "/proc/cache")
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != "/proc")
+    (finding,) = [f for f in doctor._storage() if f.name == "hub cache"]
+    assert finding.status == "broken"
+    assert finding.repair.startswith("export HF_HOME=")
+
+
+def test_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = doctor.Finding("torch", "broken", "1.0, not torch>=2.6", 'pip install "torch>=2.6"')
+    for part in ("_packages", "_imports", "_storage", "_environment"):
+        monkeypatch.setattr(doctor, part, lambda part=part: [bad] if part == "_packages" else [])
+    assert doctor.main([]) == 1
+    out = capsys.readouterr().out
+    assert 'pip install "torch>=2.6"' in out
+    assert "something is broken" in out

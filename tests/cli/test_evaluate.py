@@ -1,0 +1,129 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import save_file
+from tests.hub.tiny import tiny
+
+from diffsight import cli
+from diffsight.hub import read_config, save
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Three images of two sizes with depth in millimetres."""
+    root = tmp_path / "pairs"
+    rng = np.random.default_rng(0)
+    for kind in ("images", "depth"):
+        (root / kind).mkdir(parents=True)
+    for name, size in (("a", (32, 40)), ("b", (40, 32)), ("c", (32, 40))):
+        pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / "images" / f"{name}.png")
+        counts = rng.integers(1000, 6000, size).astype(np.uint16)
+        Image.fromarray(counts).save(root / "depth" / f"{name}.png")
+    return root
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return save(tiny(), tmp_path / "run" / "model")
+
+
+def run(folder: Path, *arguments: str | Path) -> int:
+    rest = ["--model", str(folder), "--protocol", "rooms-v1", "--device", "cpu"]
+    return cli.main(["evaluate", *rest, *map(str, arguments)])
+
+
+def test_table(folder: Path, pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(folder, "--data", "Folder", f"root={pairs}", "--windows", "2") == 0
+    out = capsys.readouterr().out
+    for text in ("abs_rel", "rmse", "d1", "model", "constant median (oracle)", "mean map (oracle)"):
+        assert text in out
+    assert "protocol  rooms-v1 [" in out
+    assert "plan      own size, 2 square windows, no flip" in out
+    assert "pairs: 3 images" in out
+    assert "made of the evaluated labels" in out
+
+
+def test_report(
+    folder: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "reports" / "r.json"
+    data = ["--data", "Folder", f"root={pairs}", "--limit", "2"]
+    assert run(folder, *data, "--json", "--out", file, "--record") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert json.loads(file.read_text()) == report
+    assert report["images"] == 2
+    assert report["model"]["fingerprint"] == read_config(folder)["fingerprint"]
+    assert set(report["metrics"]) >= {"abs_rel", "rmse", "d1"}
+    assert set(report["rivals"]) == {"constant median (oracle)", "mean map (oracle)"}
+    (stored,) = read_config(folder)["info"]["results"]
+    assert stored["metrics"] == report["metrics"]
+
+
+def test_training_labels_make_the_rivals(
+    folder: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tensors = {"mean_map": torch.full((4, 5), 3.0), "median": torch.tensor(3.0)}
+    save_file(tensors, folder / "baselines.safetensors")
+    assert run(folder, "--data", "Folder", f"root={pairs}", "--json") == 0
+    rivals = json.loads(capsys.readouterr().out)["rivals"]
+    assert list(rivals) == ["constant median", "mean map"]
+    assert rivals["mean map"] == pytest.approx(rivals["constant median"])
+
+
+@pytest.mark.parametrize("place", ["model", "run"])
+def test_the_recipe_of_the_training_names_the_data(
+    folder: Path, pairs: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    call = {"class_path": "Folder", "init_args": {"root": str(pairs), "split": "val"}}
+    home = folder if place == "model" else folder.parent
+    (home / "recipe.yaml").write_text(yaml.safe_dump({"val": call}))
+    assert run(folder, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 1
+
+
+def test_a_recipe_of_ones_own(
+    folder: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = {"class_path": "diffsight.datasets.folder.Folder", "init_args": {"root": str(pairs)}}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump({"val": call}))
+    assert run(folder, "--json", "--recipe", tmp_path / "r.yaml") == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no recipe.yaml in or above it"),
+        (
+            ["--data", "Foldr", "root=x"],
+            "--data: there is no class 'Foldr': did you mean 'Folder'?",
+        ),
+        (["--data", "Folder", "rot=x"], "unknown key '--data.rot' of Folder: did you mean 'root'?"),
+        (["--data", "Folder", "x"], "'x' is not of the form key=value"),
+        (["--data", "Folder", "root=gone"], "gone"),
+        (["--recipe", "rooms/vpd_dept"], "did you mean 'rooms/vpd_depth'?"),
+        (["--protocol", "nyu-eigen-v2"], "did you mean 'nyu-eigen-v1'?"),
+        (["--limit", "0"], "--limit must be at least 1"),
+    ],
+)
+def test_what_cannot_be_evaluated(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert run(folder, *arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_crop_of_another_size(
+    folder: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--data", "Folder", f"root={pairs}", "--protocol", "nyu-eigen-v1"]
+    assert run(folder, *arguments) == 2
+    assert "480 x 640" in capsys.readouterr().err

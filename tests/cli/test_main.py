@@ -1,0 +1,147 @@
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from diffsight import cli
+from diffsight.types import InputError
+
+HEAVY = ("torchvision", "diffusers", "transformers", "lightning", "gradio", "scipy", "matplotlib")
+
+
+def python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    names = json.loads(
+        python("import diffsight, json, sys; print(json.dumps(list(sys.modules)))").stdout
+    )
+    loaded = {name.partition(".")[0] for name in names}
+    assert "diffsight" in loaded
+    assert not loaded & {*HEAVY, "torch", "numpy", "rich", "huggingface_hub"}
+
+
+def test_running_a_model_imports_neither_lightning_nor_gradio() -> None:
+    program = (
+        "import json, sys, diffsight\n"
+        "diffsight.pipeline, diffsight.load, diffsight.save\n"
+        "print(json.dumps(list(sys.modules)))"
+    )
+    done = python(program)
+    loaded = {name.partition(".")[0] for name in json.loads(done.stdout)}
+    assert "torch" in loaded
+    assert not loaded & {"torchvision", "lightning", "gradio", "matplotlib"}
+
+
+def test_help_needs_no_library() -> None:
+    program = (
+        "import sys\n"
+        "from diffsight.cli import main\n"
+        "status = main(['--help'])\n"
+        "heavy = {'torch', 'numpy', 'rich', 'jsonargparse'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else status)"
+    )
+    done = python(program)
+    assert done.returncode == 0, done.stderr
+    for command in cli.COMMANDS:
+        assert command in done.stdout
+
+
+def test_help_is_fast() -> None:
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "diffsight", "--help"], check=True, capture_output=True
+        )
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.5
+
+
+@pytest.mark.parametrize("command", sorted(cli.COMMANDS))
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        status = cli.main([command, "--help"])
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 0
+    assert f"diffsight {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "doctor"])
+def test_help_of_a_command_needs_no_torch(command: str) -> None:
+    program = (
+        "import sys\n"
+        "from diffsight.cli import main\n"
+        "try: main([sys.argv[1], '--help'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit(int(bool({'torch', 'rich'} & set(sys.modules))))"
+    )
+    assert python(program, command).returncode == 0
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("diffsight 0.")
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["predcit"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("diffsight: unknown command 'predcit'")
+    assert "predict" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "line"),
+    [
+        (InputError("a.png: bad\n  news"), 2, "diffsight: a.png: bad news\n"),
+        (OSError(28, "No space left on device", "out/a"), 1, "No space left on device (out/a)\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_errors_become_one_line(
+    raised: BaseException,
+    status: int,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from diffsight.cli import doctor
+
+    def fail(argv: list[str]) -> int:
+        raise raised
+
+    monkeypatch.setattr(doctor, "main", fail)
+    assert cli.main(["doctor"]) == status
+    assert capsys.readouterr().err.endswith(line)
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffsight.cli import doctor
+
+    def fail(argv: list[str]) -> int:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(doctor, "main", fail)
+    with pytest.raises(ValueError, match="a bug"):
+        cli.main(["doctor"])
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    program = (
+        "import subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-m', 'diffsight', 'doctor', '--json'],\n"
+        "    stdout=subprocess.PIPE, stderr=subprocess.PIPE)\n"
+        "child.stdout.close()\n"
+        "sys.stdout.write(child.stderr.read().decode())\n"
+        "sys.exit(child.wait())"
+    )
+    done = python(program)
+    assert (done.returncode, done.stdout) == (0, "")

@@ -1,0 +1,204 @@
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.hub.tiny import tiny
+
+from diffsight import cli
+from diffsight.hub import read_config, save
+
+RNG = np.random.default_rng(0)
+
+
+def photo(path: Path, height: int = 32, width: int = 40, mode: str = "RGB") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    root = tmp_path / "photos"
+    photo(root / "a.jpg")
+    photo(root / "b.png", 48, 33)
+    photo(root / "trip" / "a.webp", 21, 64)
+    return root
+
+
+def run(depth_model: Path, *arguments: str | Path) -> int:
+    rest = ["--model", str(depth_model), "--device", "cpu"]
+    return cli.main(["predict", *map(str, arguments), *rest])
+
+
+def test_a_folder_of_photos(depth_model: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(depth_model, photos, "--out", out) == 0
+    files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert files == {
+        f"{name}{end}"
+        for name in ("a", "b", "trip/a")
+        for end in ("_depth.png", "_colour.png", ".json")
+    }
+    about = json.loads((out / "trip" / "a.json").read_text())
+    with Image.open(out / "trip" / about["depth"]) as depth:
+        assert depth.size == (64, 21)
+        counts = np.asarray(depth)
+    assert counts.dtype == np.uint16
+    median_m = np.median(counts[counts > 0]) * about["scale"]
+    assert median_m == pytest.approx(about["depth_m"]["median"], abs=1e-3)
+    assert about["depth_type"] == "z"
+    assert about["model"]["fingerprint"] == read_config(depth_model)["fingerprint"]
+    assert about["plan"] == "own size, whole image, no flip"
+    assert about["evaluated"] == []
+
+
+def test_json_lines_on_stdout_and_the_rest_on_stderr(
+    depth_model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    plan = ["--windows", "2", "--flip", "--short-side", "24", "--batch-size", "3"]
+    assert run(depth_model, photos, "--out", out, "--scene", "office", "--json", *plan) == 0
+    printed = capsys.readouterr()
+    lines = [json.loads(line) for line in printed.out.splitlines()]
+    assert [Path(line["image"]).name for line in lines] == ["a.jpg", "b.png", "a.webp"]
+    for line in lines:
+        assert (Path(line["folder"]) / line["depth"]).is_file()
+        assert line["plan"] == "short side 24 px, 2 square windows, with flip"
+        assert line["scene"] == "office"
+        assert line["uncertainty_m"]["median"] >= 0
+    assert "3 of 3 images" in printed.err
+
+
+def test_bad_images_cost_a_line_each(
+    depth_model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "a2.jpg").write_bytes(b"")
+    (photos / "cut.jpg").write_bytes((photos / "a.jpg").read_bytes()[:300])
+    (photos / "text.png").write_text("hello")
+    photo(photos / "dot.png", 1, 1)
+    photo(photos / "strip.png", 10, 20_000)
+    gone = photos / "gone.jpg"
+    out = tmp_path / "out"
+    assert run(depth_model, photos, gone, "--out", out, "--json") == 1
+    printed = capsys.readouterr()
+    lines = [json.loads(line) for line in printed.out.splitlines()]
+    failed = {Path(line["image"]).name: line["error"] for line in lines if "error" in line}
+    assert set(failed) == {"a2.jpg", "cut.jpg", "text.png", "dot.png", "strip.png", "gone.jpg"}
+    assert "empty" in failed["a2.jpg"]
+    for name, error in failed.items():
+        assert name in error
+        assert "\n" not in error
+        assert error in printed.err
+    assert "3 of 9 images" in printed.err
+    assert len(list(out.rglob("*_depth.png"))) == 3
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P", "I;16"])
+def test_images_of_other_modes(depth_model: Path, tmp_path: Path, mode: str) -> None:
+    if mode == "I;16":
+        pixels = RNG.integers(0, 65536, (32, 32)).astype(np.uint16)
+        Image.fromarray(pixels).save(tmp_path / "a.png")
+    else:
+        photo(tmp_path / ("a.jpg" if mode == "CMYK" else "a.png"), mode=mode)
+    assert run(depth_model, tmp_path, "--out", tmp_path / "out") == 0
+
+
+def test_exif_orientation(depth_model: Path, tmp_path: Path) -> None:
+    image = Image.fromarray(RNG.integers(0, 256, (32, 48, 3), dtype=np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "a.jpg", exif=exif)
+    assert run(depth_model, tmp_path / "a.jpg", "--out", tmp_path / "out") == 0
+    with Image.open(tmp_path / "out" / "a_depth.png") as depth:
+        assert depth.size == (32, 48)
+
+
+def test_unknown_scene(
+    depth_model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run(depth_model, photos, "--out", out, "--scene", "kichen") == 2
+    error = capsys.readouterr().err
+    assert error.splitlines()[-1].endswith("did you mean 'kitchen'?")
+    assert list(out.iterdir()) == []
+
+
+def test_out_that_cannot_be_written(
+    depth_model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert run(depth_model, photos, "--out", tmp_path / "file" / "out") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert run(depth_model, photos, "--out", "/proc/nowhere") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("diffsight: /proc/nowhere: cannot be written")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_full_disk(
+    depth_model: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The sidecar goes to a device that is always full: the maps before it must go, too."""
+
+    def full(self: Path, text: str, encoding: str) -> None:
+        with open("/dev/full", "w") as device:
+            device.write(text)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert run(depth_model, photos / "a.jpg", "--out", tmp_path / "out") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "No space left on device" in error
+    assert "a.json" in error
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--windows", "0"], "windows must be at least 1"),
+        (["--device", "abacus"], "device 'abacus' cannot be used"),
+        (["--model", "nowhere"], "nowhere: no such folder"),
+    ],
+)
+def test_what_cannot_run(
+    depth_model: Path,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    base = ["predict", str(photos), "--model", str(depth_model), "--out", str(tmp_path / "out")]
+    assert cli.main([*base, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_what_the_model_scored_goes_with_its_results(photos: Path, tmp_path: Path) -> None:
+    result = {
+        "protocol": {"name": "rooms-v1"},
+        "data": "rooms",
+        "plan": "own size, whole image, no flip",
+        "metrics": {"rmse": 0.5},
+    }
+    folder = save(tiny(), tmp_path / "m", info={"results": [result]})
+    assert run(folder, photos / "a.jpg", "--out", tmp_path / "out") == 0
+    about = json.loads((tmp_path / "out" / "a.json").read_text())
+    assert about["evaluated"] == [result | {"protocol": "rooms-v1"}]
+
+
+def test_results_can_lie_beside_their_images(depth_model: Path, photos: Path) -> None:
+    assert run(depth_model, photos, "--out", photos) == 0
+    first = {path: path.stat().st_size for path in photos.rglob("*")}
+    assert run(depth_model, photos, "--out", photos) == 0
+    assert {path: path.stat().st_size for path in photos.rglob("*")} == first

@@ -1,0 +1,129 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tests.hub.tiny import tiny
+from tests.inference.standins import Blur, Brightness, model
+
+from diffsight import protocols
+from diffsight.datasets.base import AbstractDataset, Sample
+from diffsight.hub import read_config, record, save
+from diffsight.inference import Plan, Predictor
+from diffsight.inference.evaluate import First, evaluate, read_rivals, rivals
+from diffsight.types import InputError
+
+
+class Grey(AbstractDataset):
+    """Flat images of several sizes whose depth is 1 + brightness, times a factor."""
+
+    def __init__(self, factor: float = 1.0, count: int = 4, prompt: str | None = None) -> None:
+        self.name = "grey"
+        self.factor = factor
+        self.count = count
+        self.prompt = prompt
+        self.read: list[int] = []
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        self.read.append(index)
+        height, width = 16 + index % 3, 20
+        image = torch.full((3, height, width), 51 * (index % 5), dtype=torch.uint8)
+        depth_m = self.factor * (1 + image[:1].float() / 255)
+        valid = torch.ones(height, width, dtype=torch.bool)
+        valid[0] = False
+        return Sample(f"g{index}", image, {"depth_m": depth_m}, {"depth_m": valid}, self.prompt)
+
+
+ROOMS = protocols.get("rooms-v1")
+
+
+def test_a_perfect_model_is_perfect_whatever_the_plan() -> None:
+    predictor = Predictor(model(Brightness), Plan(windows=2, flip=True, batch_size=3))
+    result = evaluate(predictor, Grey(), ROOMS)
+    assert result.images == 4
+    assert result.scores["model"]["rmse"] == pytest.approx(0, abs=1e-6)
+    assert result.scores["model"]["d1"] == 1
+
+
+def test_scores_are_those_of_the_definition() -> None:
+    result = evaluate(Predictor(model(Brightness)), Grey(factor=0.5), ROOMS)
+    assert result.scores["model"]["abs_rel"] == pytest.approx(1, abs=1e-6)
+    assert result.scores["model"]["d1"] == 0
+
+
+def test_rivals_stand_beside_the_model() -> None:
+    truths = [1.0, 1.2, 1.4, 1.6]
+    beside = rivals(torch.full((8, 10), 1.3), 1.2)
+    result = evaluate(Predictor(model(Brightness)), Grey(), ROOMS, beside=beside)
+    assert list(result.scores) == ["model", "constant median", "mean map"]
+    rmse = sum(abs(t - 1.3) for t in truths) / 4
+    assert result.scores["mean map"]["rmse"] == pytest.approx(rmse, rel=1e-5)
+    rmse = sum(abs(t - 1.2) for t in truths) / 4
+    assert result.scores["constant median"]["rmse"] == pytest.approx(rmse, rel=1e-5)
+
+
+def test_the_scene_is_told_only_where_the_protocol_says_so() -> None:
+    data = Grey(prompt="office")
+    silent = evaluate(Predictor(model(Blur)), data, ROOMS)
+    told = evaluate(Predictor(model(Blur)), data, protocols.get("rooms-v1", prompt="oracle-scene"))
+    assert told.scores["model"]["rmse"] > silent.scores["model"]["rmse"] + 1
+    assert told.as_dict()["protocol"]["prompt"] == "oracle-scene"
+    oracle = protocols.get("rooms-v1", prompt="oracle-scene")
+    with pytest.raises(InputError, match="names no scene"):
+        evaluate(Predictor(model(Blur)), Grey(), oracle)
+
+
+def test_samples_are_streamed() -> None:
+    data = Grey(count=30)
+    seen: list[int] = []
+    predictor = Predictor(model(Brightness), Plan(batch_size=2))
+    evaluate(predictor, data, ROOMS, advance=lambda: seen.append(len(data.read) - len(seen)))
+    assert data.read == list(range(30))
+    assert max(seen) <= 4
+
+
+def test_a_limit_takes_the_first() -> None:
+    data = Grey(count=30)
+    result = evaluate(Predictor(model(Brightness)), First(data, 3), ROOMS)
+    assert data.read == [0, 1, 2]
+    assert (result.images, result.data) == (3, "grey, first 3")
+    assert len(First(data, 99)) == 30
+
+
+def test_a_missing_label_is_named() -> None:
+    dense = model(Brightness)
+    dense.task.label = "height_m"
+    with pytest.raises(InputError, match=r"sample g0 has no label 'height_m' \(it has: depth_m\)"):
+        evaluate(Predictor(dense), Grey(), ROOMS)
+
+
+def test_rivals_of_a_model_folder(tmp_path: Path) -> None:
+    assert read_rivals(tmp_path) == {}
+    mean_map = torch.rand(4, 6)
+    tensors = {"mean_map": mean_map, "median": torch.tensor(2.5)}
+    save_file(tensors, tmp_path / "baselines.safetensors")
+    found = read_rivals(tmp_path)
+    assert torch.equal(found["mean map"], mean_map)
+    assert found["constant median"].tolist() == [[2.5]]
+    (tmp_path / "baselines.safetensors").write_bytes(b"half")
+    with pytest.raises(InputError, match=r"baselines\.safetensors: damaged"):
+        read_rivals(tmp_path)
+
+
+def test_a_result_is_plain_data_and_goes_into_the_card(tmp_path: Path) -> None:
+    folder = save(tiny(), tmp_path / "m")
+    result = evaluate(Predictor(model(Brightness)), Grey(), ROOMS).as_dict()
+    assert json.loads(json.dumps(result)) == result
+    assert result["protocol"]["name"] == "rooms-v1"
+    assert result["plan"] == "own size, whole image, no flip"
+    for _ in range(2):
+        record(folder, result)
+    record(folder, result | {"plan": "another"})
+    stored = read_config(folder)["info"]["results"]
+    assert [entry["plan"] for entry in stored] == [result["plan"], "another"]
+    assert "rooms-v1" in (folder / "README.md").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]

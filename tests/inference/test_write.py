@@ -1,0 +1,137 @@
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffsight.inference.write import Job, find_images, write_depth
+from diffsight.types import DepthPrediction, InputError
+
+PICTURE = torch.zeros(3, 4, 5, dtype=torch.uint8)
+
+
+def depth() -> DepthPrediction:
+    depth_m = torch.linspace(0.5, 9.5, 20).reshape(4, 5)
+    valid = depth_m < 9.2
+    return DepthPrediction(depth_m, valid, "z", uncertainty_m=torch.full((4, 5), 0.25))
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def test_what_is_written_can_be_read_back(tmp_path: Path) -> None:
+    job = Job(tmp_path / "in.jpg", Path("sub/in"))
+    about = write_depth(depth(), PICTURE + 7, tmp_path, job, {"plan": "p"})
+    counts = np.asarray(Image.open(tmp_path / "sub" / about["depth"]))
+    wanted = np.where(depth().valid, depth().depth_m.double() * 1000, 0).round()
+    assert np.array_equal(counts, wanted)
+    assert (np.asarray(Image.open(tmp_path / "sub" / about["colour"])) == 7).all()
+    with Image.open(tmp_path / "sub/in_depth.png") as image:
+        assert image.mode == "I;16"
+        assert image.text == {"depth_unit": "mm", "depth_invalid": "0"}
+
+
+def test_sidecar_says_what_the_numbers_mean(tmp_path: Path) -> None:
+    job = Job(Path("/photos/in.jpg"), Path("in"))
+    about = write_depth(depth(), PICTURE, tmp_path, job, {"plan": "whole image"})
+    assert json.loads((tmp_path / "in.json").read_text()) == about
+    assert about["unit"] == "mm"
+    assert about["scale"] == 0.001
+    assert about["invalid"] == 0
+    assert about["depth_type"] == "z"
+    assert about["valid_share"] == 0.95
+    assert about["beyond_range_share"] == 0
+    assert about["size"] == [5, 4]
+    assert about["depth_m"] == {"min": 0.5, "median": 4.7632, "max": 9.0263}
+    assert about["uncertainty_m"]["median"] == 0.25
+    assert about["plan"] == "whole image"
+    assert about["image"] == "/photos/in.jpg"
+
+
+def test_depth_beyond_16_bits_is_reported(tmp_path: Path) -> None:
+    depth_m = torch.tensor([[70.0, 60.0]])
+    far = DepthPrediction(depth_m, torch.ones(1, 2, dtype=torch.bool), "z")
+    about = write_depth(far, PICTURE, tmp_path, Job(Path("a"), Path("a")), {})
+    assert about["beyond_range_share"] == 0.5
+    assert np.asarray(Image.open(tmp_path / "a_depth.png")).tolist() == [[0, 60_000]]
+
+
+def test_a_map_without_any_valid_pixel(tmp_path: Path) -> None:
+    none = DepthPrediction(torch.full((2, 3), torch.nan), torch.zeros(2, 3, dtype=torch.bool), "z")
+    about = write_depth(none, PICTURE, tmp_path, Job(Path("a"), Path("a")), {})
+    assert about["valid_share"] == 0
+    assert json.loads((tmp_path / "a.json").read_text())["depth_m"]["min"] is None
+
+
+def test_a_relative_map_cannot_be_saved_as_metres(tmp_path: Path) -> None:
+    relative = SimpleNamespace(inverse_depth_affine=torch.rand(2, 3))
+    with pytest.raises(InputError, match=r"no metres to write"):
+        write_depth(relative, PICTURE, tmp_path, Job(Path("a.jpg"), Path("a")), {})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("broken", ["write_depth_png", "Image.fromarray", "json.dumps"])
+def test_a_full_disk_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    def full_for_depth(path: Path, *_: Any) -> None:
+        raise InputError(f"{path}: cannot be written (No space left on device); make room")
+
+    job = Job(Path("a.jpg"), Path("a"))
+    write_depth(depth(), PICTURE, tmp_path, job, {})  # an earlier run
+    place = "diffsight.inference.write." + broken
+    monkeypatch.setattr(place, full_for_depth if "depth" in broken else full)
+    with pytest.raises(InputError, match="No space left on device"):
+        write_depth(depth(), PICTURE, tmp_path, job, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_of_folders_keep_their_places(tmp_path: Path) -> None:
+    touch(tmp_path, "a/x.jpg", "a/sub/x.PNG", "b/x.webp", "b/notes.txt", "b/.hidden/y.png")
+    names = [job.name.as_posix() for job in find_images([str(tmp_path / "a"), str(tmp_path / "b")])]
+    assert names == ["a/sub/x", "a/x", "b/x"]
+    assert [job.name.as_posix() for job in find_images([str(tmp_path / "b")])] == ["x"]
+
+
+def test_images_that_differ_in_the_suffix_alone(tmp_path: Path) -> None:
+    touch(tmp_path, "x.jpg", "X.png", "y.jpg")
+    names = {job.name.as_posix() for job in find_images([str(tmp_path)])}
+    assert names == {"x.jpg", "X.png", "y"}
+
+
+def test_patterns_and_doubles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "p/1.jpg", "p/2.jpg", "q/3.png")
+    monkeypatch.chdir(tmp_path)
+    jobs = find_images(["p/*.jpg", "p/1.jpg", str(tmp_path / "q" / "[3].png")])
+    assert [job.name.as_posix() for job in jobs] == ["p/1", "p/2", "q/3"]
+
+
+def test_a_missing_file_is_left_to_the_reader(tmp_path: Path) -> None:
+    (job,) = find_images([str(tmp_path / "gone.jpg")])
+    assert job.name == Path("gone")
+
+
+@pytest.mark.parametrize("argument", ["empty", "*.jpg"])
+def test_no_images(tmp_path: Path, argument: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no images there"):
+        find_images([str(tmp_path / argument)])
+
+
+def test_results_are_not_taken_for_images(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / "a.png")
+    touch(tmp_path, "garden_depth.png")  # somebody's own picture
+    (job, other) = find_images([str(tmp_path)])
+    write_depth(depth(), PICTURE, tmp_path, job, {})
+    assert find_images([str(tmp_path)]) == [job, other]
