@@ -1,7 +1,7 @@
 """The shell of a room: floor, walls, ceiling, windows with curtains, doors, pictures and rugs."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from diffsight.datasets.rooms.world import Material, Pattern, Vector, align_y, p
 
 WHITE = plain((0.92, 0.92, 0.90))
 PANE = plain((0.5, 0.6, 0.7))
+
+Finish = tuple[Material, str, str]  # with its colour word and look
 
 
 @dataclass(frozen=True)
@@ -50,17 +52,18 @@ def before(wall: Wall, s: float, distance_m: float) -> tuple[float, float]:
 
 
 def shell(
-    half_size: Vector, floor: Material, wall: tuple[Material, ...], ceiling: Material
+    half_size: Vector, floor: Finish, wall: tuple[tuple[Material, ...], str, str]
 ) -> list[Model]:
-    """Floor, ceiling and the four walls (in the order of ``walls``) as three models at the origin."""
-    x, height, z = half_size
-    ground, top, sides = Model("floor"), Model("ceiling"), Model("wall")
-    ground.add("plane", (0, 0, 0), (1, 1, 1), floor)
+    """Floor, ceiling and the four walls (in the order of ``walls``): three models at the origin."""
+    x, half_y, z = half_size
+    ground, top = Model("floor", *floor[1:]), Model("ceiling", "white")
+    sides = Model("wall", *wall[1:])
+    ground.add("plane", (0, 0, 0), (1, 1, 1), floor[0])
     upside_down = np.stack([point(1, 0, 0), point(0, -1, 0), point(0, 0, -1)], axis=1)
-    top.add("plane", (0, 2 * height, 0), (1, 1, 1), ceiling, rotation=upside_down)
+    top.add("plane", (0, 2 * half_y, 0), (1, 1, 1), WHITE, rotation=upside_down)
     up = point(0, 1, 0)
     for surface, foot, inward in zip(
-        wall,
+        wall[0],
         ((0, 0, z), (-x, 0, 0), (x, 0, 0), (0, 0, -z)),
         (point(0, 0, -1), point(1, 0, 0), point(-1, 0, 0), point(0, 0, 1)),
         strict=True,
@@ -216,73 +219,59 @@ def ceiling_lamp(draw: Draw, height: float) -> Model:
     return model
 
 
-def floor_material(draw: Draw, kind: str) -> Material:
+def floor_finish(draw: Draw, kind: str) -> Finish:
     """A floor of ``planks``, ``tiles``, ``carpet`` or ``checker``."""
     if kind == "planks":
-        return wood(draw, "planks", gloss=0.15)
+        return wood(draw, "planks", gloss=0.15), "brown", "wooden"
     if kind == "carpet":
-        return material(
-            draw,
-            draw.choice(("grey", "brown", "blue", "green", "red", "white")),
-            "marble",
-            scale_m=0.03,
-            gloss=0.0,
-        )
-    first = draw.choice(("white", "grey", "brown", "black", "orange"))
+        colour = draw.choice(("grey", "brown", "blue", "green", "red", "white"))
+        return material(draw, colour, "marble", scale_m=0.03, gloss=0.0), colour, ""
+    colour = draw.choice(("white", "grey", "brown", "black", "orange"))
     if kind == "checker":
-        return material(
-            draw,
-            first,
-            "checker",
-            second=draw.choice(("white", "black", "grey")),
-            scale_m=draw.uniform(0.25, 0.5),
-            gloss=0.25,
-        )
-    return material(
-        draw, first, "tiles", second="grey", scale_m=draw.uniform(0.25, 0.6), gloss=0.25
-    )
+        second = draw.choice(tuple(c for c in ("white", "black", "grey") if c != colour))
+        scale = draw.uniform(0.25, 0.5)
+        made = material(draw, colour, "checker", second=second, scale_m=scale, gloss=0.25)
+        return made, colour, "checkered"
+    scale = draw.uniform(0.25, 0.6)
+    made = material(draw, colour, "tiles", second="grey", scale_m=scale, gloss=0.25)
+    return made, colour, "tiled"
 
 
-def wall_materials(draw: Draw, colours: tuple[str, ...], tiled: bool) -> tuple[Material, ...]:
-    """One per wall: skirting or tiled dado below, sometimes one wall of another colour."""
+def wall_finishes(
+    draw: Draw, colours: tuple[str, ...], tiled: bool
+) -> tuple[tuple[Material, ...], str, str]:
+    """One material per wall, with skirting or tiles below; sometimes one wall of another colour."""
     colour = draw.choice(colours)
     pattern: Pattern = draw.choice(("solid", "solid", "solid", "solid", "stripes"))
-    pale = _pale(draw, colour, draw.uniform(0.3, 0.75))
-    skirting = plain((0.88, 0.88, 0.86)) if draw.chance(0.6) else wood(draw)
+    pale = _pale(draw, colour, draw.uniform(0.2, 0.65))
     low = draw.uniform(0.06, 0.1)
+    skirting = plain((0.88, 0.88, 0.86)) if draw.chance(0.6) else wood(draw)
     if tiled:
-        tint_word = draw.choice(("white", "turquoise", "blue", "grey", "pink"))
-        skirting = material(
-            draw,
-            tint_word,
-            "tiles",
-            second="white" if tint_word != "white" else "grey",
-            scale_m=draw.uniform(0.1, 0.25),
-            gloss=0.3,
-        )
-        low = draw.uniform(1.1, 1.9)
-    dark = tuple(v * 0.82 for v in pale)
+        low, skirting = draw.uniform(1.1, 1.9), _wall_tiles(draw)
+    r, g, b = (v * 0.82 for v in pale)
     scale, seed = draw.uniform(0.15, 0.4), draw.integer(0, 2**31 - 1)
-    base = Material(pattern, pale, dark, scale, seed, lower=skirting, lower_m=low)
+    base = Material(pattern, pale, (r, g, b), scale, seed, lower=skirting, lower_m=low)
     made = [base] * 4
     if draw.chance(0.3):
-        accent = draw.integer(0, 2)
-        if draw.chance(0.3) and not tiled:
-            brick = material(
-                draw,
-                draw.choice(("red", "brown", "white", "grey")),
-                "bricks",
-                second="grey",
-                scale_m=0.24,
-                gloss=0.0,
-            )
-            made[accent] = Material(
-                "bricks", brick.colour, brick.second, 0.24, brick.seed, lower=skirting, lower_m=low
-            )
-        else:
-            bold = _pale(draw, draw.choice(tuple(COLOURS)), draw.uniform(0.0, 0.35))
-            made[accent] = Material("solid", bold, bold, lower=skirting, lower_m=low)
-    return tuple(made)
+        made[draw.integer(0, 2)] = _accent(draw, skirting, low, bricks=not tiled)
+    return tuple(made), colour, "tiled" if tiled else LOOKS[pattern]
+
+
+def _wall_tiles(draw: Draw) -> Material:
+    colour = draw.choice(("white", "turquoise", "blue", "grey", "pink"))
+    joints = "grey" if colour == "white" else "white"
+    scale = draw.uniform(0.1, 0.25)
+    return material(draw, colour, "tiles", second=joints, scale_m=scale, gloss=0.3)
+
+
+def _accent(draw: Draw, skirting: Material, low: float, *, bricks: bool) -> Material:
+    """A wall of bare bricks or of a strong colour."""
+    if bricks and draw.chance(0.3):
+        colour = draw.choice(("red", "brown", "white", "orange"))
+        bare = material(draw, colour, "bricks", second="grey", scale_m=0.24, gloss=0.0)
+        return replace(bare, lower=skirting, lower_m=low)
+    bold = _pale(draw, draw.choice(tuple(COLOURS)), draw.uniform(0.0, 0.35))
+    return Material("solid", bold, bold, lower=skirting, lower_m=low)
 
 
 def _pale(draw: Draw, colour: str, share: float) -> Vector:

@@ -1,14 +1,17 @@
 """``Rooms``: the procedural world as a data set."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Bool, UInt8
 
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.rooms.draw import SPLITS
-from diffsight.datasets.rooms.labels import Geometry, check_names
+from diffsight.datasets.rooms.labels import LABELS, Geometry, check_names
+from diffsight.datasets.rooms.language import caption, expressions, look_around
+from diffsight.datasets.rooms.people import Person, find_people
 from diffsight.datasets.rooms.render import add_noise, render_clean
 from diffsight.datasets.rooms.scene import sample_scene
 from diffsight.datasets.rooms.world import CLASSES, Scene
@@ -37,6 +40,99 @@ def check_size(size: int | Sequence[int]) -> tuple[int, int]:
     return int(pair[0]), int(pair[1])
 
 
+def check_split(split: str) -> str:
+    """The name of the split.
+
+    Raises:
+        InputError: if there is no such split.
+    """
+    if split not in SPLITS:
+        raise InputError(f"unknown split {split!r} of rooms: choose from {', '.join(SPLITS)}")
+    return split
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A referring expression and the thing that it fits.
+
+    Attributes:
+        text: English, lower case.
+        instance: value of the instance map.
+        mask: pixels of the thing, ``h w``.
+    """
+
+    text: str
+    instance: int
+    mask: Bool[np.ndarray, "h w"]
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """Everything there is to know about one scene at one size.
+
+    Attributes:
+        id: name of the scene.
+        image: RGB, ``3 h w`` of uint8.
+        labels: by name: ``c h w`` of float32, or ``h w`` of int64.
+        valid: by the same names, ``h w`` of bool.
+        people: keypoints and boxes.
+        caption: one sentence, lower case.
+        expressions: referring expressions.
+        camera: intrinsics for this size.
+        room_type: one of ``ROOM_TYPES``.
+        kinds: class name of every instance.
+    """
+
+    id: str
+    image: UInt8[np.ndarray, "3 h w"]
+    labels: Mapping[str, np.ndarray]
+    valid: Mapping[str, Bool[np.ndarray, "h w"]]
+    people: tuple[Person, ...]
+    caption: str
+    expressions: tuple[Expression, ...]
+    camera: Camera
+    room_type: str
+    kinds: tuple[str, ...]
+
+
+def render_scene(
+    index: int,
+    *,
+    split: str = "train",
+    size: int | tuple[int, int] = 128,
+    labels: Sequence[str] = LABELS,
+    seed: int = 0,
+) -> Rendering:
+    """One scene with the labels asked for, people, and words.
+
+    Raises:
+        InputError: unknown split or label, size below 8, negative index.
+    """
+    if index < 0:
+        raise InputError(f"scene {index} of rooms: scenes are counted from 0")
+    height, width = check_size(size)
+    names = check_names(labels)
+    scene = sample_scene(check_split(split), seed, index)
+    clean = render_clean(scene, height, width)
+    geometry = Geometry(scene, height, width, clean)
+    maps = {name: geometry.label(name) for name in names}
+    in_view = look_around(scene, height, width)
+    masks = ((text, i, geometry.instance == i) for text, i in expressions(scene, in_view))
+    return Rendering(
+        id=scene.id,
+        image=add_noise(scene, clean),
+        labels={name: label.value for name, label in maps.items()},
+        valid={name: label.valid for name, label in maps.items()},
+        people=find_people(scene, geometry.instance),
+        caption=caption(scene, in_view),
+        # in a very small image a thing can fall between the pixels
+        expressions=tuple(Expression(*found) for found in masks if found[2].any()),
+        camera=camera_of(scene, height, width),
+        room_type=scene.room_type,
+        kinds=tuple(thing.kind for thing in scene.things),
+    )
+
+
 class Rooms(AbstractDataset):
     """Rendered rooms with exact labels; see docs/rooms.md for the table of labels.
 
@@ -53,17 +149,15 @@ class Rooms(AbstractDataset):
 
     def __init__(
         self,
-        split: Literal["train", "val", "test"] = "train",
+        split: str = "train",
         count: int = 1000,
         size: int | tuple[int, int] = 128,
         labels: Sequence[str] = ("depth_m",),
         seed: int = 0,
     ) -> None:
-        if split not in SPLITS:
-            raise InputError(f"unknown split {split!r} of rooms: choose from {', '.join(SPLITS)}")
         if count < 1:
             raise InputError(f"count {count} of rooms: ask for at least one scene")
-        self.split = split
+        self.split = check_split(split)
         self.count = count
         self.size = check_size(size)
         self.labels = check_names(labels)

@@ -1,7 +1,7 @@
 """Random numbers of a scene: one stream per purpose, the same on every machine and numpy release.
 
-Only ``Generator.random`` is used (53 bits of PCG64, whose bit stream numpy keeps stable), because the
-algorithms behind ``integers``, ``shuffle`` and ``normal`` may change.
+Only ``Generator.random`` is used (53 bits of PCG64, whose bit stream numpy keeps stable), because
+the algorithms behind ``integers``, ``shuffle`` and ``normal`` may change.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ class Draw:
         digest = hashlib.sha256(key.encode()).digest()
         self.generator = np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
 
-    def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
+    def uniform(self, low: float | int = 0.0, high: float | int = 1.0) -> float:
         """A number in [low, high)."""
         return low + (high - low) * float(self.generator.random())
 

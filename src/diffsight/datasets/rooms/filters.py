@@ -1,11 +1,14 @@
 """Labels that are filters by definition: edges and keypoints in Taskonomy's sense."""
 
 import numpy as np
+from jaxtyping import Bool, Float
 from scipy import ndimage
 
 
-def edge_texture(grey: np.ndarray) -> np.ndarray:
-    """Texture edges: Canny's gradient magnitude (sigma 1 pixel) before thinning, in grey levels per pixel.
+def edge_texture(grey: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+    """Texture edges: Canny's gradient magnitude before thinning, in grey levels per pixel.
+
+    The image is smoothed with a Gaussian of 1 pixel first.
 
     Args:
         grey: noise-free image in [0, 1], ``h w``.
@@ -25,8 +28,10 @@ def _central(values: np.ndarray, axis: int) -> np.ndarray:
     return (ahead - np.take(wide, np.arange(length), axis)) / 2
 
 
-def keypoints2d(grey: np.ndarray) -> np.ndarray:
-    """Blobs and corners: the largest positive ``sigma^4 det(Hessian)`` over ten scales, 1 to 7.5 pixels.
+def keypoints2d(grey: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+    """Blobs and corners: the largest positive ``sigma^4 det(Hessian)`` over ten scales.
+
+    The scales are 1.25^k pixels, 1 to 7.5.
 
     Args:
         grey: noise-free image in [0, 1], ``h w``.
@@ -45,13 +50,17 @@ def keypoints2d(grey: np.ndarray) -> np.ndarray:
     return best
 
 
-def edge_occlusion(points: np.ndarray, normals: np.ndarray, solid: np.ndarray) -> np.ndarray:
-    """Occlusion edges: how far a neighbour lies off the surface through this pixel, relative to depth.
+def edge_occlusion(
+    points: Float[np.ndarray, "3 h w"],
+    normals: Float[np.ndarray, "3 h w"],
+    solid: Bool[np.ndarray, "h w"],
+) -> Float[np.ndarray, "h w"]:
+    """Occlusion edges: how far a neighbour lies off the surface here, relative to depth.
 
     For every pair of neighbours the gap is the smaller one of the two distances in depth between a
-    point and the tangent plane of the other: zero on planes, at creases and (nearly) on curved surfaces,
-    the jump in depth at a contour. The value is the largest gap over the four neighbours divided by
-    the nearer depth, at most 1. Next to a window pane, where nothing is behind, it is 1.
+    point and the tangent plane of the other: zero on planes, at creases and (nearly) on curved
+    surfaces, the jump in depth at a contour. The value is the largest gap over the four neighbours
+    divided by the nearer depth, at most 1. Next to a window pane, where nothing is behind, it is 1.
     """
     result = np.zeros(solid.shape)
     ray = points / points[2]
@@ -79,5 +88,97 @@ def _gap(
     return np.minimum(gap / np.minimum(za, zb), 1.0)
 
 
-def keypoints3d(points, normals, occlusion, solid, focal):  # noqa
-    return np.zeros(solid.shape)
+NARF_SUPPORT_M = 0.4
+NARF_GRID_PX = 96
+_BORDER = 0.03
+_RINGS = 5
+_SPOKES = 12
+
+
+def keypoints3d(
+    points: Float[np.ndarray, "3 h w"],
+    normals: Float[np.ndarray, "3 h w"],
+    occlusion: Float[np.ndarray, "h w"],
+    solid: Bool[np.ndarray, "h w"],
+    focal_px: float,
+) -> Float[np.ndarray, "h w"]:
+    """Interest of the range image, 0 to 1, after NARF (Steder et al., ICRA 2011, section IV).
+
+    High where the surface itself is stable but, within 0.4 m around, its shape changes in two
+    directions: near corners and the ends of edges. Computed on a grid of at most 96 pixels, with
+    samples on five rings, and interpolated.
+    """
+    step = -(-max(solid.shape) // NARF_GRID_PX)
+    rows, columns = (slice(step // 2, None, step), slice(step // 2, None, step))
+    coarse = (slice(None), rows, columns)
+    weight, double_angle = _surface_change(
+        points[coarse], normals[coarse], occlusion[rows, columns], solid[rows, columns]
+    )
+    score = _interest(points[coarse], weight, double_angle, focal_px / step)
+    return _enlarge(score, solid.shape, step)
+
+
+def _surface_change(
+    points: np.ndarray, normals: np.ndarray, occlusion: np.ndarray, solid: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """How strongly the surface changes, 0 to 1, and the double angle of the direction."""
+    gradients = [(_central(n, 1), _central(n, 0)) for n in normals]
+    depth = points[2]
+    # the nearer side of a contour is the border of an object
+    border = (occlusion > _BORDER) & (depth <= ndimage.minimum_filter(depth, 3) * 1.02)
+    zx, zy = _central(depth, 1), _central(depth, 0)
+    size = np.maximum(np.sqrt(zx * zx + zy * zy), 1e-9)
+    gradients.append((np.where(border, zx / size, 0), np.where(border, zy / size, 0)))
+    xx, yy, xy = (
+        ndimage.gaussian_filter(
+            sum(g[i] * g[j] for g in gradients), 0.7, mode="nearest", truncate=3.0
+        )
+        for i, j in ((0, 0), (1, 1), (0, 1))
+    )
+    spread = np.sqrt((xx - yy) ** 2 + 4 * xy * xy)
+    largest = np.sqrt(np.minimum((xx + yy + spread) / 2, 1))
+    weight = np.where(solid, 1 - (1 - largest) ** 3, 0)
+    return weight, np.stack([xx - yy, 2 * xy]) / np.maximum(spread, 1e-9)
+
+
+def _interest(
+    points: np.ndarray, weight: np.ndarray, double_angle: np.ndarray, focal_px: float
+) -> np.ndarray:
+    """Stability of the point itself times the change in two directions around it."""
+    height, width = weight.shape
+    row, column = np.mgrid[:height, :width]
+    reach_px = focal_px * NARF_SUPPORT_M / 2 / np.maximum(points[2], 0.1)
+    flat = points.reshape(3, -1)
+    directions = np.stack([double_angle[0], double_angle[1], -double_angle[0], -double_angle[1]])
+    by_direction = (weight * np.maximum(directions, 0) ** 2).reshape(4, -1)
+    stable = 1 - weight
+    found = np.zeros((4, height, width))
+    for ring in range(1, _RINGS + 1):
+        for spoke in range(_SPOKES):
+            angle = 2 * np.pi * (spoke + ring / 2) / _SPOKES
+            far = reach_px * (ring / _RINGS)
+            y = np.clip(np.rint(row + far * np.sin(angle)), 0, height - 1).astype(np.int64)
+            x = np.clip(np.rint(column + far * np.cos(angle)), 0, width - 1).astype(np.int64)
+            at = y * width + x
+            difference = flat[:, at] - points
+            distance = np.sqrt((difference * difference).sum(axis=0)) / NARF_SUPPORT_M
+            near = np.maximum(1 - 10 * distance, 0)
+            stable = np.minimum(stable, 1 - weight.ravel()[at] * near)
+            fit = np.where(distance <= 0.5, 1 - np.abs(2 * distance - 0.5), 0)
+            found = np.maximum(found, by_direction[:, at] * fit)
+    found = np.sqrt(found)
+    # directions 45 degrees apart count 1 - cos 45, those 90 degrees apart count fully
+    square = np.maximum(found[0] * found[2], found[1] * found[3])
+    oblique = np.maximum(found[0], found[2]) * np.maximum(found[1], found[3])
+    return stable * np.maximum(square, oblique * (1 - 0.5**0.5))
+
+
+def _enlarge(values: np.ndarray, shape: tuple[int, int], step: int) -> np.ndarray:
+    """Bilinear interpolation of values at every ``step``-th pixel, from ``step // 2`` on."""
+    for axis in (0, 1):
+        place = np.clip((np.arange(shape[axis]) - step // 2) / step, 0, values.shape[axis] - 1)
+        low = np.floor(place).astype(np.int64)
+        high = np.minimum(low + 1, values.shape[axis] - 1)
+        share = (place - low).reshape((-1, 1) if axis == 0 else (1, -1))
+        values = np.take(values, low, axis) * (1 - share) + np.take(values, high, axis) * share
+    return values

@@ -139,7 +139,7 @@ def _toy(draw: Draw, style: Style) -> tuple[Material, str, str]:
 
 
 def solid(draw: Draw, style: Style, kind: str, size: float) -> Model:
-    """A plain ``box``, ``sphere``, ``cylinder`` or ``cone``; ``size`` is its typical extent in metres."""
+    """A plain ``box``, ``sphere``, ``cylinder`` or ``cone``; ``size`` is its extent in metres."""
     surface, colour, look = _toy(draw, style)
     x, y = size / 2 * draw.uniform(0.75, 1.2), size / 2 * draw.uniform(0.75, 1.25)
     model = Model(kind, colour, look, x, x, 2 * y)

@@ -3,15 +3,16 @@
 from diffsight.datasets.rooms.draw import Draw
 from diffsight.datasets.rooms.materials import material, plain, shade
 from diffsight.datasets.rooms.models import Model, Style, Surface
-from diffsight.datasets.rooms.world import Material, Vector, align_y, point
+from diffsight.datasets.rooms.world import Material, Vector, align_y, length, point
 
 METAL = plain((0.62, 0.63, 0.65), gloss=0.5)
 DARK_METAL = plain((0.17, 0.17, 0.18), gloss=0.4)
+SEAT_M = 0.46
 BULB = plain((1.0, 0.93, 0.80), glow=1.6)
 
 
 def table(draw: Draw, style: Style, *, desk: bool = False, low: bool = False) -> Model:
-    """A dining table (0.72-0.78 m), a desk or a coffee table (0.35-0.48 m); round or with four legs."""
+    """A dining table, a desk, or a (``low``) coffee table; round or with four legs."""
     top, colour, look = style.hard(draw)
     height = draw.uniform(0.35, 0.48) if low else draw.uniform(0.72, 0.78)
     thick = draw.uniform(0.012, 0.03)
@@ -37,7 +38,7 @@ def table(draw: Draw, style: Style, *, desk: bool = False, low: bool = False) ->
             foot = (sx * (x - inset), 0.0, sz * (z - inset))
             _leg(model, foot, height - 2 * thick, leg, legs, round_legs)
     if desk and draw.chance(0.6):
-        model.box((x - 0.22, height - 0.22, 0), (0.17, 0.2 - thick, z - 0.06), top)
+        model.box((x - 0.16, height - 0.22, 0), (0.13, 0.2 - thick, z - 0.06), top)
     model.surfaces.append(Surface((0, height, 0), x - 0.08, z - 0.06))
     return model
 
@@ -53,9 +54,9 @@ def _leg(
 
 
 def chair(draw: Draw, style: Style) -> Model:
-    """A chair with four legs, or an office chair on a pole; seat at 0.44-0.48 m."""
+    """A chair with four legs, or an office chair on a pole."""
     frame, colour, look = style.hard(draw, 0.5)
-    seat, depth, height = draw.uniform(0.44, 0.48), draw.uniform(0.2, 0.23), draw.uniform(0.82, 1.0)
+    seat, depth, height = SEAT_M, draw.uniform(0.2, 0.23), draw.uniform(0.82, 1.0)
     x = draw.uniform(0.19, 0.23)
     model = Model("chair", colour, look, x, depth + 0.02, height)
     cloth, cloth_colour, cloth_look = style.fabric(draw)
@@ -226,7 +227,7 @@ def bedside(draw: Draw, style: Style) -> Model:
 
 
 def _fronts(model: Model, size: Vector, columns: int, rows: int, front: Material) -> None:
-    """Doors and drawers with knobs on the front of a body of this half width, half depth and height."""
+    """Doors and drawers with knobs before a body of this half width, half depth and height."""
     x, z, height = size
     low = 0.09
     half_x, half_y = x / columns, (height - low) / rows / 2
@@ -286,7 +287,7 @@ def plant(draw: Draw, style: Style, *, small: bool = False) -> Model:
         way = point(draw.uniform(-1, 1), draw.uniform(0.2, 1.3), draw.uniform(-1, 1))
         foot = point(0, pot * draw.uniform(1.0, 2.1), 0)
         long = draw.uniform(0.12, 0.2) * factor
-        size = float(way[0] ** 2 + way[1] ** 2 + way[2] ** 2) ** 0.5
+        size = length(way)
         centre = foot + way / size * long * 0.9
         shape = (long * 0.38, long, long * draw.uniform(0.12, 0.3))
         model.add("ellipsoid", centre, shape, leaves[i % 2], rotation=align_y(way))

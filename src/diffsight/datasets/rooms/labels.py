@@ -1,13 +1,14 @@
-"""Labels from geometry, at the ray through the centre of every pixel; only what is asked for is computed."""
+"""Labels from geometry, at the centre of every pixel; only what is asked for is computed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from jaxtyping import Bool
 
 from diffsight.datasets.rooms import filters
-from diffsight.datasets.rooms.primitives import curvature, normal
+from diffsight.datasets.rooms.primitives import curvature, normal, points_on
 from diffsight.datasets.rooms.raycast import Grid, Hits, cast, local_rays, rotate_rows
 from diffsight.datasets.rooms.render import render_clean
 from diffsight.datasets.rooms.world import CLASSES, Scene
@@ -36,7 +37,7 @@ class LabelMap:
     """One label: ``c h w`` of float32 or ``h w`` of int64, and where it means something."""
 
     value: np.ndarray
-    valid: np.ndarray
+    valid: Bool[np.ndarray, "h w"]
 
 
 def check_names(names: Sequence[str]) -> tuple[str, ...]:
@@ -73,7 +74,9 @@ class Geometry:
         """One label by its name."""
         if name in ("edge_texture", "keypoints2d"):
             find = filters.edge_texture if name == "edge_texture" else filters.keypoints2d
-            return LabelMap(find(self.luminance)[None].astype(np.float32), np.ones(self.shape, dtype=bool))
+            return LabelMap(
+                find(self.luminance)[None].astype(np.float32), np.ones(self.shape, dtype=bool)
+            )
         maps = {
             "semantic": lambda: (self.semantic, np.ones(self.shape, dtype=bool)),
             "instance": lambda: (self.instance, np.ones(self.shape, dtype=bool)),
@@ -142,7 +145,7 @@ class Geometry:
 
     @cached_property
     def _sides(self) -> tuple[np.ndarray, np.ndarray]:
-        """Camera-frame normals towards the camera, and principal curvatures with the sign of that side."""
+        """Camera-frame normals towards the camera, and principal curvatures of that side."""
         normals = np.zeros((3, *self.shape))
         curvatures = np.zeros((2, *self.shape))
         index = self.hits.primitive.ravel()
@@ -155,7 +158,7 @@ class Geometry:
             x, y = self.grid.x[columns], self.grid.y[rows]
             origin, direction = local_rays(primitive, self.scene.view, x, y)
             depth = self.depth[rows, columns]
-            local = tuple(o + d * depth for o, d in zip(origin, direction, strict=True))
+            local = points_on(origin, direction, depth)
             outward = normal(primitive, local)
             away = sum(n * d for n, d in zip(outward, direction, strict=True)) > 0
             sign = np.where(away, -1.0, 1.0)

@@ -91,21 +91,28 @@ class Layout:
         reach = math.tan(self.view.fov_rad / 2) * forward * 0.92
         return forward > nearest_m and abs(right) < reach and abs(down) < reach
 
-    def against_wall(self, model: Model, *, gap_m: float = 0.06) -> int | None:
+    def against_wall(self, model: Model) -> int | None:
         """Stand a model with its back to a wall; None where there is no room in view."""
         for _ in range(TRIES):
-            wall = self.draw.choice(walls(self.half_size)[:3])
+            number = self.draw.integer(0, 2)
+            wall = walls(self.half_size)[number]
             free = wall.half_length - model.half_x - 0.05
             if free <= 0:
                 continue
             s = self.draw.uniform(-free, free)
             if self.draw.chance(0.25):
                 s = math.copysign(free, s)
-            x, z = before(wall, s, model.half_z + gap_m)
-            done = self._try(model, x, z, wall.yaw)
+            x, z = before(wall, s, model.half_z + self.gap(number, s, model.half_x))
+            done = self.at(model, x, z, wall.yaw)
             if done is not None:
                 return done
         return None
+
+    def gap(self, number: int, s: float, half_x: float) -> float:
+        """Distance from the wall that leaves room for what hangs behind a thing."""
+        hung = self.hung[number]
+        free = all(s + half_x < low or s - half_x > high for low, high in hung)
+        return 0.06 if free else 0.16
 
     def anywhere(self, model: Model, yaw: Callable[[], float]) -> int | None:
         """Stand a model somewhere on the floor."""
@@ -116,7 +123,7 @@ class Layout:
                 return None
             x = self.draw.uniform(-reach_x, reach_x)
             z = self.draw.uniform(-reach_z, reach_z)
-            done = self._try(model, x, z, yaw())
+            done = self.at(model, x, z, yaw())
             if done is not None:
                 return done
         return None
@@ -125,11 +132,6 @@ class Layout:
         self, model: Model, x: float, z: float, yaw: float, margin_m: float = GAP_M
     ) -> int | None:
         """Stand a model at a place if it is free and in view."""
-        return self._try(model, x, z, yaw, margin_m)
-
-    def _try(
-        self, model: Model, x: float, z: float, yaw: float, margin_m: float = GAP_M
-    ) -> int | None:
         spot = (x, z, model.half_x + margin_m, model.half_z + margin_m, yaw)
         if not self.seen(x, model.height / 2, z) or not self.fits(spot):
             return None
@@ -137,7 +139,7 @@ class Layout:
         return self.add(model, (x, 0.0, z), yaw)
 
     def hang(self, model: Model, wall_number: int) -> tuple[float, int] | None:
-        """Fix a model to a wall where nothing hangs yet; returns the offset along the wall and its index."""
+        """Fix a model to a wall where nothing hangs yet; returns its offset and its index."""
         wall = walls(self.half_size)[wall_number]
         free = wall.half_length - model.half_x - 0.1
         if free <= 0:
@@ -149,6 +151,9 @@ class Layout:
             clear = all(span[1] < low or span[0] > high for low, high in self.hung[wall_number])
             if clear and self.seen(x, min(model.height * 0.75, 1.6), z):
                 self.hung[wall_number].append(span)
+                if model.kind == "door":
+                    clear_x, clear_z = before(wall, s, 0.4)
+                    self.taken.append((clear_x, clear_z, model.half_x, 0.4, wall.yaw))
                 return s, self.add(model, (x, 0.0, z), wall.yaw)
         return None
 

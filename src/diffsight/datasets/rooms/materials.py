@@ -1,4 +1,4 @@
-"""Colours and patterns. Patterns are made of sums, products, floors and whole-number hashes only."""
+"""Colours and patterns; patterns are sums, products, floors and whole-number hashes only."""
 
 import numpy as np
 
@@ -62,12 +62,12 @@ def material(
     scale_m: float | None = None,
     gloss: float | None = None,
 ) -> Material:
-    """A material of a named colour; the second colour of the pattern is a shade of it unless named."""
+    """A material of a named colour; the pattern's second colour is a shade of it unless named."""
     first = tint(draw, COLOURS[colour])
     if second is not None:
         other = tint(draw, COLOURS[second])
     elif max(first) < 0.1:
-        other = tuple(v + 0.25 for v in first)
+        other = (first[0] + 0.25, first[1] + 0.25, first[2] + 0.25)
     else:
         other = shade(first, draw.uniform(0.35, 0.6))
     scale = scale_m if scale_m is not None else draw.uniform(0.12, 0.3)

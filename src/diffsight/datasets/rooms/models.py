@@ -15,6 +15,7 @@ from diffsight.datasets.rooms.world import (
     Vector,
     align_y,
     compose,
+    length,
     rotate,
     rotation_y,
 )
@@ -95,16 +96,19 @@ class Model:
     def limb(self, start: np.ndarray, end: np.ndarray, radius: float, surface: Material) -> None:
         """Append a capsule between two points."""
         way = end - start
-        length = float(way[0] * way[0] + way[1] * way[1] + way[2] * way[2]) ** 0.5
         self.add(
-            "capsule", (start + end) / 2, (radius, length / 2, 0.0), surface, rotation=align_y(way)
+            "capsule",
+            (start + end) / 2,
+            (radius, length(way) / 2, 0.0),
+            surface,
+            rotation=align_y(way),
         )
 
 
 def place(
     model: Model, position: Vector, yaw: float, index: int, first: int, support: int | None = None
 ) -> tuple[Thing, list[Primitive]]:
-    """The model at a place of the world, as thing number ``index`` with primitives from ``first`` on."""
+    """The model at a place of the world, as thing ``index`` with primitives from ``first`` on."""
     turn = rotation_y(yaw)
     base = np.array(position)
     solids = [

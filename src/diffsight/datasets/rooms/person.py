@@ -7,7 +7,15 @@ import numpy as np
 from diffsight.datasets.rooms.draw import Draw
 from diffsight.datasets.rooms.materials import LOOKS, material, plain
 from diffsight.datasets.rooms.models import Model, Style
-from diffsight.datasets.rooms.world import Material, Pattern, align_y, point, rotate, rotation_y
+from diffsight.datasets.rooms.world import (
+    Material,
+    Pattern,
+    Vector,
+    align_y,
+    point,
+    rotate,
+    rotation_y,
+)
 
 KEYPOINTS = (
     "nose",
@@ -28,25 +36,16 @@ KEYPOINTS = (
     "left_ankle",
     "right_ankle",
 )
-# flesh over each joint in metres: a joint counts as visible when nothing else covers it
+# flesh over each joint in metres, from nose to ankles: a joint counts as visible when nothing else
+# covers it; a little more than the radius of the limbs that meet there
 _FLESH = (
-    0.03,
-    0.03,
-    0.03,
-    0.03,
-    0.03,
-    0.09,
-    0.09,
-    0.06,
-    0.06,
-    0.06,
-    0.06,
-    0.14,
-    0.14,
-    0.08,
-    0.08,
-    0.07,
-    0.07,
+    *(0.035,) * 3,
+    *(0.04,) * 2,
+    *(0.1,) * 2,
+    *(0.08,) * 4,
+    *(0.15,) * 2,
+    *(0.1,) * 2,
+    *(0.09,) * 2,
 )
 SKINS = (
     (0.94, 0.78, 0.66),
@@ -165,6 +164,10 @@ def _joints(
     return {k: v if k == "gaze" else v + point(0, lift, 0) for k, v in joints.items()}
 
 
+def _ball(radius: float) -> Vector:
+    return radius, radius, radius
+
+
 def _dress(
     model: Model,
     joints: dict[str, np.ndarray],
@@ -188,12 +191,12 @@ def _dress(
         model.limb(joints[f"{s}_shoulder"], joints[f"{s}_elbow"], 0.052 * size, shirt)
         sleeve = skin if short_sleeves else shirt
         model.limb(joints[f"{s}_elbow"], joints[f"{s}_wrist"], 0.04 * size, sleeve)
-        model.add("ellipsoid", joints[f"{s}_hand"], (0.045 * size,) * 3, skin)
+        model.add("ellipsoid", joints[f"{s}_hand"], _ball(0.045 * size), skin)
         model.limb(joints[f"{s}_hip"], joints[f"{s}_knee"], 0.08 * size, trousers)
         model.limb(joints[f"{s}_knee"], joints[f"{s}_ankle"], 0.058 * size, trousers)
         model.limb(joints[f"{s}_ankle"], joints[f"{s}_toe"], 0.042 * size, clothes["shoes"])
-        model.add("ellipsoid", joints[f"{s}_eye"], (0.014 * size,) * 3, clothes["eyes"])
-        model.add("ellipsoid", joints[f"{s}_ear"], (0.022 * size,) * 3, skin)
+        model.add("ellipsoid", joints[f"{s}_eye"], _ball(0.014 * size), clothes["eyes"])
+        model.add("ellipsoid", joints[f"{s}_ear"], _ball(0.022 * size), skin)
     gaze = joints["gaze"]
     look = np.stack([np.cross(point(0, 1, 0), gaze), point(0, 1, 0), gaze], axis=1)
     model.add(

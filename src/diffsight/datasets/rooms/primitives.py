@@ -1,9 +1,11 @@
 """Exact ray intersections, normals and curvatures of the primitives, in their own frames.
 
-A ray is ``origin + t * direction``; components are numbers or arrays that broadcast. Where there is no
-hit ``t`` is infinite. Only + - * / and square roots are used: they are the same to the last bit everywhere.
+A ray is ``origin + t * direction``; components are numbers or arrays that broadcast. Where there
+is no hit ``t`` is infinite. Only + - * / and square roots are used: their last
+bits are the same everywhere.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +14,12 @@ from diffsight.datasets.rooms.world import Primitive, Vector
 
 Components = Sequence[np.ndarray | float]
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def points_on(origin: Components, direction: Components, t: np.ndarray) -> Arrays:
+    """The points of rays at ``t``."""
+    x, y, z = (np.asarray(o + d * t) for o, d in zip(origin, direction, strict=True))
+    return x, y, z
 
 
 def intersect(primitive: Primitive, origin: Components, direction: Components) -> np.ndarray:
@@ -54,7 +62,9 @@ def _ellipsoid(radii: Vector, o: Components, d: Components) -> np.ndarray:
     )
 
 
-def _quadratic_entry(a: np.ndarray, b: np.ndarray, c: np.ndarray | float) -> np.ndarray:
+def _quadratic_entry(
+    a: np.ndarray | float, b: np.ndarray | float, c: np.ndarray | float
+) -> np.ndarray:
     """Smaller root of ``a t^2 + 2 b t + c`` where positive; ``a`` is positive."""
     discriminant = b * b - a * c
     t = (-b - np.sqrt(np.maximum(discriminant, 0))) / a
@@ -69,7 +79,7 @@ def _capsule(size: Vector, o: Components, d: Components) -> np.ndarray:
     discriminant = b * b - a * c
     t_side = (-b - np.sqrt(np.maximum(discriminant, 0))) / a
     y = o[1] + t_side * d[1]
-    # a ray that misses the endless cylinder misses both balls; the height of its entry says which ball
+    # a ray that misses the endless cylinder misses both balls; the height of its entry says which
     oy = o[1] - np.where(y > 0, half, -half)
     t_ball = _quadratic_entry(a + d[1] * d[1], b + oy * d[1], c + oy * oy)
     t = np.where((np.abs(y) <= half) & (t_side > 0), t_side, t_ball)
@@ -141,7 +151,7 @@ def _box_normal(half: Vector, p: Arrays) -> Arrays:
 
 
 def _frustum_parts(primitive: Primitive, p: Arrays) -> tuple[float, np.ndarray, np.ndarray]:
-    """Slope of the side, its radius at the height of each point, and which points are on a closed end."""
+    """Slope of the side, its radius at each point's height, which points are on a closed end."""
     bottom, top, half = primitive.size
     slope = (top - bottom) / (2 * half)
     radius = np.maximum((top + bottom) / 2 + slope * p[1], 1e-9)
@@ -161,7 +171,7 @@ def curvature(primitive: Primitive, p: Arrays) -> tuple[np.ndarray, np.ndarray]:
         return k, np.where(np.abs(p[1]) > primitive.size[1], k, zero)
     if primitive.shape == "frustum":
         slope, radius, cap = _frustum_parts(primitive, p)
-        return np.where(cap, zero, 1 / (radius * (1 + slope * slope) ** 0.5)), zero
+        return np.where(cap, zero, 1 / (radius * math.sqrt(1 + slope * slope))), zero
     return _ellipsoid_curvature(primitive.size, p)
 
 

@@ -1,8 +1,8 @@
 """First hits of camera rays, and shadows: which primitive, how far.
 
-Camera rays have direction ``(x, y, 1)`` in camera axes, so that ``t`` is the z-depth in metres. In the frame of
-a primitive each component of the direction is a number per column plus a number per row, and a
-primitive is only tried inside the rectangle of the image that the box around it covers.
+Camera rays have direction ``(x, y, 1)`` in camera axes, so that ``t`` is the z-depth in metres. In
+the frame of a primitive each component of the direction is a number per column plus a number per
+row, and a primitive is only tried inside the rectangle that the box around it covers.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffsight.datasets.rooms.primitives import intersect
-from diffsight.datasets.rooms.world import Primitive, Scene, View, compose, rotate
+from diffsight.datasets.rooms.world import Primitive, Scene, View, compose, length, rotate
 
 NEAR_M = 0.05
 
@@ -26,7 +26,7 @@ class Grid:
     def of_image(
         cls, view: View, height: int, width: int, per_pixel: int = 1, dtype: type = np.float64
     ) -> "Grid":
-        """Rays through pixel centres, or through ``per_pixel`` x ``per_pixel`` places of each pixel."""
+        """Rays through pixel centres, or ``per_pixel`` x ``per_pixel`` places of each pixel."""
         focal = view.focal_px(height, width)
         columns = (np.arange(width * per_pixel) + 0.5) / per_pixel - width / 2
         rows = (np.arange(height * per_pixel) + 0.5) / per_pixel - height / 2
@@ -113,7 +113,12 @@ def box_corners(primitive: Primitive, view: View) -> np.ndarray:
 
 
 def occluded(
-    scene: Scene, origins: np.ndarray, which: np.ndarray, points: np.ndarray
+    scene: Scene,
+    origins: np.ndarray,
+    which: np.ndarray,
+    points: np.ndarray,
+    *,
+    to_eye: bool = False,
 ) -> np.ndarray:
     """Where something stands between a point and its origin.
 
@@ -122,18 +127,20 @@ def occluded(
         origins: a few positions, ``(3, k)``.
         which: index of the origin of every point.
         points: world positions, ``(3, p)``; the last thousandth of the way is ignored.
+        to_eye: lamps' shades count too: they hide, though they throw no shadow.
     """
     blocked = np.zeros(points.shape[1], dtype=bool)
+    middle = (origins.min(axis=1) + origins.max(axis=1)) / 2
+    spread = max(length(column) for column in (origins - middle[:, None]).T)
     origins = origins.astype(points.dtype)
-    start = origins[:, which]
-    way = points - start
-    way_squared = way[0] * way[0] + way[1] * way[1] + way[2] * way[2]
-    for group in _groups(scene):
-        near = np.flatnonzero(_near_sphere(group, start, way, way_squared) & ~blocked)
+    from_middle = points - middle[:, None].astype(points.dtype)
+    squared = from_middle[0] ** 2 + from_middle[1] ** 2 + from_middle[2] ** 2
+    for group in _groups(scene, to_eye):
+        near = np.flatnonzero(_behind_ball(group, middle, spread, from_middle, squared) & ~blocked)
         if len(near) == 0:
             continue
-        parts = [way[i][near] for i in range(3)]
         source = which[near]
+        parts = [points[i, near] - origins[i, source] for i in range(3)]
         hit = np.zeros(len(near), dtype=bool)
         for primitive in group.primitives:
             inverse = primitive.rotation.T
@@ -157,44 +164,45 @@ class _Group:
     radius: float
 
 
-def _groups(scene: Scene) -> list[_Group]:
-    """The solids of each thing that cast shadows, in a ball around them."""
+def _groups(scene: Scene, to_eye: bool) -> list[_Group]:
+    """The solids of each thing that stop light, in a ball around them."""
     groups = []
     for thing in scene.things:
         solids = [
             p
             for p in scene.primitives[thing.first : thing.first + thing.count]
-            if p.casts_shadow and p.shape != "plane"
+            if (p.casts_shadow or (to_eye and not p.sky)) and p.shape != "plane"
         ]
         if not solids:
             continue
         low = np.min([p.centre - _reach(p) for p in solids], axis=0)
         high = np.max([p.centre + _reach(p) for p in solids], axis=0)
         centre = (low + high) / 2
-        radius = max(
-            _length(p.centre - centre) + _length(np.array(p.half_extents())) for p in solids
-        )
-        groups.append(_Group(solids, centre, min(radius, _length(high - centre))))
+        radius = max(length(p.centre - centre) + length(np.array(p.half_extents())) for p in solids)
+        groups.append(_Group(solids, centre, min(radius, length(high - centre))))
     return groups
 
 
 def _reach(primitive: Primitive) -> np.ndarray:
     """Half the size of the world's box around a primitive."""
     half = primitive.half_extents()
-    return sum(np.abs(primitive.rotation[:, i]) * half[i] for i in range(3))
+    turn = np.abs(primitive.rotation)
+    return turn[:, 0] * half[0] + turn[:, 1] * half[1] + turn[:, 2] * half[2]
 
 
-def _length(v: np.ndarray) -> float:
-    return float(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]) ** 0.5
-
-
-def _near_sphere(
-    group: _Group, start: np.ndarray, way: np.ndarray, way_squared: np.ndarray
+def _behind_ball(
+    group: _Group, middle: np.ndarray, spread: float, way: np.ndarray, way_squared: np.ndarray
 ) -> np.ndarray:
-    """Where the way from origin to point passes through the ball around a group."""
-    to = [float(group.centre[i]) - start[i] for i in range(3)]
+    """Where a point may lie in the shadow of the ball around a group.
+
+    The shadow is a cone behind the ball as seen from the middle of the origins; the ball is
+    enlarged by their spread, and a little for single precision.
+    """
+    to = [float(v) for v in group.centre - middle]
+    far = length(group.centre - middle)
+    radius = (group.radius + spread) * 1.001 + 2e-3
+    if far <= radius:
+        return np.ones(way.shape[1], dtype=bool)
     along = to[0] * way[0] + to[1] * way[1] + to[2] * way[2]
-    share = np.clip(along / np.maximum(way_squared, 1e-9), 0, 1)
-    gap = [to[i] - share * way[i] for i in range(3)]
-    reach = (group.radius * 1.001 + 1e-3) ** 2
-    return gap[0] * gap[0] + gap[1] * gap[1] + gap[2] * gap[2] <= reach
+    inside = along * along >= (far * far - radius * radius) * way_squared
+    return inside & (along > 0) & (way_squared >= (far - radius) ** 2)

@@ -1,12 +1,13 @@
-"""Colour: materials, light and shadow at four places of every pixel, averaged, with sensor noise."""
+"""Colour: materials, light and shadow at four places of every pixel; sensor noise."""
 
 import numpy as np
+from jaxtyping import Float, UInt8
 
 from diffsight.datasets.rooms.draw import Draw
 from diffsight.datasets.rooms.materials import albedo
-from diffsight.datasets.rooms.primitives import normal, texture_coordinates
+from diffsight.datasets.rooms.primitives import normal, points_on, texture_coordinates
 from diffsight.datasets.rooms.raycast import Grid, cast, local_rays, occluded, rotate_rows
-from diffsight.datasets.rooms.world import Light, Material, Scene
+from diffsight.datasets.rooms.world import Light, Material, Scene, rotation_y
 
 _LEVELS = 4096
 # encoded value of every level of linear light: a table, because powers differ in their last bits
@@ -15,8 +16,8 @@ _ENCODE = np.array(
 )
 
 
-def render_clean(scene: Scene, height: int, width: int) -> np.ndarray:
-    """The image without sensor noise: encoded RGB in [0, 1], ``3 h w`` float32."""
+def render_clean(scene: Scene, height: int, width: int) -> Float[np.ndarray, "3 h w"]:
+    """The image without sensor noise: encoded RGB in [0, 1], float32."""
     grid = Grid.of_image(scene.view, height, width, per_pixel=2, dtype=np.float32)
     hits = cast(scene, grid)
     index = hits.primitive.ravel()
@@ -42,13 +43,13 @@ def render_clean(scene: Scene, height: int, width: int) -> np.ndarray:
 
 def _encode(light: np.ndarray) -> np.ndarray:
     """Linear light to display values: soft shoulder, then the table of exponent 1 / 2.2."""
-    # 0 -> 0, slope 1.25 at 0, 1 -> 0.93, bright light approaches 1.25 and is cut
-    tone = light * (1.25 + 0.35 * light) / (1 + 0.72 * light)
+    # slope 1.5 in the dark, 1 becomes 1, and what is brighter is cut
+    tone = light * (1.5 + 0.45 * light) / (1 + 0.95 * light)
     level = np.minimum(tone * (_LEVELS - 1) + 0.5, _LEVELS - 1).astype(np.int32)
     return _ENCODE[level]
 
 
-def add_noise(scene: Scene, clean: np.ndarray) -> np.ndarray:
+def add_noise(scene: Scene, clean: Float[np.ndarray, "3 h w"]) -> UInt8[np.ndarray, "3 h w"]:
     """The 8-bit image with sensor noise: a function of the scene and the size."""
     _, height, width = clean.shape
     draw = Draw(scene.split, scene.seed, scene.index, f"noise/{height}x{width}")
@@ -89,7 +90,7 @@ class _Surfaces:
             self.glow[:, part] = _sky(self.scene, -self.to_camera[1, part])
             return
         origin, direction = local_rays(primitive, self.scene.view, x, y)
-        local = tuple(o + d * depth for o, d in zip(origin, direction, strict=True))
+        local = points_on(origin, direction, depth)
         world = rotate_rows(primitive.rotation, list(normal(primitive, local)))
         for axis in range(3):
             self.normal[axis, part] = world[axis]
@@ -136,7 +137,7 @@ class _Surfaces:
         return gloss * cosine2
 
     def ambient(self) -> np.ndarray:
-        """Light from everywhere: more from above, less in the corners of the room."""
+        """Light from everywhere: less in the corners of the room and around the feet of things."""
         half_x, half_y, half_z = (np.float32(v) for v in self.scene.half_size)
         x, y, z = self.position
         open_ = np.ones_like(x)
@@ -149,8 +150,26 @@ class _Surfaces:
         ):
             near = np.float32(1) - np.minimum(gap * np.float32(1.6), 1)
             open_ = open_ * (1 - np.float32(0.45) * near * near * (1 - facing))
-        sky = (np.float32(0.85) + np.float32(0.15) * up) * open_
+        floor = np.flatnonzero((up > np.float32(0.9)) & (y < np.float32(0.02)))
+        open_[floor] *= self._under_furniture(x[floor], z[floor])
+        sky = (np.float32(0.9) + np.float32(0.1) * np.abs(up)) * open_
         return self.albedo * np.array(self.scene.ambient, np.float32)[:, None] * sky
+
+    def _under_furniture(self, x: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """Share of the light that reaches the floor beside and below things."""
+        share = np.ones_like(x)
+        for thing in self.scene.things:
+            if thing.support is not None or thing.position[1] > 0 or thing.height < 0.1:
+                continue
+            turn = rotation_y(thing.yaw)
+            dx, dz = x - np.float32(thing.position[0]), z - np.float32(thing.position[2])
+            c, s = np.float32(turn[0, 0]), np.float32(turn[0, 2])
+            gap_x = np.maximum(np.abs(c * dx - s * dz) - np.float32(thing.half_x), 0)
+            gap_z = np.maximum(np.abs(s * dx + c * dz) - np.float32(thing.half_z), 0)
+            reach = np.float32(1 / (0.12 + 0.15 * min(thing.height, 1.5)))
+            near = np.maximum(1 - (gap_x + gap_z) * reach, 0)
+            share *= 1 - np.float32(0.5) * near * near
+        return share
 
 
 def _through(lamp: Light, phase: np.ndarray, position: np.ndarray, way: np.ndarray) -> np.ndarray:

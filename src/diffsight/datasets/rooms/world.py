@@ -46,7 +46,8 @@ Shape = Literal["plane", "box", "ellipsoid", "frustum", "capsule"]
 Pattern = Literal[
     "solid", "checker", "stripes", "dots", "tiles", "bricks", "wood", "planks", "marble"
 ]
-Vector = tuple[float, float, float]
+Real = float | int  # told apart by the type checks of the tests
+Vector = tuple[Real, Real, Real]
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,9 @@ class Primitive:
     """One solid with an exact ray intersection, in a frame of its own.
 
     Attributes:
-        shape: ``plane`` (local y is its normal; infinite), ``box`` (half extents), ``ellipsoid`` (radii),
-            ``frustum`` (radius at the bottom, radius at the top, half height; around local y) or
-            ``capsule`` (radius, half length, unused; around local y).
+        shape: ``plane`` (local y is its normal; infinite), ``box`` (half extents), ``ellipsoid``
+            (radii), ``frustum`` (radius at the bottom, radius at the top, half height; around local
+            y) or ``capsule`` (radius, half length, unused; around local y).
         centre: in the world.
         rotation: columns are the local axes in the world.
         size: see ``shape``.
@@ -180,7 +181,7 @@ class View:
 
     def focal_px(self, height: int, width: int) -> float:
         """Focal length in pixels of an image of this size."""
-        return max(height, width) / 2 / math.tan(self.fov_rad / 2)
+        return max(height, width) / 2 / round(math.tan(self.fov_rad / 2), 12)
 
 
 @dataclass(frozen=True)
@@ -219,13 +220,18 @@ class Scene:
         return f"rooms-{self.split}-{self.seed}-{self.index:06d}"
 
 
-def point(x: float, y: float, z: float) -> np.ndarray:
+def point(x: Real, y: Real, z: Real) -> np.ndarray:
     """A position or direction."""
     return np.array([x, y, z], dtype=np.float64)
 
 
-def rotation_y(yaw: float) -> np.ndarray:
-    """Rotation about the world's y axis; rounded, so that libraries' last bits do not reach a pixel."""
+def length(v: np.ndarray) -> float:
+    """Length of a vector."""
+    return math.sqrt(float(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]))
+
+
+def rotation_y(yaw: Real) -> np.ndarray:
+    """Rotation about y; rounded, so that the last bits of a library do not reach a pixel."""
     s, c = round(math.sin(yaw), 12), round(math.cos(yaw), 12)
     return np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
 
@@ -244,8 +250,8 @@ def compose(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def align_y(direction: Vector | np.ndarray) -> np.ndarray:
     """A rotation whose second column points along ``direction``."""
     d = np.asarray(direction, dtype=np.float64)
-    d = d / math.sqrt(float(d[0] * d[0] + d[1] * d[1] + d[2] * d[2]))
+    d = d / length(d)
     helper = np.array([1.0, 0.0, 0.0]) if abs(d[0]) < 0.9 else np.array([0.0, 0.0, 1.0])
     x = np.cross(d, helper)
-    x = x / math.sqrt(float(x[0] * x[0] + x[1] * x[1] + x[2] * x[2]))
+    x = x / length(x)
     return np.stack([x, d, np.cross(x, d)], axis=1)
