@@ -1,3 +1,4 @@
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -8,6 +9,8 @@ from typing import Any
 import pytest
 
 from diffsight.cli import doctor
+
+ANY = ("safetensors>=0.5", 'never-installed; extra == "app"')
 
 
 def examine(*, path: Path | None = None, **variables: str) -> tuple[int, dict[str, dict[str, Any]]]:
@@ -57,24 +60,35 @@ def test_a_broken_torchvision_is_found_and_the_repair_is_its_removal(tmp_path: P
     assert findings["PYTHONPATH"]["status"] == "note"
 
 
-def test_a_package_of_a_wrong_version(tmp_path: Path) -> None:
-    path = stub(tmp_path, "einops", "")
-    status, findings = examine(path=path)
-    assert status == 1
-    assert findings["einops"]["detail"].startswith("einops is 0.0.1")
-    assert findings["einops"]["repair"].startswith('pip install "einops')
+def test_a_package_of_a_wrong_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.metadata.version
+    fake = {"torch": "2.5.1", "safetensors": "0.99"}
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: fake.get(name) or real(name))
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: ["torch>=2.6,<2.14", *ANY])
+    (finding,) = [f for f in doctor._packages() if f.status == "broken"]
+    assert finding.detail == "torch is 2.5.1, not torch<2.14,>=2.6"
+    assert finding.repair == 'pip install "torch<2.14,>=2.6"'
+
+
+def test_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: ["no-such-thing>=1", *ANY])
+    (finding,) = [f for f in doctor._packages() if f.status == "broken"]
+    assert finding.detail == "no-such-thing is missing, not no-such-thing>=1"
 
 
 def test_a_package_that_ends_the_process(tmp_path: Path) -> None:
-    path = stub(tmp_path, "lightning", "import os\nos._exit(9)\n")
-    status, findings = examine(path=path)
+    status, findings = examine(path=stub(tmp_path, "torch", "import os\nos._exit(9)\n"))
     assert status == 1
-    assert "ended the process with status 9" in findings["lightning"]["detail"]
+    assert "ended the process with status 9" in findings["torch"]["detail"]
+    assert "lightning" not in findings
 
 
-def test_offline_is_said() -> None:
-    _, findings = examine(HF_HUB_OFFLINE="1")
-    assert "cache only" in findings["HF_HUB_OFFLINE"]["detail"]
+def test_offline_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    findings = {finding.name: finding for finding in doctor._environment()}
+    assert "cache only" in findings["HF_HUB_OFFLINE"].detail
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    assert "HF_HUB_OFFLINE" not in {finding.name for finding in doctor._environment()}
 
 
 def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:

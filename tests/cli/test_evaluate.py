@@ -107,7 +107,7 @@ def test_a_recipe_of_ones_own(
         (["--data", "Folder", "rot=x"], "unknown key '--data.rot' of Folder: did you mean 'root'?"),
         (["--data", "Folder", "x"], "'x' is not of the form key=value"),
         (["--data", "Folder", "root=gone"], "gone"),
-        (["--recipe", "rooms/vpd_dept"], "did you mean 'rooms/vpd_depth'?"),
+        (["--recipe", "vpd/depth_nyv"], "did you mean 'vpd/depth_nyu'?"),
         (["--protocol", "nyu-eigen-v2"], "did you mean 'nyu-eigen-v1'?"),
         (["--limit", "0"], "--limit must be at least 1"),
     ],

@@ -78,6 +78,10 @@ def test_the_public_names(tmp_path: Path) -> None:
     assert isinstance(diffsight.load(tmp_path / "m"), DenseModel)
 
 
+def test_weights_may_be_read_by_whoever_may_read_the_rest(saved: Path) -> None:
+    assert len({path.stat().st_mode for path in saved.iterdir()}) == 1
+
+
 def test_other_types(saved: Path) -> None:
     assert {p.dtype for p in load(saved, dtype=torch.bfloat16).parameters()} == {torch.bfloat16}
 
@@ -322,6 +326,11 @@ def test_sources_that_are_none(source: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         load(source)
     assert "\n" not in str(caught.value)
+
+
+def test_the_folder_of_a_training_will_do(tmp_path: Path) -> None:
+    save(tiny(), tmp_path / "run" / "model")
+    assert isinstance(load(tmp_path / "run"), DenseModel)
 
 
 def test_folders_that_hold_no_model(tmp_path: Path, saved: Path) -> None:

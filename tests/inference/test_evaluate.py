@@ -77,6 +77,11 @@ def test_the_scene_is_told_only_where_the_protocol_says_so() -> None:
         evaluate(Predictor(model(Blur)), Grey(), oracle)
 
 
+def test_nothing_that_counts(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="grey under rooms-v1: no image with a valid pixel"):
+        evaluate(Predictor(model(Brightness)), Grey(factor=100.0), ROOMS)
+
+
 def test_samples_are_streamed() -> None:
     data = Grey(count=30)
     seen: list[int] = []

@@ -2,6 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from tests.hub.tiny import tiny
 from tests.inference.standins import Blur, Brightness, Columns, model
 from torch import Tensor
 
@@ -69,6 +70,15 @@ def test_a_row_does_not_depend_on_its_batch(plan: Plan) -> None:
         alone = single.one(pixels, prompt)
         torch.testing.assert_close(prediction.depth_m, alone.depth_m, rtol=1e-5, atol=0)
         assert prediction.depth_m.shape == pixels.shape[-2:]
+
+
+def test_a_row_of_vpd_does_not_depend_on_its_batch() -> None:
+    images = [image(40, 70, seed) for seed in range(3)]
+    plan = Plan(windows=2, flip=True)
+    together = Predictor(tiny(), Plan(windows=2, flip=True, batch_size=8))(images)
+    for pixels, prediction in zip(images, together, strict=True):
+        alone = Predictor(tiny(), plan).one(pixels)
+        torch.testing.assert_close(prediction.depth_m, alone.depth_m, rtol=1e-5, atol=0)
 
 
 def test_windows_of_one_size_share_a_batch() -> None:

@@ -117,6 +117,14 @@ def test_patterns_and_doubles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert [job.name.as_posix() for job in jobs] == ["p/1", "p/2", "q/3"]
 
 
+def test_links_are_named_as_they_look(tmp_path: Path) -> None:
+    touch(tmp_path, "store/4711.jpg")
+    (tmp_path / "album").mkdir()
+    (tmp_path / "album" / "summer.jpg").symlink_to(tmp_path / "store" / "4711.jpg")
+    (job,) = find_images([str(tmp_path / "album")])
+    assert job.name == Path("summer")
+
+
 def test_a_missing_file_is_left_to_the_reader(tmp_path: Path) -> None:
     (job,) = find_images([str(tmp_path / "gone.jpg")])
     assert job.name == Path("gone")

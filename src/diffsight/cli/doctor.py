@@ -1,6 +1,7 @@
 """``diffsight doctor``: known traps of an installation, each with its repair."""
 
 import argparse
+import importlib
 import importlib.metadata
 import json
 import os
@@ -8,6 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,34 +17,16 @@ from typing import Any, Literal
 
 Status = Literal["ok", "note", "broken"]
 
-# what the library imports, in the order in which one failure explains the next
-PROBES = {
-    "torch": "import torch",
-    "torchvision": "import torchvision",
-    "transformers": "from transformers import CLIPTextModel",
-    "diffusers": "from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel",
-    "lightning": "import lightning.pytorch",
-}
-PROBE = """
-import json, sys, warnings
-warnings.simplefilter("ignore")
-for name, statement in json.loads(sys.argv[1]).items():
-    try:
-        exec(statement)
-        found = getattr(sys.modules[name], "__version__", ""), None, None
-    except ModuleNotFoundError as error:
-        found = "", str(error), error.name
-    except BaseException as error:
-        found = "", f"{type(error).__name__}: {error}", None
-    print(json.dumps([name, *found]), flush=True)
-if "torch" in sys.modules:
-    import torch
-    facts = {"built_for": torch.version.cuda, "threads": torch.get_num_threads(), "gpus": []}
-    for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        gpu = torch.cuda.get_device_properties(i)
-        facts["gpus"].append([gpu.name, gpu.total_memory])
-    print(json.dumps(["facts", facts]))
-"""
+# what the library imports (package, module, name in it), in the order in which one failure explains
+# the next
+PROBES = (
+    ("torch", "torch", ""),
+    ("torchvision", "torchvision", ""),
+    ("transformers", "transformers", "CLIPTextModel"),
+    ("diffusers", "diffusers.models.unets.unet_2d_condition", "UNet2DConditionModel"),
+    ("lightning", "lightning.pytorch", ""),
+)
+PROBE = "from diffsight.cli.doctor import probe; probe()"
 WIDE = 160  # columns of the table where the output is no terminal
 LITTLE_DISK, LITTLE_MEMORY, LITTLE_SHARED = 10e9, 8e9, 256e6
 
@@ -72,6 +56,34 @@ def main(argv: Sequence[str]) -> int:
     else:
         _show(findings, broken)
     return int(broken)
+
+
+def probe() -> None:
+    """Import what the library imports; one line of JSON each, then one about the devices."""
+    warnings.simplefilter("ignore")
+    for name, module, attribute in PROBES:
+        row: list[str | None] = [name, "", None, None]
+        try:
+            getattr(importlib.import_module(module), attribute or "__name__")
+            row[1] = getattr(sys.modules[name], "__version__", "")
+        except ModuleNotFoundError as error:
+            row[2:] = [str(error), error.name]
+        except BaseException as error:
+            row[2] = f"{type(error).__name__}: {error}"
+        sys.stdout.write(json.dumps(row) + "\n")
+        sys.stdout.flush()
+    if "torch" in sys.modules:
+        sys.stdout.write(json.dumps(["facts", _device_facts()]) + "\n")
+
+
+def _device_facts() -> dict[str, Any]:
+    import torch
+
+    gpus = []
+    for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        gpu = torch.cuda.get_device_properties(i)
+        gpus.append([gpu.name, gpu.total_memory])
+    return {"gpus": gpus, "built_for": torch.version.cuda, "threads": torch.get_num_threads()}
 
 
 def _packages() -> Iterator[Finding]:
@@ -105,13 +117,11 @@ def _packages() -> Iterator[Finding]:
 
 def _imports() -> Iterator[Finding]:
     """What importing gives, tried in another process: a broken binary may end it."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE, json.dumps(PROBES)], capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True)
     rows = {row[0]: row[1:] for row in map(json.loads, _json_lines(done.stdout))}
     facts: dict[str, Any] = rows.pop("facts", [{}])[0]
     vision_broken = False
-    for name in PROBES:
+    for name, _, _ in PROBES:
         last = (done.stderr.strip().splitlines() or [""])[-1]
         crash = f"the import ended the process with status {done.returncode} {last}"
         version, error, missing = rows.get(name, ("", crash, None))

@@ -140,8 +140,6 @@ def _beside(folder: Path, dataset: "AbstractDataset", label: str) -> dict[str, "
 def _give(
     args: argparse.Namespace, result: "Evaluation", report: dict[str, Any], folder: Path
 ) -> None:
-    from rich.console import Console
-
     from diffsight import hub
     from diffsight.datasets.files import replacing
 
@@ -155,6 +153,13 @@ def _give(
     if args.json:
         sys.stdout.write(text)
         return
+    show(result)
+
+
+def show(result: "Evaluation") -> None:
+    """Print the table and what it depends on to stdout."""
+    from rich.console import Console
+
     console = Console(file=sys.stdout)
     if not console.is_terminal:
         console = Console(file=sys.stdout, width=WIDE)

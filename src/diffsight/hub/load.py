@@ -68,14 +68,16 @@ def load(
 
 
 def resolve(source: str | Path, *, revision: str | None = None) -> Path:
-    """The local folder of ``source``; a hub id is fetched, or found in the cache, first.
+    """The local folder of ``source``, which may also be a hub id or the folder of a training.
 
     Raises:
         InputError: if it is neither a folder nor an id that can be had.
     """
     path = Path(source)
     if path.is_dir():
-        return path
+        # the folder of a training holds its model in a folder of its own
+        is_run = not (path / CONFIG).is_file() and (path / "model" / CONFIG).is_file()
+        return path / "model" if is_run else path
     if path.exists():
         raise InputError(f"{path}: is a file: give the folder that holds {CONFIG} and {WEIGHTS}")
     if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):

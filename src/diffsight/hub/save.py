@@ -48,8 +48,10 @@ def save(
     directory.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
-        _write_weights(model, staging / WEIGHTS, config["fingerprint"])
         write_about(staging, config)
+        _write_weights(model, staging / WEIGHTS, config["fingerprint"])
+        # safetensors makes files that only their owner may read
+        shutil.copymode(staging / CONFIG, staging / WEIGHTS)
         directory.mkdir(exist_ok=True)
         # the configuration comes last: it makes the folder a model
         for name in (CARD, WEIGHTS, CONFIG):

@@ -138,7 +138,10 @@ def evaluate(
             metrics[name].update(protocol.prepare(depth_m), target_m, mask)
         advance()
     seconds = time.perf_counter() - start
-    rows = {name: {k: float(v) for k, v in m.compute().items()} for name, m in metrics.items()}
+    try:
+        rows = {name: {k: float(v) for k, v in m.compute().items()} for name, m in metrics.items()}
+    except ValueError as error:
+        raise InputError(f"{dataset.name} under {protocol.name}: {error}") from None
     return Evaluation(
         protocol=protocol,
         plan=predictor.plan,

@@ -14,7 +14,7 @@ from torch.nn import functional
 from diffsight.inference.plan import Plan
 from diffsight.model import DenseModel
 from diffsight.ops.tiles import PassAverage, Window, windows_of
-from diffsight.types import InputError, Inputs, RawOutput
+from diffsight.types import Draws, InputError, Inputs, RawOutput
 
 Image = UInt8[Tensor, "3 _ _"] | Float[Tensor, "3 _ _"]
 
@@ -76,7 +76,7 @@ class Predictor:
     def __call__(
         self, images: Iterable[Image], prompts: Iterable[str | None] | None = None
     ) -> Iterator[Any]:
-        """One prediction per image, in order, at the size of the image.
+        """One prediction per image, in order, at the size of the image, on the CPU.
 
         ``uncertainty`` in a prediction is the spread over the plan's passes; there is none with one
         pass.
@@ -125,7 +125,8 @@ class Predictor:
         mixed = torch.autocast(self.device.type, self.autocast) if self.autocast else nullcontext()
         try:
             with mixed:
-                raw = self.model(inputs)
+                # one seed for all: a prediction is a function of its image
+                raw = self.model(inputs, draws=Draws((0,) * len(batch)))
         except torch.OutOfMemoryError:
             height, width = image.shape[-2:]
             raise InputError(
@@ -139,8 +140,11 @@ class Predictor:
 
     def _finish(self, canvas: _Canvas, space: Any) -> Any:
         average = canvas.average
-        mean = _resize(average.mean(), canvas.original_hw)[None]
-        std = _resize(average.std(), canvas.original_hw)[None] if average.passes > 1 else None
+        # on the CPU, so that what the caller keeps does not fill the GPU
+        mean = _resize(average.mean(), canvas.original_hw)[None].cpu()
+        std = None
+        if average.passes > 1:
+            std = _resize(average.std(), canvas.original_hw)[None].cpu()
         return self.model.task.decode(RawOutput(mean, space, std=std))[0]
 
 

@@ -1,6 +1,7 @@
 """Predictions on disk: depth in 16-bit millimetres, what its numbers mean, and a picture."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -132,12 +133,17 @@ def _meaning(prediction: DepthPrediction) -> dict[str, Any]:
 def _expand(argument: str) -> list[Path]:
     path = Path(argument)
     if path.is_dir():
-        return sorted(p.resolve() for p in path.rglob("*") if _is_image(p.relative_to(path), p))
+        return sorted(_absolute(p) for p in path.rglob("*") if _is_image(p.relative_to(path), p))
     if any(sign in argument for sign in "*?[") and not path.exists():
         root = Path(path.anchor) if path.anchor else Path()
         pattern = str(path.relative_to(path.anchor)) if path.anchor else argument
-        return sorted(p.resolve() for p in root.glob(pattern) if _is_image(Path(p.name), p))
-    return [path.resolve()]
+        return sorted(_absolute(p) for p in root.glob(pattern) if _is_image(Path(p.name), p))
+    return [_absolute(path)]
+
+
+def _absolute(path: Path) -> Path:
+    # links are not followed: results are named after what the user sees
+    return Path(os.path.abspath(path))
 
 
 def _is_image(inner: Path, path: Path) -> bool:
