@@ -1,6 +1,7 @@
 """Augmentation: image and labels move together, colours change by the published rules."""
 
 import colorsys
+from dataclasses import replace
 
 import jsonargparse
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 from diffsight.datasets.base import AbstractTransform, Sample
 from diffsight.datasets.transforms import (
     CutDepth,
+    DropPrompt,
     HorizontalFlip,
     HueSaturationValue,
     RandomBrightnessContrast,
@@ -254,3 +256,11 @@ def test_hue_turns_and_leaves_gray_alone() -> None:
         hues.add(hue)
         assert torch.equal(change(Sample("a", RAMP, {}, {}), seeded(seed)).image, RAMP)
     assert len(hues) > 15
+
+
+def test_a_dropped_prompt_changes_nothing_else() -> None:
+    sample = replace(make_sample(), prompt="kitchen")
+    assert DropPrompt(probability=0.0)(sample, seeded(0)) is sample
+    assert DropPrompt(probability=1.0)(sample, seeded(0)) == replace(sample, prompt=None)
+    dropped = [DropPrompt()(sample, seeded(seed)).prompt is None for seed in range(200)]
+    assert 70 < sum(dropped) < 130

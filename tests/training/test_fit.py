@@ -208,7 +208,8 @@ def test_accumulated_batches_make_one_step(tmp_path):
 def test_precisions(tmp_path, precision):
     fitted = short(tmp_path / "run", precision=precision, clip_norm=0.1, protocol="rooms-v1")
     assert fitted is not None
-    assert {"loss", "rmse", "d1"} <= set(fitted.scores)
+    assert {"rmse", "d1"} <= set(fitted.scores)
+    assert set(fitted.evaluation.scores) == {"model", "constant median", "mean map"}
     assert all(p.dtype == torch.float32 for p in fitted.model.parameters())
 
 

@@ -1,7 +1,31 @@
-"""Data sets: images with labels in physical units, and where a label means something."""
+"""Data sets, and the paired augmentation of their samples."""
 
 from diffsight.datasets.folder import Folder
 from diffsight.datasets.kitti import KITTIDepth
 from diffsight.datasets.nyu import NYUDepth
+from diffsight.datasets.rooms import Rooms
+from diffsight.datasets.transforms import (
+    CutDepth,
+    DropPrompt,
+    HorizontalFlip,
+    HueSaturationValue,
+    RandomBrightnessContrast,
+    RandomCrop,
+    RandomGamma,
+    Resize,
+)
 
-__all__ = ["Folder", "KITTIDepth", "NYUDepth"]
+__all__ = [
+    "CutDepth",
+    "DropPrompt",
+    "Folder",
+    "HorizontalFlip",
+    "HueSaturationValue",
+    "KITTIDepth",
+    "NYUDepth",
+    "RandomBrightnessContrast",
+    "RandomCrop",
+    "RandomGamma",
+    "Resize",
+    "Rooms",
+]

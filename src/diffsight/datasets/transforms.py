@@ -216,6 +216,24 @@ class HueSaturationValue(AbstractTransform):
         return replace(sample, image=hsv_to_rgb(torch.stack([hue, saturation, value])))
 
 
+class DropPrompt(AbstractTransform):
+    """Forget the sample's text name, so that a model also learns to do without one.
+
+    Without it, a model with a text table is asked something that it has never seen when no name is
+    given: the mean of the table.
+
+    Args:
+        probability: of changing a sample.
+    """
+
+    def __init__(self, *, probability: float = 0.5) -> None:
+        self.probability = probability
+
+    def __call__(self, sample: Sample, generator: Generator) -> Sample:
+        """The sample, or the same without its name."""
+        return replace(sample, prompt=None) if _chance(generator, self.probability) else sample
+
+
 def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:
     """The window of image, labels and camera whose first pixel is (top, left)."""
     rows, columns = slice(top, top + height), slice(left, left + width)

@@ -20,6 +20,9 @@ from rich.progress import Progress
 from diffsight import hub, protocols
 from diffsight.config import Plain, to_config
 from diffsight.datasets.base import AbstractDataset, AbstractTransform
+from diffsight.inference.evaluate import Evaluation, evaluate, rivals
+from diffsight.inference.plan import Plan
+from diffsight.inference.predictor import Predictor
 from diffsight.methods.base import MethodBuilder
 from diffsight.model import DenseModel
 from diffsight.tasks.base import AbstractTask
@@ -47,7 +50,8 @@ LIGHTNING_PRECISION: Mapping[Precision, Literal["32-true", "bf16-mixed", "16-mix
 }
 # a resumed run must agree with the interrupted one in these
 FIXED = ("task", "method", "augment", "optim", "schedule", "accumulate", "precision")
-log = logging.getLogger(__name__)
+# arguments that are not part of the recipe
+OWN = ("out", "resume", "plan")
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,15 @@ class Fitted:
     Attributes:
         model: with the last weights.
         folder: the run's folder; ``model/`` in it is the saved model.
-        scores: of the validation set at the end.
+        scores: of the validation set at the end: the protocol's, without one ``loss``.
+        evaluation: the scores with all they depend on, beside predictors that never see an image;
+            None without a protocol.
     """
 
     model: DenseModel
     folder: Path
     scores: Mapping[str, float]
+    evaluation: Evaluation | None
 
 
 def fit(
@@ -133,7 +140,7 @@ def fit(
     Raises:
         InputError: one line about what cannot be used, with the repair.
     """
-    recipe = {name: to_config(value) for name, value in locals().items()}
+    recipe = {name: to_config(value) for name, value in locals().items() if name not in OWN}
     done = _steps_done(out, recipe) if resume else 0
     if not resume:
         _start(out, recipe)
@@ -197,7 +204,7 @@ def fit(
         return None
     with _quiet_lightning():
         trainer.fit(learner, ckpt_path=out / LAST if resume else None, weights_only=True)
-        return _finish(learner, trainer, out)
+        return _finish(learner, trainer, out, AUTOCAST[precision])
 
 
 @contextmanager
@@ -289,12 +296,29 @@ def _announce(learner: Learner, trainer: Trainer, autocast: torch.dtype | None, 
     console.print(cost.describe(), highlight=False)
 
 
-def _finish(learner: Learner, trainer: Trainer, out: Path) -> Fitted:
-    if learner.scored_step != learner.steps:
+def _finish(
+    learner: Learner, trainer: Trainer, out: Path, autocast: torch.dtype | None
+) -> Fitted | None:
+    """Save the model and score it; what other devices than the first need not do."""
+    if learner.protocol is None and learner.scored_step != learner.steps:
         trainer.validate(learner, verbose=False)
-    fitted = Fitted(learner.model, out, learner.scores)
-    if trainer.is_global_zero:
-        info = {"training": {"steps": learner.steps, "samples": len(learner.stream.dataset)}}
-        folder = hub.save(learner.model, out / "model", info=info)
-        baselines(learner.stream.dataset, learner.model.task.label).save(folder)
-    return fitted
+    if trainer.world_size > 1:
+        # metrics would wait for the others
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+    if not trainer.is_global_zero:
+        return None
+    info = {"training": {"steps": learner.steps, "samples": len(learner.stream.dataset)}}
+    folder = hub.save(learner.model, out / "model", info=info)
+    blind = baselines(learner.stream.dataset, learner.model.task.label)
+    blind.save(folder)
+    if learner.protocol is None:
+        return Fitted(learner.model, out, learner.scores, None)
+    plan = Plan(batch_size=learner.stream.batch_size)
+    predictor = Predictor(
+        learner.model, plan, device=trainer.strategy.root_device, autocast=autocast
+    )
+    beside = rivals(blind.mean_map, blind.median)
+    evaluation = evaluate(predictor, learner.validation, learner.protocol, beside=beside)
+    hub.record(folder, evaluation.as_dict())
+    return Fitted(learner.model, out, evaluation.scores["model"], evaluation)

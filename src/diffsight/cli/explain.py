@@ -1,0 +1,88 @@
+"""What jsonargparse says about a wrong recipe becomes one line, with the nearest key."""
+
+import difflib
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterable
+
+from diffsight.config import Configurable
+
+UNKNOWN = re.compile(r"Option '([\w.-]+)' is not accepted|unrecognized arguments: -*([\w.-]+)")
+NO_CLASS = re.compile(r"dot import path string: ([\w.]*\w)|No module named '([\w.]+)'")
+NO_ATTRIBUTE = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
+MISSING = re.compile(r"the following arguments are required: ([\w., -]+)")
+PLACE = re.compile(r'Parser key "([^"]+)"')
+CLASS_BEFORE = re.compile(r"Problem with given class_path '([\w.]+)'")
+CLASS_AFTER = re.compile(r"class_path='([\w.]+)'")
+
+
+def explain(message: str, command: Callable[..., object]) -> str:
+    """One line for the user.
+
+    Args:
+        message: of jsonargparse's error.
+        command: the function whose signature is the schema.
+    """
+    if found := UNKNOWN.search(message):
+        key = (found[1] or found[2]).removeprefix("init_args.")
+        owner = _owner(message, found)
+        known = _arguments(owner or command)
+        at = _where(message[: found.start()])
+        name, whose = key.split(".")[0], f" of {owner.__name__}" if owner else ""
+        return f"unknown key {_join(at, name)!r}{whose}{_nearest(name, known)}"
+    if found := NO_CLASS.search(message):
+        return _no_class(message, found, found[1] or found[2])
+    if found := NO_ATTRIBUTE.search(message):
+        return _no_class(message, found, f"{found[1]}.{found[2]}")
+    if found := MISSING.search(message):
+        at = _where(message[: found.start()])
+        return f"the recipe lacks {', '.join(_join(at, n) for n in found[1].split(', '))}"
+    place = _where(message)
+    text = " ".join(message.split())
+    reason = re.sub(r"(Does not validate .*? Errors:|Parser key \"[^\"]+\":)", "", text).strip()
+    return f"{place}: {reason}" if place else reason
+
+
+def _no_class(message: str, found: re.Match[str], name: str) -> str:
+    at = _where(message[: found.start()])
+    known = {cls.__name__ for cls in _concrete(Configurable)}
+    return f"{at}: there is no class {name!r}{_nearest(name.rpartition('.')[2], known)}"
+
+
+def _owner(message: str, found: re.Match[str]) -> type | None:
+    """The class whose key is unknown; None for the command itself."""
+    nested = [m.end() for m in PLACE.finditer(message[: found.start()])]
+    if not nested:
+        return None
+    near = CLASS_BEFORE.search(message, nested[-1], found.start())
+    near = near or CLASS_AFTER.search(message, found.end())
+    if near is None:
+        return None
+    module, _, name = near[1].rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _arguments(owner: Callable[..., object]) -> list[str]:
+    signature = inspect.signature(owner)
+    return list(signature.parameters)
+
+
+def _concrete(base: type) -> Iterable[type]:
+    for cls in base.__subclasses__():
+        if not inspect.isabstract(cls):
+            yield cls
+        yield from _concrete(cls)
+
+
+def _where(message: str) -> str:
+    return ".".join(PLACE.findall(message))
+
+
+def _join(at: str, name: str) -> str:
+    return f"{at}.{name}" if at else name
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    (near,) = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0)
+    return f": did you mean {near!r}?"

@@ -1,0 +1,116 @@
+"""``diffsight fit``: names, overrides, one-line errors, and a run of a few steps."""
+
+import json
+import logging
+
+import pytest
+import torch
+
+import diffsight
+from diffsight.cli import main
+from diffsight.cli.fit import build_parser, parse
+from diffsight.types import InputError
+
+SMALL = [
+    *("--train.count", "6", "--val.count", "2", "--steps", "2", "--batch_size", "2"),
+    *("--train.size", "32", "--val.size", "32", "--workers", "0", "--validate_every", "1"),
+]
+
+
+def settings(*words: str):
+    return parse(build_parser(), ["--recipe", "rooms/vpd_depth", "--out", "run", *words])
+
+
+def test_dotted_overrides_with_and_without_init_args():
+    ours = settings("--method.init_args.head.init_args.width", "7", "--method.neck.width", "16")
+    assert ours.method.init_args.head.init_args.width == 7
+    assert ours.method.init_args.neck.init_args.width == 16
+    none = settings("--method.backbone.weights", "null").method.init_args.backbone
+    assert none.init_args.weights is None
+    assert settings("--optim.lr=3e-4").optim.init_args.lr == 3e-4
+    assert settings("--resume").resume is True
+
+
+UNKNOWN = {
+    "--method.head.widhts 1": "'method.head.widhts' of DeconvHead: did you mean 'widths'?",
+    "--method.backbone.weight x": "'method.backbone.weight' of StableDiffusion: did you mean 'w",
+    "--methd 3": "'methd': did you mean 'method'?",
+    "--train.cuont 3": "'train.cuont' of Rooms: did you mean 'count'?",
+}
+NO_CLASS = {
+    "--method.head DeconvHed": "method.head: there is no class 'DeconvHed': did you mean 'DeconvHe",
+    "--train Romms": "train: there is no class 'Romms': did you mean 'Rooms'?",
+    "--task diffsight.tasks.Metric": "task: there is no class 'diffsight.tasks.Metric': did you me",
+}
+OTHER = {
+    "--batch_size many": "batch_size: Expected a <class 'int'>. Got value: many",
+    "--recipe rooms/vpd": "no recipe 'rooms/vpd', neither a file nor a name: did you mean 'rooms/v",
+}
+MESSAGES = {words: f"unknown key {text}" for words, text in UNKNOWN.items()} | NO_CLASS | OTHER
+
+
+@pytest.mark.parametrize(("words", "message"), MESSAGES.items(), ids=MESSAGES)
+def test_errors_are_one_line_and_name_the_nearest(words, message):
+    with pytest.raises(InputError) as error:
+        settings(*words.split())
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+def test_errors_in_files(tmp_path, capsys):
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text("method: {class_path: VPD, init_args: {bond: 1}}\n")
+    assert main(["fit", "--recipe", str(recipe), "--out", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    recipe.write_text("task: MetricDepth\n")
+    assert main(["fit", "--recipe", str(recipe), "--out", str(tmp_path / "run")]) == 2
+    assert "the recipe lacks method, train, val, optim" in capsys.readouterr().err
+    recipe.write_text("task: [\n")
+    assert main(["fit", "--recipe", str(recipe), "--out", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_print_config_shows_what_would_run(capsys):
+    with pytest.raises(SystemExit) as stop:
+        settings("--print_config")
+    assert stop.value.code == 0
+    assert "class_path: diffsight.methods.VPD" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("fit") / "run"
+    assert main(["fit", "--recipe", "rooms/vpd_depth", "--out", str(out), *SMALL]) == 0
+    return out
+
+
+def test_a_run_ends_with_a_model_and_its_table(run, capsys):
+    model = diffsight.load(str(run / "model"))
+    assert sum(p.numel() for p in model.parameters()) > 1_000_000
+    config = json.loads((run / "model" / "config.json").read_text())
+    (result,) = config["info"]["results"]
+    assert set(result["rivals"]) == {"constant median", "mean map"}
+    assert result["images"] == 2
+
+
+def test_resume_needs_the_folder_only(run, capsys, caplog):
+    caplog.set_level(logging.INFO)
+    assert main(["fit", "--resume", "--out", str(run), "--steps", "3"]) == 0
+    text = capsys.readouterr()
+    assert "constant median" in text.out
+    assert "1 steps of" in text.err
+    state = torch.load(run / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 3
+
+
+def test_the_same_run_twice_is_refused(run, capsys):
+    assert main(["fit", "--recipe", "rooms/vpd_depth", "--out", str(run), *SMALL]) == 2
+    assert "holds a run already: add --resume" in capsys.readouterr().err
+
+
+def test_an_output_folder_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "run"
+    assert main(["fit", "--recipe", "rooms/vpd_depth", "--out", str(out), *SMALL]) == 1
+    assert capsys.readouterr().err == f"diffsight: Not a directory ({out})\n"
