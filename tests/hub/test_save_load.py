@@ -174,7 +174,9 @@ def test_card_is_what_the_hub_reads(tmp_path: Path) -> None:
     result = {
         "protocol": {"name": "rooms-v1"},
         "plan": "own size, whole image, no flip",
+        "data": "rooms-test",
         "metrics": {"rmse": 0.51234, "d1": 0.9},
+        "rivals": {"mean map": {"rmse": 0.7, "d1": 0.5}},
     }
     info = {"license": "mit", "datasets": ["rooms"], "results": [result], "training": {"steps": 7}}
     text = (save(tiny(), tmp_path / "m", info=info) / "README.md").read_text()
@@ -185,8 +187,8 @@ def test_card_is_what_the_hub_reads(tmp_path: Path) -> None:
     assert fields["pipeline_tag"] == "depth-estimation"
     assert fields["datasets"] == ["rooms"]
     assert fields["metrics"] == ["d1", "rmse"]
-    assert "| 0.5123 | 0.9 |" in body
-    assert "rooms-v1, plan: own size" in body
+    assert "| **this model** | 0.5123 | 0.9 |\n| mean map | 0.7 | 0.5 |" in body
+    assert "rooms-v1 on rooms-test, plan: own size" in body
     assert "* steps: 7" in body
 
 

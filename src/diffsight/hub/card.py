@@ -59,11 +59,13 @@ def _results(results: Sequence[Mapping[str, Any]]) -> list[str]:
         return ["", "## Results", "", f"Not evaluated yet: {command}."]
     lines = ["", "## Results"]
     for result in results:
-        metrics = result["metrics"]
-        protocol = result["protocol"]
-        lines += ["", f"Protocol {protocol['name']}, plan: {result['plan']}.", ""]
-        lines += ["| " + " | ".join(metrics) + " |", "|" + " --- |" * len(metrics)]
-        lines += ["| " + " | ".join(f"{value:.4g}" for value in metrics.values()) + " |"]
+        on = f" on {result['data']}" if "data" in result else ""
+        lines += ["", f"Protocol {result['protocol']['name']}{on}, plan: {result['plan']}.", ""]
+        names = list(result["metrics"])
+        lines += [f"| | {' | '.join(names)} |", "|" + " --- |" * (len(names) + 1)]
+        rows = {"**this model**": result["metrics"], **result.get("rivals", {})}
+        for name, row in rows.items():
+            lines.append(f"| {name} | " + " | ".join(f"{row[n]:.4g}" for n in names) + " |")
     return lines
 
 
