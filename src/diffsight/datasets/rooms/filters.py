@@ -1,5 +1,7 @@
 """Labels that are filters by definition: edges and keypoints in Taskonomy's sense."""
 
+import math
+
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
@@ -137,7 +139,8 @@ def _surface_change(
     )
     spread = np.sqrt((xx - yy) ** 2 + 4 * xy * xy)
     largest = np.sqrt(np.minimum((xx + yy + spread) / 2, 1))
-    weight = np.where(solid, 1 - (1 - largest) ** 3, 0)
+    rest = 1 - largest
+    weight = np.where(solid, 1 - rest * rest * rest, 0)
     return weight, np.stack([xx - yy, 2 * xy]) / np.maximum(spread, 1e-9)
 
 
@@ -155,10 +158,10 @@ def _interest(
     found = np.zeros((4, height, width))
     for ring in range(1, _RINGS + 1):
         for spoke in range(_SPOKES):
-            angle = 2 * np.pi * (spoke + ring / 2) / _SPOKES
+            angle = 2 * math.pi * (spoke + ring / 2) / _SPOKES
             far = reach_px * (ring / _RINGS)
-            y = np.clip(np.rint(row + far * np.sin(angle)), 0, height - 1).astype(np.int64)
-            x = np.clip(np.rint(column + far * np.cos(angle)), 0, width - 1).astype(np.int64)
+            y = np.clip(np.rint(row + far * math.sin(angle)), 0, height - 1).astype(np.int64)
+            x = np.clip(np.rint(column + far * math.cos(angle)), 0, width - 1).astype(np.int64)
             at = y * width + x
             difference = flat[:, at] - points
             distance = np.sqrt((difference * difference).sum(axis=0)) / NARF_SUPPORT_M

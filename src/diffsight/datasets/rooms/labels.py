@@ -156,7 +156,7 @@ class Geometry:
             rows, columns = where // self.shape[1], where % self.shape[1]
             primitive = self.scene.primitives[i]
             x, y = self.grid.x[columns], self.grid.y[rows]
-            origin, direction = local_rays(primitive, self.scene.view, x, y)
+            origin, direction = local_rays(self.scene, int(i), x, y)
             depth = self.depth[rows, columns]
             local = points_on(origin, direction, depth)
             outward = normal(primitive, local)

@@ -6,9 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from diffsight.datasets.rooms.raycast import occluded, rotate_rows
-from diffsight.datasets.rooms.world import Primitive, Scene, View, compose, rotate
-
-_NEAR_M = 0.05
+from diffsight.datasets.rooms.world import NEAR_M, Primitive, Scene, View, compose, rotate
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def _keypoints(
     depth = np.maximum(forward, 1e-6)
     x = right / depth * focal + (width - 1) / 2
     y = down / depth * focal + (height - 1) / 2
-    inside = (forward > _NEAR_M) & (np.abs(x - (width - 1) / 2) < width / 2)
+    inside = (forward > NEAR_M) & (np.abs(x - (width - 1) / 2) < width / 2)
     inside &= np.abs(y - (height - 1) / 2) < height / 2
     # the point where the line of sight enters the flesh around the joint
     distance = np.sqrt((offset * offset).sum(axis=0))
@@ -93,7 +91,7 @@ def _ellipsoid_bounds(centre: np.ndarray, axes: np.ndarray) -> np.ndarray:
     """Bounds of a projected ellipsoid from the dual conic ``A A^T - c c^T`` of its outline."""
     conic = compose(axes, axes.T) - centre[:, None] * centre[None, :]
     deepest = conic[2, 2]
-    if centre[2] < 0 or deepest > -_NEAR_M * _NEAR_M:
+    if centre[2] < 0 or deepest > -NEAR_M * NEAR_M:
         return np.array([[-np.inf, -np.inf], [np.inf, np.inf]])
     roots = [np.sqrt(max(conic[i, 2] ** 2 - conic[i, i] * deepest, 0.0)) for i in (0, 1)]
     middle = np.array([conic[0, 2], conic[1, 2]]) / deepest

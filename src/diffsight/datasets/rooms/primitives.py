@@ -80,7 +80,7 @@ def _capsule(size: Vector, o: Components, d: Components) -> np.ndarray:
     t_side = (-b - np.sqrt(np.maximum(discriminant, 0))) / a
     y = o[1] + t_side * d[1]
     # a ray that misses the endless cylinder misses both balls; the height of its entry says which
-    oy = o[1] - np.where(y > 0, half, -half)
+    oy = o[1] - np.copysign(half, y)
     t_ball = _quadratic_entry(a + d[1] * d[1], b + oy * d[1], c + oy * oy)
     t = np.where((np.abs(y) <= half) & (t_side > 0), t_side, t_ball)
     return np.where(discriminant > 0, t, np.inf)

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffsight.datasets.rooms.primitives import intersect
-from diffsight.datasets.rooms.world import Primitive, Scene, View, compose, length, rotate
-
-NEAR_M = 0.05
+from diffsight.datasets.rooms.world import Scene, View, length
 
 
 @dataclass(frozen=True)
@@ -41,19 +39,12 @@ class Hits:
     primitive: np.ndarray
 
 
-def camera_frame(primitive: Primitive, view: View) -> tuple[np.ndarray, np.ndarray]:
-    """The camera in a primitive's frame: its position, and its axes as columns."""
-    inverse = primitive.rotation.T
-    return rotate(inverse, view.position - primitive.centre), compose(inverse, view.rotation)
-
-
 def local_rays(
-    primitive: Primitive, view: View, x: np.ndarray, y: np.ndarray
+    scene: Scene, index: int, x: np.ndarray, y: np.ndarray
 ) -> tuple[list[float], list[np.ndarray]]:
     """Origin and directions of camera rays in a primitive's frame; ``x`` and ``y`` broadcast."""
-    origin, axes = camera_frame(primitive, view)
-    rows = [(float(a[0]), float(a[1]), float(a[2])) for a in axes]
-    return [float(o) for o in origin], [a * x + (b * y + c) for a, b, c in rows]
+    origin = scene.frames.position[index].tolist()
+    return origin, [a * x + (b * y + c) for a, b, c in scene.frames.axes[index].tolist()]
 
 
 def cast(scene: Scene, grid: Grid) -> Hits:
@@ -61,55 +52,18 @@ def cast(scene: Scene, grid: Grid) -> Hits:
     shape = (len(grid.y), len(grid.x))
     depth = np.full(shape, np.inf, dtype=grid.x.dtype)
     index = np.zeros(shape, dtype=np.int16)
-    for i, primitive in enumerate(scene.primitives):
-        window = _window(primitive, scene.view, grid)
-        if window is None:
-            continue
-        rows, columns = window
-        origin, direction = local_rays(
-            primitive, scene.view, grid.x[None, columns], grid.y[rows, None]
-        )
-        t = intersect(primitive, origin, direction)
-        part = depth[rows, columns]
-        nearer = t < part
-        part[nearer] = t[nearer]
-        index[rows, columns][nearer] = i
-    return Hits(depth, index)
-
-
-def _window(primitive: Primitive, view: View, grid: Grid) -> tuple[slice, slice] | None:
-    """Rows and columns of the grid that can see a primitive, or None."""
-    if primitive.shape == "plane":
-        return slice(None), slice(None)
-    corners = box_corners(primitive, view)
-    if (corners[2] < NEAR_M).all():
-        return None
-    if (corners[2] < NEAR_M).any():
-        return slice(None), slice(None)
-    x, y = corners[0] / corners[2], corners[1] / corners[2]
-    columns = _range(grid.x, float(x.min()), float(x.max()))
-    rows = _range(grid.y, float(y.min()), float(y.max()))
-    if columns.start >= columns.stop or rows.start >= rows.stop:
-        return None
-    return rows, columns
-
-
-def _range(values: np.ndarray, low: float, high: float) -> slice:
+    bounds = scene.frames.bounds
     # a margin for single precision
-    first = np.searchsorted(values, low - 1e-5)
-    return slice(int(first), int(np.searchsorted(values, high + 1e-5)))
-
-
-_SIGNS = np.array([[i & 1, i >> 1 & 1, i >> 2 & 1] for i in range(8)], dtype=np.float64).T * 2 - 1
-
-
-def box_corners(primitive: Primitive, view: View) -> np.ndarray:
-    """Corners of the box around a primitive in camera axes, ``(3, 8)``."""
-    half = primitive.half_extents()
-    axes = compose(view.rotation.T, primitive.rotation)
-    centre = rotate(view.rotation.T, primitive.centre - view.position)
-    offset = sum(axes[:, i, None] * (half[i] * _SIGNS[i]) for i in range(3))
-    return centre[:, None] + offset
+    left, right = (np.searchsorted(grid.x, bounds[:, i] + e) for i, e in ((0, -1e-5), (1, 1e-5)))
+    top, bottom = (np.searchsorted(grid.y, bounds[:, i] + e) for i, e in ((2, -1e-5), (3, 1e-5)))
+    for i in np.flatnonzero((left < right) & (top < bottom)).tolist():
+        window = slice(top[i], bottom[i]), slice(left[i], right[i])
+        x, y = grid.x[None, window[1]], grid.y[window[0], None]
+        t = intersect(scene.primitives[i], *local_rays(scene, i, x, y))
+        nearer = t < depth[window]
+        np.copyto(depth[window], t, where=nearer)
+        np.copyto(index[window], i, where=nearer)
+    return Hits(depth, index)
 
 
 def occluded(
@@ -135,14 +89,19 @@ def occluded(
     origins = origins.astype(points.dtype)
     from_middle = points - middle[:, None].astype(points.dtype)
     squared = from_middle[0] ** 2 + from_middle[1] ** 2 + from_middle[2] ** 2
-    for group in _groups(scene, to_eye):
-        near = np.flatnonzero(_behind_ball(group, middle, spread, from_middle, squared) & ~blocked)
+    for thing, (centre, radius) in zip(scene.things, scene.balls, strict=True):
+        if radius == 0:
+            continue
+        ball = (centre - middle, radius + spread)
+        near = np.flatnonzero(_behind_ball(*ball, from_middle, squared) & ~blocked)
         if len(near) == 0:
             continue
         source = which[near]
         parts = [points[i, near] - origins[i, source] for i in range(3)]
         hit = np.zeros(len(near), dtype=bool)
-        for primitive in group.primitives:
+        for primitive in scene.primitives[thing.first : thing.first + thing.count]:
+            if primitive.sky or not (primitive.casts_shadow or to_eye):
+                continue
             inverse = primitive.rotation.T
             local = rotate_rows(inverse, origins - primitive.centre[:, None].astype(points.dtype))
             direction = rotate_rows(inverse, parts)
@@ -157,52 +116,18 @@ def rotate_rows(matrix: np.ndarray, rows: np.ndarray | list[np.ndarray]) -> list
     return [r[0] * rows[0] + r[1] * rows[1] + r[2] * rows[2] for r in m]
 
 
-@dataclass(frozen=True)
-class _Group:
-    primitives: list[Primitive]
-    centre: np.ndarray
-    radius: float
-
-
-def _groups(scene: Scene, to_eye: bool) -> list[_Group]:
-    """The solids of each thing that stop light, in a ball around them."""
-    groups = []
-    for thing in scene.things:
-        solids = [
-            p
-            for p in scene.primitives[thing.first : thing.first + thing.count]
-            if (p.casts_shadow or (to_eye and not p.sky)) and p.shape != "plane"
-        ]
-        if not solids:
-            continue
-        low = np.min([p.centre - _reach(p) for p in solids], axis=0)
-        high = np.max([p.centre + _reach(p) for p in solids], axis=0)
-        centre = (low + high) / 2
-        radius = max(length(p.centre - centre) + length(np.array(p.half_extents())) for p in solids)
-        groups.append(_Group(solids, centre, min(radius, length(high - centre))))
-    return groups
-
-
-def _reach(primitive: Primitive) -> np.ndarray:
-    """Half the size of the world's box around a primitive."""
-    half = primitive.half_extents()
-    turn = np.abs(primitive.rotation)
-    return turn[:, 0] * half[0] + turn[:, 1] * half[1] + turn[:, 2] * half[2]
-
-
 def _behind_ball(
-    group: _Group, middle: np.ndarray, spread: float, way: np.ndarray, way_squared: np.ndarray
+    to_ball: np.ndarray, radius: float, way: np.ndarray, way_squared: np.ndarray
 ) -> np.ndarray:
-    """Where a point may lie in the shadow of the ball around a group.
+    """Where a point may lie in the shadow of a ball: a cone behind it, as seen from the origin.
 
-    The shadow is a cone behind the ball as seen from the middle of the origins; the ball is
-    enlarged by their spread, and a little for single precision.
+    The ball is enlarged a little for single precision.
     """
-    to = [float(v) for v in group.centre - middle]
-    far = length(group.centre - middle)
-    radius = (group.radius + spread) * 1.001 + 2e-3
+    far = length(to_ball)
+    radius = radius * 1.001 + 2e-3
     if far <= radius:
         return np.ones(way.shape[1], dtype=bool)
+    to = to_ball.tolist()
     along = to[0] * way[0] + to[1] * way[1] + to[2] * way[2]
     inside = along * along >= (far * far - radius * radius) * way_squared
     return inside & (along > 0) & (way_squared >= (far - radius) ** 2)

@@ -27,7 +27,7 @@ def render_clean(scene: Scene, height: int, width: int) -> Float[np.ndarray, "3 
         scene, index[order], grid.x[columns], grid.y[rows], hits.depth_m.ravel()[order]
     )
     # the four light samples of a pixel belong to its four places
-    phase = (columns % 2 + 2 * (rows % 2)).astype(np.int8)
+    phase = columns % 2 + 2 * (rows % 2)
     light = surfaces.glow
     for lamp in scene.lights:
         light += surfaces.lit(lamp, phase)
@@ -89,7 +89,7 @@ class _Surfaces:
             self.albedo[:, part] = 0
             self.glow[:, part] = _sky(self.scene, -self.to_camera[1, part])
             return
-        origin, direction = local_rays(primitive, self.scene.view, x, y)
+        origin, direction = local_rays(self.scene, i, x, y)
         local = points_on(origin, direction, depth)
         world = rotate_rows(primitive.rotation, list(normal(primitive, local)))
         for axis in range(3):
@@ -117,24 +117,26 @@ class _Surfaces:
         distance = np.sqrt(distance2[lit])
         cosine = cosine[lit] / distance
         fall = 1 / (1 + distance2[lit] * np.float32(1 / lamp.half_distance_m**2))
-        shine = self._highlight(lit, way[:, lit] / distance)
+        shine = self._highlight(lit, way, distance)
         for channel in range(3):
             power = fall * np.float32(lamp.colour[channel])
             result[channel, lit] = power * (self.albedo[channel, lit] * cosine + shine)
         return result
 
-    def _highlight(self, lit: np.ndarray, to_light: np.ndarray) -> np.ndarray:
-        """Blinn's highlight with exponent 32."""
-        gloss = self.gloss[lit]
-        half = to_light + self.to_camera[:, lit]
-        product = half * self.normal[:, lit]
+    def _highlight(self, lit: np.ndarray, way: np.ndarray, distance: np.ndarray) -> np.ndarray:
+        """Blinn's highlight with exponent 32, of the points that have gloss."""
+        shine = np.zeros_like(distance)
+        glossy = np.flatnonzero(self.gloss[lit])
+        at = lit[glossy]
+        half = way[:, at] / distance[glossy] + self.to_camera[:, at]
+        product = half * self.normal[:, at]
         squares = half * half
-        cosine2 = (product[0] + product[1] + product[2]) ** 2 / np.maximum(
-            squares[0] + squares[1] + squares[2], 1e-6
-        )
+        cosine = product[0] + product[1] + product[2]
+        power = cosine * cosine / np.maximum(squares[0] + squares[1] + squares[2], 1e-6)
         for _ in range(4):
-            cosine2 = cosine2 * cosine2
-        return gloss * cosine2
+            power = power * power
+        shine[glossy] = self.gloss[at] * power
+        return shine
 
     def ambient(self) -> np.ndarray:
         """Light from everywhere: less in the corners of the room and around the feet of things."""

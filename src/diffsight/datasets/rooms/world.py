@@ -5,6 +5,7 @@ World axes: x and z along the floor, y up, metres; the origin is the middle of t
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -42,6 +43,7 @@ CLASSES = (
     "cushion",
 )
 
+NEAR_M = 0.05
 Shape = Literal["plane", "box", "ellipsoid", "frustum", "capsule"]
 Pattern = Literal[
     "solid", "checker", "stripes", "dots", "tiles", "bricks", "wood", "planks", "marble"
@@ -185,6 +187,68 @@ class View:
 
 
 @dataclass(frozen=True)
+class Frames:
+    """The camera in the frame of every primitive, and every primitive on the image plane.
+
+    Attributes:
+        position: of the camera in each primitive's frame, ``n 3``.
+        axes: the camera's right, down and forward there, as columns, ``n 3 3``.
+        bounds: lowest x, highest x, lowest y, highest y at depth 1 of the box around it, ``n 4``:
+            infinite where it reaches behind the camera, and reversed where it is all behind.
+    """
+
+    position: np.ndarray
+    axes: np.ndarray
+    bounds: np.ndarray
+
+    @classmethod
+    def of(cls, primitives: tuple[Primitive, ...], view: View) -> "Frames":
+        """All frames at once, by explicit sums."""
+        turn = np.stack([p.rotation for p in primitives])
+        offset = view.position - np.stack([p.centre for p in primitives])
+        position = np.sum([turn[:, i] * offset[:, i, None] for i in range(3)], axis=0)
+        axes = np.sum([turn[:, i, :, None] * view.rotation[i] for i in range(3)], axis=0)
+        half = np.array([p.half_extents() for p in primitives], dtype=np.float64)
+        centre = np.sum([-offset[:, i, None] * view.rotation[i] for i in range(3)], axis=0)
+        reach = half[:, :, None] * _CORNERS
+        spread = np.sum([axes[:, i, :, None] * reach[:, i, None] for i in range(3)], axis=0)
+        bounds = _bounds(centre[:, :, None] + spread)
+        bounds[[p.shape == "plane" for p in primitives]] = _EVERYWHERE
+        return cls(position, axes, bounds)
+
+
+_CORNERS = np.array([[i & 1, i >> 1 & 1, i >> 2 & 1] for i in range(8)], dtype=np.float64).T * 2 - 1
+_EVERYWHERE = (-math.inf, math.inf, -math.inf, math.inf)
+_NOWHERE = (math.inf, -math.inf, math.inf, -math.inf)
+
+
+def _bounds(corners: np.ndarray) -> np.ndarray:
+    """Bounds on the image plane of boxes with these corners in camera axes, ``n 3 8``."""
+    depth = corners[:, 2]
+    safe = np.maximum(depth, NEAR_M)
+    x, y = corners[:, 0] / safe, corners[:, 1] / safe
+    bounds = np.stack([x.min(axis=1), x.max(axis=1), y.min(axis=1), y.max(axis=1)], axis=1)
+    bounds[(depth < NEAR_M).any(axis=1)] = _EVERYWHERE
+    bounds[(depth < NEAR_M).all(axis=1)] = _NOWHERE
+    return bounds
+
+
+def _ball(solids: tuple[Primitive, ...]) -> tuple[np.ndarray, float]:
+    if any(p.shape == "plane" for p in solids):
+        return np.zeros(3), 0.0
+    centres = np.stack([p.centre for p in solids])
+    half = np.array([p.half_extents() for p in solids], dtype=np.float64)
+    turn = np.abs(np.stack([p.rotation for p in solids]))
+    reach = turn[:, :, 0] * half[:, None, 0] + turn[:, :, 1] * half[:, None, 1]
+    reach = reach + turn[:, :, 2] * half[:, None, 2]
+    low, high = (centres - reach).min(axis=0), (centres + reach).max(axis=0)
+    middle = (low + high) / 2
+    offset = centres - middle
+    radii = np.sqrt((offset * offset).sum(axis=1)) + np.sqrt((half * half).sum(axis=1))
+    return middle, min(float(radii.max()), length(high - middle))
+
+
+@dataclass(frozen=True)
 class Scene:
     """Everything there is, before a size is chosen.
 
@@ -213,6 +277,16 @@ class Scene:
     split: str
     seed: int
     index: int
+
+    @cached_property
+    def frames(self) -> "Frames":
+        """The camera as the primitives see it, computed once."""
+        return Frames.of(self.primitives, self.view)
+
+    @cached_property
+    def balls(self) -> tuple[tuple[np.ndarray, float], ...]:
+        """Centre and radius of a ball around each thing; planes have none (radius 0)."""
+        return tuple(_ball(self.primitives[t.first : t.first + t.count]) for t in self.things)
 
     @property
     def id(self) -> str:
