@@ -8,6 +8,7 @@ median of the ratios is printed. Peak memory is that of a process which runs one
 gets the padded image, and once more the image as it is.
 
     python benchmarks/vpd_inference.py [--sizes 480x640 512x512] [--rounds 5] [--threads 2]
+                                       [--channels-last]
 """
 
 import argparse
@@ -63,9 +64,11 @@ def build_ours(vae: AutoencoderKL, unet: UNet2DConditionModel) -> VPD:
     ).eval()
 
 
-def runs(height: int, width: int) -> dict[str, Callable[[], object]]:
+def runs(height: int, width: int, channels_last: bool = False) -> dict[str, Callable[[], object]]:
     vae, unet = build_floor()
     ours = build_ours(vae, unet)
+    if channels_last:  # the floor keeps the default format: what is loaded with assign is copied
+        ours = ours.to(memory_format=torch.channels_last)
     image = torch.rand(1, 3, height, width)
     padded = pad_to_multiple(image, 64, 0.5)
     context = torch.randn(1, 1, 768)
@@ -82,8 +85,10 @@ def runs(height: int, width: int) -> dict[str, Callable[[], object]]:
 
 
 @torch.inference_mode()
-def time_ratios(height: int, width: int, rounds: int) -> dict[str, tuple[float, float]]:
-    variants = runs(height, width)
+def time_ratios(
+    height: int, width: int, rounds: int, channels_last: bool
+) -> dict[str, tuple[float, float]]:
+    variants = runs(height, width, channels_last)
     for run in variants.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in variants}
@@ -118,6 +123,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["480x640", "512x512"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--channels-last", action="store_true", help="ours in that memory format")
     parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -130,7 +136,7 @@ def main() -> None:
         for _ in range(3):
             for name in VARIANTS:
                 memory[name].append(peak_mb(name, size, args.threads))
-        times = time_ratios(height, width, args.rounds)
+        times = time_ratios(height, width, args.rounds, args.channels_last)
         sys.stdout.write(f"\n{size}, {args.threads} threads, torch {torch.__version__}\n")
         sys.stdout.write(
             f"{'':18}{'seconds':>9}{'time x floor':>14}{'peak MB':>9}{'memory x floor':>16}\n"

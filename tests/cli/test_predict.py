@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,20 @@ def test_json_lines_on_stdout_and_the_rest_on_stderr(
         assert line["scene"] == "office"
         assert line["uncertainty_m"]["median"] >= 0
     assert "3 of 3 images" in printed.err
+
+
+def test_the_size_of_the_training_images_is_the_default(
+    depth_model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = tmp_path / "trained"
+    shutil.copytree(depth_model, trained)
+    config = json.loads((trained / "config.json").read_text())
+    config["info"]["training"] = {"short_side": 20}
+    (trained / "config.json").write_text(json.dumps(config))
+    for more, plan in ((), "short side 20 px"), (("--short-side", "own"), "own size"):
+        assert run(trained, photos, "--out", tmp_path / "out", "--json", *more) == 0
+        for line in capsys.readouterr().out.splitlines():
+            assert json.loads(line)["plan"] == f"{plan}, whole image, no flip"
 
 
 def test_bad_images_cost_a_line_each(

@@ -7,6 +7,7 @@ import torch
 from tests.training.conftest import Noise, Stripes
 
 from diffsight.datasets.base import Sample
+from diffsight.datasets.transforms import RandomCrop, Resize
 from diffsight.training.data import (
     InMemory,
     TrainingStream,
@@ -81,6 +82,12 @@ def test_augmentation_differs_between_epochs_and_not_between_calls():
     ]
     assert all(changed)
     assert same(first, take(stream, 1)[0])
+
+
+def test_the_size_of_training_images_counts_resizing_and_not_crops():
+    assert stream_of().short_side() == 8
+    changes = (Noise(), Resize(height=6, width=20), RandomCrop(height=4, width=4))
+    assert stream_of(augment=changes).short_side() == 6
 
 
 def test_devices_share_the_batch_of_one_device():

@@ -1,7 +1,9 @@
 """Options that several commands share: the plan, and where to run it."""
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffsight.inference import Plan, Predictor
@@ -27,7 +29,12 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     """``--short-side``, ``--windows``, ``--flip``, ``--batch-size``."""
     group = parser.add_argument_group("plan", "how an image is run; part of every result")
     group.add_argument(
-        "--short-side", type=int, metavar="N", help="resize the shorter side to N px for the model"
+        "--short-side",
+        type=_short_side,
+        default="training",
+        metavar="N|training|own",
+        help="pixels of the shorter side for the model: N, those of the training images where the "
+        "model tells them (default), or the image's own",
     )
     group.add_argument(
         "--windows",
@@ -42,14 +49,20 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def plan_of(args: argparse.Namespace) -> "Plan":
-    """The plan that the options describe."""
+def _short_side(text: str) -> int | str:
+    return text if text in ("training", "own") else int(text)
+
+
+def plan_of(args: argparse.Namespace, config: Mapping[str, Any]) -> "Plan":
+    """The plan that the options describe, for the model of ``config``."""
     from diffsight.inference import Plan
+    from diffsight.inference.plan import short_side_px
 
-    return Plan(args.short_side, args.windows, args.flip, args.batch_size)
+    short_side = short_side_px(args.short_side, config)
+    return Plan(short_side, args.windows, args.flip, args.batch_size)
 
 
-def predictor_of(args: argparse.Namespace, folder: object) -> "Predictor":
+def predictor_of(args: argparse.Namespace, folder: Path) -> "Predictor":
     """The model in ``folder`` on its device, with the plan.
 
     Raises:
@@ -62,7 +75,7 @@ def predictor_of(args: argparse.Namespace, folder: object) -> "Predictor":
     from diffsight.inference.pipeline import default_device
     from diffsight.types import InputError
 
-    plan = plan_of(args)
+    plan = plan_of(args, hub.read_config(folder))
     device = args.device or default_device()
     try:
         torch.empty(1, device=device)
@@ -70,4 +83,4 @@ def predictor_of(args: argparse.Namespace, folder: object) -> "Predictor":
         reason = str(error).splitlines()[0]
         raise InputError(f"device {device!r} cannot be used ({reason}): try --device cpu") from None
     autocast = None if args.dtype == "float32" else getattr(torch, args.dtype)
-    return Predictor(hub.load(str(folder)), plan, device=device, autocast=autocast)
+    return Predictor(hub.load(folder), plan, device=device, autocast=autocast)

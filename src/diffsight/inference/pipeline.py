@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffsight import hub
 from diffsight.datasets.files import read_image, upright_rgb
-from diffsight.inference.plan import Plan
+from diffsight.inference.plan import Plan, ShortSide, short_side_px
 from diffsight.inference.predictor import Predictor
 from diffsight.model import DenseModel
 from diffsight.types import InputError
@@ -24,7 +24,7 @@ Picture = str | Path | Image.Image | np.ndarray | Tensor
 def pipeline(
     model: str | Path | DenseModel,
     *,
-    short_side: int | None = None,
+    short_side: ShortSide = "training",
     windows: int = 1,
     flip: bool = False,
     batch_size: int = 1,
@@ -36,7 +36,8 @@ def pipeline(
 
     Args:
         model: folder of a saved model, a Hugging Face hub id, or a model.
-        short_side: pixels that the shorter side is resized to for the model; None is the own size.
+        short_side: pixels that the shorter side is resized to for the model; ``training`` is that
+            of the images it learned from (where the folder says it), ``own`` that of the image.
         windows: 1 is the whole image, from 2 on square windows along the longer side.
         flip: average with the mirrored image.
         batch_size: windows of one size that are run together.
@@ -47,9 +48,11 @@ def pipeline(
     Raises:
         InputError: if the model cannot be loaded or the plan cannot be run.
     """
-    plan = Plan(short_side, windows, flip, batch_size)
+    config = {}
     if not isinstance(model, DenseModel):
-        model = hub.load(model, revision=revision)
+        folder = hub.resolve(model, revision=revision)
+        config, model = hub.read_config(folder), hub.load(folder)
+    plan = Plan(short_side_px(short_side, config), windows, flip, batch_size)
     return Pipeline(Predictor(model, plan, device=device or default_device(), autocast=dtype))
 
 

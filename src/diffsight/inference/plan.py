@@ -1,11 +1,27 @@
 """The plan: how an image is run through a model; printed beside the protocol of every result."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from diffsight.types import InputError
 
+ShortSide = int | Literal["training", "own"]
 # images beyond this are refused before anything is computed: they would end in a killed process
 MAX_PIXELS = 2**26
+
+
+def short_side_px(wish: ShortSide, config: Mapping[str, Any]) -> int | None:
+    """The pixels that ``Plan.short_side`` wants.
+
+    Args:
+        wish: pixels, ``own`` for the image's own size, or ``training`` for the size of the images
+            that the model learned from (the own size where that is not known).
+        config: of the saved model.
+    """
+    if wish == "training":
+        return config.get("info", {}).get("training", {}).get("short_side")
+    return None if wish == "own" else wish
 
 
 @dataclass(frozen=True)

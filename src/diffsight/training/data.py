@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from diffsight.datasets.base import AbstractDataset, AbstractTransform, Batch, Sample, collate
+from diffsight.datasets.transforms import Resize
 from diffsight.types import Draws, InputError
 
 
@@ -74,6 +75,14 @@ class TrainingStream:
     def batches_per_epoch(self) -> int:
         """Whole batches."""
         return len(self.dataset) // self.batch_size
+
+    def short_side(self) -> int:
+        """Pixels of the shorter side of a training image before it is cropped."""
+        sample = self.dataset[0]
+        for change in self.augment:
+            if isinstance(change, Resize):
+                sample = change(sample, torch.Generator())
+        return min(sample.image.shape[-2:])
 
     def state(self, batches_seen: int) -> dict[str, int]:
         """Where the stream stands after so many batches: epoch and samples taken from it."""
@@ -191,7 +200,8 @@ class InMemory(AbstractDataset):
         # workers send the one label only: shared memory is scarce
         rows = _loader(_Plain(dataset, keep=label), workers, batch_size=None)
         for row in rows:
-            self._samples += _raise_bad([row])
+            (sample,) = _raise_bad([row])
+            self._samples.append(_owned(sample))
             progress()
 
     def __len__(self) -> int:
@@ -262,6 +272,16 @@ def _only(sample: Sample, label: str) -> Sample:
         sample,
         labels={name: value for name, value in sample.labels.items() if name == label},
         valid={name: value for name, value in sample.valid.items() if name == label},
+    )
+
+
+def _owned(sample: Sample) -> Sample:
+    """A copy: what a worker sends lies in shared memory and keeps a file open."""
+    return replace(
+        sample,
+        image=sample.image.clone(),
+        labels={name: value.clone() for name, value in sample.labels.items()},
+        valid={name: value.clone() for name, value in sample.valid.items()},
     )
 
 

@@ -95,7 +95,7 @@ def fit(
     strategy: str = "auto",
     sync_batchnorm: bool = False,
     workers: int = 2,
-    preload: bool = False,
+    preload: int = 0,
     checkpoint_every: int = 500,
     validate_every: int = 500,
     monitor: str = "loss",
@@ -130,7 +130,8 @@ def fit(
         strategy: Lightning's, for FSDP and the like; ``auto`` is DDP on several devices.
         sync_batchnorm: batch statistics over all devices.
         workers: processes per device that read and augment.
-        preload: read all samples once before training and keep them in memory.
+        preload: processes that read all samples once before training, to keep them in memory;
+            0 reads a sample whenever it is needed.
         checkpoint_every: optimiser steps between checkpoints.
         validate_every: optimiser steps between validations.
         monitor: validation score whose smallest value makes ``best.ckpt``: ``loss``, ``rmse`` ...
@@ -147,7 +148,7 @@ def fit(
     seed_everything(seed, verbose=False)
     model = DenseModel(task=task, method=method)
     if preload:
-        train, val = (_preloaded(data, task.label, workers) for data in (train, val))
+        train, val = (_preloaded(data, task.label, preload) for data in (train, val))
     stream = TrainingStream(
         dataset=train,
         label=task.label,
@@ -267,6 +268,8 @@ def _length(
 
 def _preloaded(data: AbstractDataset, label: str, workers: int) -> InMemory:
     console = Console(stderr=True)
+    if not console.is_terminal:
+        log.info("reading %d samples of %s", len(data), data.name)
     with Progress(console=console, disable=not console.is_terminal) as bar:
         row = bar.add_task(f"reading {data.name}", total=len(data))
         return InMemory(data, label=label, workers=workers, progress=lambda: bar.advance(row))
@@ -308,7 +311,13 @@ def _finish(
         torch.distributed.destroy_process_group()
     if not trainer.is_global_zero:
         return None
-    info = {"training": {"steps": learner.steps, "samples": len(learner.stream.dataset)}}
+    info = {
+        "training": {
+            "steps": learner.steps,
+            "samples": len(learner.stream.dataset),
+            "short_side": learner.stream.short_side(),
+        }
+    }
     folder = hub.save(learner.model, out / "model", info=info)
     blind = baselines(learner.stream.dataset, learner.model.task.label)
     blind.save(folder)
