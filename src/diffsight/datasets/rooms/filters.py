@@ -15,9 +15,20 @@ def edge_texture(grey: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
     Args:
         grey: noise-free image in [0, 1], ``h w``.
     """
-    smooth = ndimage.gaussian_filter(grey, 1.0, mode="nearest", truncate=3.0)
+    smooth = _blur(grey, 1.0)
     dy, dx = _central(smooth, 0), _central(smooth, 1)
     return np.sqrt(dx * dx + dy * dy)
+
+
+def _blur(values: np.ndarray, sigma_px: float) -> np.ndarray:
+    """Gaussian blur, cut at three sigma, with the border repeated."""
+    reach = int(3 * sigma_px + 0.5)
+    # rounded, so that the last bits of a library's exponential do not matter
+    bell = [round(math.exp(-0.5 * (i / sigma_px) ** 2), 12) for i in range(-reach, reach + 1)]
+    weights = np.array(bell) / math.fsum(bell)
+    for axis in (0, 1):
+        values = ndimage.correlate1d(values, weights, axis, mode="nearest")
+    return values
 
 
 def _central(values: np.ndarray, axis: int) -> np.ndarray:
@@ -44,7 +55,7 @@ def keypoints2d(grey: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
         sigma = 1.25**step
         # blurring what is blurred already: the variances add up
         blur = (sigma * sigma - reached * reached) ** 0.5
-        smooth = ndimage.gaussian_filter(smooth, blur, mode="nearest", truncate=3.0)
+        smooth = _blur(smooth, blur)
         reached = sigma
         dx, dy = _central(smooth, 1), _central(smooth, 0)
         determinant = _central(dx, 1) * _central(dy, 0) - _central(dx, 0) * _central(dy, 1)
@@ -66,7 +77,7 @@ def edge_occlusion(
     """
     result = np.zeros(solid.shape)
     ray = points / points[2]
-    offset = (normals * points).sum(axis=0)
+    offset = _dot(normals, points)
     for axis in (0, 1):
         a = (slice(None),) * axis + (slice(None, -1),)
         b = (slice(None),) * axis + (slice(1, None),)
@@ -77,6 +88,11 @@ def edge_occlusion(
     return result
 
 
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Product of vectors along the first axis, in a fixed order."""
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
 def _gap(
     points: np.ndarray, normals: np.ndarray, ray: np.ndarray, offset: np.ndarray, a: tuple, b: tuple
 ) -> np.ndarray:
@@ -84,8 +100,8 @@ def _gap(
     za, zb = points[2][a], points[2][b]
     with np.errstate(divide="ignore", invalid="ignore"):
         # depth at which the ray of one pixel meets the tangent plane of the other
-        za_from_b = offset[b] / (normals[every + b] * ray[every + a]).sum(axis=0)
-        zb_from_a = offset[a] / (normals[every + a] * ray[every + b]).sum(axis=0)
+        za_from_b = offset[b] / _dot(normals[every + b], ray[every + a])
+        zb_from_a = offset[a] / _dot(normals[every + a], ray[every + b])
     gap = np.fmin(np.abs(za_from_b - za), np.abs(zb_from_a - zb))
     return np.minimum(gap / np.minimum(za, zb), 1.0)
 
@@ -132,9 +148,7 @@ def _surface_change(
     size = np.maximum(np.sqrt(zx * zx + zy * zy), 1e-9)
     gradients.append((np.where(border, zx / size, 0), np.where(border, zy / size, 0)))
     xx, yy, xy = (
-        ndimage.gaussian_filter(
-            sum(g[i] * g[j] for g in gradients), 0.7, mode="nearest", truncate=3.0
-        )
+        _blur(np.sum([g[i] * g[j] for g in gradients], axis=0), 0.7)
         for i, j in ((0, 0), (1, 1), (0, 1))
     )
     spread = np.sqrt((xx - yy) ** 2 + 4 * xy * xy)
@@ -164,7 +178,7 @@ def _interest(
             x = np.clip(np.rint(column + far * math.cos(angle)), 0, width - 1).astype(np.int64)
             at = y * width + x
             difference = flat[:, at] - points
-            distance = np.sqrt((difference * difference).sum(axis=0)) / NARF_SUPPORT_M
+            distance = np.sqrt(_dot(difference, difference)) / NARF_SUPPORT_M
             near = np.maximum(1 - 10 * distance, 0)
             stable = np.minimum(stable, 1 - weight.ravel()[at] * near)
             fit = np.where(distance <= 0.5, 1 - np.abs(2 * distance - 0.5), 0)
