@@ -19,9 +19,10 @@ def instantiate(name: str):
     parser = build_parser()
     large = not name.startswith("rooms/")
     settings = parse(parser, ["--recipe", name, "--out", "unused", *(WEIGHTS if large else ())])
-    plain = {**vars(settings), "train": None, "val": None} if large else None
+    if large:
+        del settings["train"], settings["val"]
     with torch.device("meta" if large else "cpu"):
-        built = parser.instantiate(type(settings)(**plain) if plain else settings)
+        built = parser.instantiate(settings)
         return built, DenseModel(task=built.task, method=built.method)
 
 

@@ -214,7 +214,7 @@ def test_precisions(tmp_path, precision):
 
 
 def test_epochs_and_preload(tmp_path):
-    short(tmp_path / "run", steps=None, epochs=2.0, preload=True)
+    short(tmp_path / "run", steps=None, epochs=2.0, preload=1)
     assert load(tmp_path / "run" / "last.ckpt")["global_step"] == 6
 
 

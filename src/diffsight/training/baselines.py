@@ -1,6 +1,5 @@
 """What a model must beat: predictors that never look at the image, learned from the labels."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsight.datasets.base import AbstractDataset
+from diffsight.datasets.files import replacing
+from diffsight.hub.folder import BASELINES
 
-FILE = "baselines.safetensors"
 MOST_SAMPLES = 1000
 
 
@@ -30,11 +30,9 @@ class Baselines:
 
     def save(self, folder: Path) -> None:
         """Write ``baselines.safetensors`` with ``mean_map`` and ``median``."""
-        partial = folder / f".{FILE}.partial"
-        save_file(
-            {"mean_map": self.mean_map.contiguous(), "median": torch.tensor(self.median)}, partial
-        )
-        os.replace(partial, folder / FILE)
+        tensors = {"mean_map": self.mean_map.contiguous(), "median": torch.tensor(self.median)}
+        with replacing(folder / BASELINES) as partial:
+            save_file(tensors, partial)
 
 
 def baselines(dataset: AbstractDataset, label: str) -> Baselines:

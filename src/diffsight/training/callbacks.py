@@ -1,7 +1,6 @@
 """What happens beside the steps: checkpoints, signals, pictures, the progress bar."""
 
 import logging
-import os
 import signal
 import threading
 from pathlib import Path
@@ -23,6 +22,7 @@ from rich.progress import (
 )
 
 from diffsight.datasets.base import Batch
+from diffsight.datasets.files import replacing
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.checkpoints import link_or_copy
 
@@ -168,9 +168,8 @@ class Pictures(Callback):
         sheet, self.rows = torch.cat(rows, dim=1), []
         self.folder.mkdir(exist_ok=True)
         path = self.folder / f"step_{trainer.global_step:06d}.png"
-        partial = path.with_name(f".{path.name}.partial")
-        Image.fromarray(sheet.permute(1, 2, 0).numpy()).save(partial, format="PNG")
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            Image.fromarray(sheet.permute(1, 2, 0).numpy()).save(partial, format="PNG")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("val/pictures", sheet, trainer.global_step)

@@ -1,7 +1,6 @@
 """``fit``: a plain function whose signature is the schema of a recipe."""
 
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from rich.progress import Progress
 from diffsight import hub, protocols
 from diffsight.config import Plain, to_config
 from diffsight.datasets.base import AbstractDataset, AbstractTransform
+from diffsight.datasets.files import replacing
 from diffsight.inference.evaluate import Evaluation, evaluate, rivals
 from diffsight.inference.plan import Plan
 from diffsight.inference.predictor import Predictor
@@ -50,6 +50,8 @@ LIGHTNING_PRECISION: Mapping[Precision, Literal["32-true", "bf16-mixed", "16-mix
 }
 # a resumed run must agree with the interrupted one in these
 FIXED = ("task", "method", "augment", "optim", "schedule", "accumulate", "precision")
+log = logging.getLogger(__name__)
+
 # arguments that are not part of the recipe
 OWN = ("out", "resume", "plan")
 
@@ -62,6 +64,7 @@ class Fitted:
         model: with the last weights.
         folder: the run's folder; ``model/`` in it is the saved model.
         scores: of the validation set at the end: the protocol's, without one ``loss``.
+        validation: what was scored.
         evaluation: the scores with all they depend on, beside predictors that never see an image;
             None without a protocol.
     """
@@ -69,6 +72,7 @@ class Fitted:
     model: DenseModel
     folder: Path
     scores: Mapping[str, float]
+    validation: AbstractDataset
     evaluation: Evaluation | None
 
 
@@ -222,10 +226,9 @@ def _start(out: Path, recipe: dict[str, Plain]) -> None:
     if (out / LAST).exists():
         raise InputError(f"{out}: holds a run already: add --resume, or choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    partial = out / ".recipe.yaml.partial"
     header = "".join(f"# {name} {version}\n" for name, version in versions().items())
-    partial.write_text(header + yaml.safe_dump(recipe, sort_keys=False))
-    os.replace(partial, out / "recipe.yaml")
+    with replacing(out / "recipe.yaml") as partial:
+        partial.write_text(header + yaml.safe_dump(recipe, sort_keys=False))
 
 
 def _steps_done(out: Path, recipe: dict[str, Plain]) -> int:
@@ -296,7 +299,7 @@ def _announce(learner: Learner, trainer: Trainer, autocast: torch.dtype | None, 
     )
     console = Console(stderr=True)
     console.print(table(learner.groups, learner.optim.lr))
-    console.print(cost.describe(), highlight=False)
+    console.print(cost.describe(), highlight=False, soft_wrap=True)
 
 
 def _finish(
@@ -322,7 +325,7 @@ def _finish(
     blind = baselines(learner.stream.dataset, learner.model.task.label)
     blind.save(folder)
     if learner.protocol is None:
-        return Fitted(learner.model, out, learner.scores, None)
+        return Fitted(learner.model, out, learner.scores, learner.validation, None)
     plan = Plan(batch_size=learner.stream.batch_size)
     predictor = Predictor(
         learner.model, plan, device=trainer.strategy.root_device, autocast=autocast
@@ -330,4 +333,4 @@ def _finish(
     beside = rivals(blind.mean_map, blind.median)
     evaluation = evaluate(predictor, learner.validation, learner.protocol, beside=beside)
     hub.record(folder, evaluation.as_dict())
-    return Fitted(learner.model, out, evaluation.scores["model"], evaluation)
+    return Fitted(learner.model, out, evaluation.scores["model"], learner.validation, evaluation)

@@ -1,7 +1,6 @@
 """The training log as a CSV file that a resumed run continues."""
 
 import csv
-import os
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+from diffsight.datasets.files import replacing
 
 
 class CsvLog(Logger):
@@ -56,7 +57,5 @@ class CsvLog(Logger):
         if first_step and self.path.exists():
             with self.path.open(newline="") as file:
                 rows += [row for row in list(csv.reader(file))[1:] if int(row[0]) < first_step]
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        with partial.open("w", newline="") as file:
+        with replacing(self.path) as partial, partial.open("w", newline="") as file:
             csv.writer(file).writerows(rows)
-        os.replace(partial, self.path)
