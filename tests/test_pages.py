@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
 import diffsight
 from diffsight.backbones import StableDiffusion
 from diffsight.cli import COMMANDS
-from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.heads import DeconvHead
 from diffsight.methods import VPD
 from diffsight.model import DenseModel
@@ -22,26 +20,10 @@ from diffsight.necks import Merging
 from diffsight.prompts import TextTable
 from diffsight.tasks import MetricDepth
 from tests.backbones.conftest import SMALL
-from tests.support import images, noise
 
 ROOT = Path(__file__).parent.parent
 SETUP = ("pip install -e . && diffsight demo", "pip install -e '.[dev]' && pytest")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("[!_]*.md"))]
-
-
-class Noise(AbstractDataset):
-    """Four images of noise with noisy depth."""
-
-    name = "noise"
-
-    def __len__(self) -> int:
-        return 4
-
-    def __getitem__(self, index: int) -> Sample:
-        pixels = (images(1, 64, 64, seed=index)[0] * 255).to(torch.uint8)
-        depth_m = 1 + noise(1, 64, 64, seed=index).abs()
-        valid = torch.ones(64, 64, dtype=torch.bool)
-        return Sample(str(index), pixels, {"depth_m": depth_m}, {"depth_m": valid})
 
 
 def model() -> DenseModel:
@@ -87,27 +69,12 @@ def test_two_commands_set_everything_up_and_ci_runs_the_second() -> None:
     assert SETUP[1] in (ROOT / ".ci" / "run").read_text()
 
 
-def run(page: Path) -> dict[str, Any]:
-    """What the page's Python blocks define, run one after another."""
-    names: dict[str, Any] = {}
-    for block in blocks(page, "python"):
-        exec(compile(block, relative(page), "exec"), names)
-    return names
-
-
 def test_readme_predicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     diffsight.save(model(), "runs/my-rooms/model")
     Image.new("RGB", (50, 40), (120, 90, 60)).save("photo.jpg")
-    names = run(ROOT / "README.md")
+    names: dict[str, Any] = {}
+    for block in blocks(ROOT / "README.md", "python"):
+        exec(compile(block, "README.md", "exec"), names)
     assert names["prediction"].depth_m.shape == (40, 50)
     assert 0 < names["near"] < 10
-
-
-def test_training_loop_of_the_guide_trains() -> None:
-    train = run(ROOT / "docs" / "start.md")["train"]
-    tiny = model()
-    before = tiny.method.head.output[0].weight.clone()
-    trained = train(tiny, Noise(), epochs=1)
-    assert not trained.training
-    assert not torch.equal(trained.method.head.output[0].weight, before)
