@@ -38,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if argv[0] not in COMMANDS:
         return _fail(f"unknown command {argv[0]!r}: choose from {', '.join(COMMANDS)}", 2)
-    # threads that wait for each other by spinning made training 3 to 10 times slower wherever another
-    # process (a loader's worker, say) wanted the core; read when torch is loaded, so set before
+    # threads that spin while they wait made training 3 to 10 times slower wherever another process
+    # (a loader's worker, say) wanted the core; torch reads this when it is loaded
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     return _guarded(COMMANDS[argv[0]][0], argv[1:])
