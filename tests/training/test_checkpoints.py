@@ -4,6 +4,7 @@ import os
 import pickle
 import resource
 import signal
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -12,15 +13,17 @@ from diffsight.training.checkpoints import KEY, AtomicCheckpoints, link_or_copy,
 from diffsight.types import InputError
 
 
-@pytest.fixture
+@contextmanager
 def small_disk():
-    """No file of this process may grow beyond 20 kB."""
+    """No file of this process may grow beyond 20 kB; not for a whole test: a log is a file too."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
 
 
 def test_round_trip(tmp_path):
@@ -32,12 +35,13 @@ def test_round_trip(tmp_path):
     assert os.listdir(tmp_path) == ["last.ckpt"]
 
 
-def test_a_full_disk_leaves_the_previous_one_whole(tmp_path, small_disk):
+def test_a_full_disk_leaves_the_previous_one_whole(tmp_path):
     path = tmp_path / "last.ckpt"
     AtomicCheckpoints().save_checkpoint({KEY: 1}, path)
-    with pytest.raises(
+    refused = pytest.raises(
         OSError, match=r"last.ckpt could not be written .*the previous one is whole"
-    ) as e:
+    )
+    with refused as e, small_disk():
         AtomicCheckpoints().save_checkpoint({KEY: 2, "weights": torch.zeros(100_000)}, path)
     assert "\n" not in str(e.value)
     assert load(path)[KEY] == 1
