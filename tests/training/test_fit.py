@@ -251,6 +251,7 @@ def test_finished_run_can_be_exported_again(whole):
         ({"train": Stripes(broken=5)}, "stripe_5.png: truncated"),
         ({"resume": True}, "no such checkpoint: start without --resume"),
         ({"val": Stripes(length=0)}, "no sample to validate on"),
+        ({"monitor": "rsme", "validate_every": 1}, "no score is called 'rsme'; choose from loss"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, changes, message):
@@ -264,3 +265,14 @@ def test_a_run_is_not_overwritten_nor_resumed_with_another_recipe(whole):
         run.train(whole)
     with pytest.raises(InputError, match="trained with another 'method' than this recipe's"):
         short(whole, resume=True)
+
+
+def test_a_bar_on_a_terminal_only(tmp_path, monkeypatch, capsys):
+    short(tmp_path / "piped")
+    assert "left" not in capsys.readouterr().err
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the stream for a terminal then
+    short(tmp_path / "shown", preload=1)
+    text = capsys.readouterr().err
+    assert "reading stripes" in text
+    assert "3/3" in text
+    assert "left" in text

@@ -25,6 +25,7 @@ from diffsight.datasets.base import Batch
 from diffsight.datasets.files import replacing
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.checkpoints import link_or_copy
+from diffsight.types import InputError
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 PREEMPTED = 75  # EX_TEMPFAIL: start again with --resume
@@ -76,11 +77,21 @@ class Checkpoints(Callback):
             self.save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the best."""
-        score = trainer.callback_metrics.get(f"val/{self.monitor}")
-        if score is None or not float(score) < self.best:
+        """Keep the best.
+
+        Raises:
+            InputError: if nothing of the name ``monitor`` was scored.
+        """
+        scores = {k.removeprefix("val/"): v for k, v in trainer.callback_metrics.items()}
+        if self.monitor not in scores:
+            known = ", ".join(
+                k.removeprefix("val/") for k in trainer.callback_metrics if "val/" in k
+            )
+            raise InputError(f"monitor: no score is called {self.monitor!r}; choose from {known}")
+        score = float(scores[self.monitor])
+        if not score < self.best:
             return
-        self.best = float(score)
+        self.best = score
         self.saved_step = -1  # the best score has changed: it belongs into the file
         self.save(trainer)
         if trainer.is_global_zero:

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import yaml
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
@@ -52,6 +52,15 @@ LIGHTNING_PRECISION: Mapping[Precision, Literal["32-true", "bf16-mixed", "16-mix
 FIXED = ("task", "method", "augment", "optim", "schedule", "accumulate", "precision")
 log = logging.getLogger(__name__)
 
+# what Lightning would do and this package does itself
+OURS: Mapping[str, Any] = {
+    "use_distributed_sampler": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+    "log_every_n_steps": 10,
+}
 # arguments that are not part of the recipe
 OWN = ("out", "resume", "plan")
 
@@ -146,6 +155,8 @@ def fit(
         InputError: one line about what cannot be used, with the repair.
     """
     recipe = {name: to_config(value) for name, value in locals().items() if name not in OWN}
+    for name in ("lightning.pytorch", "lightning.fabric"):  # devices, ranks, tips
+        logging.getLogger(name).setLevel(logging.WARNING)
     done = _steps_done(out, recipe) if resume else 0
     if not resume:
         _start(out, recipe)
@@ -172,9 +183,6 @@ def fit(
         protocol=protocols.get(protocol) if protocol else None,
         recipe=recipe,
     )
-    checkpoints = Checkpoints(out, every=checkpoint_every, monitor=monitor)
-    for name in ("lightning.pytorch", "lightning.fabric"):  # devices, ranks, tips
-        logging.getLogger(name).setLevel(logging.WARNING)
     trainer = Trainer(
         accelerator=accelerator,
         devices=devices,
@@ -187,33 +195,23 @@ def fit(
         gradient_clip_val=clip_norm,
         val_check_interval=validate_every * accumulate,
         check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        log_every_n_steps=10,
-        use_distributed_sampler=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         default_root_dir=out,
         plugins=[AtomicCheckpoints()],
         logger=_loggers(out, done),
-        callbacks=[
-            ProgressBar(),
-            Pictures(out / "pictures", task),
-            checkpoints,
-            Interrupts(checkpoints),
-        ],
+        callbacks=_callbacks(out, task, checkpoint_every, monitor),
+        **OURS,
     )
     _check_shares(batch_size, val, trainer.world_size)
     _announce(learner, trainer, AUTOCAST[precision], done)
     if plan:
         return None
-    with _quiet_lightning():
+    with _without_pytree_warning():
         trainer.fit(learner, ckpt_path=out / LAST if resume else None, weights_only=True)
         return _finish(learner, trainer, out, AUTOCAST[precision])
 
 
 @contextmanager
-def _quiet_lightning() -> Iterator[None]:
+def _without_pytree_warning() -> Iterator[None]:
     with warnings.catch_warnings():
         # Lightning 2.6 builds a class of torch's pytree that torch 2.13 deprecates
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
@@ -283,6 +281,12 @@ def _loggers(out: Path, first_step: int) -> list[Logger]:
         out, name="tensorboard", version="", default_hp_metric=False, purge_step=first_step or None
     )
     return [tensorboard, CsvLog(out / "metrics.csv", first_step=first_step)]
+
+
+def _callbacks(out: Path, task: AbstractTask, every: int, monitor: str) -> list[Callback]:
+    checkpoints = Checkpoints(out, every=every, monitor=monitor)
+    pictures = Pictures(out / "pictures", task)
+    return [ProgressBar(), pictures, checkpoints, Interrupts(checkpoints)]
 
 
 @rank_zero_only
