@@ -122,6 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", nargs="+", default=["480x640", "512x512"])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory-rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--channels-last", action="store_true", help="ours in that memory format")
     parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
@@ -133,7 +134,7 @@ def main() -> None:
             sys.stdout.write(json.dumps(peak_mb_of_this_process(args.variant, height, width)))
             return
         memory: dict[str, list[float]] = {name: [] for name in VARIANTS}
-        for _ in range(3):
+        for _ in range(args.memory_rounds):
             for name in VARIANTS:
                 memory[name].append(peak_mb(name, size, args.threads))
         times = time_ratios(height, width, args.rounds, args.channels_last)
