@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     run = args.out / "run"
     if (run / "recipe.yaml").is_file():
         shutil.rmtree(run)  # of an earlier demo
-    log.info("VPD depth on rooms that are rendered now: about two minutes on two cores")
+    log.info("VPD depth on rooms that are rendered now: about three minutes on two cores")
     fitted = train(["--recipe", RECIPE, "--out", str(run), "--seed", str(args.seed), *overrides])
     if fitted is None or fitted.evaluation is None:
         return 0
