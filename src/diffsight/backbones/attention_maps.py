@@ -108,8 +108,9 @@ class SDPAProcessor:
         if record is not None and encoder_hidden_states is not None:
             record(_map(query, key, detach))
         if key.shape[-2] == 1:
-            # a softmax over one token is 1; the zeros give queries and keys a gradient of exactly 0
-            out = (value + 0 * key).expand_as(query) + 0 * query
+            out = value.expand_as(query)  # a softmax over one token is 1
+            if torch.is_grad_enabled():
+                out = out + 0 * key + 0 * query  # with a gradient of exactly 0, not none
         else:
             out = functional.scaled_dot_product_attention(query, key, value)
         out = rearrange(out, "b heads p d -> b p (heads d)")
