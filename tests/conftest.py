@@ -1,6 +1,10 @@
 """Shapes and types of every public function are checked while the tests run."""
 
 import os
+import shutil
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -9,3 +13,21 @@ os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 from jaxtyping import install_import_hook
 
 install_import_hook("diffsight", "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Stable Diffusion folder; tests must not change it."""
+    # not at the top: the hook comes before everything that it checks
+    from tests.assets.pipelines import write_pipeline
+
+    return write_pipeline(tmp_path_factory.mktemp("assets") / "tiny")
+
+
+@pytest.fixture
+def embedded(pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it in place of the model that the package ships."""
+    folder = tmp_path / "assets" / "tiny"
+    shutil.copytree(pipeline_folder, folder)
+    monkeypatch.setattr("diffsight.assets.FOLDER", folder.parent)
+    return folder
