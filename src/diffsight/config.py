@@ -18,6 +18,10 @@ class Configurable:
 
     _arguments: Mapping[str, Any]
 
+    def _restate(self, arguments: Mapping[str, Any]) -> None:
+        """Record other values than those of the call: what names in it stand for today."""
+        object.__setattr__(self, "_arguments", {**self._arguments, **arguments})
+
     def __init_subclass__(cls) -> None:
         """Wrap the constructor of every subclass that defines one."""
         super().__init_subclass__()

@@ -4,7 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 from diffsight.cli import main
 from diffsight.prompts import TextTable
@@ -114,3 +119,25 @@ def test_rows_learn_only_when_asked() -> None:
 def test_duplicate_names() -> None:
     with pytest.raises(InputError, match=r"repeated.*'a'"):
         TextTable(["a", "b", "a"], dim=4)
+
+
+def test_the_embedded_text_tower(embedded: Path, tmp_path: Path) -> None:
+    """In 32 bit, though its file has 16, and before the projection that is saved with it."""
+    rows = build_text_table(["bed", "x"], encoder="tiny", templates="single", max_length=40)
+    model = CLIPTextModelWithProjection.from_pretrained(embedded / "text_encoder").float().eval()
+    tokenizer = CLIPTokenizer.from_pretrained(embedded / "tokenizer")
+    tokens = tokenizer([TEMPLATES["single"][0].format("bed")], return_tensors="pt")
+    with torch.no_grad():
+        output = model(**tokens)
+    torch.testing.assert_close(rows[0], output.last_hidden_state[0, -1], rtol=1e-4, atol=1e-5)
+    assert rows.dtype == torch.float32
+    names, out = tmp_path / "names.txt", tmp_path / "table.safetensors"
+    names.write_text("bed\nx\n")
+    command = ["text-table", str(names), "--encoder", "tiny", "--out", str(out)]
+    assert main([*command, "--max-length", "40", "--templates", "single"]) == 0
+    torch.testing.assert_close(TextTable(["bed", "x"], dim=16, weights=out).rows, rows)
+
+
+def test_the_text_tower_bounds_the_length(embedded: Path) -> None:
+    with pytest.raises(InputError, match=r"max_length 65: .* tiny takes 64 tokens at most"):
+        build_text_table(["a"], encoder="tiny", max_length=65)

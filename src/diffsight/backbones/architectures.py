@@ -1,8 +1,14 @@
 """Stable Diffusion's shapes as data: what diffusers needs to build the UNet and the VAE encoder."""
 
+import inspect
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+from diffsight import assets
 from diffsight.types import InputError
 
 _ATTENTION_DOWN = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
@@ -40,18 +46,21 @@ def resolve(architecture: str | Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The constructor arguments of the UNet and the VAE encoder.
 
     Args:
-        architecture: ``sd15``, ``sd21``, or ``{"unet": {...}, "vae": {...}}`` of diffusers' names,
-            laid over sd15's (so a small one states its widths only).
+        architecture: ``sd15``, ``sd21``, ``tiny`` (as the embedded model's own files say), or
+            ``{"unet": {...}, "vae": {...}}`` of diffusers' names, laid over sd15's (so a small one
+            states its widths only).
 
     Raises:
-        InputError: for an unknown name or part.
+        InputError: for an unknown name or part, or a damaged embedded model.
     """
     if isinstance(architecture, str):
+        if architecture in assets.NAMES:
+            return of_folder(assets.find(architecture))
         if architecture not in PRESETS:
+            known = ", ".join((*PRESETS, *assets.NAMES))
             raise InputError(
-                f"unknown architecture {architecture!r}: choose {', '.join(PRESETS)}, or give "
-                f"a mapping "
-                "with 'unet' and 'vae'"
+                f"unknown architecture {architecture!r}: choose {known}, or give a mapping with "
+                "'unet' and 'vae'"
             )
         return {part: dict(values) for part, values in PRESETS[architecture].items()}
     unknown = set(architecture) - {"unet", "vae"}
@@ -61,3 +70,30 @@ def resolve(architecture: str | Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         )
     base = PRESETS["sd15"]
     return {part: {**base[part], **architecture.get(part, {})} for part in ("unet", "vae")}
+
+
+def of_folder(folder: Path) -> dict[str, dict[str, Any]]:
+    """What the configurations of a diffusers folder say beside diffusers' defaults.
+
+    Raises:
+        InputError: if one of them is missing or damaged.
+    """
+    unet, vae = (_read(folder / part / "config.json") for part in ("unet", "vae"))
+    base = PRESETS["sd15"]
+    defaults = {
+        name: list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+        for name, parameter in inspect.signature(UNet2DConditionModel).parameters.items()
+    }
+    told = {name: unet[name] for name in defaults if name in unet}
+    return {
+        "unet": {k: v for k, v in told.items() if k in base["unet"] or v != defaults[k]},
+        "vae": {name: vae[name] for name in base["vae"]},
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: no configuration ({reason}): give a diffusers folder") from None

@@ -26,6 +26,12 @@ _VAE_ATTENTION = {
     "v": "to_v",
     "proj_out": "to_out.0",
 }
+_FOLDER_ATTENTION = {
+    "query": "to_q",
+    "key": "to_k",
+    "value": "to_v",
+    "proj_attn": "to_out.0",
+}
 
 
 @dataclass
@@ -125,6 +131,12 @@ def vae_encoder_key(key: str) -> str | None:
         name = "conv_norm_out" if match[1] == "norm_out" else match[1]
         return f"encoder.{name}.{match[2]}"
     return None
+
+
+def folder_key(key: str) -> str:
+    """The name of today of an entry of a diffusers folder; the VAEs of SD 1.x have older ones."""
+    match = re.fullmatch(r"(.+\.attentions\.\d+)\.(query|key|value|proj_attn)\.(.+)", key)
+    return f"{match[1]}.{_FOLDER_ATTENTION[match[2]]}.{match[3]}" if match else key
 
 
 def vae_value(key: str, value: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where weights come from: a diffusers folder, a hub id, or one original file.
+"""Where weights come from: the package, a diffusers folder, a hub id, or one original file.
 
 Nothing is unpickled that could run code.
 """
@@ -15,8 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from diffsight import assets
 from diffsight.backbones.ldm_keys import (
     KeyReport,
+    folder_key,
     unet_key,
     unet_prefixes,
     vae_encoder_key,
@@ -65,11 +67,14 @@ def read_tensors(path: Path) -> Any:
 
 def locate(source: str | Path) -> Path:
     """The local folder or file that ``source`` names; a hub id is fetched (or found in the cache)
-    first.
+    first. ``tiny`` is the embedded model; a folder of that name is ``./tiny``.
 
     Raises:
-        InputError: if it is neither a path nor a hub id that can be had.
+        InputError: if it is neither a path nor a hub id that can be had, or the embedded model is
+            damaged.
     """
+    if source in assets.NAMES:
+        return assets.find(str(source))
     path = Path(source)
     if path.exists():
         return path
@@ -104,7 +109,7 @@ def load_part(module: nn.Module, part: Part, source: Path) -> KeyReport:
     wanted = module.state_dict()
     if source.is_dir():
         name = _weight_file(source / part)
-        entries, rename = read_tensors(name), _same
+        entries, rename = read_tensors(name), folder_key
     else:
         name = source
         entries, rename = _ldm_entries(source, part), ldm_renamer(module, part)
@@ -131,10 +136,6 @@ def ldm_renamer(module: nn.Module, part: Part) -> Callable[[str], str | None]:
     kinds = [any(name == "attentions" for name, _ in block.named_children()) for block in down]
     prefixes = unet_prefixes(len(down), len(down[0].resnets), kinds)
     return lambda key: unet_key(key, prefixes)
-
-
-def _same(key: str) -> str:
-    return key
 
 
 def _weight_file(folder: Path) -> Path:

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from diffsight import assets
 from diffsight.backbones import architectures, sources
 from diffsight.backbones.attention_maps import MapRecorder, MapRequest, SDPAProcessor
 from diffsight.backbones.base import AbstractBackbone
@@ -67,10 +68,11 @@ class StableDiffusion(AbstractBackbone):
     noise.
 
     Args:
-        architecture: ``sd15``, ``sd21``, or a mapping of diffusers' names (see
-            ``architectures.resolve``).
-        weights: a diffusers folder, a hub id, or one original ``.safetensors`` / ``.ckpt`` file;
-            None leaves the random initialisation.
+        architecture: ``sd15``, ``sd21``, ``tiny`` (the model that comes with the package), or a
+            mapping of diffusers' names (see ``architectures.resolve``).
+        weights: ``tiny``, a diffusers folder, a hub id, or one original ``.safetensors`` /
+            ``.ckpt`` file; ``auto`` are those that come with the package for ``tiny``, and none for
+            the others; None leaves the random initialisation.
         latent: ``mode`` of the VAE's posterior, or a ``sample`` (then ``draws`` are needed).
         latent_scale: factor on the latent. Differs from the paper: the authors of VPD do not apply
             Stable Diffusion's 0.18215 and their checkpoints need 1.0; EVP divides by its data set's
@@ -85,7 +87,7 @@ class StableDiffusion(AbstractBackbone):
         self,
         architecture: str | dict[str, Any] = "sd15",
         *,
-        weights: str | Path | None = None,
+        weights: str | Path | None = "auto",
         latent: Literal["mode", "sample"] = "mode",
         latent_scale: float = 1.0,
         trainable: tuple[Part, ...] = ("unet",),
@@ -94,6 +96,11 @@ class StableDiffusion(AbstractBackbone):
     ) -> None:
         super().__init__()
         config = architectures.resolve(architecture)
+        embedded = str(architecture) if architecture in assets.NAMES else None
+        if weights == "auto":
+            weights = embedded
+        # a later version may bring a model of other widths under the same name
+        self._restate({"architecture": config if embedded else architecture, "weights": weights})
         source = None if weights is None else sources.locate(weights)
         with torch.device("meta") if source else torch.get_default_device():
             self.unet = _build_unet(config["unet"], conv_out)

@@ -13,7 +13,9 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="diffsight text-table", description=__doc__)
     parser.add_argument("names", type=Path, help="text file, one class or scene name per line")
     parser.add_argument(
-        "--encoder", required=True, help="Stable Diffusion or CLIP folder, or hub id"
+        "--encoder",
+        required=True,
+        help="Stable Diffusion or CLIP folder, a hub id, or tiny: the embedded model",
     )
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
     parser.add_argument(

@@ -1,11 +1,12 @@
 """Text conditions: tables of CLIP features of names, and their adapter (VPD equation 5)."""
 
+import contextlib
 import difflib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -13,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from diffsight import assets
 from diffsight.config import Configurable
 from diffsight.prompts.templates import TEMPLATES
 from diffsight.types import InputError
@@ -111,47 +113,93 @@ def build_text_table(
 
     Args:
         names: what goes into the templates.
-        encoder: a diffusers folder or hub id with ``text_encoder`` and ``tokenizer``, or a CLIP
-            text model's own.
+        encoder: as for ``load_text_encoder``.
         templates: ``single`` is "a photo of a ...", ``imagenet`` are CLIP's 80 prompts.
         max_length: tokens per text, begin and end included; longer texts are refused.
 
     Raises:
         InputError: if the encoder cannot be loaded or a text is too long.
     """
-    # transformers takes seconds to import, and only this function needs it
-    from transformers import CLIPTextModel, CLIPTokenizer
+    tokenizer, model = load_text_encoder(encoder)
+    limit = model.config.max_position_embeddings
+    if max_length > limit:
+        raise InputError(
+            f"max_length {max_length}: the text encoder of {encoder} takes {limit} tokens at most"
+        )
+    rows = []
+    for name in names:
+        texts = [template.format(name.replace("_", " ")) for template in TEMPLATES[templates]]
+        rows.append(_pooled(model, tokenizer, texts, max_length).mean(dim=0))
+    return torch.stack(rows)
 
-    folder = Path(encoder)
+
+def load_text_encoder(encoder: str | Path) -> tuple[Any, Any]:
+    """CLIP's tokenizer and text model, in 32 bit and evaluation mode.
+
+    Args:
+        encoder: ``tiny``, a diffusers folder or hub id with ``text_encoder`` and ``tokenizer``, or
+            a CLIP text model's own.
+
+    Returns:
+        Tokenizer, and the model without text projection: token ids ``b n`` to a record with
+        ``last_hidden_state`` and ``pooler_output``, both after the final layer norm.
+
+    Raises:
+        InputError: if it cannot be loaded.
+    """
+    # transformers takes seconds to import, and only this function needs it
+    from transformers import (
+        CLIPTextConfig,
+        CLIPTextModel,
+        CLIPTextModelWithProjection,
+        CLIPTokenizer,
+    )
+
+    source = str(assets.find(str(encoder)) if encoder in assets.NAMES else encoder)
+    folder = Path(source)
     nested = (folder / "text_encoder").is_dir() or (
         not folder.exists() and "clip" not in str(encoder)
     )
     sub = ("tokenizer", "text_encoder") if nested else ("", "")
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(str(encoder), subfolder=sub[0])
-        model = CLIPTextModel.from_pretrained(str(encoder), subfolder=sub[1], use_safetensors=None)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        with _without_bars() if folder.exists() else contextlib.nullcontext():
+            tokenizer = CLIPTokenizer.from_pretrained(source, subfolder=sub[0])
+            config = CLIPTextConfig.from_pretrained(source, subfolder=sub[1])
+            projects = "CLIPTextModelWithProjection" in (config.architectures or ())
+            cls = CLIPTextModelWithProjection if projects else CLIPTextModel
+            model = cls.from_pretrained(source, subfolder=sub[1], use_safetensors=None)
+    except Exception as error:  # the tokenizer raises nothing narrower on a damaged file
+        reason = " ".join(str(error).split())
         raise InputError(
             f"{encoder}: no CLIP text model and tokenizer there ({reason}): give a Stable "
-            f"Diffusion "
-            "folder with text_encoder/ and tokenizer/, or a CLIP text model's folder"
+            "Diffusion folder with text_encoder/ and tokenizer/, or a CLIP text model's folder"
         ) from None
-    rows = []
-    for name in names:
-        texts = [template.format(name.replace("_", " ")) for template in TEMPLATES[templates]]
-        rows.append(_pooled(model.eval(), tokenizer, texts, max_length).mean(dim=0))
-    return torch.stack(rows)
+    text_model: Any = model.text_model if projects else model
+    # a file of 16-bit weights would be run in 16 bit
+    return tokenizer, text_model.float().eval()
 
 
-def _pooled(model: nn.Module, tokenizer, texts: list[str], max_length: int) -> Tensor:
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """Transformers shows a progress bar for every file that it reads, however small."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _pooled(model: Any, tokenizer: Any, texts: list[str], max_length: int) -> Tensor:
     tokens = tokenizer(texts, padding=True, return_tensors="pt")
     longest = tokens["input_ids"].shape[1]
     if longest > max_length:
         raise InputError(
             f"{texts[0]!r}: {longest} tokens with its template, at most {max_length} fit: "
-            f"shorten the name "
-            "or raise --max-length (77 at most)"
+            f"shorten the name or raise --max-length"
         )
     tokens = tokenizer(texts, padding="max_length", max_length=max_length, return_tensors="pt")
     return model(input_ids=tokens["input_ids"]).pooler_output
