@@ -15,6 +15,7 @@ COMMANDS = {
     "fit": ("diffsight.cli.fit", "train a model from a recipe"),
     "evaluate": ("diffsight.cli.evaluate", "score a model under a named protocol"),
     "predict": ("diffsight.cli.predict", "run a model on images of your own"),
+    "generate": ("diffsight.cli.generate", "turn texts into images with the embedded model"),
     "render": ("diffsight.cli.render", "write images and exact labels of the procedural world"),
     "text-table": ("diffsight.cli.text_table", "turn names into a table of CLIP text features"),
     "convert": ("diffsight.cli.convert", "turn an original checkpoint into a diffsight model"),

@@ -19,10 +19,15 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of a saved model, or a hub id owner/name",
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: the GPU if there is one)")
+    add_device(parser)
     parser.add_argument(
         "--dtype", choices=DTYPES, default="float32", help="mixed precision (default float32: none)"
     )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """``--device``."""
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: the GPU if there is one)")
 
 
 def add_plan(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +67,26 @@ def plan_of(args: argparse.Namespace, config: Mapping[str, Any]) -> "Plan":
     return Plan(short_side, args.windows, args.flip, args.batch_size)
 
 
+def device_of(args: argparse.Namespace) -> str:
+    """The device that ``--device`` names.
+
+    Raises:
+        InputError: if there is none of this name.
+    """
+    import torch
+
+    from diffsight.inference.pipeline import default_device
+    from diffsight.types import InputError
+
+    device = args.device or default_device()
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {device!r} cannot be used ({reason}): try --device cpu") from None
+    return device
+
+
 def predictor_of(args: argparse.Namespace, folder: Path) -> "Predictor":
     """The model in ``folder`` on its device, with the plan.
 
@@ -72,15 +97,8 @@ def predictor_of(args: argparse.Namespace, folder: Path) -> "Predictor":
 
     from diffsight import hub
     from diffsight.inference import Predictor
-    from diffsight.inference.pipeline import default_device
-    from diffsight.types import InputError
 
     plan = plan_of(args, hub.read_config(folder))
-    device = args.device or default_device()
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device {device!r} cannot be used ({reason}): try --device cpu") from None
+    device = device_of(args)
     autocast = None if args.dtype == "float32" else getattr(torch, args.dtype)
     return Predictor(hub.load(folder), plan, device=device, autocast=autocast)
