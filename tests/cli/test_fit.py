@@ -8,7 +8,9 @@ import torch
 
 import diffsight
 from diffsight.cli import main
-from diffsight.cli.fit import build_parser, parse
+from diffsight.cli.fit import fit_parser
+from diffsight.cli.recipe import parse
+from diffsight.training.fit import fit
 from diffsight.types import InputError
 
 SMALL = [
@@ -18,7 +20,7 @@ SMALL = [
 
 
 def settings(*words: str):
-    return parse(build_parser(), ["--recipe", "rooms/vpd_depth", "--out", "run", *words])
+    return parse(fit_parser(), ["--recipe", "rooms/vpd_depth", "--out", "run", *words], fit)
 
 
 def test_dotted_overrides_with_and_without_init_args():

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from diffsight import recipes
-from diffsight.cli.fit import build_parser, parse
+from diffsight.cli.fit import fit_parser
+from diffsight.cli.recipe import parse
 from diffsight.model import DenseModel
+from diffsight.training.fit import fit
 from diffsight.types import InputError
 
 # weights that a fresh machine does not have
@@ -16,9 +18,10 @@ WEIGHTS = ("--method.backbone.weights", "null", "--method.prompts.weights", "nul
 
 def instantiate(name: str):
     """The settings of a recipe, and its model; the data sets may not be there."""
-    parser = build_parser()
+    parser = fit_parser()
     large = not name.startswith("rooms/")
-    settings = parse(parser, ["--recipe", name, "--out", "unused", *(WEIGHTS if large else ())])
+    words = ["--recipe", name, "--out", "unused", *(WEIGHTS if large else ())]
+    settings = parse(parser, words, fit)
     if large:
         del settings["train"], settings["val"]
     with torch.device("meta" if large else "cpu"):
@@ -26,7 +29,7 @@ def instantiate(name: str):
         return built, DenseModel(task=built.task, method=built.method)
 
 
-@pytest.mark.parametrize("name", recipes.names())
+@pytest.mark.parametrize("name", [n for n in recipes.names() if not n.startswith("pretrain/")])
 def test_every_recipe(name):
     built, model = instantiate(name)
     groups = built.optim.groups(model)

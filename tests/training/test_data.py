@@ -8,13 +8,8 @@ from tests.training.conftest import Noise, Stripes
 
 from diffsight.datasets.base import Sample
 from diffsight.datasets.transforms import RandomCrop, Resize
-from diffsight.training.data import (
-    InMemory,
-    TrainingStream,
-    ValidationBatches,
-    epoch_order,
-    seed_of,
-)
+from diffsight.training.data import InMemory, TrainingStream, ValidationBatches
+from diffsight.training.stream import epoch_order, seed_of
 from diffsight.types import InputError
 
 

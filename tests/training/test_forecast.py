@@ -11,11 +11,13 @@ from diffsight.model import DenseModel
 from diffsight.tasks import MetricDepth
 from diffsight.training.data import TrainingStream
 from diffsight.training.forecast import Forecast, forecast
+from diffsight.training.objective import Supervised
 from diffsight.training.rng import rng_state
 
 
-def model_of(width: int) -> DenseModel:
-    return DenseModel(task=MetricDepth(), method=functools.partial(Tiny, width=width))
+def model_of(width: int) -> Supervised:
+    model = DenseModel(task=MetricDepth(), method=functools.partial(Tiny, width=width))
+    return Supervised(model, None)
 
 
 STREAM = TrainingStream(dataset=Stripes(side=16), label="depth_m", batch_size=4)

@@ -6,8 +6,10 @@ from pathlib import Path
 import torch
 
 from diffsight import recipes
-from diffsight.cli.fit import build_parser, parse
+from diffsight.cli.fit import fit_parser
+from diffsight.cli.recipe import parse
 from diffsight.model import DenseModel
+from diffsight.training.fit import fit
 
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
 
@@ -28,9 +30,9 @@ def test_every_recipe_is_listed():
 
 
 def test_groups_of_vpd_depth_are_those_of_the_page():
-    parser = build_parser()
+    parser = fit_parser()
     none = ("--method.backbone.weights", "null", "--method.prompts.weights", "null")
-    settings = parse(parser, ["--recipe", "vpd/depth_nyu", "--out", "unused", *none])
+    settings = parse(parser, ["--recipe", "vpd/depth_nyu", "--out", "unused", *none], fit)
     del settings["train"], settings["val"]
     with torch.device("meta"):
         built = parser.instantiate(settings)

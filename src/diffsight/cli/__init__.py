@@ -13,6 +13,7 @@ COMMANDS = {
         "train a small depth model on a procedural world and look at it",
     ),
     "fit": ("diffsight.cli.fit", "train a model from a recipe"),
+    "pretrain": ("diffsight.cli.pretrain", "train a small diffusion model on rooms from nothing"),
     "evaluate": ("diffsight.cli.evaluate", "score a model under a named protocol"),
     "predict": ("diffsight.cli.predict", "run a model on images of your own"),
     "generate": ("diffsight.cli.generate", "turn texts into images with the embedded model"),

@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from jaxtyping import UInt8
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
@@ -20,6 +21,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from torch import Tensor
 
 from diffsight.datasets.base import Batch
 from diffsight.datasets.files import replacing
@@ -177,13 +179,17 @@ class Pictures(Callback):
         widest = max(row.shape[-1] for row in self.rows)
         rows = [torch.nn.functional.pad(row, (0, widest - row.shape[-1])) for row in self.rows]
         sheet, self.rows = torch.cat(rows, dim=1), []
-        self.folder.mkdir(exist_ok=True)
-        path = self.folder / f"step_{trainer.global_step:06d}.png"
-        with replacing(path) as partial:
-            Image.fromarray(sheet.permute(1, 2, 0).numpy()).save(partial, format="PNG")
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("val/pictures", sheet, trainer.global_step)
+        write_sheet(trainer, self.folder, sheet)
+
+
+def write_sheet(trainer: Trainer, folder: Path, sheet: UInt8[Tensor, "3 h w"]) -> None:
+    """A PNG named after the step, and the same picture for TensorBoard."""
+    folder.mkdir(exist_ok=True)
+    with replacing(folder / f"step_{trainer.global_step:06d}.png") as partial:
+        Image.fromarray(sheet.permute(1, 2, 0).numpy()).save(partial, format="PNG")
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image("val/pictures", sheet, trainer.global_step)
 
 
 class ProgressBar(Callback):

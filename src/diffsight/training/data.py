@@ -1,80 +1,58 @@
-"""The stateful loader: order and augmentation are functions of (seed, epoch, sample).
+"""Labelled images for a training: augmentation is a function of (seed, epoch, sample)."""
 
-Its whole state is a position, so a resumed run sees what the interrupted one would have seen, with
-any number of workers and of devices.
-"""
-
-import hashlib
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
 from diffsight.datasets.base import AbstractDataset, AbstractTransform, Batch, Sample, collate
 from diffsight.datasets.transforms import Resize
+from diffsight.training.stream import AbstractStream, seed_of
 from diffsight.types import Draws, InputError
 
 
-def seed_of(*parts: int) -> int:
-    """63 bits that depend on every part and on their order, the same on every machine."""
-    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
-def epoch_order(seed: int, epoch: int, size: int) -> list[int]:
-    """The order of ``size`` samples in an epoch."""
-    generator = torch.Generator().manual_seed(seed_of(seed, epoch))
-    return torch.randperm(size, generator=generator).tolist()
-
-
-class TrainingBatch(NamedTuple):
+@dataclass(frozen=True)
+class TrainingBatch:
     """A batch and the seeds of what the model draws for it."""
 
     batch: Batch
     draws: Draws
 
+    def to(self, device: torch.device | str) -> "TrainingBatch":
+        """Images and labels move, seeds stay."""
+        return replace(self, batch=self.batch.to(device))
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.batch.ids)
+
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingStream:
+class TrainingStream(AbstractStream):
     """An endless stream of augmented batches over shuffled epochs.
-
-    The incomplete last batch of an epoch is dropped.
 
     Attributes:
         dataset: what is learned from.
         label: the task's key of ``Sample.labels``.
         augment: changes, applied in order.
-        batch_size: images per batch over all devices together; it must divide by their number.
-        seed: of order, augmentation and draws.
-        workers: processes that read and augment; 0 does it in the training process.
-
-    Raises:
-        InputError: if the data set has less than one batch.
     """
 
     dataset: AbstractDataset
     label: str
     augment: Sequence[AbstractTransform] = ()
-    batch_size: int = 1
-    seed: int = 0
-    workers: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse a data set of less than one batch."""
-        if self.batch_size < 1 or len(self.dataset) < self.batch_size:
-            size = len(self.dataset)
-            raise InputError(
-                f"data set {self.dataset.name!r} has {size} samples for training, less than one "
-                f"batch of {self.batch_size}: choose a batch_size of 1 to {max(1, size)}"
-            )
 
     @property
-    def batches_per_epoch(self) -> int:
-        """Whole batches."""
-        return len(self.dataset) // self.batch_size
+    def size(self) -> int:
+        """Number of samples."""
+        return len(self.dataset)
+
+    @property
+    def name(self) -> str:
+        """Of the data set."""
+        return self.dataset.name
 
     def short_side(self) -> int:
         """Pixels of the shorter side of a training image before it is cropped."""
@@ -84,38 +62,12 @@ class TrainingStream:
                 sample = change(sample, torch.Generator())
         return min(sample.image.shape[-2:])
 
-    def state(self, batches_seen: int) -> dict[str, int]:
-        """Where the stream stands after so many batches: epoch and samples taken from it."""
-        epoch, batch = divmod(batches_seen, self.batches_per_epoch)
-        return {
-            "epoch": epoch,
-            "position": batch * self.batch_size,
-            "samples": len(self.dataset),
-            "batch_size": self.batch_size,
-            "seed": self.seed,
-        }
-
-    def batches_seen(self, state: dict[str, int]) -> int:
-        """The inverse of ``state``.
-
-        Raises:
-            InputError: if the state is that of another stream.
-        """
-        for name, ours in self.state(0).items():
-            if name not in ("epoch", "position") and state[name] != ours:
-                raise InputError(
-                    f"the checkpoint was trained with {name} {state[name]}, this run has {ours}: "
-                    "resume with the same data and settings, or start again in another folder"
-                )
-        return state["epoch"] * self.batches_per_epoch + state["position"] // self.batch_size
-
     def batches(self, start: int = 0, *, rank: int = 0, world: int = 1) -> Iterator[TrainingBatch]:
         """Batches from number ``start`` on, of each the part of device ``rank`` of ``world``.
 
         Raises:
             InputError: for a sample that cannot be read, or a batch of different sizes.
         """
-        assert self.batch_size % world == 0, "checked by fit"
         loader = _loader(
             _Augmented(self.dataset, self.augment, self.seed),
             self.workers,
@@ -214,22 +166,13 @@ class InMemory(AbstractDataset):
 
 
 class _Keys:
-    """The (epoch, sample) pairs of one device, batch by batch, without end."""
+    """What a loader asks for a batch's keys."""
 
-    def __init__(self, stream: TrainingStream, start: int, rank: int, world: int) -> None:
-        self.stream, self.start = stream, start
-        share = stream.batch_size // world
-        self.mine = slice(rank * share, (rank + 1) * share)
+    def __init__(self, stream: AbstractStream, start: int, rank: int, world: int) -> None:
+        self.stream, self.where = stream, (start, rank, world)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        size, per_epoch = self.stream.batch_size, self.stream.batches_per_epoch
-        epoch, first = divmod(self.start, per_epoch)
-        while True:
-            order = epoch_order(self.stream.seed, epoch, len(self.stream.dataset))
-            for batch in range(first, per_epoch):
-                rows = order[batch * size : (batch + 1) * size]
-                yield [(epoch, index) for index in rows[self.mine]]
-            epoch, first = epoch + 1, 0
+        return self.stream.keys(*self.where)
 
 
 # A bad sample travels as a value: DataLoader would wrap its error in a traceback of the worker,

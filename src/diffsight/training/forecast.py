@@ -4,13 +4,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from diffsight.model import DenseModel
-from diffsight.training.data import TrainingBatch, TrainingStream
+from diffsight.training.objective import AbstractObjective
 from diffsight.training.rng import restore_rng, rng_state
+from diffsight.training.stream import AbstractStream
 
 LONG_STEP_S = 10.0  # a second measurement is not worth waiting for
 
@@ -52,8 +53,8 @@ class Forecast:
 
 
 def forecast(
-    model: DenseModel,
-    stream: TrainingStream,
+    objective: AbstractObjective,
+    stream: AbstractStream,
     *,
     steps: int,
     accumulate: int = 1,
@@ -68,19 +69,19 @@ def forecast(
     began = time.perf_counter()
     batch = next(replace(stream, workers=0).batches(world=world))
     reading_s = time.perf_counter() - began
-    with _untouched(model):
+    with _untouched(objective):
         sizes: dict[int, int] = {}
-        computing_s = _timed(model, batch, autocast, sizes)
+        computing_s = _timed(objective, batch, autocast, sizes)
         if computing_s < LONG_STEP_S:
-            computing_s = _timed(model, batch, autocast, None)
-    weights = [*model.parameters(), *model.buffers()]
+            computing_s = _timed(objective, batch, autocast, None)
+    weights = [*objective.parameters(), *objective.buffers()]
     own = {tensor.untyped_storage().data_ptr() for tensor in weights}
-    trainable = [p for p in model.parameters() if p.requires_grad]
+    trainable = [p for p in objective.parameters() if p.requires_grad]
     batch_s = (
         max(computing_s, reading_s / stream.workers) if stream.workers else computing_s + reading_s
     )
     return Forecast(
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=sum(p.numel() for p in objective.parameters()),
         trainable=sum(p.numel() for p in trainable),
         weights_bytes=sum(t.numel() * t.element_size() for t in weights),
         training_bytes=3 * sum(p.numel() * p.element_size() for p in trainable),
@@ -103,8 +104,8 @@ def _untouched(model: nn.Module) -> Iterator[None]:
 
 
 def _timed(
-    model: DenseModel,
-    batch: TrainingBatch,
+    objective: AbstractObjective,
+    batch: Any,
     autocast: torch.dtype | None,
     sizes: dict[int, int] | None,
 ) -> float:
@@ -116,12 +117,12 @@ def _timed(
             sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    device = next(model.parameters()).device
+    device = next(objective.parameters()).device
     began = time.perf_counter()
-    moved = batch.batch.to(device)
+    moved = batch.to(device)
     mixed = torch.autocast(device.type, autocast) if autocast else nullcontext()
     with mixed, torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        loss = model.losses(moved.inputs, moved.target, draws=batch.draws)["loss"]
+        loss = objective.losses(moved)["loss"]
     loss.backward()
     if device.type == "cuda":
         torch.cuda.synchronize(device)

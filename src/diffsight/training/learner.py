@@ -1,67 +1,60 @@
 """The one LightningModule: wiring of steps, optimiser, schedule, scores and checkpoints."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 import torch.distributed
 from lightning.pytorch import LightningModule
 from torch import Tensor
-from torchmetrics import MeanMetric
 
 from diffsight.config import Plain
-from diffsight.datasets.base import AbstractDataset, Batch
-from diffsight.model import DenseModel
-from diffsight.protocols import DepthProtocol
 from diffsight.training.checkpoints import KEY, versions
-from diffsight.training.data import TrainingBatch, TrainingStream, ValidationBatches
+from diffsight.training.objective import AbstractObjective
 from diffsight.training.optim import AdamW
 from diffsight.training.rng import restore_rng, rng_state
 from diffsight.training.schedules import AbstractSchedule, Clock
+from diffsight.training.stream import AbstractStream
+
+Validation = Callable[[int, int], Iterable[Any]]
 
 
 class Learner(LightningModule):
-    """Trains a model on a stream of batches and scores it under a protocol.
+    """Trains on a stream of batches what an objective wraps, and scores it.
 
     Args:
-        model: what learns; loss, decoding and meaning are its task's.
+        objective: what learns, its losses and scores.
         stream: training batches.
         optim: builder of parameter groups and optimiser.
         schedule: learning rate over the training.
         steps: optimiser steps of the whole training.
         accumulate: batches per optimiser step.
-        validation: what is scored.
-        protocol: how it is scored; None gives the loss alone.
+        validation: gives a device's batches for its number and the number of devices.
         recipe: the resolved recipe, stored in every checkpoint.
     """
 
     def __init__(
         self,
-        model: DenseModel,
+        objective: AbstractObjective,
         *,
-        stream: TrainingStream,
+        stream: AbstractStream,
         optim: AdamW,
         schedule: AbstractSchedule,
         steps: int,
-        accumulate: int,
-        validation: AbstractDataset,
-        protocol: DepthProtocol | None,
+        validation: Validation,
         recipe: dict[str, Plain],
+        accumulate: int = 1,
     ) -> None:
         super().__init__()
-        self.model = model
+        self.objective = objective
         self.stream = stream
         self.optim = optim
         self.schedule = schedule
         self.steps = steps
         self.accumulate = accumulate
         self.validation = validation
-        self.protocol = protocol
         self.recipe = recipe
-        self.groups = optim.groups(model)
-        self.metric = None if protocol is None else protocol.metric()
-        self.mean_loss = MeanMetric()
+        self.groups = optim.groups(objective.trained)
         self.scores: dict[str, float] = {}
         self.scored_step = -1
         self._start = 0
@@ -80,34 +73,24 @@ class Learner(LightningModule):
 
     def train_dataloader(self) -> "_Batches":
         """This device's part of the stream, from where the training stands."""
-        return _Batches(self.stream, self._start, self.global_rank, self.trainer.world_size)
+        where = {"rank": self.global_rank, "world": self.trainer.world_size}
+        return _Batches(lambda: self.stream.batches(self._start, **where))
 
-    def val_dataloader(self) -> ValidationBatches:
+    def val_dataloader(self) -> "_Batches":
         """This device's part of the validation set."""
-        world = self.trainer.world_size
-        return ValidationBatches(
-            self.validation,
-            label=self.model.task.label,
-            batch_size=max(1, self.stream.batch_size // world),
-            workers=self.stream.workers,
-            rank=self.global_rank,
-            world=world,
-        )
+        return _Batches(lambda: self.validation(self.global_rank, self.trainer.world_size))
 
     def transfer_batch_to_device(
-        self, batch: TrainingBatch | Batch, device: torch.device, dataloader_idx: int
-    ) -> TrainingBatch | Batch:
-        """Images and labels move, seeds stay."""
-        if isinstance(batch, TrainingBatch):
-            return batch._replace(batch=batch.batch.to(device))
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Every batch knows what of it moves."""
         return batch.to(device)
 
-    def training_step(self, batch: TrainingBatch, index: int) -> Tensor:
+    def training_step(self, batch: Any, index: int) -> Tensor:
         """The loss of one batch."""
-        inputs, target = batch.batch.inputs, batch.batch.target
-        losses = self.model.losses(inputs, target, draws=batch.draws)
+        losses = self.objective.losses(batch)
         for name, value in losses.items():
-            self.log(f"train/{name}", value.detach(), batch_size=len(batch.batch.ids))
+            self.log(f"train/{name}", value.detach(), batch_size=len(batch))
         return losses["loss"]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -117,32 +100,22 @@ class Learner(LightningModule):
             group["lr"] = lr * ours.lr_scale
         self.log_dict({"train/lr": lr, "train/epoch": self.clock.epoch}, batch_size=1)
 
+    def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
+        """The step before is complete, whatever precision and accumulation."""
+        if self.global_step:
+            self.objective.after_step()
+
     def on_validation_start(self) -> None:
         """Remember the random state: a training is the same with and without validation."""
         self._rng_before_validation = rng_state()
 
-    def validation_step(self, batch: Batch, index: int) -> dict[str, Any]:
+    def validation_step(self, batch: Any, index: int) -> dict[str, Any]:
         """Score one batch, and give its predictions to the callbacks."""
-        oracle = self.protocol is not None and self.protocol.prompt == "oracle-scene"
-        raw = self.model(batch.inputs if oracle else replace(batch.inputs, prompts=None))
-        loss = self.model.task.loss(raw, batch.target)["loss"]
-        self.mean_loss.update(loss, len(batch.ids))
-        if self.protocol is not None and self.metric is not None:
-            truth_m = batch.target.label[:, 0]
-            prediction_m = self.protocol.prepare(raw.maps[:, 0].float())
-            self.metric.update(
-                prediction_m, truth_m, self.protocol.mask(truth_m, batch.target.valid)
-            )
-        return {"predictions": self.model.task.decode(raw)}
+        return {"predictions": self.objective.score(batch)}
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores of all devices together."""
-        scores = {"loss": self.mean_loss.compute()}
-        self.mean_loss.reset()
-        if self.metric is not None:
-            scores |= self.metric.compute()
-            self.metric.reset()
-        self.scores = {name: float(value) for name, value in scores.items()}
+        self.scores = {name: float(value) for name, value in self.objective.scores().items()}
         self.scored_step = self.global_step
         # the same on every device already; Lightning asks for sync_dist all the same
         logged = {f"val/{name}": value for name, value in self.scores.items()}
@@ -182,10 +155,10 @@ class Learner(LightningModule):
 
 
 class _Batches:
-    """Iterable for Lightning, which knows neither length nor epochs: the stream has no end."""
+    """Iterable for Lightning, which knows neither length nor epochs; a list it would take apart."""
 
-    def __init__(self, stream: TrainingStream, start: int, rank: int, world: int) -> None:
-        self.stream, self.start, self.rank, self.world = stream, start, rank, world
+    def __init__(self, begin: Callable[[], Iterable[Any]]) -> None:
+        self.begin = begin
 
-    def __iter__(self) -> Iterator[TrainingBatch]:
-        return self.stream.batches(self.start, rank=self.rank, world=self.world)
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.begin())

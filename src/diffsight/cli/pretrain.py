@@ -1,0 +1,32 @@
+"""``diffsight pretrain``: train a text-to-image diffusion model on rooms from nothing."""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command."""
+    from diffsight.cli import recipe
+    from diffsight.training.pretrain import pretrain
+
+    folder = recipe.call(pretrain_parser(), argv, pretrain)
+    sys.stdout.write(f"model: {folder}\n")
+    return 0
+
+
+def pretrain_parser() -> "ArgumentParser":
+    """Its options are the arguments of ``pretrain``."""
+    from diffsight.cli import recipe
+    from diffsight.training.pretrain import pretrain
+
+    return recipe.build_parser(
+        pretrain,
+        prog="diffsight pretrain",
+        flags={"resume": "go on where the run in OUT stopped"},
+        description="Train a small latent diffusion model on rendered rooms and their captions, "
+        "stage by stage; --recipe pretrain/rooms is that of the embedded model.",
+    )

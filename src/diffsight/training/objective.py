@@ -1,0 +1,90 @@
+"""What a training minimises, and how it is scored: the one thing in which trainings differ."""
+
+import abc
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from diffsight.datasets.base import Batch
+from diffsight.model import DenseModel
+from diffsight.protocols import DepthProtocol
+from diffsight.training.data import TrainingBatch
+
+
+class AbstractObjective(nn.Module, abc.ABC):
+    """Losses of a batch, scores of a validation."""
+
+    @property
+    @abc.abstractmethod
+    def trained(self) -> nn.Module:
+        """The module whose parameters learn."""
+
+    @abc.abstractmethod
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        """Scalars by name for a batch of the stream; ``loss`` is the one to minimise."""
+
+    @abc.abstractmethod
+    def after_step(self) -> None:
+        """What follows an optimiser step, such as a running mean of the weights."""
+
+    @abc.abstractmethod
+    def score(self, batch: Any) -> Sequence[Any]:
+        """Add one batch of the validation to the scores; returns what pictures may want."""
+
+    @abc.abstractmethod
+    def scores(self) -> Mapping[str, Tensor]:
+        """Scores by name of everything since the last call, over all devices."""
+
+
+class Supervised(AbstractObjective):
+    """A model learns from labels.
+
+    Args:
+        model: what learns; loss, decoding and meaning are its task's.
+        protocol: how it is scored; None gives the loss alone.
+    """
+
+    def __init__(self, model: DenseModel, protocol: DepthProtocol | None) -> None:
+        super().__init__()
+        self.model = model
+        self.protocol = protocol
+        self.metric = None if protocol is None else protocol.metric()
+        self.mean_loss = MeanMetric()
+
+    @property
+    def trained(self) -> DenseModel:
+        """The model."""
+        return self.model
+
+    def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        """The task's."""
+        inputs, target = batch.batch.inputs, batch.batch.target
+        return self.model.losses(inputs, target, draws=batch.draws)
+
+    def after_step(self) -> None:
+        """Nothing."""
+
+    def score(self, batch: Batch) -> Sequence[Any]:
+        """Loss and measures; returns the predictions."""
+        oracle = self.protocol is not None and self.protocol.prompt == "oracle-scene"
+        raw = self.model(batch.inputs if oracle else replace(batch.inputs, prompts=None))
+        loss = self.model.task.loss(raw, batch.target)["loss"]
+        self.mean_loss.update(loss, len(batch.ids))
+        if self.protocol is not None and self.metric is not None:
+            truth_m = batch.target.label[:, 0]
+            prediction_m = self.protocol.prepare(raw.maps[:, 0].float())
+            mask = self.protocol.mask(truth_m, batch.target.valid)
+            self.metric.update(prediction_m, truth_m, mask)
+        return self.model.task.decode(raw)
+
+    def scores(self) -> Mapping[str, Tensor]:
+        """``loss`` and the protocol's measures."""
+        found = {"loss": self.mean_loss.compute()}
+        self.mean_loss.reset()
+        if self.metric is not None:
+            found |= self.metric.compute()
+            self.metric.reset()
+        return found

@@ -1,0 +1,43 @@
+"""The diffusers folder that a pretraining fills, part by part."""
+
+import copy
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from diffsight.types import InputError
+
+
+def save_half(module: Any, folder: Path) -> None:
+    """Write a diffusers or transformers module in half precision, all of it or nothing."""
+    write(folder, lambda staging: copy.deepcopy(module).half().save_pretrained(staging))
+
+
+def write(folder: Path, save: Any) -> None:
+    """What ``save`` writes into a scratch folder becomes ``folder``."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        save(staging)
+        for path in (staging, *staging.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)  # both are private otherwise
+        if folder.exists():
+            shutil.rmtree(folder)
+        staging.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def need(model: Path, part: str, by: str) -> Path:
+    """The folder of a part that an earlier stage makes.
+
+    Raises:
+        InputError: if it is not there.
+    """
+    if not (model / part).is_dir():
+        raise InputError(
+            f"{model}: has no {part}/, which stage {by!r} needs: run the stages before it, or "
+            "begin with a model that has it"
+        )
+    return model / part
