@@ -1,0 +1,346 @@
+"""Are the samples what the prompts say? The autoencoder's PSNR and CLIP's retrieval beside it.
+
+A small U-Net learns kind and colour of every pixel from renders of the split ``train``. A picture
+is said to hold "a red sofa" if its best pixels for sofa and red together pass a threshold that lets
+5 % of the renders of ``val`` without one through. The prompts name one coloured thing each, taken
+from the captions of ``test``. The share found is printed for samples of the prompts, for the
+renders that the prompts were taken from (what to expect of a perfect model), for renders without
+the thing, and for samples of other prompts.
+
+    python benchmarks/generation_check.py --model tiny [--size 64] [--skip-samples]
+"""
+
+import argparse
+import json
+import math
+import multiprocessing
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from pretrained import folder_of
+from probing import Grid, RGBUNet, Schedule
+from reporting import RESULTS, table, write_block
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional
+
+from diffsight.datasets.files import replacing
+from diffsight.datasets.rooms import CLASSES
+from diffsight.datasets.rooms.draw import Draw
+from diffsight.datasets.rooms.labels import Geometry
+from diffsight.datasets.rooms.language import article, caption, look_around, noun, phrase
+from diffsight.datasets.rooms.materials import COLOURS
+from diffsight.datasets.rooms.render import add_noise, render_clean
+from diffsight.datasets.rooms.scene import sample_scene
+from diffsight.datasets.rooms.world import Thing
+from diffsight.types import InputError
+
+NAMES = tuple(COLOURS)
+NO_COLOUR = len(NAMES)
+FALSE_ALARMS = 0.05
+BEST_PIXELS = 1 / 340  # share of the picture that must agree: 12 pixels of 64 x 64
+WIDTH, BATCH, RATE = 16, 16, 2e-3
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Room:
+    """A render with what it holds.
+
+    Attributes:
+        image: RGB, ``3 h w`` of uint8.
+        kind: index into ``CLASSES`` of every pixel, uint8.
+        colour: index into ``NAMES`` of every pixel, or ``NO_COLOUR``.
+        pairs: kind and colour of the coloured things in view, slivers included.
+        caption: the whole of it.
+        prompt: the room and one thing of the caption that has a colour; "" where there is none.
+        wanted: kind and colour of that thing.
+    """
+
+    image: np.ndarray
+    kind: np.ndarray
+    colour: np.ndarray
+    pairs: frozenset[Pair]
+    caption: str
+    prompt: str
+    wanted: Pair
+
+
+def look(split: str, size: int, index: int) -> Room:
+    """Render a scene."""
+    scene = sample_scene(split, 0, index)
+    clean = render_clean(scene, size, size)
+    geometry = Geometry(scene, size, size, clean)
+    in_view = look_around(scene, size, size)
+    words = caption(scene, in_view)
+    named = [s.thing for s in in_view if _colour(s.thing) != NO_COLOUR]
+    told = [thing for thing in named if article(phrase(thing)) in words]
+    prompt, wanted = "", (0, NO_COLOUR)
+    if told:
+        thing = Draw(split, 0, index, "generation check").choice(told)
+        prompt = f"{article(scene.room_type)} with {article(phrase(thing))}"
+        wanted = _pair(thing)
+    colour = np.array([_colour(thing) for thing in scene.things], dtype=np.uint8)
+    return Room(
+        add_noise(scene, clean),
+        geometry.semantic.astype(np.uint8),
+        colour[geometry.instance],
+        frozenset(_pair(thing) for thing in named),
+        words,
+        prompt,
+        wanted,
+    )
+
+
+def _pair(thing: Thing) -> Pair:
+    return CLASSES.index(thing.kind), _colour(thing)
+
+
+def _colour(thing: Thing) -> int:
+    """The colour that words would name, if they would."""
+    if phrase(thing, look=False) == noun(thing):
+        return NO_COLOUR
+    return NAMES.index(thing.colour)
+
+
+def look_at(split: str, size: int, count: int, processes: int) -> list[Room]:
+    """Render the first scenes of a split."""
+    if processes < 2:
+        return [look(split, size, index) for index in range(count)]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        return list(pool.map(partial(look, split, size), range(count), chunksize=16))
+
+
+def train_finder(rooms: Sequence[Room], steps: int) -> RGBUNet:
+    """Kind and colour per pixel, with mirrored images."""
+    torch.manual_seed(0)
+    finder = RGBUNet(len(CLASSES) + len(NAMES) + 1, WIDTH)
+    schedule = Schedule(steps, BATCH, 0.01)
+    optimiser = torch.optim.AdamW(finder.parameters(), RATE, weight_decay=schedule.weight_decay)
+    rate = torch.optim.lr_scheduler.LambdaLR(optimiser, schedule.factor)
+    images, kinds, colours = (
+        torch.from_numpy(np.stack([getattr(room, name) for room in rooms]))
+        for name in ("image", "kind", "colour")
+    )
+    grid, start = Grid.every(1, (0, 0), images), time.perf_counter()
+    for step in range(steps):
+        pick = torch.randint(len(rooms), (BATCH,))
+        axes = (-1,) if step % 2 else ()
+        raw = finder(images[pick].flip(axes).float() / 255, grid)
+        kind, colour = raw.split([len(CLASSES), len(NAMES) + 1], dim=1)
+        loss = functional.cross_entropy(kind, kinds[pick].flip(axes).long())
+        loss = loss + functional.cross_entropy(colour, colours[pick].flip(axes).long())
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        rate.step()
+        if step in (9, steps // 2, steps - 1):
+            left = (time.perf_counter() - start) / (step + 1) * (steps - step - 1)
+            _say(f"finder: step {step + 1} of {steps}, loss {loss:.2f}, {left:.0f} s left\n")
+    return finder
+
+
+def finder_for(args: argparse.Namespace) -> RGBUNet:
+    """The finder of this size from ``--out``, trained if it is not there."""
+    path = args.out / f"finder-{args.size}-{args.renders}-{args.steps}.safetensors"
+    if path.exists():
+        finder = RGBUNet(len(CLASSES) + len(NAMES) + 1, WIDTH)
+        finder.load_state_dict(load_file(path))
+        return finder.eval()
+    _say(f"rendering {args.renders} rooms of {args.size} px for the finder\n")
+    finder = train_finder(look_at("train", args.size, args.renders, args.threads), args.steps)
+    args.out.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial_file:
+        save_file(finder.state_dict(), partial_file)
+    return finder.eval()
+
+
+@torch.no_grad()
+def scores(
+    finder: RGBUNet, images: Sequence[np.ndarray] | Tensor, wanted: Sequence[Pair]
+) -> Tensor:
+    """How sure the finder is that each picture holds its pair, in [0, 1]."""
+    found = []
+    for image, (kind, colour) in zip(images, wanted, strict=True):
+        pixels = torch.as_tensor(image)[None].float() / 255
+        raw = finder(pixels, Grid.every(1, (0, 0), pixels))[0]
+        kinds, colours = raw.split([len(CLASSES), len(NAMES) + 1])
+        both = (kinds.softmax(dim=0)[kind] * colours.softmax(dim=0)[colour]).flatten()
+        found.append(both.topk(max(round(len(both) * BEST_PIXELS), 1)).values.mean())
+    return torch.stack(found)
+
+
+def others(rooms: Sequence[Room], wanted: Sequence[Pair]) -> list[int]:
+    """For each pair the place of the next room that does not hold it."""
+    count, picked = len(rooms), []
+    for i, pair in enumerate(wanted):
+        places = ((i + k) % count for k in range(1, count))
+        picked.append(next(place for place in places if pair not in rooms[place].pairs))
+    return picked
+
+
+def check_samples(args: argparse.Namespace, finder: RGBUNet) -> list[list[str]]:
+    """Rows of the table: what was looked at, and the share found."""
+    rooms = look_at("val", args.size, 3 * args.samples, args.threads)
+    rooms = [room for room in rooms if room.prompt]
+    wanted = [room.wanted for room in rooms]
+    absent = [rooms[place].image for place in others(rooms, wanted)]
+    threshold = float(scores(finder, absent, wanted).quantile(1 - FALSE_ALARMS))
+    rooms = look_at("test", args.size, 2 * args.samples + 50, args.threads)
+    rooms = [room for room in rooms if room.prompt][: args.samples]
+    wanted = [room.wanted for room in rooms]
+    other = others(rooms, wanted)
+    looked_at: dict[str, Sequence[np.ndarray] | Tensor] = {
+        "renders whose captions name it": [room.image for room in rooms],
+        "renders without it": [rooms[place].image for place in other],
+    }
+    if not args.skip_samples:
+        samples = sample(args, [room.prompt for room in rooms])
+        looked_at["samples of prompts that name it"] = samples
+        looked_at["samples of other prompts"] = samples[other]
+    shares = {
+        name: float((scores(finder, images, wanted) >= threshold).float().mean())
+        for name, images in looked_at.items()
+    }
+    return [
+        [f"thing found in {len(rooms)} {name}", f"{100 * share:.1f} %"]
+        for name, share in shares.items()
+    ]
+
+
+def _r(rooms: Sequence[Room]) -> range:
+    return range(len(rooms))
+
+
+def _after(i: int, count: int) -> range:
+    """The places after ``i``, then those before it (negative)."""
+    return range(i + 1 - count, i)
+
+
+def sample(args: argparse.Namespace, prompts: Sequence[str]) -> Tensor:
+    """One picture per prompt."""
+    from diffsight.inference.generate import generate
+
+    pictures = []
+    for first in range(0, len(prompts), args.chunk):
+        some = list(prompts[first : first + args.chunk])
+        made = generate(
+            some, model=args.model, size=args.size, steps=args.sampling_steps, seed=first
+        )
+        pictures.append(made)
+        _say(f"sampled {first + len(some)} of {len(prompts)}\n")
+    return torch.cat(pictures)
+
+
+@torch.no_grad()
+def check_autoencoder(
+    folder: Path, sizes: Sequence[int], args: argparse.Namespace
+) -> list[list[str]]:
+    """Mean PSNR of the posterior's mode, decoded and cut to [0, 1], on rooms of ``test``."""
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", low_cpu_mem_usage=False).eval()
+    rows = []
+    for size in sizes:
+        found = []
+        for room in look_at("test", size, args.pictures, args.threads):
+            x = torch.from_numpy(room.image)[None].float() / 255
+            y = vae.decode(vae.encode(x * 2 - 1).latent_dist.mode()).sample / 2 + 0.5
+            found.append(-10 * math.log10(float((y.clamp(0, 1) - x).square().mean())))
+        mean = sum(found) / len(found)
+        rows.append([f"autoencoder, {size} px, PSNR on {len(found)} rooms", f"{mean:.2f} dB"])
+    return rows
+
+
+@torch.no_grad()
+def check_retrieval(folder: Path, args: argparse.Namespace) -> list[list[str]]:
+    """Top-1 of the CLIP pair on rooms of ``test``; an identical caption is a hit as well."""
+    if not (folder / "image_encoder").is_dir():
+        return [["CLIP retrieval", "no image_encoder/"]]
+    from transformers import (
+        CLIPTextModelWithProjection,
+        CLIPTokenizer,
+        CLIPVisionModelWithProjection,
+    )
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    tokenizer = CLIPTokenizer.from_pretrained(str(folder), subfolder="tokenizer")
+    text = CLIPTextModelWithProjection.from_pretrained(folder, subfolder="text_encoder").eval()
+    vision = CLIPVisionModelWithProjection.from_pretrained(folder, subfolder="image_encoder").eval()
+    notes = (folder / "image_encoder" / "preprocessor_config.json").read_text(encoding="utf-8")
+    mean, std = (
+        torch.tensor(json.loads(notes)[k])[:, None, None] for k in ("image_mean", "image_std")
+    )
+    rooms = look_at("test", vision.config.image_size, args.pairs, args.threads)
+    captions = [room.caption for room in rooms]
+    longest = text.config.max_position_embeddings
+    options = {"padding": "max_length", "max_length": longest, "truncation": True}
+    texts, images = [], []
+    for first in range(0, len(rooms), 32):
+        some = rooms[first : first + 32]
+        tokens = tokenizer([room.caption for room in some], return_tensors="pt", **options)
+        texts.append(text(**tokens).text_embeds)
+        pixels = torch.from_numpy(np.stack([room.image for room in some])).float() / 255
+        images.append(vision(pixel_values=(pixels - mean) / std).image_embeds)
+    likeness = functional.normalize(torch.cat(texts)) @ functional.normalize(torch.cat(images)).T
+    rows = []
+    for way, matrix in (("caption to image", likeness), ("image to caption", likeness.T)):
+        best = matrix.argmax(dim=1).tolist()
+        hits = sum(captions[i] == captions[k] for i, k in enumerate(best)) / len(best)
+        rows.append([f"CLIP, {way}, top-1 of {len(best)} pairs", f"{100 * hits:.1f} %"])
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="tiny", help="a diffusers folder, or tiny")
+    parser.add_argument("--size", type=int, default=64, help="of the samples")
+    parser.add_argument("--samples", type=int, default=200)
+    parser.add_argument("--sampling-steps", type=int, default=30)
+    parser.add_argument("--chunk", type=int, default=10, help="prompts that share a seed")
+    parser.add_argument("--skip-samples", action="store_true", help="renders alone")
+    parser.add_argument("--renders", type=int, default=4000, help="that the finder learns from")
+    parser.add_argument("--steps", type=int, default=3000, help="of the finder")
+    parser.add_argument("--pictures", type=int, default=128, help="for the PSNR")
+    parser.add_argument("--pairs", type=int, default=256, help="for CLIP")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, default=Path("runs/generation_check"))
+    parser.add_argument("--report", type=Path, default=RESULTS, help="page to write the table into")
+    parser.add_argument("--quick", action="store_true", help="seconds, and no page is written")
+    args = parser.parse_args()
+    if args.quick:
+        args.samples, args.renders, args.steps, args.pictures, args.pairs = 4, 16, 10, 4, 16
+    torch.set_num_threads(args.threads)
+    folder = folder_of(args.model)
+    rows = check_autoencoder(folder, (64, 128), args) + check_retrieval(folder, args)
+    rows += check_samples(args, finder_for(args))
+    command = " ".join(Path(word).name if "/" in word else word for word in sys.argv[1:])
+    text = (
+        f"{table(['checked', 'figure'], rows)}\n\n`python benchmarks/generation_check.py {command}`"
+    )
+    if not args.quick:
+        write_block(args.report, "generation_check", text)
+    sys.stdout.write(text + "\n")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")

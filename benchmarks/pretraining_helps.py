@@ -1,0 +1,399 @@
+"""Does pretraining help? Few labelled rooms, light heads, and everything that must be beaten.
+
+Supports are rooms of the split ``val``, scores come from the split ``test``; the pretraining has
+seen neither. Every row is trained on the same supports, so that differences are paired. Steps are
+fixed; nothing is chosen by a look at the test rooms. Finished units stay in ``--out``: a run that
+was interrupted goes on where it was, and ``--rows`` may be computed one after another.
+
+    python benchmarks/pretraining_helps.py --model tiny [--rows frozen-pretrained rgb-unet ...]
+    python benchmarks/pretraining_helps.py --curve ckpt/0 ckpt/2000 ckpt/8000   # folders by step
+    python benchmarks/pretraining_helps.py --model tiny --quick                 # does it run at all
+"""
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pretrained import Extractor, Start, fingerprint, folder_of
+from probing import (
+    EVALUATION_BATCH,
+    TASKS,
+    AbstractTask,
+    Frozen,
+    Grid,
+    Images,
+    LightHead,
+    RGBUNet,
+    Schedule,
+    Whole,
+    evaluate,
+    render,
+    train,
+)
+from reporting import RESULTS, claim_folder, mean_and_half_width, table, write_block, write_json
+from torch import Tensor, nn
+
+from diffsight.types import InputError
+
+ROWS = {
+    "frozen-pretrained": "frozen pretrained features, light head",
+    "frozen-random": "frozen random UNet on the pretrained latents, the same head",
+    "frozen-all-random": "frozen random UNet on the latents of a random VAE, the same head",
+    "tuned-pretrained": "fine-tuned from pretrained",
+    "tuned-scratch": "fine-tuned from a random UNet on the pretrained latents",
+    "rgb-unet": "RGB U-Net from scratch",
+    "map": "no image: per-pixel mean map, for classes the majority",
+}
+REFERENCE = "frozen-pretrained"
+STARTS: dict[str, Start] = {
+    "frozen-pretrained": "pretrained",
+    "frozen-random": "random UNet",
+    "frozen-all-random": "all random",
+    "tuned-pretrained": "pretrained",
+    "tuned-scratch": "random UNet",
+}
+HEAD_RATE = 2e-3
+TRUNK_RATE = {"tuned-pretrained": 1e-4, "tuned-scratch": 5e-4}
+RGB_RATE = 2e-3
+SCENES_PER_SUPPORT = 1000  # supports of every size begin with the same rooms
+CURVE_COUNT = 20
+# what results that lie in one folder have in common
+DECIDING = ("size", "supports", "tests", "steps", "tuned_steps", "batch", "width", "weight_decay")
+DECIDING += ("timestep", "taps")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is trained and stored at once."""
+
+    row: str
+    task: str
+    count: int
+    supports: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.row}-{self.task}-{self.count}-{self.supports[0]}"
+
+
+class Bench:
+    """One pretrained folder, the rooms, and how to run a unit."""
+
+    def __init__(self, args: argparse.Namespace, folder: Path, images: Images, out: Path) -> None:
+        self.args, self.folder, self.images, self.out = args, folder, images, out
+        self.most = max(args.counts)
+        first_test = args.supports * self.most
+        self.tests = torch.arange(first_test, first_test + args.tests, device=args.device)
+        self._features: dict[Start, list[Tensor]] = {}
+
+    def rows_of(self, unit: Unit) -> Tensor:
+        """Places of the images of the unit's supports, ``s n``."""
+        first = torch.tensor(unit.supports, device=self.args.device)[:, None] * self.most
+        return first + torch.arange(unit.count, device=self.args.device)
+
+    def extractor(self, row: str, seed: int = 0) -> Extractor:
+        taps, timestep = self.args.taps, self.args.timestep
+        made = Extractor(self.folder, STARTS[row], timestep=timestep, taps=taps, seed=seed)
+        return made.to(self.args.device)
+
+    @torch.no_grad()
+    def features(self, row: str) -> list[Tensor]:
+        """Of every image and of its mirror image, computed once."""
+        start = STARTS[row]
+        if start not in self._features:
+            extractor, count = self.extractor(row), len(self.images.image)
+            if start == "all random":
+                extractor.match_latents(self._pixels(torch.arange(min(count, 64)), False))
+            parts = [
+                [level.half() for level in extractor(self._pixels(some, mirrored))]
+                for mirrored in (False, True)
+                for some in torch.arange(count).split(32)
+            ]
+            self._features[start] = [torch.cat(column) for column in zip(*parts, strict=True)]
+        return self._features[start]
+
+    def _pixels(self, index: Tensor, mirrored: bool) -> Tensor:
+        index = index.to(self.args.device)
+        return self.images.pixels(index, torch.full_like(index, mirrored, dtype=torch.bool))
+
+    def build(self, unit: Unit) -> tuple[nn.Module, dict[nn.Module, float]]:
+        """The model and the learning rates of the parts that learn."""
+        task, hw = TASKS[unit.task], tuple(self.images.image.shape[-2:])
+        rows, seed = self.rows_of(unit), unit.supports[0]
+        if unit.row.startswith("frozen"):
+            levels = self.features(unit.row)
+            torch.manual_seed(seed)
+            channels = [level.shape[1] for level in levels]
+            head = LightHead(channels, task.outputs, self.args.width, len(unit.supports))
+            model = Frozen(levels, head.to(self.args.device), hw)
+            head.standardise(model.take(rows, torch.zeros_like(rows, dtype=torch.bool)))
+            return model, {head: HEAD_RATE}
+        if unit.row == "rgb-unet":
+            torch.manual_seed(seed)
+            network = RGBUNet(task.outputs).to(self.args.device)
+            return Whole(self.images, network), {network: RGB_RATE}
+        extractor = self.extractor(unit.row, seed)
+        torch.manual_seed(seed)
+        head = LightHead(extractor.channels, task.outputs, self.args.width).to(self.args.device)
+        with torch.no_grad():
+            head.standardise(extractor(self._pixels(rows[0], False)))
+        model = Whole(self.images, _Tuned(extractor, head))
+        return model, {head: HEAD_RATE, extractor.backbone.unet: TRUNK_RATE[unit.row]}
+
+    def schedule(self, row: str) -> Schedule:
+        steps = self.args.steps if row.startswith("frozen") else self.args.tuned_steps
+        return Schedule(steps, self.args.batch, self.args.weight_decay)
+
+    def run(self, unit: Unit) -> None:
+        """Train, score and store."""
+        start, task, rows = time.perf_counter(), TASKS[unit.task], self.rows_of(unit)
+        settled = []
+        if unit.row == "map":
+            scores = [self._score_map(task, support) for support in rows]
+        else:
+            model, rates = self.build(unit)
+            seed = unit.count * SCENES_PER_SUPPORT + unit.supports[0]
+            schedule = self.schedule(unit.row)
+            losses = train(model, rates, task, self.images, rows, schedule, seed)
+            settled = _settled(losses)
+            scores = evaluate(model, task, self.images, self.tests, len(unit.supports))
+        found = {"scores": dict(zip(unit.supports, scores, strict=True)), "settled": settled}
+        found["seconds"] = time.perf_counter() - start
+        write_json(self.out / f"{unit.name}.json", found)
+
+    def _score_map(self, task: AbstractTask, support: Tensor) -> float:
+        blind = task.blind(*self._truth(task, support))
+        label, valid = self._truth(task, self.tests)
+        return task.score(task.measure(blind.expand(len(label), -1, -1, -1), label, valid))
+
+    def _truth(self, task: AbstractTask, index: Tensor) -> tuple[Tensor, Tensor]:
+        grid = Grid.every(1, (0, 0), self.images.image)
+        return self.images.truth(task, index, torch.zeros_like(index, dtype=torch.bool), grid)
+
+    def seconds(self, unit: Unit) -> float:
+        """What a unit will take, from a few of its steps and one batch of tests."""
+        if unit.row == "map":
+            return 1.0
+        model, rates = self.build(unit)
+        few, task = Schedule(3, self.args.batch, 0.0), TASKS[unit.task]
+        train(model, rates, task, self.images, self.rows_of(unit), few, 0)
+        began = time.perf_counter()
+        train(model, rates, task, self.images, self.rows_of(unit), few, 0)
+        step = (time.perf_counter() - began) / few.steps
+        began = time.perf_counter()
+        some = self.tests[:EVALUATION_BATCH]
+        evaluate(model, task, self.images, some, len(unit.supports))
+        test = (time.perf_counter() - began) / len(some)
+        return step * self.schedule(unit.row).steps + test * len(self.tests)
+
+
+def claim(args: argparse.Namespace) -> list[tuple[Path, Path]]:
+    """Folders of models with the places of their results, before any time is spent."""
+    if args.curve:
+        folders = [folder_of(str(folder)) for folder in args.curve]
+        pairs = [(folder, args.out / "curve" / folder.name) for folder in folders]
+    else:
+        pairs = [(folder_of(args.model), args.out)]
+    settings = {key: getattr(args, key) for key in DECIDING}
+    for folder, out in pairs:
+        claim_folder(out, settings | {"weights": fingerprint(folder)})
+    return pairs
+
+
+class _Tuned(nn.Module):
+    def __init__(self, extractor: Extractor, head: LightHead) -> None:
+        super().__init__()
+        self.extractor, self.head = extractor, head
+
+    def forward(self, image: Tensor, grid: Grid) -> Tensor:
+        height, width = image.shape[-2:]
+        return self.head(self.extractor(image), (height, width), grid)[0]
+
+
+def _settled(losses: Tensor) -> list[float]:
+    """Loss over the last tenth of the steps relative to the tenth before, per support."""
+    tenth = max(len(losses) // 10, 1)
+    last, before = losses[-tenth:].mean(dim=0), losses[-2 * tenth : -tenth].mean(dim=0)
+    return (last / before).tolist()
+
+
+def units_of(args: argparse.Namespace) -> list[Unit]:
+    """Frozen rows and maps take all supports at once, the others one."""
+    units = []
+    for row in args.rows:
+        together = row.startswith("frozen") or row == "map"
+        everyone = tuple(range(args.supports))
+        groups = [everyone] if together else [(s,) for s in everyone[: args.tuned_supports]]
+        units += [Unit(row, t, n, g) for t in args.tasks for n in args.counts for g in groups]
+    return units
+
+
+def run_missing(bench: Bench, units: Sequence[Unit]) -> None:
+    """Run what is not in the folder yet, with a forecast and a line per unit."""
+    missing = [unit for unit in units if not (bench.out / f"{unit.name}.json").exists()]
+    _say(f"{bench.folder.name}: {len(units) - len(missing)} of {len(units)} units are there\n")
+    expected: dict[tuple[str, str], float] = {}
+    for unit in missing:
+        if (unit.row, unit.task) not in expected:
+            expected[unit.row, unit.task] = bench.seconds(unit)
+    left = sum(expected[unit.row, unit.task] for unit in missing)
+    for number, unit in enumerate(missing):
+        _say(f"about {left / 60:.1f} min left, {number + 1}/{len(missing)}: {unit.name}\n")
+        bench.run(unit)
+        left -= expected[unit.row, unit.task]
+
+
+def results(out: Path, row: str, task: str, count: int) -> tuple[dict[int, float], list[float]]:
+    """Scores by support and the settling of the losses, from every stored unit."""
+    scores, settled = {}, []
+    for path in sorted(out.glob(f"{row}-{task}-{count}-*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        scores |= {int(support): score for support, score in found["scores"].items()}
+        settled += found["settled"]
+    return scores, settled
+
+
+def cell(scores: dict[int, float], reference: dict[int, float], decimals: int) -> str:
+    """Mean and interval, and the paired difference to the reference with its own."""
+    if not scores:
+        return ""
+    text = _interval(list(scores.values()), f".{decimals}f")
+    both = sorted(scores.keys() & reference.keys())
+    if scores is reference or not both:
+        return text
+    return f"{text} ({_interval([scores[s] - reference[s] for s in both], f'+.{decimals}f')})"
+
+
+def _interval(values: Sequence[float], form: str) -> str:
+    mean, half = mean_and_half_width(values)
+    return f"{mean:{form}}" if math.isnan(half) else f"{mean:{form}} ± {half:{form.lstrip('+')}}"
+
+
+def report(args: argparse.Namespace, bench: Bench) -> str:
+    """The table with what one must know to read it."""
+    lines, settled = [], []
+    for name, task in TASKS.items():
+        for row, title in ROWS.items():
+            cells, some = [], 0
+            for count in args.counts:
+                scores, ratios = results(bench.out, row, name, count)
+                reference = scores
+                if row != REFERENCE:
+                    reference, _ = results(bench.out, REFERENCE, name, count)
+                cells.append(cell(scores, reference, task.decimals))
+                settled += ratios
+                some = max(some, len(scores))
+            if some:
+                lines.append([f"{name} ({task.unit})", title, str(some), *cells])
+    head = ["task", "features", "supports", *(f"N = {n}" for n in args.counts)]
+    ratios = f"{min(settled):.2f} to {max(settled):.2f}" if settled else "unknown"
+    weights = fingerprint(bench.folder)[:12]
+    return (
+        f"Model `{bench.folder.name}` (weights {weights}), {args.size} px, N labelled rooms of "
+        f"`val`, {args.tests} rooms of `test`. Mean over the supports ± 95 % interval of that "
+        "mean; in brackets the paired difference to the frozen pretrained features with its "
+        f"interval. Heads: {args.steps} steps of {args.batch} images, fine-tuned and RGB: "
+        f"{args.tuned_steps}; loss over the last tenth of the steps relative to the tenth before: "
+        f"{ratios}. One random UNet serves all supports of a frozen row."
+        f"\n\n{table(head, lines)}\n\n"
+        f"`{command(args)}`"
+    )
+
+
+def curve(args: argparse.Namespace, benches: Sequence[Bench]) -> str:
+    """Frozen scores of several checkpoints of one pretraining."""
+    lines = []
+    for bench, row in [(benches[0], "frozen-random"), *((b, REFERENCE) for b in benches)]:
+        args.rows = [row]
+        run_missing(bench, units_of(args))
+        cells = []
+        for name in args.tasks:
+            scores, _ = results(bench.out, row, name, CURVE_COUNT)
+            cells.append(cell(scores, scores, TASKS[name].decimals))
+        lines.append([bench.folder.name if row == REFERENCE else "random UNet", *cells])
+    head = ["checkpoint", *(f"{name} ({TASKS[name].unit})" for name in args.tasks)]
+    return (
+        f"Frozen features, N = {CURVE_COUNT}, {args.supports} supports, {args.size} px, by "
+        f"checkpoint of the pretraining (mean ± 95 % interval).\n\n{table(head, lines)}\n\n"
+        f"`{command(args)}`"
+    )
+
+
+def command(args: argparse.Namespace) -> str:
+    """How to run this again; folders by their names, which is all that another machine shares."""
+    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
+    return f"python benchmarks/pretraining_helps.py {' '.join(words)}"
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="tiny", help="a diffusers folder, or tiny")
+    parser.add_argument("--curve", nargs="+", type=Path, help="checkpoints, in order of steps")
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
+    parser.add_argument("--counts", nargs="+", type=int, default=[10, 20, 100])
+    parser.add_argument("--supports", type=int, default=20)
+    parser.add_argument("--tuned-supports", type=int, default=5, help="of the rows not frozen")
+    parser.add_argument("--tests", type=int, default=256)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--tuned-steps", type=int, default=500)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--width", type=int, default=32, help="of the light head")
+    parser.add_argument("--weight-decay", type=float, default=0.1)
+    parser.add_argument("--timestep", type=int, default=1)
+    parser.add_argument("--taps", nargs="+", type=int, default=[0, 1, 2, 3], choices=range(4))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, default=Path("runs/pretraining_helps"))
+    parser.add_argument("--report", type=Path, default=RESULTS, help="page to write the table into")
+    parser.add_argument("--quick", action="store_true", help="seconds, and no page is written")
+    args = parser.parse_args()
+    if args.quick:
+        args.supports, args.tuned_supports, args.tests, args.counts = 2, 1, 4, [4]
+        args.steps = args.tuned_steps = 4
+    if args.curve:
+        args.counts = [CURVE_COUNT]
+    if not 0 < max(args.counts) <= SCENES_PER_SUPPORT:
+        parser.error(f"--counts: 1 to {SCENES_PER_SUPPORT} images")
+    return args
+
+
+def main() -> None:
+    args = parse()
+    torch.set_num_threads(args.threads)
+    pairs = claim(args)
+    first = [s * SCENES_PER_SUPPORT for s in range(args.supports)]
+    scenes = [("val", scene + i) for scene in first for i in range(max(args.counts))]
+    scenes += [("test", i) for i in range(args.tests)]
+    _say(f"rendering {len(scenes)} rooms\n")
+    images = render(scenes, args.size, args.threads if len(scenes) > 200 else 1, args.device)
+    benches = [Bench(args, folder, images, out) for folder, out in pairs]
+    if args.curve:
+        name, text = "pretraining_curve", curve(args, benches)
+    else:
+        run_missing(benches[0], units_of(args))
+        name, text = "pretraining_helps", report(args, benches[0])
+    if not args.quick:
+        write_block(args.report, name, text)
+    sys.stdout.write(text + "\n")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")

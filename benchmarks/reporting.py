@@ -1,0 +1,73 @@
+"""What benchmarks share when they write docs/results.md: intervals, tables, a marked place."""
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import t as student
+
+from diffsight.datasets.files import replacing
+from diffsight.types import InputError
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results.md"
+
+
+def mean_and_half_width(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half the 95 % interval of the mean (Student's t); NaN for a single value."""
+    if len(values) < 2:
+        return statistics.mean(values), math.nan
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    return statistics.mean(values), float(student.ppf(0.975, len(values) - 1)) * error
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write_block(path: Path, name: str, text: str) -> None:
+    """Put ``text`` between the two marker comments of ``name``; without any, at the end.
+
+    Raises:
+        InputError: if only one of the two markers is there.
+    """
+    begin, end = f"<!-- {name} begin -->", f"<!-- {name} end -->"
+    page = path.read_text(encoding="utf-8") if path.exists() else ""
+    if begin not in page and end not in page:
+        page = f"{page.rstrip()}\n\n{begin}\n{end}\n".lstrip()
+    before, found, rest = page.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise InputError(f"{path}: needs both {begin} and {end}, in this order: mend the page")
+    with replacing(path) as partial:
+        partial.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write at once or not at all."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(data), encoding="utf-8")
+
+
+def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
+    """Let a folder hold results of one setting only.
+
+    Raises:
+        InputError: if it holds those of another.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "settings.json"
+    plain = json.loads(json.dumps(settings))
+    if not path.exists():
+        write_json(path, plain)
+    old = json.loads(path.read_text(encoding="utf-8"))
+    differing = [key for key in plain if old.get(key) != plain[key]]
+    if differing:
+        raise InputError(
+            f"{folder}: holds results of other settings (differing: {', '.join(differing)}): "
+            "give another --out, or delete it"
+        )
