@@ -21,11 +21,13 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from labelled_rooms import Grid
 from pretrained import folder_of
-from probing import Grid, RGBUNet, Schedule
+from probing import RGBUNet, Schedule
 from reporting import RESULTS, table, write_block
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -247,7 +249,9 @@ def check_autoencoder(
     """Mean PSNR of the posterior's mode, decoded and cut to [0, 1], on rooms of ``test``."""
     from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", low_cpu_mem_usage=False).eval()
+    vae: Any = AutoencoderKL.from_pretrained(
+        folder, subfolder="vae", low_cpu_mem_usage=False
+    ).eval()
     rows = []
     for size in sizes:
         found = []
@@ -275,7 +279,8 @@ def check_retrieval(folder: Path, args: argparse.Namespace) -> list[list[str]]:
     logging.disable_progress_bar()
     tokenizer = CLIPTokenizer.from_pretrained(str(folder), subfolder="tokenizer")
     text = CLIPTextModelWithProjection.from_pretrained(folder, subfolder="text_encoder").eval()
-    vision = CLIPVisionModelWithProjection.from_pretrained(folder, subfolder="image_encoder").eval()
+    vision: Any = CLIPVisionModelWithProjection.from_pretrained(folder, subfolder="image_encoder")
+    vision.eval()
     notes = (folder / "image_encoder" / "preprocessor_config.json").read_text(encoding="utf-8")
     mean, std = (
         torch.tensor(json.loads(notes)[k])[:, None, None] for k in ("image_mean", "image_std")

@@ -20,20 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from labelled_rooms import TASKS, AbstractTask, Grid, Images, render
 from pretrained import Extractor, Start, fingerprint, folder_of
 from probing import (
     EVALUATION_BATCH,
-    TASKS,
-    AbstractTask,
     Frozen,
-    Grid,
-    Images,
     LightHead,
     RGBUNet,
     Schedule,
     Whole,
     evaluate,
-    render,
     train,
 )
 from reporting import RESULTS, claim_folder, mean_and_half_width, table, write_block, write_json
@@ -124,14 +120,14 @@ class Bench:
 
     def build(self, unit: Unit) -> tuple[nn.Module, dict[nn.Module, float]]:
         """The model and the learning rates of the parts that learn."""
-        task, hw = TASKS[unit.task], tuple(self.images.image.shape[-2:])
+        task, (height, width) = TASKS[unit.task], self.images.image.shape[-2:]
         rows, seed = self.rows_of(unit), unit.supports[0]
         if unit.row.startswith("frozen"):
             levels = self.features(unit.row)
             torch.manual_seed(seed)
             channels = [level.shape[1] for level in levels]
             head = LightHead(channels, task.outputs, self.args.width, len(unit.supports))
-            model = Frozen(levels, head.to(self.args.device), hw)
+            model = Frozen(levels, head.to(self.args.device), (height, width))
             head.standardise(model.take(rows, torch.zeros_like(rows, dtype=torch.bool)))
             return model, {head: HEAD_RATE}
         if unit.row == "rgb-unet":
