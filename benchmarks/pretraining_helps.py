@@ -356,6 +356,7 @@ def parse() -> argparse.Namespace:
     if args.quick:
         args.supports, args.tuned_supports, args.tests, args.counts = 2, 1, 4, [4]
         args.steps = args.tuned_steps = 4
+        args.out /= "quick"
     if args.curve:
         args.counts = [CURVE_COUNT]
     if not 0 < max(args.counts) <= SCENES_PER_SUPPORT:
