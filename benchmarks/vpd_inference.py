@@ -2,10 +2,10 @@
 attention.
 
 Random weights in Stable Diffusion 1.5's shape, fp32, batch 1. The variants take turns in one
-process and share their weights; each round gives a ratio to the floor of the same round, and the
-median of the ratios is printed. Peak memory is that of a process which runs one variant alone
-(weights included), again in turns. Images are padded to a multiple of 64 px as VPD does; the floor
-gets the padded image, and once more the image as it is.
+process and share their weights; each round starts with another one and gives a ratio to the floor
+of the same round, and the median of the ratios is printed. Peak memory is that of a process which
+runs one variant alone (weights included), again in turns. Images are padded to a multiple of 64 px
+as VPD does; the floor gets the padded image, and where that differs the image as it is, too.
 
     python benchmarks/vpd_inference.py [--sizes 480x640 512x512] [--rounds 5] [--threads 2]
                                        [--channels-last]
@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 
@@ -76,12 +77,15 @@ def runs(height: int, width: int, channels_last: bool = False) -> dict[str, Call
     def floor(x: torch.Tensor) -> object:
         return unet(vae.encode(x * 2 - 1).latent_dist.mode(), 1, context)
 
-    return {
+    found: dict[str, Callable[[], object]] = {
         "floor": lambda: floor(padded),
         "floor, unpadded": lambda: floor(image),
         "trunk and taps": lambda: ours.backbone(padded, context),
         "whole model": lambda: ours(Inputs(image)),
     }
+    if padded.shape == image.shape:
+        del found["floor, unpadded"]
+    return found
 
 
 @torch.inference_mode()
@@ -92,11 +96,14 @@ def time_ratios(
     for run in variants.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in variants}
+    order = deque(variants.items())
     for _ in range(rounds):
-        for name, run in variants.items():
+        for name, run in order:
             start = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - start)
+        # what comes after the head's large maps pays for fresh memory
+        order.rotate(1)
     return {
         name: (
             statistics.median(values),
@@ -133,17 +140,16 @@ def main() -> None:
         if args.variant:
             sys.stdout.write(json.dumps(peak_mb_of_this_process(args.variant, height, width)))
             return
-        memory: dict[str, list[float]] = {name: [] for name in VARIANTS}
-        for _ in range(args.memory_rounds):
-            for name in VARIANTS:
-                memory[name].append(peak_mb(name, size, args.threads))
         times = time_ratios(height, width, args.rounds, args.channels_last)
+        memory: dict[str, list[float]] = {name: [] for name in times}
+        for _ in range(args.memory_rounds):
+            for name in times:
+                memory[name].append(peak_mb(name, size, args.threads))
         sys.stdout.write(f"\n{size}, {args.threads} threads, torch {torch.__version__}\n")
         sys.stdout.write(
             f"{'':18}{'seconds':>9}{'time x floor':>14}{'peak MB':>9}{'memory x floor':>16}\n"
         )
-        for name in VARIANTS:
-            seconds, ratio = times[name]
+        for name, (seconds, ratio) in times.items():
             pairs = zip(memory[name], memory["floor"], strict=True)
             relative = statistics.median(a / b for a, b in pairs)
             peak = statistics.median(memory[name])

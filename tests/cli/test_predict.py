@@ -1,5 +1,4 @@
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -154,7 +153,6 @@ def test_out_that_cannot_be_written(
     assert error.count("\n") == 1
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_full_disk(
     depth_model: Path,
     photos: Path,

@@ -1,12 +1,12 @@
 """What jsonargparse says about a wrong recipe becomes one line, with the nearest key."""
 
-import difflib
 import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterable
 
 from diffsight.config import Configurable
+from diffsight.hub.build import nearest
 
 UNKNOWN = re.compile(r"Option '([\w.-]+)' is not accepted|unrecognized arguments: -*([\w.-]+)")
 NO_CLASS = re.compile(r"dot import path string: ([\w.]*\w)|No module named '([\w.]+)'")
@@ -30,7 +30,7 @@ def explain(message: str, command: Callable[..., object]) -> str:
         known = _arguments(owner or command)
         at = _where(message[: found.start()])
         name, whose = key.split(".")[0], f" of {owner.__name__}" if owner else ""
-        return f"unknown key {_join(at, name)!r}{whose}{_nearest(name, known)}"
+        return f"unknown key {_join(at, name)!r}{whose}{nearest(name, known)}"
     if found := NO_CLASS.search(message):
         return _no_class(message, found, found[1] or found[2])
     if found := NO_ATTRIBUTE.search(message):
@@ -47,7 +47,7 @@ def explain(message: str, command: Callable[..., object]) -> str:
 def _no_class(message: str, found: re.Match[str], name: str) -> str:
     at = _where(message[: found.start()])
     known = {cls.__name__ for cls in _concrete(Configurable)}
-    return f"{at}: there is no class {name!r}{_nearest(name.rpartition('.')[2], known)}"
+    return f"{at}: there is no class {name!r}{nearest(name.rpartition('.')[2], known)}"
 
 
 def _owner(message: str, found: re.Match[str]) -> type | None:
@@ -81,8 +81,3 @@ def _where(message: str) -> str:
 
 def _join(at: str, name: str) -> str:
     return f"{at}.{name}" if at else name
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    (near,) = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0)
-    return f": did you mean {near!r}?"

@@ -3,7 +3,6 @@
 import contextlib
 import difflib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +10,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from diffsight import assets
@@ -209,8 +208,9 @@ def save_table(path: Path, names: Sequence[str], rows: Float[Tensor, "n c"], sou
     """Write rows and the order of their names to a safetensors file, atomically."""
     partial = path.with_name(f".{path.name}.partial")
     metadata = {"names": json.dumps(list(names)), "source": source}
-    save_file({"rows": rows.contiguous()}, partial, metadata=metadata)
-    os.replace(partial, path)
+    # save_file's files are private to their owner
+    partial.write_bytes(save({"rows": rows.contiguous()}, metadata))
+    partial.replace(path)
 
 
 def _rows_by_name(path: Path, names: Sequence[str], dim: int) -> Tensor:

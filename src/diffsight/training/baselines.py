@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional
 
@@ -32,7 +32,7 @@ class Baselines:
         """Write ``baselines.safetensors`` with ``mean_map`` and ``median``."""
         tensors = {"mean_map": self.mean_map.contiguous(), "median": torch.tensor(self.median)}
         with replacing(folder / BASELINES) as partial:
-            save_file(tensors, partial)
+            partial.write_bytes(save(tensors))  # save_file's files are private
 
 
 def baselines(dataset: AbstractDataset, label: str) -> Baselines:

@@ -3,6 +3,7 @@
 import logging
 import signal
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -55,14 +56,21 @@ class Checkpoints(Callback):
         self.monitor = monitor
         self.best = float("inf")
         self.saved_step = -1
+        self.past_s = 0.0
+        self.began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Spent on the training, the interrupted runs before included."""
+        return self.past_s + time.monotonic() - self.began
 
     def state_dict(self) -> dict[str, Any]:
-        """The best score."""
-        return {"best": self.best}
+        """The best score, and the time spent."""
+        return {"best": self.best, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best score."""
-        self.best = state_dict["best"]
+        """Take both up."""
+        self.best, self.past_s = state_dict["best"], state_dict["seconds"]
 
     def save(self, trainer: Trainer) -> None:
         """Write ``last.ckpt``, unless it is of this step."""

@@ -38,23 +38,22 @@ def test_autoencoder_learns_and_exports_unit_variance(shop):
     batch = stage.fetch(shop)([0, 3, 5, 9], [1, 2, 3, 4])
     assert torch.equal(batch.image, stage.fetch(shop)([0, 3, 5, 9], [1, 2, 3, 4]).image)
     assert batch.image.shape == (4, 3, 16, 16)
-    parts = objective.losses(batch)
+    parts = {name: float(value.detach()) for name, value in objective.losses(batch).items()}
     assert math.isclose(
         parts["loss"], parts["pixel"] + parts["coarse"] + 1e-5 * parts["kl"], rel_tol=1e-5
     )
-    first = float(parts["loss"])
     optimiser = torch.optim.Adam(objective.parameters(), 3e-3)
     for _ in range(30):
         optimiser.zero_grad()
         loss = objective.losses(batch)["loss"]
         loss.backward()
         optimiser.step()
-    assert float(loss) < 0.7 * first
+    assert float(loss.detach()) < 0.7 * parts["loss"]
     stage.export(objective, shop, shop.model)
     latents = open_latents(shop.cache, shop.train, shop.model / "vae", 32)
     values = torch.stack([latents(i) for i in range(16)])
     assert float(values.std()) == pytest.approx(1, abs=0.02)
-    vae = AutoencoderKL.from_pretrained(shop.model / "vae").float()
+    vae = AutoencoderKL.from_pretrained(shop.model / "vae", low_cpu_mem_usage=False).float()
     assert vae.config.scaling_factor == 1.0
     with torch.no_grad():
         expected = vae.encode(signed(shop.train.image(7)[None])).latent_dist.mode()[0]
@@ -109,7 +108,7 @@ def test_denoiser_predicts_v(full_shop):
     objective.net._tap.clear()
     losses = objective.losses(batch)
     torch.testing.assert_close(losses["v"], functional.mse_loss(v, target))
-    assert 0 < float(losses["align"]) < 2
+    assert 0 < float(losses["align"].detach()) < 2
     losses["loss"].backward()
     assert all(p.grad is not None for p in objective.trained.parameters())
     frozen = (*objective.text.parameters(), *objective.vision.parameters())
@@ -150,7 +149,7 @@ def test_denoiser_has_stable_diffusions_topology(full_shop):
     backbone = StableDiffusion(of_folder(full_shop.model), weights=full_shop.model)
     assert backbone.strides == (4, 8, 16, 32)
     assert backbone.channels == (8, 8, 16, 16)
-    unet = UNet2DConditionModel.from_pretrained(full_shop.model / "unet")
+    unet = UNet2DConditionModel.from_pretrained(full_shop.model / "unet", low_cpu_mem_usage=False)
     crossing = [n for n, m in unet.named_modules() if n.endswith("attn2")]
     assert len(crossing) == 16  # 6 down, 1 middle, 9 up, as in SD 1.5
     assert unet.config.sample_size == 8

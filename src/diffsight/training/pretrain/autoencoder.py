@@ -148,7 +148,7 @@ class Autoencoder(AbstractStage):
                 f"{stride} of at most {side // 2}, half of the pictures' size"
             )
         if (shop.model / "vae").is_dir():
-            vae = AutoencoderKL.from_pretrained(shop.model / "vae").float()
+            vae = AutoencoderKL.from_pretrained(shop.model / "vae", low_cpu_mem_usage=False).float()
         else:
             shape: dict[str, Any] = {
                 "block_out_channels": self.widths,

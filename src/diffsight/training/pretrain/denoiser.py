@@ -151,16 +151,17 @@ class Denoising(AbstractObjective):
         ema_decay: float,
     ) -> None:
         super().__init__()
-        self.mean = copy.deepcopy(unet).requires_grad_(False).eval()
+        self.mean = copy.deepcopy(unet).requires_grad_(False)
         self.net = Aligned(unet, vision.config.hidden_size)
-        self.text = text.requires_grad_(False).eval()
-        self.vision = vision.requires_grad_(False).eval()
+        self.text = text.requires_grad_(False)
+        self.vision = vision.requires_grad_(False)
         self.align_weight = align_weight
         self.ema_decay = ema_decay
         self.schedule: Any = DDIMScheduler.from_config(NOISE_SCHEDULE)
         self.updates: Tensor
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
         self.error = MeanMetric()
+        self.train()  # nothing here has dropout, and Lightning warns of parts in evaluation mode
 
     @property
     def trained(self) -> Aligned:
@@ -282,7 +283,9 @@ class Denoiser(AbstractStage):
             need(shop.model, "image_encoder", self.name)
         )
         if (shop.model / "unet").is_dir():
-            unet = UNet2DConditionModel.from_pretrained(shop.model / "unet")
+            unet = UNet2DConditionModel.from_pretrained(
+                shop.model / "unet", low_cpu_mem_usage=False
+            )
         else:
             shape = dict(PRESETS["sd15"]["unet"]) | {
                 "sample_size": self.size // 2 ** (len(vae["block_out_channels"]) - 1),

@@ -38,7 +38,7 @@ def open_latents(
     paths = [place / f"{n:05d}.npy" for n in range(-(-len(pictures) // CHUNK))]
     missing = [n for n, path in enumerate(paths) if not path.is_file()]
     if missing:
-        model: Any = AutoencoderKL.from_pretrained(vae).float().eval()
+        model: Any = AutoencoderKL.from_pretrained(vae, low_cpu_mem_usage=False).float().eval()
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         console = Console(stderr=True)
         with Progress(console=console, disable=not console.is_terminal) as bar:

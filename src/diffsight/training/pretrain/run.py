@@ -17,8 +17,9 @@ from rich.progress import Progress
 from diffsight import assets
 from diffsight.config import Plain, to_config
 from diffsight.datasets.files import replacing
-from diffsight.training.callbacks import LAST, write_sheet
+from diffsight.training.callbacks import LAST, Checkpoints, write_sheet
 from diffsight.training.learner import Learner
+from diffsight.training.pretrain.card import HISTORY, describe
 from diffsight.training.pretrain.pictures import Pictures, open_pictures
 from diffsight.training.pretrain.stage import AbstractStage, PictureStream, Workshop
 from diffsight.training.run import (
@@ -32,7 +33,7 @@ from diffsight.training.run import (
 )
 from diffsight.types import InputError
 
-MODEL, CACHE, DONE, HISTORY = "model", "cache", "done", "training.json"
+MODEL, CACHE, DONE = "model", "cache", "done"
 # arguments that are not part of the recipe
 OWN = ("out", "cache", "resume")
 log = logging.getLogger(__name__)
@@ -127,8 +128,9 @@ def pretrain(
         with quiet():
             trainer.fit(learner, ckpt_path=folder / LAST if goes_on else None, weights_only=True)
         if trainer.is_global_zero:
-            _finish(stage, learner, shop, folder)
+            _finish(stage, learner, shop, folder, minutes=_seconds(trainer) / 60)
         trainer.strategy.barrier()
+    _describe(model)
     return model
 
 
@@ -159,6 +161,17 @@ class Previews(Callback):
         if scores:
             text = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
             log.info("step %d: %s", trainer.global_step, text)
+
+
+def _seconds(trainer: Trainer) -> float:
+    (checkpoints,) = (c for c in trainer.callbacks if isinstance(c, Checkpoints))
+    return checkpoints.seconds
+
+
+@rank_zero_only
+def _describe(model: Path) -> None:
+    if (model / "unet").is_dir():
+        describe(model)
 
 
 @rank_zero_only
@@ -209,7 +222,9 @@ def _learner(stage: AbstractStage, shop: Workshop, recipe: dict[str, Any]) -> Le
     )
 
 
-def _finish(stage: AbstractStage, learner: Learner, shop: Workshop, folder: Path) -> None:
+def _finish(
+    stage: AbstractStage, learner: Learner, shop: Workshop, folder: Path, *, minutes: float
+) -> None:
     """The part goes into the model, with a line of its history."""
     stage.export(learner.objective.cpu(), shop, shop.model)
     history = shop.model / HISTORY
@@ -218,8 +233,8 @@ def _finish(stage: AbstractStage, learner: Learner, shop: Workshop, folder: Path
         "stage": stage.name,
         "steps": stage.steps,
         "batch_size": stage.batch_size,
-        "samples": stage.steps * stage.batch_size,
         "pictures": len(shop.train),
+        "minutes": round(minutes, 1),
         "scores": {name: round(value, 4) for name, value in learner.scores.items()},
     }
     with replacing(history) as partial:

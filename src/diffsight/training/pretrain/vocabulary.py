@@ -9,6 +9,8 @@ from transformers import CLIPTokenizer
 
 from diffsight.training.pretrain.folder import write
 
+MARKS = ("bos_token", "eos_token", "unk_token", "pad_token")
+
 
 def build_tokenizer(captions: Iterable[str], folder: Path, *, size: int, max_length: int) -> None:
     """Write a tokenizer that ``CLIPTokenizer`` loads; frequent words become one token each.
@@ -20,15 +22,16 @@ def build_tokenizer(captions: Iterable[str], folder: Path, *, size: int, max_len
         max_length: tokens of a text, begin and end included.
     """
     learned = CLIPTokenizer().train_new_from_iterator(captions, size, show_progress=False)
-    marks = ("bos_token", "eos_token", "unk_token", "pad_token")
     settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": max_length}
-    settings |= {mark: str(getattr(learned, mark)) for mark in marks}
+    settings |= {mark: str(getattr(learned, mark)) for mark in MARKS}
 
-    vocabulary = learned.get_vocab()
-    # any text can be spelt: every byte, inside a word and at its end
-    for letter in sorted(ByteLevel.alphabet()):
-        for piece in (letter, f"{letter}</w>"):
-            vocabulary.setdefault(piece, len(vocabulary))
+    # numbered anew, because the trainer's numbers depend on the run; any text can be spelt: every
+    # byte, inside a word and at its end
+    bytes_ = sorted(ByteLevel.alphabet())
+    pieces = sorted(learned.get_vocab(), key=lambda piece: (len(piece), piece))
+    marks = list(dict.fromkeys(settings[mark] for mark in MARKS))
+    words = dict.fromkeys([*marks, *bytes_, *(f"{letter}</w>" for letter in bytes_), *pieces])
+    vocabulary = {word: number for number, word in enumerate(words)}
 
     def save(staging: Path) -> None:
         learned.backend_tokenizer.model.save(str(staging))  # vocab.json, merges.txt
