@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed
 from diffusers import AutoencoderKL
 from jaxtyping import Float
 from rich.console import Console
@@ -24,7 +25,8 @@ def open_latents(
 ) -> Callable[[int], Float[Tensor, "4 h w"]]:
     """A function from a picture's index to its latent, as the autoencoder gives it.
 
-    What is missing is encoded first, a chunk at a time; another autoencoder gets another folder.
+    What is missing is encoded first, a chunk at a time, and shared out among the devices; another
+    autoencoder gets another folder.
 
     Args:
         cache: where the chunks lie.
@@ -36,7 +38,10 @@ def open_latents(
     place = cache / f"latents-{pictures.name}-{size}-{hashlib.sha256(weights).hexdigest()[:12]}"
     place.mkdir(parents=True, exist_ok=True)
     paths = [place / f"{n:05d}.npy" for n in range(-(-len(pictures) // CHUNK))]
-    missing = [n for n, path in enumerate(paths) if not path.is_file()]
+    mine, together = slice(None), torch.distributed.is_initialized()  # by a stage before
+    if together:
+        mine = slice(torch.distributed.get_rank(), None, torch.distributed.get_world_size())
+    missing = [n for n in range(len(paths))[mine] if not paths[n].is_file()]
     if missing:
         model: Any = AutoencoderKL.from_pretrained(vae, low_cpu_mem_usage=False).float().eval()
         model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -45,6 +50,8 @@ def open_latents(
             for n in bar.track(missing, description=f"latents of {pictures.name}"):
                 with replacing(paths[n]) as partial, partial.open("wb") as file:
                     np.save(file, _encoded(model, pictures, n, size))
+    if together:
+        torch.distributed.barrier()
     chunks = [np.load(path, mmap_mode="r") for path in paths]
     return lambda i: torch.from_numpy(chunks[i // CHUNK][i % CHUNK].astype(np.float32))
 

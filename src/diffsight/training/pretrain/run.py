@@ -163,7 +163,7 @@ class Previews(Callback):
             log.info("step %d: %s", trainer.global_step, text)
 
 
-def _seconds(trainer: Trainer) -> float:
+def _seconds(trainer: Any) -> float:
     (checkpoints,) = (c for c in trainer.callbacks if isinstance(c, Checkpoints))
     return checkpoints.seconds
 
