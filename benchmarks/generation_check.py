@@ -28,7 +28,7 @@ import torch
 from labelled_rooms import Grid
 from pretrained import folder_of
 from probing import RGBUNet, Schedule
-from reporting import RESULTS, table, write_block
+from reporting import RESULTS, say, table, write_block
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
@@ -146,7 +146,7 @@ def train_finder(rooms: Sequence[Room], steps: int) -> RGBUNet:
         rate.step()
         if step in (9, steps // 2, steps - 1):
             left = (time.perf_counter() - start) / (step + 1) * (steps - step - 1)
-            _say(f"finder: step {step + 1} of {steps}, loss {loss:.2f}, {left:.0f} s left\n")
+            say(f"finder: step {step + 1} of {steps}, loss {loss:.2f}, {left:.0f} s left\n")
     return finder
 
 
@@ -157,7 +157,7 @@ def finder_for(args: argparse.Namespace) -> RGBUNet:
         finder = RGBUNet(len(CLASSES) + len(NAMES) + 1, WIDTH)
         finder.load_state_dict(load_file(path))
         return finder.eval()
-    _say(f"rendering {args.renders} rooms of {args.size} px for the finder\n")
+    say(f"rendering {args.renders} rooms of {args.size} px for the finder\n")
     finder = train_finder(look_at("train", args.size, args.renders, args.threads), args.steps)
     args.out.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial_file:
@@ -238,7 +238,7 @@ def sample(args: argparse.Namespace, prompts: Sequence[str]) -> Tensor:
             some, model=args.model, size=args.size, steps=args.sampling_steps, seed=first
         )
         pictures.append(made)
-        _say(f"sampled {first + len(some)} of {len(prompts)}\n")
+        say(f"sampled {first + len(some)} of {len(prompts)}\n")
     return torch.cat(pictures)
 
 
@@ -337,11 +337,6 @@ def main() -> None:
     if not args.quick:
         write_block(args.report, "generation_check", text)
     sys.stdout.write(text + "\n")
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(text)
-    sys.stderr.flush()
 
 
 if __name__ == "__main__":

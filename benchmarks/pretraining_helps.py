@@ -32,7 +32,15 @@ from probing import (
     evaluate,
     train,
 )
-from reporting import RESULTS, claim_folder, mean_and_half_width, table, write_block, write_json
+from reporting import (
+    RESULTS,
+    claim_folder,
+    mean_and_half_width,
+    say,
+    table,
+    write_block,
+    write_json,
+)
 from torch import Tensor, nn
 
 from diffsight.types import InputError
@@ -233,14 +241,14 @@ def units_of(args: argparse.Namespace) -> list[Unit]:
 def run_missing(bench: Bench, units: Sequence[Unit]) -> None:
     """Run what is not in the folder yet, with a forecast and a line per unit."""
     missing = [unit for unit in units if not (bench.out / f"{unit.name}.json").exists()]
-    _say(f"{bench.folder.name}: {len(units) - len(missing)} of {len(units)} units are there\n")
+    say(f"{bench.folder.name}: {len(units) - len(missing)} of {len(units)} units are there\n")
     expected: dict[tuple[str, str], float] = {}
     for unit in missing:
         if (unit.row, unit.task) not in expected:
             expected[unit.row, unit.task] = bench.seconds(unit)
     left = sum(expected[unit.row, unit.task] for unit in missing)
     for number, unit in enumerate(missing):
-        _say(f"about {left / 60:.1f} min left, {number + 1}/{len(missing)}: {unit.name}\n")
+        say(f"about {left / 60:.1f} min left, {number + 1}/{len(missing)}: {unit.name}\n")
         bench.run(unit)
         left -= expected[unit.row, unit.task]
 
@@ -371,7 +379,7 @@ def main() -> None:
     first = [s * SCENES_PER_SUPPORT for s in range(args.supports)]
     scenes = [("val", scene + i) for scene in first for i in range(max(args.counts))]
     scenes += [("test", i) for i in range(args.tests)]
-    _say(f"rendering {len(scenes)} rooms\n")
+    say(f"rendering {len(scenes)} rooms\n")
     images = render(scenes, args.size, args.threads if len(scenes) > 200 else 1, args.device)
     benches = [Bench(args, folder, images, out) for folder, out in pairs]
     if args.curve:
@@ -382,11 +390,6 @@ def main() -> None:
     if not args.quick:
         write_block(args.report, name, text)
     sys.stdout.write(text + "\n")
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(text)
-    sys.stderr.flush()
 
 
 if __name__ == "__main__":

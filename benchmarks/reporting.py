@@ -3,6 +3,7 @@
 import json
 import math
 import statistics
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -71,3 +72,9 @@ def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
             f"{folder}: holds results of other settings (differing: {', '.join(differing)}): "
             "give another --out, or delete it"
         )
+
+
+def say(text: str) -> None:
+    """Progress, on stderr at once."""
+    sys.stderr.write(text)
+    sys.stderr.flush()

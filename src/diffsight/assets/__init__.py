@@ -54,6 +54,11 @@ def write_checksums(folder: Path) -> None:
 
 @functools.cache
 def _checked(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: this version of the package brings no embedded model: make one with "
+            "`diffsight pretrain --recipe pretrain/rooms` and give its folder"
+        )
     try:
         lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):

@@ -133,7 +133,7 @@ def resolve_class(name: str, *, where: str = "", trusted: Sequence[str] = TRUSTE
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """``: did you mean 'x'?`` with the closest of the known names; empty if none is known."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0)
+    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0)
     return f": did you mean {close[0]!r}?" if close else ""
 
 

@@ -17,7 +17,7 @@ from tests.training.pretrain.conftest import small_chunks
 from diffsight import assets
 from diffsight.backbones import StableDiffusion
 from diffsight.backbones.architectures import of_folder
-from diffsight.training.pretrain import latents, pictures, probe
+from diffsight.training.pretrain import latents, pictures, pretrain, probe
 from diffsight.types import InputError
 
 ROOT = Path(__file__).parents[3]
@@ -96,6 +96,12 @@ def test_killed_and_resumed_it_has_the_same_losses(whole, cache, tmp_path):
 def test_a_run_in_the_way(whole, cache):
     with pytest.raises(InputError, match="holds a run already: add --resume"):
         run.train(whole, cache)
+
+
+def test_nothing_to_begin_with(tmp_path):
+    with pytest.raises(InputError, match="no model to begin with: give a diffusers folder"):
+        pretrain(stages=[], out=tmp_path / "run", begin=tmp_path)
+    assert not (tmp_path / "run").exists()
 
 
 def test_probe_of_informative_features():

@@ -179,14 +179,14 @@ def _lay_out(out: Path, begin: Path | None, recipe: dict[str, Plain]) -> None:
     """An empty model folder, or a copy of the one to begin with."""
     if (out / MODEL).exists():
         raise InputError(f"{out}: holds a run already: add --resume, or choose another --out")
-    start(out, recipe)
-    if begin is None:
-        (out / MODEL).mkdir()
-        return
     source = assets.find(str(begin)) if str(begin) in assets.NAMES else begin
-    if not (source / "vae").is_dir():
+    if source is not None and not (source / "vae").is_dir():
         raise InputError(f"{source}: no model to begin with: give a diffusers folder, or tiny")
-    shutil.copytree(source, out / MODEL)
+    start(out, recipe)
+    if source is None:
+        (out / MODEL).mkdir()
+    else:
+        shutil.copytree(source, out / MODEL)
 
 
 def _pictures(cache: Path, split: str, count: int, size: int) -> Pictures:
