@@ -25,7 +25,14 @@ def stages(steps: int = 6):
     return [
         Autoencoder(widths=(8, 8, 8), crop=16, optim=OPTIM, steps=steps, batch_size=4),
         ClipPair(width=16, layers=1, heads=2, image_size=SIZE, optim=OPTIM, steps=2, batch_size=4),
-        Denoiser(widths=(8, 8, 16, 16), heads=2, size=SIZE, optim=OPTIM, steps=steps, batch_size=4),
+        Denoiser(
+            widths=(8, 8, 16, 16),
+            heads=(1, 1, 2, 2),
+            size=SIZE,
+            optim=OPTIM,
+            steps=steps,
+            batch_size=4,
+        ),
     ]
 
 

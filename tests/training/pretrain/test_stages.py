@@ -12,7 +12,7 @@ from transformers import CLIPTextModelWithProjection
 from diffsight.backbones import StableDiffusion
 from diffsight.backbones.architectures import of_folder
 from diffsight.training.pretrain.autoencoder import Autoencoder, rescale
-from diffsight.training.pretrain.clip import Pairs, standardised, tokenized
+from diffsight.training.pretrain.clip import Pairs, shifted, standardised, tokenized
 from diffsight.training.pretrain.denoiser import FIXED_PROMPTS, Denoiser
 from diffsight.training.pretrain.latents import open_latents
 from diffsight.training.pretrain.pictures import signed
@@ -92,6 +92,38 @@ def test_retrieval_counts_equal_captions_as_hits(full_shop, monkeypatch):
     monkeypatch.setattr(objective, "embed", lambda batch: (vectors, vectors[[2, 1, 0, 1]]))
     objective.score(Pairs(torch.zeros(4, 3, 32, 32), tokens))
     assert float(objective.scores()["recall_at_1"]) == 0.75
+
+
+def test_shifted_pictures():
+    image = torch.arange(3 * 8 * 8, dtype=torch.uint8).unflatten(0, (3, 8, 8))
+    kinds = set()
+    for seed in range(60):
+        moved = shifted(image, 2, seed)
+        assert torch.equal(moved, shifted(image, 2, seed))
+        inner = moved[:, 2:-2, 2:-2]  # no border is repeated here
+        found = [
+            (down, right, mirrored)
+            for down in range(5)
+            for right in range(5)
+            for mirrored in (False, True)
+            if torch.equal(
+                inner.flip(-1) if mirrored else inner, image[:, down : down + 4, right : right + 4]
+            )
+        ]
+        assert len(found) == 1
+        kinds.add(found[0])
+    assert len(kinds) > 25
+
+
+@torch.no_grad()
+def test_filling_up_changes_no_embedding(full_shop):
+    objective = stages()[1].objective(full_shop).eval()
+    texts = ["a kitchen", "a view of a living room with a window, a wooden shelf and a grey sofa"]
+    tokens = tokenized(full_shop.model, texts)
+    image = standardised(full_shop.train.at([0, 1], 32))
+    _, found = objective.embed(Pairs(image, tokens))
+    whole = objective.towers["text"](input_ids=tokens).text_embeds
+    torch.testing.assert_close(found, functional.normalize(whole, dim=-1))
 
 
 def test_denoiser_predicts_v(full_shop):

@@ -71,7 +71,10 @@ class Contrast(AbstractObjective):
     def embed(self, batch: Pairs) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
         """Unit vectors of the pictures and of the captions."""
         image = self.towers["vision"](pixel_values=batch.image).image_embeds
-        text = self.towers["text"](input_ids=batch.tokens).text_embeds
+        # a text is read from left to right: what fills it up behind its end changes nothing
+        ends = batch.tokens == self.towers["text"].config.eos_token_id
+        longest = int(ends.int().argmax(dim=1).max()) + 1
+        text = self.towers["text"](input_ids=batch.tokens[:, :longest]).text_embeds
         return functional.normalize(image, dim=-1), functional.normalize(text, dim=-1)
 
     def losses(self, batch: Pairs) -> dict[str, Tensor]:
@@ -130,8 +133,8 @@ class ClipPair(AbstractStage):
         width: int = 128,
         layers: int = 4,
         heads: int = 4,
-        image_size: int = 64,
-        patch: int = 8,
+        image_size: int = 128,
+        patch: int = 16,
         max_length: int = 64,
         name: str = "clip",
     ) -> None:
@@ -178,14 +181,16 @@ class ClipPair(AbstractStage):
         return Contrast(CLIPTextModelWithProjection(text), CLIPVisionModelWithProjection(vision))
 
     def fetch(self, shop: Workshop) -> Fetch:
-        """Pictures, mirrored every other time (captions name no side), with their captions."""
+        """Pictures, shifted and mirrored (captions name no side), with their captions."""
         tokens = tokenized(shop.model, shop.train.captions)
 
         def pairs(indices: list[int], seeds: list[int]) -> Pairs:
             images = shop.train.at(indices, self.image_size)
-            mirrored = torch.tensor([seed % 2 == 1 for seed in seeds])[:, None, None, None]
-            images = torch.where(mirrored, images.flip(-1), images)
-            return Pairs(standardised(images), tokens[indices])
+            rows = [
+                shifted(image, self.patch // 2, seed)
+                for image, seed in zip(images, seeds, strict=True)
+            ]
+            return Pairs(standardised(torch.stack(rows)), tokens[indices])
 
         return pairs
 
@@ -223,6 +228,18 @@ class ClipPair(AbstractStage):
         """The first held-out pictures; there is nothing to draw."""
         rows = list(range(min(8, len(shop.held_out))))
         return torch.cat(list(shop.held_out.at(rows, self.image_size)), dim=2), {}
+
+
+def shifted(image: UInt8[Tensor, "3 h w"], most: int, seed: int) -> UInt8[Tensor, "3 h w"]:
+    """Moved by up to ``most`` pixels, its border repeated, and mirrored every other time."""
+    generator = torch.Generator().manual_seed(seed)
+    down, right = torch.randint(-most, most + 1, (2,), generator=generator).tolist()
+    height, width = image.shape[-2:]
+    rows = (torch.arange(height) + down).clamp(0, height - 1)
+    columns = (torch.arange(width) + right).clamp(0, width - 1)
+    if torch.randint(2, (), generator=generator):
+        columns = columns.flip(0)
+    return image[:, rows][..., columns]
 
 
 def standardised(images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:

@@ -18,6 +18,7 @@ from torchmetrics import MeanMetric
 from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
 from diffsight.backbones.architectures import PRESETS
+from diffsight.datasets.files import replacing
 from diffsight.inference.generate import generate
 from diffsight.training.learner import Validation
 from diffsight.training.objective import AbstractObjective
@@ -151,6 +152,7 @@ class Denoising(AbstractObjective):
         ema_decay: float,
     ) -> None:
         super().__init__()
+        unet.to(memory_format=torch.channels_last)  # small widths: a fifth faster on a CPU
         self.mean = copy.deepcopy(unet).requires_grad_(False)
         self.net = Aligned(unet, vision.config.hidden_size)
         self.text = text.requires_grad_(False)
@@ -202,7 +204,8 @@ class Denoising(AbstractObjective):
         return {"loss": error}
 
     def _noised(self, batch: Noisy) -> Tensor:
-        return self.schedule.add_noise(batch.latent, batch.noise, batch.steps)
+        noised = self.schedule.add_noise(batch.latent, batch.noise, batch.steps)
+        return noised.contiguous(memory_format=torch.channels_last)
 
     def _target(self, batch: Noisy) -> Tensor:
         return self.schedule.get_velocity(batch.latent, batch.noise, batch.steps)
@@ -223,11 +226,11 @@ class Denoiser(AbstractStage):
         schedule: learning rate; constant by default.
         size: side of the pictures in pixels; it divides theirs.
         widths: of the UNet's four levels.
-        heads: of every attention.
+        heads: of the attentions of each level.
         groups: of the group normalisations.
         layers_per_block: of a level on the way down; Stable Diffusion has 2.
         empty: share of captions that are left out.
-        align_weight: of the agreement with the vision tower; 0 leaves it out.
+        align_weight: of the agreement with the vision tower; 0 ignores it.
         ema_decay: of the running mean of the weights.
         name: of the stage's folder.
     """
@@ -241,7 +244,7 @@ class Denoiser(AbstractStage):
         schedule: AbstractSchedule | None = None,
         size: int = 64,
         widths: Sequence[int] = (32, 64, 96, 128),
-        heads: int = 4,
+        heads: Sequence[int] = (1, 2, 3, 4),
         groups: int = 8,
         layers_per_block: int = 2,
         empty: float = 0.1,
@@ -255,7 +258,7 @@ class Denoiser(AbstractStage):
         self.schedule = schedule or Constant()
         self.size = size
         self.widths = tuple(widths)
-        self.heads = heads
+        self.heads = tuple(heads)
         self.groups = groups
         self.layers_per_block = layers_per_block
         self.empty = empty
@@ -347,7 +350,8 @@ class Denoiser(AbstractStage):
             "feature_extractor": [None, None],
             "requires_safety_checker": False,
         }
-        (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+        with replacing(folder / "model_index.json") as partial:
+            partial.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
     def preview(
         self, objective: Denoising, shop: Workshop, folder: Path

@@ -6,12 +6,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from diffsight.types import InputError
 
 
 def save_half(module: Any, folder: Path) -> None:
     """Write a diffusers or transformers module in half precision, all of it or nothing."""
-    write(folder, lambda staging: copy.deepcopy(module).half().save_pretrained(staging))
+    half = copy.deepcopy(module).half().to(memory_format=torch.contiguous_format)
+    write(folder, half.save_pretrained)
 
 
 def write(folder: Path, save: Any) -> None:
