@@ -72,9 +72,9 @@ class Contrast(AbstractObjective):
         """Unit vectors of the pictures and of the captions."""
         image = self.towers["vision"](pixel_values=batch.image).image_embeds
         # a text is read from left to right: what fills it up behind its end changes nothing
-        ends = batch.tokens == self.towers["text"].config.eos_token_id
-        longest = int(ends.int().argmax(dim=1).max()) + 1
-        text = self.towers["text"](input_ids=batch.tokens[:, :longest]).text_embeds
+        tower: Any = self.towers["text"]
+        ends = (batch.tokens == tower.config.eos_token_id).int().argmax(dim=1)
+        text = tower(input_ids=batch.tokens[:, : int(ends.max()) + 1]).text_embeds
         return functional.normalize(image, dim=-1), functional.normalize(text, dim=-1)
 
     def losses(self, batch: Pairs) -> dict[str, Tensor]:
