@@ -1,11 +1,12 @@
 """Cross-attention maps: averaged over heads without keeping a map per head, recorded only where
 asked.
 
-Every attention of the UNet runs through scaled dot-product attention. Where a map is asked for, its
-probabilities are computed beside it, one head at a time.
+Every attention of the UNet runs through scaled dot-product attention. Where a recorder listens, it
+is given queries and keys, and computes beside it what it wants to know.
 """
 
-from collections.abc import Callable, Mapping
+import abc
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,7 +19,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 Place = Literal["down", "mid", "up"]
-Record = Callable[[Tensor], None]
+# queries and keys "b heads p d" of one attention, and whether it is a cross-attention
+Record = Callable[[Tensor, Tensor, bool], None]
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,21 @@ class MapRequest:
     detach: bool = True
 
 
+class AbstractRecorder(abc.ABC):
+    """Listens to the attentions of one pass; layers are announced in the order of their run."""
+
+    @abc.abstractmethod
+    def at(self, level: int, place: Place, hw: tuple[int, int]) -> Record | None:
+        """What the next layer, of ``hw`` pixels at a level of the pyramid, shall call."""
+
+    @property
+    @abc.abstractmethod
+    def satisfied(self) -> bool:
+        """Nothing that still runs is of interest."""
+
+
 @dataclass
-class MapRecorder:
+class MapRecorder(AbstractRecorder):
     """Sums the maps of one forward pass by level; deaf after ``close`` (for recomputation)."""
 
     request: MapRequest
@@ -47,19 +62,27 @@ class MapRecorder:
     _counts: dict[int, int] = field(default_factory=dict)
     _open: bool = True
 
-    def at(self, level: int, place: Place, hw: tuple[int, int]) -> Mapping[str, object] | None:
-        """The attention arguments for a layer at ``level``, or None where no map is wanted."""
+    @property
+    def satisfied(self) -> bool:
+        """Never: the pyramid is wanted as well."""
+        return False
+
+    def at(self, level: int, place: Place, hw: tuple[int, int]) -> Record | None:
+        """A sum for a layer whose level and place were asked for."""
         if level not in self.request.levels or place not in self.request.places:
             return None
 
-        def record(maps: Tensor) -> None:
-            if not self._open:
+        def record(query: Tensor, key: Tensor, cross: bool) -> None:
+            if not cross or (self.request.detach and not self._open):
+                return
+            maps = head_mean(query, key, self.request.detach)
+            if not self._open:  # a recomputation: it must save the same tensors as the first pass
                 return
             maps = rearrange(maps, "b (h w) n -> b n h w", h=hw[0], w=hw[1])
             self._sums[level] = self._sums[level] + maps if level in self._sums else maps
             self._counts[level] = self._counts.get(level, 0) + 1
 
-        return {"record": record, "detach": self.request.detach}
+        return record
 
     def close(self) -> dict[int, Float[Tensor, "b n h w"]]:
         """The mean map of each level; further maps are ignored."""
@@ -67,10 +90,23 @@ class MapRecorder:
         return {level: total / self._counts[level] for level, total in self._sums.items()}
 
 
-def mean_attention(
-    query: Float[Tensor, "b heads p d"], key: Float[Tensor, "b heads n d"]
+def head_mean(
+    query: Float[Tensor, "b heads p d"], key: Float[Tensor, "b heads n d"], detach: bool
 ) -> Float[Tensor, "b p n"]:
-    """Attention probabilities (softmax over the tokens, in float32), averaged over the heads."""
+    """Attention probabilities (softmax over the tokens, in float32), averaged over the heads.
+
+    With gradient (not ``detach``) they are computed again in the backward pass, so that no map of a
+    single head is kept.
+    """
+    if detach or not torch.is_grad_enabled():
+        with torch.no_grad():
+            return _head_mean(query, key)
+    result = checkpoint(_head_mean, query, key, use_reentrant=False)
+    assert isinstance(result, Tensor)
+    return result
+
+
+def _head_mean(query: Tensor, key: Tensor) -> Tensor:
     scale = query.shape[-1] ** -0.5
     total = None
     with torch.autocast(query.device.type, enabled=False):
@@ -82,7 +118,7 @@ def mean_attention(
 
 
 class SDPAProcessor:
-    """diffusers' attention through scaled dot-product attention, with an optional recorded map.
+    """diffusers' attention through scaled dot-product attention, with an optional listener.
 
     Covers what the transformer blocks of Stable Diffusion use: no mask, no spatial norm, no added
     tokens.
@@ -95,9 +131,8 @@ class SDPAProcessor:
         encoder_hidden_states: Float[Tensor, "b n e"] | None = None,
         attention_mask: None = None,
         record: Record | None = None,
-        detach: bool = True,
     ) -> Float[Tensor, "b p c"]:
-        """Attend; ``record`` receives the head-averaged map if this is a cross-attention."""
+        """Attend; ``record`` receives queries and keys."""
         assert attention_mask is None
         source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         layers: Any = ((attn.to_q, hidden_states), (attn.to_k, source), (attn.to_v, source))
@@ -105,8 +140,8 @@ class SDPAProcessor:
             rearrange(layer(x), "b p (heads d) -> b heads p d", heads=attn.heads)
             for layer, x in layers
         )
-        if record is not None and encoder_hidden_states is not None:
-            record(_map(query, key, detach))
+        if record is not None:
+            record(query, key, encoder_hidden_states is not None)
         if key.shape[-2] == 1:
             out = value.expand_as(query)  # a softmax over one token is 1
             if torch.is_grad_enabled():
@@ -116,13 +151,3 @@ class SDPAProcessor:
         out = rearrange(out, "b heads p d -> b p (heads d)")
         project: Any = attn.to_out
         return project[1](project[0](out))
-
-
-def _map(query: Tensor, key: Tensor, detach: bool) -> Tensor:
-    if detach or not torch.is_grad_enabled():
-        with torch.no_grad():
-            return mean_attention(query, key)
-    # recomputed in the backward pass, so that no per-head map is kept
-    result = checkpoint(mean_attention, query, key, use_reentrant=False)
-    assert isinstance(result, Tensor)
-    return result

@@ -4,20 +4,26 @@ VPD section 3.2; layer table and conventions of the released code. The trunk is 
 block by block, over the modules of diffusers' UNet; its output head is not run.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from diffusers.models.autoencoders.vae import Encoder
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from diffsight import assets
 from diffsight.backbones import architectures, sources
-from diffsight.backbones.attention_maps import MapRecorder, MapRequest, SDPAProcessor
+from diffsight.backbones.attention_maps import (
+    AbstractRecorder,
+    MapRecorder,
+    MapRequest,
+    Record,
+    SDPAProcessor,
+)
 from diffsight.backbones.base import AbstractBackbone
 from diffsight.types import Draws, InputError, Pyramid
 
@@ -170,21 +176,50 @@ class StableDiffusion(AbstractBackbone):
                 "pad it first (ops.padding.pad_to_multiple)"
             )
         latent = self.encode(image, draws=draws)
-        features, maps = self._trunk(latent, context, timestep, attention)
-        return Pyramid(features, self.strides, valid_hw or (height, width), maps)
-
-    def _trunk(
-        self, latent: Tensor, context: Tensor, timestep: int, attention: MapRequest | None
-    ) -> tuple[tuple[Tensor, ...], dict[int, Tensor]]:
-        unet: Any = self.unet
-        steps = torch.full((latent.shape[0],), timestep, device=latent.device)
-        embedding = unet.time_embedding(unet.time_proj(steps).to(latent.dtype))
         recorder = MapRecorder(attention or MapRequest(levels=()))
+        steps = torch.full((latent.shape[0],), timestep, device=latent.device)
+        features = self.trunk(latent, context, steps, recorder)
+        return Pyramid(features, self.strides, valid_hw or (height, width), recorder.close())
+
+    def trunk(
+        self,
+        latent: Float[Tensor, "b c h w"],
+        context: Float[Tensor, "b n e"],
+        timesteps: Int[Tensor, " b"],
+        recorder: AbstractRecorder,
+    ) -> tuple[Float[Tensor, "b _ _ _"], ...]:
+        """The UNet on a latent, noised or not; it stops where the recorder is satisfied.
+
+        Args:
+            latent: as the UNet takes it.
+            context: one vector per token.
+            timesteps: of each row.
+            recorder: listens to the layers with attention.
+
+        Returns:
+            The taps that were reached, finest first.
+        """
+        features = []
+        for tap in self._walk(latent, context, timesteps, recorder):
+            if tap is not None:
+                features.append(tap)
+            if recorder.satisfied:
+                break
+        return tuple(reversed(features))
+
+    def _walk(
+        self, latent: Tensor, context: Tensor, timesteps: Tensor, recorder: AbstractRecorder
+    ) -> Iterator[Tensor | None]:
+        """Runs the layers one by one; yields after each the tap that it is, or None."""
+        unet: Any = self.unet
+        embedding = unet.time_embedding(unet.time_proj(timesteps).to(latent.dtype))
 
         def run(resnet: nn.Module, transformer: nn.Module | None, x: Tensor, *where: Any) -> Tensor:
             level, place = where
-            maps = recorder.at(level, place, (x.shape[-2], x.shape[-1]))
-            return self._pair(resnet, transformer, x, embedding, context, maps)
+            record = None
+            if transformer is not None:
+                record = recorder.at(level, place, (x.shape[-2], x.shape[-1]))
+            return self._pair(resnet, transformer, x, embedding, context, record)
 
         x = unet.conv_in(latent)
         skips = [x]
@@ -193,23 +228,22 @@ class StableDiffusion(AbstractBackbone):
             for resnet, transformer in _pairs(block):
                 x = run(resnet, transformer, x, level, "down")
                 skips.append(x)
+                yield None
             if level < last:
                 x = block.downsamplers[0](x)
                 skips.append(x)
         first, second = unet.mid_block.resnets
         x = run(first, unet.mid_block.attentions[0], x, last, "mid")
+        yield None
         x = second(x, embedding)
-        features = []
         for i, block in enumerate(unet.up_blocks):
             pairs = _pairs(block)
             tap = len(pairs) - 1 if i == last else len(pairs) - 2
             for j, (resnet, transformer) in enumerate(pairs):
                 x = run(resnet, transformer, torch.cat([x, skips.pop()], dim=1), last - i, "up")
-                if j == tap:
-                    features.append(x)
+                yield x if j == tap else None
             if i < last:
                 x = block.upsamplers[0](x)
-        return tuple(reversed(features)), recorder.close()
 
     def _pair(
         self,
@@ -218,14 +252,18 @@ class StableDiffusion(AbstractBackbone):
         x: Tensor,
         embedding: Tensor,
         context: Tensor,
-        maps: Mapping[str, object] | None,
+        record: Record | None,
     ) -> Tensor:
         def compute(x: Tensor, embedding: Tensor, context: Tensor) -> Tensor:
             x = resnet(x, embedding)
             if transformer is None:
                 return x
+            listening = None if record is None else {"record": record}
             return transformer(
-                x, encoder_hidden_states=context, cross_attention_kwargs=maps, return_dict=False
+                x,
+                encoder_hidden_states=context,
+                cross_attention_kwargs=listening,
+                return_dict=False,
             )[0]
 
         if self.gradient_checkpointing and torch.is_grad_enabled():

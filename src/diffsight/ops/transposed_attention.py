@@ -47,6 +47,20 @@ def transposed_attention(
         return _rows(query, key, maps)
 
 
+def attention_to(
+    query: Float[Tensor, "b heads p d"],
+    key: Float[Tensor, "b heads p d"],
+    maps: Float[Tensor, "b p n"],
+) -> Float[Tensor, "b p n"]:
+    """``A maps``, the mean over heads: what every query gathers from all keys, in linear memory."""
+    with torch.autocast(query.device.type, enabled=False):
+        parts = [
+            functional.scaled_dot_product_attention(query, key, values).mean(dim=1)
+            for values in _as_values(maps, query)
+        ]
+    return torch.cat(parts, dim=-1)[..., : maps.shape[-1]].to(maps.dtype)
+
+
 class _Transposed(torch.autograd.Function):
     """A^T C is the gradient of <A V, C> with respect to V; its own gradients are those of <A G, C>.
 
