@@ -6,12 +6,13 @@ says otherwise; camera axes are x right, y down, z forward; depth is in metres a
 ``depth_type`` says otherwise.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -75,11 +76,25 @@ class Draws:
 
     def normal(self, stream: int, shape: tuple[int, ...]) -> Float[Tensor, "b ..."]:
         """Standard normal numbers, ``shape`` per image; ``stream`` tells uses apart."""
-        rows = []
-        for seed in self.seeds:
-            generator = torch.Generator().manual_seed((seed * 1_000_003 + stream) % 2**63)
-            rows.append(torch.randn(shape, generator=generator))
+        rows = [torch.randn(shape, generator=generator) for generator in self._generators(stream)]
         return torch.stack(rows)
+
+    def integers(self, stream: int, low: int, high: int) -> Int[Tensor, " b"]:
+        """A whole number per image, both ends included."""
+        rows = [torch.randint(low, high + 1, (), generator=g) for g in self._generators(stream)]
+        return torch.stack(rows)
+
+    def _generators(self, stream: int) -> list[torch.Generator]:
+        numbers = ((seed * 1_000_003 + stream) % 2**63 for seed in self.seeds)
+        return [torch.Generator().manual_seed(number) for number in numbers]
+
+    @classmethod
+    def of_content(cls, image: Float[Tensor, "b 3 h w"], salt: int = 0) -> "Draws":
+        """Seeds from the pixels, rounded to 8 bits: the same wherever the image lies."""
+        pixels = (image.detach() * 255).round().clamp(0, 255).to("cpu", torch.uint8)
+        prefix = f"{salt} {tuple(image.shape[-2:])} ".encode()
+        digests = (hashlib.sha256(prefix + row.numpy().tobytes()).digest() for row in pixels)
+        return cls(tuple(int.from_bytes(digest[:7], "big") for digest in digests))
 
 
 @dataclass(frozen=True)

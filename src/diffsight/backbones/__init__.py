@@ -1,5 +1,7 @@
 """Networks that turn an image into a pyramid of features."""
 
+from diffsight.backbones.clip import ClipVision
+from diffsight.backbones.concept_maps import ConceptRequest
 from diffsight.backbones.stable_diffusion import StableDiffusion
 
-__all__ = ["StableDiffusion"]
+__all__ = ["ClipVision", "ConceptRequest", "StableDiffusion"]

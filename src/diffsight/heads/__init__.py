@@ -1,5 +1,6 @@
 """Pyramid to map."""
 
+from diffsight.heads.codebook import Codebook
 from diffsight.heads.deconv import DeconvHead
 
-__all__ = ["DeconvHead"]
+__all__ = ["Codebook", "DeconvHead"]

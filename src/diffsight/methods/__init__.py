@@ -1,5 +1,6 @@
 """One paper, one file: how backbone, prompts, neck and head are wired."""
 
+from diffsight.methods.few_shot import FewShot
 from diffsight.methods.vpd import VPD
 
-__all__ = ["VPD"]
+__all__ = ["VPD", "FewShot"]
