@@ -1,6 +1,5 @@
 """A user's own images and depth maps, by name or by a manifest."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,9 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.datasets.files import DEPTH_SUFFIXES, IMAGE_SUFFIXES, check_encoding
+from diffsight.datasets.files import DEPTH_SUFFIXES, check_encoding
 from diffsight.datasets.manifest import read_manifest
-from diffsight.datasets.pairs import Pair, read_pair, require_files
+from diffsight.datasets.pairs import Pair, content_hash, match_names, read_pair, require_files
 from diffsight.datasets.transforms import resize
 from diffsight.types import Camera, InputError
 
@@ -95,48 +94,10 @@ class Folder(AbstractDataset):
 
 def _match(images: Path, labels: Path, unit: str) -> list[Pair]:
     """Pairs by name, ordered by it."""
-    image_files = _by_name(images, IMAGE_SUFFIXES, "image")
-    label_files = _by_name(labels, DEPTH_SUFFIXES, "depth map")
-    _require_partners(image_files, label_files, f"image(s) in {images}", f"depth map in {labels}")
-    _require_partners(label_files, image_files, f"depth map(s) in {labels}", f"image in {images}")
     return [
-        Pair(file.relative_to(images).with_suffix("").as_posix(), file, label_files[name], unit)
-        for name, file in image_files.items()
+        Pair(image.relative_to(images).with_suffix("").as_posix(), image, label, unit)
+        for image, label in match_names(images, labels, DEPTH_SUFFIXES, "depth map")
     ]
-
-
-def _by_name(folder: Path, suffixes: frozenset[str], kind: str) -> dict[str, Path]:
-    """Files below ``folder`` by their path without suffix, in lower case."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; put the {kind}s there or name another folder")
-    files: dict[str, Path] = {}
-    for file in sorted(folder.rglob("*")):
-        inner = file.relative_to(folder)
-        hidden = any(part.startswith(".") for part in inner.parts)
-        if hidden or file.suffix.lower() not in suffixes or not file.is_file():
-            continue
-        name = inner.with_suffix("").as_posix().casefold()
-        if name in files:
-            raise InputError(
-                f"{file}: has the same name as {files[name]}, so its partner is not clear; "
-                "remove one, or list the pairs in a manifest"
-            )
-        files[name] = file
-    if not files:
-        known = " ".join(sorted(suffixes))
-        raise InputError(f"{folder}: holds no {kind} ({known}); check the folder's name")
-    return files
-
-
-def _require_partners(
-    files: dict[str, Path], others: dict[str, Path], which: str, partner: str
-) -> None:
-    alone = [file for name, file in files.items() if name not in others]
-    if alone:
-        raise InputError(
-            f"{len(alone)} of {len(files)} {which} have no {partner} of the same name (first: "
-            f"{alone[0]}); add or remove files, or list the pairs in a manifest"
-        )
 
 
 def _split(
@@ -147,19 +108,11 @@ def _split(
         raise InputError(f"val_fraction is {val_fraction}; give a share between 0 and 1")
     if len(pairs) < 2:
         raise InputError(f"{root}: one sample cannot be split; use split 'all' or add images")
-    hashes = {pair.id: _content_hash(pair.image) for pair in pairs}
+    hashes = {pair.id: content_hash(pair.image) for pair in pairs}
     ordered = sorted(pairs, key=lambda pair: (hashes[pair.id], pair.id))
     low = sum(int(hashes[pair.id][:16], 16) < val_fraction * 2**64 for pair in pairs)
     border = min(max(low, 1), len(pairs) - 1)
     return ordered[:border] if split == "val" else ordered[border:]
-
-
-def _content_hash(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
 
 
 def _read_camera(path: Path) -> tuple[Camera, tuple[int, int]]:

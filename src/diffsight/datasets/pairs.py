@@ -1,12 +1,13 @@
 """An image and its depth map on disk: what every data set of files reads, lists and checks."""
 
 import functools
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from diffsight.datasets.base import Sample
-from diffsight.datasets.files import read_depth, read_image
+from diffsight.datasets.files import IMAGE_SUFFIXES, read_depth, read_image
 from diffsight.types import InputError
 
 
@@ -95,4 +96,69 @@ def require_files(pairs: Iterable[Pair], repair: str) -> None:
     if missing:
         raise InputError(
             f"{len(missing)} of {len(paths)} files are missing (first: {missing[0]}); {repair}"
+        )
+
+
+def match_names(
+    images: Path, labels: Path, suffixes: frozenset[str], kind: str
+) -> list[tuple[Path, Path]]:
+    """Images and their labels, ordered by name: the paths below the two folders agree but for the
+    suffix and for upper and lower case.
+
+    Args:
+        images: folder of the images.
+        labels: folder of the labels.
+        suffixes: of files that are labels.
+        kind: what a label is called in messages.
+
+    Raises:
+        InputError: if a folder is missing or empty, or a file has no partner.
+    """
+    image_files = _by_name(images, IMAGE_SUFFIXES, "image")
+    label_files = _by_name(labels, suffixes, kind)
+    _require_partners(image_files, label_files, f"image(s) in {images}", f"{kind} in {labels}")
+    _require_partners(label_files, image_files, f"{kind}(s) in {labels}", f"image in {images}")
+    return [(file, label_files[name]) for name, file in image_files.items()]
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes: what it is called and where it lies does not matter."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+
+
+def _by_name(folder: Path, suffixes: frozenset[str], kind: str) -> dict[str, Path]:
+    """Files below ``folder`` by their path without suffix, in lower case."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; put the {kind}s there or name another folder")
+    files: dict[str, Path] = {}
+    for file in sorted(folder.rglob("*")):
+        inner = file.relative_to(folder)
+        hidden = any(part.startswith(".") for part in inner.parts)
+        if hidden or file.suffix.lower() not in suffixes or not file.is_file():
+            continue
+        name = inner.with_suffix("").as_posix().casefold()
+        if name in files:
+            raise InputError(
+                f"{file}: has the same name as {files[name]}, so its partner is not clear; "
+                "remove one, or list the pairs in a manifest"
+            )
+        files[name] = file
+    if not files:
+        known = " ".join(sorted(suffixes))
+        raise InputError(f"{folder}: holds no {kind} ({known}); check the folder's name")
+    return files
+
+
+def _require_partners(
+    files: dict[str, Path], others: dict[str, Path], which: str, partner: str
+) -> None:
+    alone = [file for name, file in files.items() if name not in others]
+    if alone:
+        raise InputError(
+            f"{len(alone)} of {len(files)} {which} have no {partner} of the same name (first: "
+            f"{alone[0]}); add or remove files, or list the pairs in a manifest"
         )

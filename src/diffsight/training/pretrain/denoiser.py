@@ -152,8 +152,9 @@ class Denoising(AbstractObjective):
         ema_decay: float,
     ) -> None:
         super().__init__()
-        trained: Any = unet
-        trained.to(memory_format=torch.channels_last)  # a fifth faster on a CPU
+        for module in unet.modules():  # a fifth faster on a CPU
+            if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
+                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean = copy.deepcopy(unet).requires_grad_(False)
         self.net = Aligned(unet, vision.config.hidden_size)
         self.text = text.requires_grad_(False)
