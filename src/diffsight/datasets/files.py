@@ -46,7 +46,7 @@ def read_image(path: str | Path) -> UInt8[Tensor, "3 h w"]:
             can use (shorter side below 16 px, sides in a ratio above 20, more than 2**27 pixels).
     """
     path = Path(path)
-    pixels = _decode(path, _IMAGE_FORMATS, lambda image: upright_rgb(path, image))
+    pixels = decode(path, _IMAGE_FORMATS, lambda image: upright_rgb(path, image))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
@@ -71,7 +71,7 @@ def read_depth(
     """
     path = Path(path)
     check_encoding(encoding)
-    counts = _read_counts(path)
+    counts = read_counts(path)
     if encoding == "kinect-disparity":
         counts = _kinect_byte_order(path, counts)
     metres = _to_metres(path, counts, encoding)
@@ -145,10 +145,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _decode(
+def decode(
     path: Path, formats: tuple[str, ...], to_array: Callable[[Image.Image], np.ndarray]
 ) -> np.ndarray:
-    """Open, check and decode one picture; every way in which that fails ends in one line."""
+    """Open, check and decode one picture; every way in which that fails ends in one line.
+
+    Raises:
+        InputError: that line.
+    """
     data = _read_bytes(path)
     try:
         # Pillow warns of large images, which are checked here, and of harmless odd metadata
@@ -220,14 +224,18 @@ def upright_rgb(path: str | Path, image: Image.Image) -> UInt8[np.ndarray, "h w 
     return np.array(image.convert("RGB"))
 
 
-def _read_counts(path: Path) -> np.ndarray:
-    """The numbers of a depth file as they are stored, two-dimensional."""
+def read_counts(path: Path) -> np.ndarray:
+    """The numbers of a depth file as they are stored, two-dimensional.
+
+    Raises:
+        InputError: if there are none.
+    """
     suffix = path.suffix.lower()
     if suffix == ".npy":
         return _read_npy(path)
     if suffix == ".pgm":
         return _read_pgm(path)
-    return _decode(path, _DEPTH_FORMATS, lambda image: _one_channel(path, image))
+    return decode(path, _DEPTH_FORMATS, lambda image: _one_channel(path, image))
 
 
 def _one_channel(path: Path, image: Image.Image) -> np.ndarray:
@@ -240,20 +248,35 @@ def _one_channel(path: Path, image: Image.Image) -> np.ndarray:
 
 
 def _read_npy(path: Path) -> np.ndarray:
+    counts = read_array(path)
+    if counts.ndim != 2:
+        raise InputError(
+            f"{path}: holds {counts.dtype} {counts.shape}, not one 2-D array: save depth as "
+            "(height, width)"
+        )
+    _check_size(path, counts.shape[1], counts.shape[0])
+    return counts
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The one array of numbers in an NPY file.
+
+    Raises:
+        InputError: if it cannot be read or holds something else.
+    """
     data = _read_bytes(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            counts = np.load(io.BytesIO(data), allow_pickle=False)
+            array = np.load(io.BytesIO(data), allow_pickle=False)
     except Exception as error:  # as for pictures
         raise _damaged(path, error) from error
-    if not isinstance(counts, np.ndarray) or counts.ndim != 2 or counts.dtype.kind not in "fiu":
-        found = f"{counts.dtype} {counts.shape}" if isinstance(counts, np.ndarray) else "an archive"
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "an archive"
         raise InputError(
-            f"{path}: holds {found}, not one 2-D array of numbers; save depth as (height, width)"
+            f"{path}: holds {found}, not one array of numbers: save it with numpy.save"
         )
-    _check_size(path, counts.shape[1], counts.shape[0])
-    return counts
+    return array
 
 
 def _read_pgm(path: Path) -> np.ndarray:

@@ -1,0 +1,203 @@
+"""Labels of any dense task on disk: what counts, colours or numbers in a file mean."""
+
+import contextlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor
+
+from diffsight.datasets.files import decode, read_array, read_counts, read_depth
+from diffsight.types import InputError
+
+KINDS = ("segmentation", "depth", "scalar", "normals", "vector")
+LABEL_SUFFIXES = frozenset({".npy", ".pgm", ".png", ".tif", ".tiff"})
+NO_CLASS = 255  # the marker of most data sets of classes
+MOST_COLOURS = 256
+# 127.5 / 127.5 is no vector: below half of the full length a pixel has no direction
+SHORTEST_NORMAL = 0.5
+
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class LabelFormat:
+    """How label files are read.
+
+    Attributes:
+        kind: ``segmentation`` (class ids: one channel, palette, or a colour per class), ``depth``
+            (metric), ``scalar``, ``normals`` (RGB as (v - 127.5) / 127.5, or numbers; x right, y
+            down, z forward), or ``vector`` (RGB as v / 255, or numbers).
+        unit: of one stored count. Depth: as ``read_depth`` takes it; default mm, or metres where
+            the numbers are floating point. Scalar: a name, with ``/N`` where N counts are one
+            (``K/100``, ``1/65535``).
+        invalid: the count that stands for "no label"; for classes 255 by default. NaN always does;
+            for depth 0 too.
+    """
+
+    kind: str
+    unit: str | None = None
+    invalid: int | float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what does not fit together."""
+        if self.kind not in KINDS:
+            raise InputError(f"unknown kind {self.kind!r}: choose {', '.join(KINDS)}")
+        if self.unit is not None and self.kind not in ("depth", "scalar"):
+            raise InputError(f"labels of kind {self.kind} have no unit: leave --unit out")
+        if self.kind == "scalar":
+            _ = self.scale
+
+    @property
+    def scale(self) -> float:
+        """Counts per unit of a scalar."""
+        _, slash, divisor = (self.unit or "").partition("/")
+        with contextlib.suppress(ValueError):
+            if not slash or 0 < float(divisor) < float("inf"):
+                return float(divisor) if slash else 1.0
+        raise InputError(
+            f"unit {self.unit!r}: give a name, or NAME/N for N counts per unit (K/100)"
+        )
+
+    @property
+    def value_unit(self) -> str:
+        """Of the values that a task predicts."""
+        if self.kind == "depth":
+            return "m"
+        return "" if self.kind != "scalar" else (self.unit or "counts").partition("/")[0]
+
+
+@dataclass(frozen=True)
+class Label:
+    """A label map in the unit of its task.
+
+    Attributes:
+        value: metres, class ids as they are stored, unit vectors ...; 0 where not valid.
+        valid: where there is a label.
+        palette: colours of the class ids, where the file has some.
+    """
+
+    value: Float[Tensor, "d h w"]
+    valid: Bool[Tensor, "h w"]
+    palette: dict[int, Colour] = field(default_factory=dict)
+
+
+def read_label(path: Path, form: LabelFormat) -> Label:
+    """One label file.
+
+    Raises:
+        InputError: if it cannot be read, or does not hold what its kind needs.
+    """
+    if form.kind == "depth":
+        unit = form.unit or ("m" if _floating(path) else "mm")
+        depth_m, valid = read_depth(path, unit, 0 if form.invalid is None else form.invalid)
+        return Label(depth_m[None], valid)
+    values, palette = _numbers(path, form.kind)
+    if form.kind == "normals":
+        return _normals(path, values)
+    marker = NO_CLASS if form.kind == "segmentation" and form.invalid is None else form.invalid
+    valid = np.isfinite(values).all(axis=0)
+    if marker is not None:
+        valid &= (values != marker).any(axis=0)
+    if form.kind == "segmentation":
+        _check_ids(path, values[0][valid])
+    values = values / (form.scale if form.kind == "scalar" else 1.0)
+    return _label(path, values, valid, palette)
+
+
+def _numbers(path: Path, kind: str) -> tuple[np.ndarray, dict[int, Colour]]:
+    """Channels first, as the file has them (RGB of vectors in [0, 1]), and a palette's colours."""
+    if path.suffix.lower() == ".npy":
+        return _channels_first(path, read_array(path), kind), {}
+    if path.suffix.lower() == ".pgm":
+        return read_counts(path)[None].astype(np.float64), {}
+    found: list[tuple[np.ndarray, dict[int, Colour]]] = []
+
+    def take(image: Image.Image) -> np.ndarray:
+        palette: dict[int, Colour] = {}
+        if image.mode == "P" and kind == "segmentation":
+            flat = image.getpalette("RGB") or []
+            rows = zip(*(flat[i::3] for i in range(3)), strict=True)
+            palette = {i: (r, g, b) for i, (r, g, b) in enumerate(rows)}
+        elif image.mode in ("P", "RGBA", "LA", "CMYK"):
+            image = image.convert("RGB")
+        pixels = np.array(image)
+        found.append((pixels, palette))
+        return pixels
+
+    decode(path, ("PNG", "TIFF"), take)
+    ((pixels, palette),) = found
+    if pixels.ndim == 2:
+        if kind in ("normals", "vector"):
+            raise InputError(f"{path}: one channel, but {kind} labels need RGB, or an NPY file")
+        return pixels[None].astype(np.float64), palette
+    rgb = pixels[..., :3]
+    if kind == "segmentation":
+        return _colours(path, rgb)
+    if kind == "scalar":
+        if (rgb != rgb[..., :1]).any():
+            raise InputError(f"{path}: a picture with colours, but a scalar is one channel")
+        return rgb[None, ..., 0].astype(np.float64), {}
+    return rgb.transpose(2, 0, 1) / 255.0, {}
+
+
+def _channels_first(path: Path, values: np.ndarray, kind: str) -> np.ndarray:
+    shape = " x ".join(map(str, values.shape))
+    if values.ndim == 2:
+        values = values[None]
+    elif values.ndim == 3 and values.shape[2] < min(values.shape[:2]):
+        values = values.transpose(2, 0, 1)
+    wanted = {"normals": (3,), "vector": (2, 3)}.get(kind, (1,))
+    if values.ndim != 3 or len(values) not in wanted:
+        channels = " or ".join(map(str, wanted))
+        raise InputError(
+            f"{path}: an array of {shape}, but {kind} labels have "
+            f"{channels} channel(s): save (height, width, channels)"
+        )
+    return values.astype(np.float64)
+
+
+def _colours(path: Path, rgb: np.ndarray) -> tuple[np.ndarray, dict[int, Colour]]:
+    """A colour per class; its id is the 24-bit number of the colour."""
+    codes = rgb.astype(np.int64) @ (1 << 16, 1 << 8, 1)
+    known = np.unique(codes)
+    if len(known) > MOST_COLOURS:
+        raise InputError(
+            f"{path}: {len(known)} colours are no classes (a smoothed or compressed picture?): "
+            "save it as PNG without smoothing, a colour per class"
+        )
+    palette = {int(c): (int(c) >> 16, int(c) >> 8 & 255, int(c) & 255) for c in known}
+    return codes[None].astype(np.float64), palette
+
+
+def _check_ids(path: Path, ids: np.ndarray) -> None:
+    if len(ids) and ((ids != np.round(ids)).any() or ids.min() < 0):
+        raise InputError(f"{path}: class ids must be whole numbers from 0 on")
+
+
+def _normals(path: Path, values: np.ndarray) -> Label:
+    encoded = path.suffix.lower() != ".npy"
+    vectors = values * 2 - 1 if encoded else values
+    length = np.linalg.norm(vectors, axis=0)
+    valid = np.isfinite(length) & (length > SHORTEST_NORMAL)
+    return _label(path, vectors / np.where(valid, length, 1), valid, {})
+
+
+def _label(path: Path, values: np.ndarray, valid: np.ndarray, palette: dict[int, Colour]) -> Label:
+    if not valid.any():
+        raise InputError(
+            f"{path}: no pixel has a label; check --kind and --invalid, or leave this file out"
+        )
+    values = np.where(valid, values, 0).astype(np.float32)
+    return Label(torch.from_numpy(values), torch.from_numpy(valid), palette)
+
+
+def _floating(path: Path) -> bool:
+    if path.suffix.lower() != ".npy":
+        return False
+    array: Any = read_array(path)
+    return array.dtype.kind == "f"

@@ -1,0 +1,136 @@
+"""Labels of every kind, from every file that a user may have."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from diffsight.datasets.labels import Label, LabelFormat, read_label
+from diffsight.types import InputError
+
+
+def read(path: Path, array: np.ndarray, kind: str, **options) -> Label:
+    if path.suffix == ".npy":
+        np.save(path, array)
+    else:
+        Image.fromarray(array).save(path)
+    return read_label(path, LabelFormat(kind, **options))
+
+
+def ids(h: int = 16, w: int = 20) -> np.ndarray:
+    return (np.arange(h * w).reshape(h, w) % 3).astype(np.uint8)
+
+
+def test_class_ids(tmp_path: Path) -> None:
+    given = ids()
+    given[0, 0] = 255
+    for name in ("a.png", "b.npy", "c.tif"):
+        label = read(tmp_path / name, given, "segmentation")
+        assert label.value.shape == (1, 16, 20)
+        assert not label.valid[0, 0]
+        assert int(label.valid.sum()) == 16 * 20 - 1
+        assert torch.equal(
+            label.value[0].byte() * label.valid, torch.from_numpy(ids()) * label.valid
+        )
+    label = read(tmp_path / "d.png", ids(), "segmentation", invalid=2)
+    assert torch.equal(label.valid, torch.from_numpy(ids() != 2))
+    wide = ids().astype(np.uint16) * 1000
+    assert float(read(tmp_path / "e.png", wide, "segmentation").value.max()) == 2000
+
+
+def test_a_palette_keeps_ids_and_colours(tmp_path: Path) -> None:
+    image = Image.fromarray(ids(), mode="P")
+    image.putpalette([0, 0, 0, 255, 0, 0, 0, 0, 255] + [9] * 3 * 253)
+    image.save(tmp_path / "a.png")
+    label = read_label(tmp_path / "a.png", LabelFormat("segmentation"))
+    assert torch.equal(label.value[0].byte(), torch.from_numpy(ids()))
+    assert (label.palette[1], label.palette[2]) == ((255, 0, 0), (0, 0, 255))
+
+
+def test_a_colour_per_class(tmp_path: Path) -> None:
+    colours = np.array([[0, 0, 0], [200, 10, 0], [0, 0, 7]], np.uint8)
+    label = read(tmp_path / "a.png", colours[ids()], "segmentation")
+    assert sorted(label.palette.values()) == sorted(map(tuple, colours.tolist()))
+    assert label.palette[int(label.value[0, 0, 1])] == (200, 10, 0)
+    smooth = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    with pytest.raises(InputError, match="colours are no classes"):
+        read(tmp_path / "b.png", smooth, "segmentation")
+
+
+def test_depth_is_in_metres(tmp_path: Path) -> None:
+    counts = np.full((16, 20), 2500, np.uint16)
+    counts[0] = 0
+    label = read(tmp_path / "a.png", counts, "depth")
+    assert float(label.value[0, 1, 0]) == 2.5
+    assert not bool(label.valid[0].any())
+    assert float(read(tmp_path / "b.png", counts, "depth", unit="m/1000").value.max()) == 2.5
+    assert float(read(tmp_path / "c.npy", counts / 1000.0, "depth").value.max()) == 2.5
+    label = read(tmp_path / "d.png", counts + 1, "depth", invalid=2501)
+    assert float(label.value.max()) == pytest.approx(0.001)
+
+
+def test_scalars(tmp_path: Path) -> None:
+    counts = np.arange(320, dtype=np.uint16).reshape(16, 20)
+    label = read(tmp_path / "a.png", counts, "scalar", unit="K/10")
+    assert float(label.value.max()) == pytest.approx(31.9)
+    assert LabelFormat("scalar", unit="K/10").value_unit == "K"
+    assert LabelFormat("scalar").value_unit == "counts"
+    grey = np.repeat((counts % 256).astype(np.uint8)[..., None], 3, axis=2)
+    assert float(read(tmp_path / "b.png", grey, "scalar").value.max()) == 255
+    holes = counts.astype(np.float32)
+    holes[3] = np.nan
+    label = read(tmp_path / "c.npy", holes, "scalar", invalid=5)
+    assert int((~label.valid).sum()) == 21
+    assert bool(label.value.isfinite().all())
+    with pytest.raises(InputError, match="a scalar is one channel"):
+        read(tmp_path / "d.png", grey * np.array([1, 0, 1], np.uint8), "scalar")
+    for unit in ("K/0", "K/x", "K/"):
+        with pytest.raises(InputError, match="NAME/N"):
+            LabelFormat("scalar", unit=unit)
+
+
+def directions() -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.nn.functional.normalize(torch.randn(3, 16, 20, generator=generator), dim=0)
+
+
+def test_normals(tmp_path: Path) -> None:
+    truth = directions()
+    encoded = ((truth * 127.5) + 127.5).round().byte().permute(1, 2, 0).numpy()
+    encoded[0, 0] = 128
+    label = read(tmp_path / "a.png", encoded, "normals")
+    assert not bool(label.valid[0, 0])
+    cosine = (label.value * truth).sum(dim=0)[label.valid]
+    assert float(cosine.min()) > 0.9999
+    assert torch.equal(label.value[:, 0, 0], torch.zeros(3))
+    for name, array in (("b.npy", 3 * truth.permute(1, 2, 0)), ("c.npy", truth)):
+        label = read(tmp_path / name, array.numpy(), "normals")
+        torch.testing.assert_close(label.value, truth)
+    with pytest.raises(InputError, match="one channel, but normals labels need RGB"):
+        read(tmp_path / "d.png", ids(), "normals")
+
+
+def test_vectors(tmp_path: Path) -> None:
+    pairs = np.random.default_rng(0).normal(size=(16, 20, 2)).astype(np.float32)
+    label = read(tmp_path / "a.npy", pairs, "vector")
+    torch.testing.assert_close(label.value, torch.from_numpy(pairs).permute(2, 0, 1))
+    rgb = np.repeat(ids()[..., None], 3, axis=2) * 50
+    torch.testing.assert_close(
+        read(tmp_path / "b.png", rgb, "vector").value[0], torch.from_numpy(ids() * 50 / 255).float()
+    )
+    with pytest.raises(InputError, match=r"16 x 20 x 5.*2 or 3 channel"):
+        read(tmp_path / "c.npy", np.zeros((16, 20, 5)), "vector")
+
+
+def test_labels_that_say_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.png: no pixel has a label"):
+        read(tmp_path / "a.png", np.full((16, 20), 255, np.uint8), "segmentation")
+    with pytest.raises(InputError, match="whole numbers"):
+        read(tmp_path / "b.npy", np.full((16, 20), 0.5), "segmentation")
+    with pytest.raises(InputError, match="unknown kind 'edges': choose segmentation"):
+        LabelFormat("edges")
+    with pytest.raises(InputError, match="have no unit"):
+        LabelFormat("normals", unit="m")
