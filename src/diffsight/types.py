@@ -153,3 +153,40 @@ class DepthPrediction:
     valid: Bool[Tensor, "h w"]
     depth_type: DepthType
     uncertainty_m: Float[Tensor, "h w"] | None = None
+
+
+@dataclass(frozen=True)
+class ClassPrediction:
+    """Classes of one image.
+
+    Attributes:
+        ids: as the label files have them.
+        confidence: probability of the class.
+        names: of the ids.
+        palette: RGB of the ids.
+    """
+
+    ids: Int[Tensor, "h w"]
+    confidence: Float[Tensor, "h w"]
+    names: Mapping[int, str]
+    palette: Mapping[int, tuple[int, int, int]]
+
+
+@dataclass(frozen=True)
+class ValuePrediction:
+    """Numbers of one image, one or several per pixel.
+
+    Attributes:
+        values: in ``unit``; of length 1 where they are ``directions``.
+        valid: False where a value is not finite.
+        unit: of the values, empty where they have none.
+        directions: unit vectors, x right, y down, z forward.
+        uncertainty: standard deviation of the predicted distribution, in ``unit``; root mean square
+            over the channels.
+    """
+
+    values: Float[Tensor, "d h w"]
+    valid: Bool[Tensor, "h w"]
+    unit: str
+    directions: bool = False
+    uncertainty: Float[Tensor, "h w"] | None = None

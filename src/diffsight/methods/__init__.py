@@ -1,6 +1,7 @@
 """One paper, one file: how backbone, prompts, neck and head are wired."""
 
+from diffsight.methods.feature_head import FeatureHead
 from diffsight.methods.few_shot import FewShot
 from diffsight.methods.vpd import VPD
 
-__all__ = ["VPD", "FewShot"]
+__all__ = ["VPD", "FeatureHead", "FewShot"]

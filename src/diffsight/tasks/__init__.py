@@ -1,6 +1,18 @@
 """Tasks: what the numbers of a map mean."""
 
 from diffsight.tasks.base import AbstractTask
+from diffsight.tasks.classes import Classes
+from diffsight.tasks.dense import AbstractDense
 from diffsight.tasks.depth import MetricDepth
+from diffsight.tasks.directions import Directions
+from diffsight.tasks.values import Scalars, Vectors
 
-__all__ = ["AbstractTask", "MetricDepth"]
+__all__ = [
+    "AbstractDense",
+    "AbstractTask",
+    "Classes",
+    "Directions",
+    "MetricDepth",
+    "Scalars",
+    "Vectors",
+]

@@ -1,0 +1,169 @@
+"""The few labelled images of a new task."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from diffsight.datasets.files import read_image
+from diffsight.datasets.labels import LABEL_SUFFIXES, Colour, Label, LabelFormat, read_label
+from diffsight.datasets.pairs import content_hash, match_names
+from diffsight.types import InputError
+
+# colours of classes whose files have none; the first is for a background
+COLOURS: tuple[Colour, ...] = (
+    *((0, 0, 0), (230, 25, 75), (60, 180, 75), (255, 225, 25), (0, 130, 200), (245, 130, 48)),
+    *((145, 30, 180), (70, 240, 240), (240, 50, 230), (210, 245, 60), (250, 190, 212)),
+    *((0, 128, 128), (220, 190, 255), (170, 110, 40), (255, 250, 200), (128, 0, 0)),
+)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One labelled image.
+
+    Attributes:
+        id: SHA-256 of the image file.
+        image: RGB.
+        value: label in the unit of the task; for classes their places in ``Support.ids``.
+        valid: where there is a label.
+    """
+
+    id: str
+    image: UInt8[Tensor, "3 h w"]
+    value: Float[Tensor, "d h w"]
+    valid: Bool[Tensor, "h w"]
+
+
+@dataclass(frozen=True)
+class Support:
+    """Labelled images, ordered by their content.
+
+    Attributes:
+        form: how their labels were read.
+        examples: the images.
+        ids: of the classes, as the files have them; empty for other kinds.
+        names: of the classes.
+        colours: of the classes.
+    """
+
+    form: LabelFormat
+    examples: tuple[Example, ...]
+    ids: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+    colours: tuple[Colour, ...] = ()
+
+    def values(self, most: int = 200_000) -> Float[Tensor, "m d"]:
+        """Labels of valid pixels, as many of every image, every n-th of them.
+
+        Args:
+            most: of all images together.
+        """
+        share = max(1, most // len(self.examples))
+        rows = []
+        for example in self.examples:
+            flat = example.value.movedim(0, -1)[example.valid]
+            rows.append(flat[:: -(-len(flat) // share)])
+        return torch.cat(rows)
+
+
+def read_support(
+    images: Path,
+    labels: Path,
+    form: LabelFormat,
+    *,
+    classes: Sequence[str] = (),
+    shots: int | None = None,
+) -> Support:
+    """Images and labels of the same names, or the first of them in the order of their content.
+
+    Args:
+        images: folder.
+        labels: folder.
+        form: how labels are read.
+        classes: names of the class ids from 0 on; without them the ids that occur are the classes.
+        shots: how many; default: all.
+
+    Raises:
+        InputError: if files do not fit together, are fewer than ``shots``, or hold classes without
+            a name.
+    """
+    pairs = match_names(images, labels, LABEL_SUFFIXES, "label")
+    if shots is not None and len(pairs) < shots:
+        raise InputError(
+            f"{images}: {len(pairs)} labelled image(s), but {shots} shots are asked for: add "
+            f"images, or give --shots {len(pairs)}"
+        )
+    ordered = sorted((content_hash(image), image, label) for image, label in pairs)[:shots]
+    read = [(digest, *_pair(image, label, form)) for digest, image, label in ordered]
+    examples = tuple(
+        Example(digest, image, label.value, label.valid) for digest, image, label in read
+    )
+    if form.kind != "segmentation":
+        _same_channels(examples, [label for _, _, label in ordered])
+        return Support(form, examples)
+    return _classified(form, examples, [label for *_, label in read], classes)
+
+
+def _pair(image_file: Path, label_file: Path, form: LabelFormat) -> tuple[Tensor, Label]:
+    image, label = read_image(image_file), read_label(label_file, form)
+    if label.valid.shape != image.shape[-2:]:
+        (rows, columns), (height, width) = label.valid.shape, image.shape[-2:]
+        raise InputError(
+            f"{label_file}: a label of {columns} x {rows} pixels for an image ({image_file}) of "
+            f"{width} x {height}: give both the same size, upright as the image is shown"
+        )
+    return image, label
+
+
+def _same_channels(examples: Sequence[Example], files: Sequence[Path]) -> None:
+    for example, file in zip(examples, files, strict=True):
+        if len(example.value) != len(examples[0].value):
+            raise InputError(
+                f"{file}: {len(example.value)} channels, but {files[0]} has "
+                f"{len(examples[0].value)}: labels of one task have the same number"
+            )
+
+
+def _classified(
+    form: LabelFormat, examples: Sequence[Example], labels: Sequence[Label], names: Sequence[str]
+) -> Support:
+    counts: Counter[int] = Counter()
+    palette: dict[int, Colour] = {}
+    for label in labels:
+        ids, numbers = label.value[0][label.valid].long().unique(return_counts=True)
+        counts.update(dict(zip(ids.tolist(), numbers.tolist(), strict=True)))
+        palette |= label.palette
+    coloured = any(number > 65535 for number in counts)  # ids that are colours have no order
+    ids = sorted(counts) if coloured or not names else list(range(len(names)))
+    unknown = {number: counts[number] for number in sorted(counts) if number not in ids}
+    if unknown or (names and len(names) != len(ids)):
+        listed = ", ".join(
+            f"{number} ({count} px)" for number, count in (unknown or counts).items()
+        )
+        raise InputError(
+            f"{len(names)} class names, but the labels hold class ids without one: {listed}: add "
+            "names, one per id from 0 on, or mark the ids with --invalid"
+        )
+    if len(counts) < 2:
+        raise InputError(
+            f"every label pixel is of class {next(iter(counts))}: there is nothing to tell apart, "
+            "check --kind and the labels"
+        )
+    if not names:
+        names = [_name(number, palette.get(number), coloured) for number in ids]
+    colours = [palette.get(n, COLOURS[i % len(COLOURS)]) for i, n in enumerate(ids)]
+    places = torch.tensor(ids)
+    moved = tuple(
+        replace(e, value=torch.searchsorted(places, e.value.long().contiguous()).float() * e.valid)
+        for e in examples
+    )
+    return Support(form, moved, tuple(ids), tuple(names), tuple(colours))
+
+
+def _name(number: int, colour: Colour | None, coloured: bool) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour) if coloured and colour else f"class {number}"

@@ -1,0 +1,119 @@
+"""A light head on the frozen features of Stable Diffusion: the plain alternative to concepts.
+
+One pass without noise and without words; every level of the pyramid is brought to a few channels,
+all to the finest one, and mixed there. What is frozen runs once per image.
+"""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diffsight.backbones.stable_diffusion import StableDiffusion
+from diffsight.codecs import expectation
+from diffsight.methods.base import AbstractMethod
+from diffsight.ops.padding import pad_to_multiple
+from diffsight.types import Draws, Inputs, RawOutput, Target
+
+MID_GREY = 0.5
+MOST_PARAMETERS = 70_000
+
+
+class FeatureHead(AbstractMethod):
+    """Logits of the classes from all levels, with few numbers that learn.
+
+    Args:
+        num_outputs: classes.
+        backbone: frozen.
+        context: the text condition, such as that of no words, ``1 n e``.
+        centres: values of the classes; None for a task of discrete classes.
+        width: channels after the projections; less where the head would have more than 70,000
+            numbers.
+        timestep: step whose embedding conditions the UNet; no noise is added.
+        dropout: share of the mixed channels that are left out in training.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_outputs: int,
+        backbone: StableDiffusion,
+        context: Float[Tensor, "1 n e"],
+        centres: Float[Tensor, "n d"] | None = None,
+        width: int = 48,
+        timestep: int = 1,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone.requires_grad_(False)
+        self.timestep = timestep
+        self.context: Tensor
+        self.centres: Tensor | None
+        self.register_buffer("context", context.clone())
+        self.register_buffer("centres", None if centres is None else centres.clone())
+        total = sum(backbone.channels)
+        while (total + 9 * width + num_outputs + 4) * width + num_outputs > MOST_PARAMETERS:
+            width -= 4
+        self.project = nn.ModuleList(
+            nn.Conv2d(channels, width, 1, bias=level == 0)
+            for level, channels in enumerate(backbone.channels)
+        )
+        for level, channels in enumerate(backbone.channels):
+            self.register_buffer(f"mean{level}", torch.zeros(channels, 1, 1))
+            self.register_buffer(f"scale{level}", torch.ones(channels, 1, 1))
+        self.mix = nn.Conv2d(width, width, 3, padding=1)
+        self.dropout = nn.Dropout2d(dropout)
+        self.out = nn.Conv2d(width, num_outputs, 1)
+
+    @torch.no_grad()
+    def standardise(self, encoded: list[Inputs]) -> None:
+        """Take mean and deviation of every channel from the support's features."""
+        for level in range(len(self.project)):
+            rows = [e.cached[f"level{level}"].float().movedim(1, -1).flatten(0, 2) for e in encoded]
+            deviation, mean = torch.std_mean(torch.cat(rows), dim=0)
+            self.get_buffer(f"mean{level}").copy_(mean[:, None, None])
+            self.get_buffer(f"scale{level}").copy_(1 / (deviation[:, None, None] + 1e-4))
+
+    @torch.no_grad()
+    def encode(self, inputs: Inputs) -> Inputs:
+        """The pyramid, once per image."""
+        image = pad_to_multiple(inputs.image, self.backbone.size_multiple, MID_GREY)
+        context = self.context.expand(len(image), -1, -1)
+        pyramid = self.backbone(image, context, timestep=self.timestep)
+        levels = enumerate(pyramid.features)
+        return replace(inputs, cached={f"level{i}": feature for i, feature in levels})
+
+    def forward(
+        self, inputs: Inputs, target: Target | None = None, *, draws: Draws | None = None
+    ) -> RawOutput:
+        """The probability of every class at the size of the image.
+
+        Args:
+            inputs: as ``encode`` gives them, or without its results.
+            target: not used.
+            draws: not used: there is no noise.
+        """
+        if "level0" not in inputs.cached:
+            inputs = self.encode(inputs)
+        hidden: Tensor | None = None
+        for level, project in enumerate(self.project):
+            x = inputs.cached[f"level{level}"].float() - self.get_buffer(f"mean{level}")
+            x = project((x * self.get_buffer(f"scale{level}")).contiguous())
+            if hidden is None:
+                hidden = x
+            else:
+                hidden = hidden + functional.interpolate(x, hidden.shape[-2:], mode="bilinear")
+        assert hidden is not None
+        hidden = functional.gelu(self.mix(functional.gelu(hidden)))
+        logits = self.out(self.dropout(hidden))
+        height, width = inputs.image.shape[-2:]
+        stride = self.backbone.strides[0]
+        whole = (logits.shape[-2] * stride, logits.shape[-1] * stride)
+        logits = functional.interpolate(logits, whole, mode="bilinear")[..., :height, :width]
+        probability = logits.softmax(dim=1)
+        if self.centres is None:
+            return RawOutput(probability, "probability")
+        value = expectation(probability, self.centres[None])
+        return RawOutput(probability, "probability", {"value": value})
