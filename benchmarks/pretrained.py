@@ -1,9 +1,7 @@
 """A diffusers folder as a source of features and of comparisons: pretrained, or its shape alone."""
 
 import hashlib
-import json
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +10,7 @@ from torch import Tensor, nn
 
 from diffsight import assets
 from diffsight.backbones import StableDiffusion, architectures
-from diffsight.prompts.text import load_text_encoder
+from diffsight.prompts.text import empty_prompt
 from diffsight.types import InputError
 
 Start = Literal["pretrained", "random UNet", "all random"]
@@ -60,8 +58,7 @@ class Extractor(nn.Module):
     ) -> None:
         super().__init__()
         architecture = architectures.of_folder(folder)
-        notes = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
-        scale = notes["scaling_factor"]
+        scale = architectures.scaling_factor(folder)
         backbone = StableDiffusion(architecture, weights=folder, latent_scale=scale)
         if start != "pretrained":
             torch.manual_seed(seed)
@@ -84,15 +81,3 @@ class Extractor(nn.Module):
     def match_latents(self, image: Tensor) -> None:
         """Bring the latents to deviation 1, which no scale in the folder does for a random VAE."""
         self.backbone.latent_scale /= float(self.backbone.encode(image).std())
-
-
-@cache
-@torch.no_grad()
-def empty_prompt(folder: Path, dim: int) -> Tensor:
-    """The text tower's tokens ``1 n e`` for no words; without a tower one token of zeros."""
-    if not (folder / "text_encoder").is_dir():
-        return torch.zeros(1, 1, dim)
-    tokenizer, tower = load_text_encoder(folder)
-    longest = min(tokenizer.model_max_length, tower.config.max_position_embeddings)
-    tokens = tokenizer([""], padding="max_length", max_length=longest, return_tensors="pt")
-    return tower(tokens["input_ids"]).last_hidden_state

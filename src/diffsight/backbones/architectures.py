@@ -91,6 +91,15 @@ def of_folder(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
+def scaling_factor(folder: Path) -> float:
+    """What brings the latents of a diffusers folder's encoder to the variance that its UNet knows.
+
+    Raises:
+        InputError: if the configuration is missing or damaged.
+    """
+    return float(_read(folder / "vae" / "config.json").get("scaling_factor", 0.18215))
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Generator, Tensor
 
 from diffsight.datasets.base import AbstractTransform, Sample
+from diffsight.ops.resize import nearest
 from diffsight.types import InputError
 
 
@@ -247,8 +248,8 @@ def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample
 def resize(sample: Sample, height: int, width: int) -> Sample:
     """Image (bilinear, antialiased), labels (nearest) and camera at another size in pixels."""
     old_height, old_width = sample.image.shape[-2:]
-    rows = _nearest(old_height, height)[:, None]
-    columns = _nearest(old_width, width)
+    rows = nearest(old_height, height)[:, None]
+    columns = nearest(old_width, width)
     scaled = _move(sample, lambda grid: grid[..., rows, columns])
     image = F.interpolate(
         sample.image[None], (height, width), mode="bilinear", antialias=True, align_corners=False
@@ -302,10 +303,6 @@ def _move(sample: Sample, change: Callable[[Tensor], Tensor]) -> Sample:
         labels={name: change(label) for name, label in sample.labels.items()},
         valid={name: change(mask) for name, mask in sample.valid.items()},
     )
-
-
-def _nearest(old: int, new: int) -> Tensor:
-    return ((torch.arange(new) * 2 + 1) * old) // (2 * new)
 
 
 def _look_up(table: Float[Tensor, "256"], image: UInt8[Tensor, "3 h w"]) -> UInt8[Tensor, "3 h w"]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from diffsight.ops.resize import working_hw
 from diffsight.types import InputError
 
 ShortSide = int | Literal["training", "own"]
@@ -65,8 +66,7 @@ class Plan:
         """
         hw = (height, width)
         if self.short_side is not None:
-            scale = self.short_side / min(height, width)
-            hw = (max(1, round(height * scale)), max(1, round(width * scale)))
+            hw = working_hw(height, width, self.short_side)
         if hw[0] * hw[1] > MAX_PIXELS:
             raise InputError(
                 f"image of {width} x {height} px would be run at {hw[1]} x {hw[0]} px, more than "

@@ -27,7 +27,7 @@ class FeatureHead(AbstractMethod):
     Args:
         num_outputs: classes.
         backbone: frozen.
-        context: the text condition, such as that of no words, ``1 n e``.
+        context: the text condition, such as that of no words, ``1 tokens e``.
         centres: values of the classes; None for a task of discrete classes.
         width: channels after the projections; less where the head would have more than 70,000
             numbers.
@@ -40,7 +40,7 @@ class FeatureHead(AbstractMethod):
         *,
         num_outputs: int,
         backbone: StableDiffusion,
-        context: Float[Tensor, "1 n e"],
+        context: Float[Tensor, "1 tokens e"],
         centres: Float[Tensor, "n d"] | None = None,
         width: int = 48,
         timestep: int = 1,

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import functools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -176,6 +177,23 @@ def load_text_encoder(encoder: str | Path) -> tuple[Any, Any]:
     text_model: Any = model.text_model if projects else model
     # a file of 16-bit weights would be run in 16 bit
     return tokenizer, text_model.float().eval()
+
+
+@functools.cache
+@torch.no_grad()
+def empty_prompt(folder: Path, dim: int) -> Float[Tensor, "1 n e"]:
+    """The text tower's tokens for no words; without a tower one token of zeros.
+
+    Args:
+        folder: a diffusers folder.
+        dim: width of the UNet's condition.
+    """
+    if not (folder / "text_encoder").is_dir():
+        return torch.zeros(1, 1, dim)
+    tokenizer, tower = load_text_encoder(folder)
+    longest = min(tokenizer.model_max_length, tower.config.max_position_embeddings)
+    tokens = tokenizer([""], padding="max_length", max_length=longest, return_tensors="pt")
+    return tower(tokens["input_ids"]).last_hidden_state
 
 
 @contextlib.contextmanager

@@ -1,0 +1,225 @@
+"""A task in one file: what was learned from a few labels, and by reference what it stands on."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from diffsight.backbones import ClipVision, ConceptRequest, StableDiffusion, architectures, sources
+from diffsight.codecs import AbstractCodec, from_state
+from diffsight.datasets.files import replacing
+from diffsight.heads import Codebook
+from diffsight.hub.save import fingerprint
+from diffsight.methods import FeatureHead, FewShot
+from diffsight.methods.base import AbstractMethod
+from diffsight.model import DenseModel
+from diffsight.prompts.text import empty_prompt
+from diffsight.tasks import AbstractDense, Classes, Directions, Scalars, Vectors
+from diffsight.types import InputError
+
+FORMAT = 1
+KEY = "diffsight"  # of the metadata
+CODEC, LEARNED, SPREAD = "codec.", "learned.", "spread"
+FROZEN = ("backbone.", "vision.")  # parts of a method that are stored by reference
+
+
+@dataclass(frozen=True)
+class Base:
+    """The frozen part, loaded once for any number of tasks.
+
+    Attributes:
+        source: how the user named it.
+        folder: where it is.
+        backbone: the UNet and the encoder, with the latent scaled as the UNet knows it.
+        fingerprint: of its tensors.
+    """
+
+    source: str
+    folder: Path
+    backbone: StableDiffusion
+    fingerprint: str
+
+    @classmethod
+    def load(cls, source: str | Path) -> "Base":
+        """From ``tiny``, a diffusers folder or a hub id.
+
+        Raises:
+            InputError: if there is none.
+        """
+        folder = sources.locate(source)
+        if not folder.is_dir():
+            raise InputError(f"{source}: give a diffusers folder, a hub id, or tiny")
+        architecture = architectures.of_folder(folder)
+        backbone = StableDiffusion(
+            architecture,
+            weights=folder,
+            latent_scale=architectures.scaling_factor(folder),
+            trainable=(),
+        )
+        return cls(str(source), folder, backbone.eval(), fingerprint(backbone))
+
+    @property
+    def short_side_px(self) -> int:
+        """Side of the pictures that the UNet was trained on."""
+        config: Any = self.backbone.unet.config
+        return (config.sample_size or 64) * self.backbone.vae.stride
+
+
+@dataclass(frozen=True)
+class Task:
+    """What ``adapt`` gives, and what a task file holds.
+
+    Attributes:
+        model: predicts.
+        about: plain data: kind, method and its options, classes or unit, base, support, report.
+    """
+
+    model: DenseModel
+    about: Mapping[str, Any]
+
+    def save(self, path: str | Path) -> Path:
+        """Write one safetensors file, whole or not at all.
+
+        Raises:
+            InputError: if it cannot be written.
+        """
+        path = Path(path)
+        task = self.model.task
+        assert isinstance(task, AbstractDense)
+        _, tensors = task.codec.state()
+        stored = {CODEC + name: value for name, value in tensors.items()}
+        if task.spread is not None:
+            stored[SPREAD] = task.spread
+        for name, value in self.model.method.state_dict().items():
+            if not name.startswith(FROZEN):
+                stored[LEARNED + name] = value
+        stored = {name: value.detach().cpu().contiguous() for name, value in stored.items()}
+        text = json.dumps(self.about, sort_keys=True)
+        with replacing(path) as partial:
+            partial.write_bytes(save(stored, {KEY: text}))
+        return path
+
+
+def read_task(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a task file says, and its tensors, without the base.
+
+    Raises:
+        InputError: if it is missing, cut off, or no task file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get(KEY, "null"))
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, ValueError, OSError) as error:
+        raise InputError(
+            f"{path}: not a whole task file ({path.stat().st_size:,} bytes, {error}): copy it "
+            "again, or make it with `diffsight adapt`"
+        ) from None
+    if not isinstance(about, dict) or "kind" not in about:
+        raise InputError(f"{path}: not a task file: make one with `diffsight adapt`")
+    if about["format"] > FORMAT:
+        raise InputError(f"{path}: written by a newer diffsight: upgrade it")
+    return about, tensors
+
+
+def load_task(path: str | Path, base: Base | None = None) -> Task:
+    """A task, ready to predict.
+
+    Args:
+        path: task file.
+        base: loaded already; default: what the file names.
+
+    Raises:
+        InputError: if the file cannot be read, or the base is another one.
+    """
+    about, tensors = read_task(path)
+    base = base or Base.load(about["base"]["source"])
+    if base.fingerprint != about["base"]["fingerprint"]:
+        raise InputError(
+            f"{path}: learned on {about['base']['source']} ({about['base']['fingerprint'][:12]}), "
+            f"not on {base.source} ({base.fingerprint[:12]}): give the base that it was made with"
+        )
+    try:
+        codec = from_state(
+            about["codec"]["kind"], about["codec"]["settings"], _below(tensors, CODEC)
+        )
+        task = build_task(about, codec, tensors.get(SPREAD))
+        model = build_model(about, task, base)
+        state = _below(tensors, LEARNED)
+        missing, unexpected = model.method.load_state_dict(state, strict=False)
+        missing = [name for name in missing if not name.startswith(FROZEN)]
+        if missing or unexpected:
+            raise KeyError((*missing, *unexpected)[0])
+    except (KeyError, RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: not a whole task file ({reason}): copy it again") from None
+    return Task(model.eval(), about)
+
+
+def build_task(
+    about: Mapping[str, Any], codec: AbstractCodec, spread: Tensor | None
+) -> AbstractDense:
+    """What the numbers mean, from what a task file says."""
+    kind = about["kind"]
+    if kind == "segmentation":
+        classes = about["classes"]
+        colours = [(r, g, b) for r, g, b in classes["colours"]]
+        return Classes(codec, ids=classes["ids"], names=classes["names"], colours=colours)
+    assert spread is not None
+    if kind in ("depth", "scalar"):
+        unit, depth = about["unit"], kind == "depth"
+        return Scalars(codec, spread=spread, unit=unit, depth=depth, alpha=about["alpha"])
+    cls = Directions if kind == "normals" else Vectors
+    return cls(codec, spread=spread, alpha=about["alpha"])
+
+
+def build_model(about: Mapping[str, Any], task: AbstractDense, base: Base) -> DenseModel:
+    """A new method of the kind that a task file names, on a base."""
+    method = _method(about, task, base)
+    return DenseModel(task=task, method=lambda num_outputs: method)
+
+
+def _method(about: Mapping[str, Any], task: AbstractDense, base: Base) -> AbstractMethod:
+    options, centres = dict(about["options"]), task.codec.centres
+    if about["method"] == "features":
+        context = empty_prompt(base.folder, base.backbone.context_dim)
+        return FeatureHead(
+            num_outputs=task.num_outputs,
+            backbone=base.backbone,
+            context=context,
+            centres=centres,
+            **options,
+        )
+    size, source = options.pop("codebook"), options.pop("clip")
+    vision = ClipVision(source) if size > 1 and centres is not None else None
+    codebook = None
+    if centres is not None:
+        assert task.spread is not None
+        width = vision.width if vision else None
+        codebook = Codebook(centres, task.spread, size=size, features=width)
+    return FewShot(
+        num_outputs=task.num_outputs,
+        backbone=base.backbone,
+        codebook=codebook,
+        vision=vision,
+        maps=ConceptRequest(**options.pop("maps")),
+        **options,
+    )
+
+
+def learned_parameters(method: nn.Module) -> int:
+    """How many numbers learn."""
+    return sum(p.numel() for p in method.parameters() if p.requires_grad)
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)}

@@ -1,0 +1,318 @@
+"""``adapt``: from a folder of images and labels to a task file."""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+import diffsight
+from diffsight.datasets.labels import LabelFormat
+from diffsight.datasets.support import Support, read_support
+from diffsight.hub.task_file import FORMAT, Base, Task, build_model, learned_parameters
+from diffsight.tasks.dense import AbstractDense
+from diffsight.training.few_shot import (
+    RECIPES,
+    Encoded,
+    dense_task,
+    encode,
+    fit,
+    folds_of,
+    measure,
+    measure_constant,
+    seconds_per_step,
+)
+from diffsight.types import InputError
+
+MethodName = Literal["concepts", "features"]
+METHODS: tuple[MethodName, ...] = ("features", "concepts")
+FOLDS = 3
+LEAST_STEPS = 20
+# more would only overfit: SLiMe's 200 passes over each of 10 images, in batches
+MOST_STEPS = {"concepts": 2000, "features": 1500}
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where an adaptation is.
+
+    Attributes:
+        run: what is trained, such as ``features, fold 1 of 3``.
+        step: of that run.
+        steps: of that run.
+        losses: of the step.
+    """
+
+    run: str
+    step: int
+    steps: int
+    losses: Mapping[str, float]
+
+
+@dataclass
+class Report:
+    """What was found out on the way.
+
+    Attributes:
+        held_out: figure of every method on images that it did not learn from, and of the best
+            constant.
+        steps: of every method.
+        chosen: the method of the task file.
+        score_name: what the figures are.
+        seconds: that it took.
+        interrupted: stopped by the user.
+    """
+
+    held_out: dict[str, float] = field(default_factory=dict)
+    steps: dict[str, int] = field(default_factory=dict)
+    chosen: str = ""
+    score_name: str = ""
+    seconds: float = 0.0
+    interrupted: bool = False
+
+
+def adapt(
+    images: str | Path,
+    labels: str | Path,
+    *,
+    kind: str,
+    unit: str | None = None,
+    classes: Sequence[str] = (),
+    invalid: int | float | None = None,
+    shots: int | None = None,
+    backbone: str | Path | Base = "tiny",
+    method: Literal["auto", "concepts", "features"] = "auto",
+    minutes: float = 5.0,
+    steps: int | None = None,
+    validation: tuple[str | Path, str | Path] | None = None,
+    bins: int | None = None,
+    alpha: float = 1.0,
+    short_side: int | None = None,
+    codebook: int = 10,
+    clip: str | Path | None = None,
+    maps: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    announce: Callable[[Support, AbstractDense, Base, Mapping[str, int]], None] | None = None,
+    advance: Callable[[Progress], None] = lambda progress: None,
+) -> Task:
+    """Learn a dense task from a few labelled images.
+
+    Args:
+        images: folder of images.
+        labels: folder of labels with the same names.
+        kind: ``segmentation``, ``depth``, ``scalar``, ``normals`` or ``vector``.
+        unit: of one stored count, see ``LabelFormat``.
+        classes: names of the class ids from 0 on.
+        invalid: count that means "no label".
+        shots: use only so many images.
+        backbone: ``tiny``, a diffusers folder, a hub id, or one that is loaded.
+        method: ``concepts`` is the paper's, ``features`` a light head on the frozen features,
+            ``auto`` the better of the two on held-out images.
+        minutes: what it may take, roughly; ``steps`` says it exactly.
+        steps: of every training; the same seed and steps give the same task.
+        validation: folders of images and labels for the held-out figures; default: folds of the
+            support, by content.
+        bins: classes for numbers.
+        alpha: weight of the squared error beside the cross-entropy.
+        short_side: pixels of the shorter side at which the model works; default: the backbone's.
+        codebook: tables of the label codebook (concepts); 0 is a fixed mapping.
+        clip: CLIP vision model for a codebook of several tables; default: the backbone's own.
+        maps: options of ``ConceptRequest``.
+        seed: of everything random.
+        announce: called before training with what was read and what will be done.
+        advance: called after every step.
+
+    Returns:
+        The task; ``task.about["report"]`` holds the held-out figures. Ctrl-C ends the training
+        early: what is learned so far is returned.
+
+    Raises:
+        InputError: one line about what cannot be used, with the repair.
+    """
+    begin = time.monotonic()
+    form = LabelFormat(kind, unit, invalid)
+    support = read_support(Path(images), Path(labels), form, classes=classes, shots=shots)
+    base = backbone if isinstance(backbone, Base) else Base.load(backbone)
+    task = dense_task(support, bins=bins, alpha=alpha)
+    others = None
+    if validation is not None:
+        others = read_support(*map(Path, validation), form, classes=support.names)
+    job = _Job(
+        support=support,
+        others=others,
+        base=base,
+        task=task,
+        about=_about(support, task, base, alpha, short_side or base.short_side_px, seed),
+        options=_options(base, codebook, clip, maps or {}),
+        seed=seed,
+        advance=advance,
+    )
+    wanted: tuple[MethodName, ...] = METHODS if method == "auto" else (method,)
+    plan = job.plan(wanted, minutes, steps)
+    if announce:
+        announce(support, task, base, plan)
+    result = job.run(plan)
+    result.about["report"]["seconds"] = round(time.monotonic() - begin, 1)
+    return result
+
+
+@dataclass
+class _Job:
+    """One adaptation: encodes once per method, trains folds, chooses, trains on all images."""
+
+    support: Support
+    others: Support | None
+    base: Base
+    task: AbstractDense
+    about: dict[str, Any]
+    options: dict[str, dict[str, Any]]
+    seed: int
+    advance: Callable[[Progress], None]
+    _encoded: dict[str, list[Encoded]] = field(default_factory=dict)
+    _asked: dict[str, list[Encoded]] = field(default_factory=dict)
+
+    def folds(self, alone: bool) -> list[tuple[list[int], list[int]]]:
+        """A method that is not compared holds one fold out; others are compared on all."""
+        count = len(self.support.examples)
+        if self.others is not None:
+            return [(list(range(count)), [])]
+        if count < 2:
+            return []
+        folds = list(folds_of(count, min(FOLDS, count)))
+        return folds[:1] if alone else folds
+
+    def plan(
+        self, wanted: Sequence[MethodName], minutes: float, steps: int | None
+    ) -> dict[str, int]:
+        """Steps of every training, by method."""
+        for name in wanted:
+            self.encode(name)
+        if steps is not None:
+            return dict.fromkeys(wanted, steps)
+        # with a validation set the held-out training is the final one
+        folds = len(self.folds(len(wanted) == 1)) if self.others is None else 0
+        seconds = 60 * minutes / (len(wanted) * folds + 1)
+        plan = {}
+        for name in wanted:
+            model = self.model(name)
+            took = seconds_per_step(model.method, self.task, self._encoded[name], RECIPES[name])
+            plan[name] = max(LEAST_STEPS, min(MOST_STEPS[name], math.floor(seconds / took)))
+        return plan
+
+    def model(self, name: str) -> Any:
+        """A new one with its random start."""
+        torch.manual_seed(self.seed)
+        about = self.about | {"method": name, "options": self.options[name]}
+        model = build_model(about, self.task, self.base)
+        if name == "features" and name in self._encoded:
+            model.method.standardise([e.inputs[0] for e in self._encoded[name]])
+        return model
+
+    def encode(self, name: str) -> None:
+        """All that is frozen, for every image."""
+        method, side = self.model(name).method, self.about["short_side"]
+        for store, support in ((self._encoded, self.support), (self._asked, self.others)):
+            examples = support.examples if support else ()
+            store[name] = [encode(method, self.task, example, side) for example in examples]
+
+    def run(self, plan: Mapping[str, int]) -> Task:
+        """Compare on held-out images, then train the better one on all of them."""
+        report = Report(score_name=self.task.score_name, steps=dict(plan))
+        trained: dict[str, Any] = {}
+        try:
+            for name in plan:
+                self._hold_out(name, plan[name], report, trained, alone=len(plan) == 1)
+            report.chosen = self._best(report, list(plan))
+            if self.others is None:
+                self._train(report.chosen, plan[report.chosen], "all images", trained)
+        except KeyboardInterrupt:
+            report.interrupted = True
+            if not trained:
+                raise
+            report.chosen = report.chosen if report.chosen in trained else next(iter(trained))
+        name = report.chosen
+        model = trained[name]
+        about = self.about | {"method": name, "options": self.options[name]}
+        about |= {"parameters": learned_parameters(model.method), "report": vars(report)}
+        return Task(model.eval(), about)
+
+    def _hold_out(
+        self, name: str, steps: int, report: Report, trained: dict[str, Any], *, alone: bool
+    ) -> None:
+        encoded, folds = self._encoded[name], self.folds(alone)
+        sums, blind = [], []
+        for number, (known, asked) in enumerate(folds, start=1):
+            some = [encoded[i] for i in known]
+            run = "all images" if self.others else f"fold {number} of {len(folds)}"
+            model = self._train(name, steps, run, trained, some)
+            held = self._asked[name] if self.others else [encoded[i] for i in asked]
+            sums.append(measure(model.method, self.task, held))
+            blind.append(measure_constant(self.task, some, held))
+        if sums:
+            report.held_out[name] = self.task.score(torch.stack(sums).sum(dim=0))
+            report.held_out["constant"] = self.task.score(torch.stack(blind).sum(dim=0))
+
+    def _train(
+        self,
+        name: str,
+        steps: int,
+        run: str,
+        trained: dict[str, Any],
+        examples: Sequence[Encoded] | None = None,
+    ) -> Any:
+        model = self.model(name)
+        trained[name] = model  # an interruption keeps it
+
+        def note(step: int, losses: dict[str, float]) -> None:
+            self.advance(Progress(f"{name}, {run}", step, steps, losses))
+
+        some = self._encoded[name] if examples is None else examples
+        fit(model.method, self.task, some, RECIPES[name], steps=steps, seed=self.seed, advance=note)
+        return model
+
+    def _best(self, report: Report, names: Sequence[str]) -> str:
+        known = [name for name in names if name in report.held_out]
+        if not known:
+            return names[0]
+        order = max if self.task.higher_is_better else min
+        return order(known, key=lambda name: report.held_out[name])
+
+
+def _about(
+    support: Support, task: AbstractDense, base: Base, alpha: float, short_side: int, seed: int
+) -> dict[str, Any]:
+    settings, _ = task.codec.state()
+    about: dict[str, Any] = {
+        "format": FORMAT,
+        "diffsight_version": diffsight.__version__,
+        "kind": support.form.kind,
+        "unit": support.form.value_unit,
+        "codec": {"kind": task.codec.kind, "settings": settings},
+        "alpha": alpha,
+        "base": {"source": base.source, "fingerprint": base.fingerprint},
+        "short_side": short_side,
+        "seed": seed,
+        "support": [example.id for example in support.examples],
+    }
+    if support.ids:
+        about["classes"] = {"ids": support.ids, "names": support.names, "colours": support.colours}
+    return json.loads(json.dumps(about))
+
+
+def _options(
+    base: Base, codebook: int, clip: str | Path | None, maps: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    if codebook < 0:
+        raise InputError(f"a codebook of {codebook} tables: give 0 (fixed values) or more")
+    source = clip or (base.source if (base.folder / "image_encoder").is_dir() else None)
+    if codebook > 1 and source is None:
+        log.info("no CLIP vision model beside %s: a codebook of 1 table is learned", base.source)
+        codebook = 1
+    concepts = {"codebook": codebook, "clip": source and str(source), "maps": dict(maps)}
+    return {"concepts": concepts, "features": {}}

@@ -1,0 +1,220 @@
+"""From a folder of images and labels to a task file and back, with a model of random weights."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffsight.hub.task_file import Base, load_task, read_task
+from diffsight.tasks import Scalars
+from diffsight.training.adapt import Progress, adapt
+from diffsight.types import Draws, InputError, Inputs
+
+COUNT = 6
+
+
+def pictures(folder: Path, kind: str = "scalar", sizes=((64, 64), (48, 80))) -> Path:
+    """A bright square on a dark ground; the label says where it is."""
+    rng = np.random.default_rng(0)
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels").mkdir()
+    for i in range(COUNT):
+        height, width = sizes[i % len(sizes)]
+        image = rng.integers(0, 60, (height, width, 3), dtype=np.uint8)
+        top, left = rng.integers(0, height // 2), rng.integers(0, width // 2)
+        where = np.zeros((height, width), bool)
+        where[top : top + height // 2, left : left + width // 2] = True
+        image[where] = rng.integers(200, 250)
+        if kind == "segmentation":
+            label = np.where(where, 7, 2).astype(np.uint8)
+            label[:3] = 255
+        elif kind == "normals":
+            vectors = rng.normal(size=(height, width, 3)) + np.where(where[..., None], 3, -3)
+            label = vectors / np.linalg.norm(vectors, axis=2, keepdims=True)
+        else:
+            label = np.where(where, 2000 + i, rng.integers(1, 200, (height, width)))
+            label = label.astype(np.uint16)
+        Image.fromarray(image).save(folder / "images" / f"{i}.png")
+        if label.dtype.kind == "f":
+            np.save(folder / "labels" / f"{i}.npy", label)
+        else:
+            Image.fromarray(label).save(folder / "labels" / f"{i}.png")
+    return folder
+
+
+def run(folder: Path, model: Path, kind: str = "scalar", **options):
+    base = options.pop("base", model)
+    return adapt(folder / "images", folder / "labels", kind=kind, backbone=base, **options)
+
+
+@pytest.fixture(scope="module")
+def base(pipeline_folder: Path) -> Base:
+    return Base.load(pipeline_folder)
+
+
+def first_image() -> torch.Tensor:
+    return torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("method", ["features", "concepts"])
+@pytest.mark.parametrize("kind", ["segmentation", "depth", "scalar", "normals"])
+def test_every_kind_learns_saves_and_loads(kind, method, base, tmp_path) -> None:
+    folder = pictures(tmp_path, kind)
+    steps = 10 if method == "features" else 2
+    task = run(folder, base, kind, method=method, steps=steps)
+    report = task.about["report"]
+    assert report["chosen"] == method
+    assert set(report["held_out"]) == {method, "constant"}
+    path = task.save(tmp_path / "mine.task")
+    again = load_task(path, base)
+    with torch.no_grad():
+        ours = task.model(Inputs(first_image()), draws=Draws((0,)))
+        theirs = again.model(Inputs(first_image()), draws=Draws((0,)))
+    assert torch.equal(ours.maps, theirs.maps)
+    assert json.loads(json.dumps(task.about)) == again.about
+    assert path.stat().st_size < 300_000
+    assert len(again.about["support"]) == COUNT
+    if kind == "segmentation":
+        assert task.model.task.ids == (2, 7)
+        assert again.model.predict(Inputs(first_image()))[0].names == {2: "class 2", 7: "class 7"}
+
+
+def test_features_beat_the_constant_on_held_out_images(base, tmp_path) -> None:
+    folder = pictures(tmp_path, sizes=((64, 64),))
+    task = run(folder, base, method="features", steps=120)
+    found = task.about["report"]["held_out"]
+    assert found["features"] < 0.9 * found["constant"]
+
+
+def test_auto_takes_the_better_one(base, tmp_path) -> None:
+    seen: list[Progress] = []
+    task = run(pictures(tmp_path), base, steps=1, advance=seen.append)
+    report = task.about["report"]
+    better = min(("features", "concepts"), key=report["held_out"].__getitem__)
+    assert report["chosen"] == task.about["method"] == better
+    runs = list(dict.fromkeys(p.run for p in seen))
+    assert runs == [
+        *(f"{name}, fold {i} of 3" for name in ("features", "concepts") for i in (1, 2, 3)),
+        f"{better}, all images",
+    ]
+
+
+def test_names_and_order_change_nothing(base, tmp_path) -> None:
+    folder = pictures(tmp_path / "a")
+    other = tmp_path / "b"
+    for part in ("images", "labels"):
+        (other / part).mkdir(parents=True)
+        for i in range(COUNT):
+            shutil.copy(folder / part / f"{i}.png", other / part / f"{'zyxwvu'[i]}.png")
+    paths = [
+        run(where, base, method="concepts", steps=2).save(where / "task")
+        for where in (folder, other)
+    ]
+    (about, first), (_, second) = (read_task(path) for path in paths)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert about["seed"] == 0
+
+
+def test_a_validation_set_of_ones_own(base, tmp_path) -> None:
+    folder, other = pictures(tmp_path / "a"), pictures(tmp_path / "b")
+    seen: list[Progress] = []
+    task = run(
+        folder,
+        base,
+        method="features",
+        steps=30,
+        validation=(other / "images", other / "labels"),
+        advance=seen.append,
+    )
+    assert {p.run for p in seen} == {"features, all images"}
+    assert set(task.about["report"]["held_out"]) == {"features", "constant"}
+
+
+def test_an_interruption_keeps_what_is_learned(base, tmp_path) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.run == "features, all images" and progress.step == 5:
+            raise KeyboardInterrupt
+
+    task = run(pictures(tmp_path), base, method="features", steps=30, advance=stop)
+    assert task.about["report"]["interrupted"]
+    assert task.about["report"]["held_out"]["features"] > 0
+    with pytest.raises(KeyboardInterrupt):
+        run(
+            tmp_path,
+            base,
+            method="features",
+            steps=30,
+            announce=lambda *_: (_ for _ in ()).throw(KeyboardInterrupt),
+        )
+
+
+def test_minutes_become_steps(base, tmp_path) -> None:
+    plans = []
+    run(
+        pictures(tmp_path),
+        base,
+        method="features",
+        minutes=0.02,
+        announce=lambda support, task, base, plan: plans.append(plan),
+    )
+    assert 20 <= plans[0]["features"] <= 200
+
+
+def test_numbers_that_learn(base, tmp_path) -> None:
+    task = run(pictures(tmp_path), base, method="concepts", steps=1)
+    assert task.about["parameters"] == 20 * 16 + 10 * 20 + 12 * 10
+    assert isinstance(task.model.task, Scalars)
+    fixed = run(tmp_path, base, method="concepts", steps=1, codebook=0)
+    assert fixed.about["parameters"] == 20 * 16
+    head = run(tmp_path, base, method="features", steps=1)
+    assert head.about["parameters"] <= 70_000
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (None, {"shots": 7}, r"6 labelled image\(s\), but 7 shots .* --shots 6"),
+        ("no label", {}, r"1 of 6 image\(s\) .* have no label .*4\.png"),
+        ("size", {}, r"labels/2\.png: a label of 30 x 20 pixels for an image .* 64 x 64"),
+        ("constant", {}, "every label is 5"),
+        (None, {"kind": "segmentation", "classes": ["a", "b"]}, "class ids without one: .* px"),
+        (None, {"bins": 100_000}, "100000 bins, but the labels have only"),
+        (None, {"codebook": -1}, "a codebook of -1 tables"),
+        (None, {"base": "nowhere/there"}, "nowhere/there"),
+        (None, {"kind": "normals"}, "one channel, but normals"),
+    ],
+)
+def test_bad_input_is_one_line(change, options, message, base, tmp_path) -> None:
+    folder = pictures(tmp_path)
+    if change == "no label":
+        (folder / "labels" / "4.png").unlink()
+    elif change == "size":
+        Image.new("I;16", (30, 20), 7).save(folder / "labels" / "2.png")
+    elif change == "constant":
+        for path in (folder / "labels").iterdir():
+            array = np.array(Image.open(path))
+            Image.fromarray(np.full_like(array, 5)).save(path)
+    with pytest.raises(InputError, match=message) as error:
+        run(folder, base, **({"steps": 2, "method": "features"} | options))
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_are_no_tasks(base, pipeline_folder, tmp_path) -> None:
+    path = run(pictures(tmp_path), base, method="features", steps=1).save(tmp_path / "a.task")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="not a whole task file"):
+        load_task(path, base)
+    with pytest.raises(InputError, match="not a task file"):
+        load_task(pipeline_folder / "unet" / "diffusion_pytorch_model.safetensors", base)
+    with pytest.raises(InputError, match="no such file"):
+        load_task(tmp_path / "b.task")
+    path.write_bytes(whole)
+    other = Base(base.source, base.folder, base.backbone, "0" * 64)
+    with pytest.raises(InputError, match=rf"{base.fingerprint[:12]}\), not on .*000000000000"):
+        load_task(path, other)
