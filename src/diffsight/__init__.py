@@ -7,11 +7,12 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "DenseModel": "diffsight.model",
+    "adapt": "diffsight.training.adapt",
     "load": "diffsight.hub",
     "pipeline": "diffsight.inference",
     "save": "diffsight.hub",
 }
-__all__ = ["DenseModel", "__version__", "load", "pipeline", "save"]
+__all__ = ["DenseModel", "__version__", "adapt", "load", "pipeline", "save"]
 
 
 def __getattr__(name: str) -> Any:

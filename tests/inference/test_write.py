@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from diffsight.inference.write import Job, find_images, write_depth
-from diffsight.types import DepthPrediction, InputError
+from diffsight.datasets.labels import LabelFormat, read_label
+from diffsight.inference.write import Job, find_images, write_prediction
+from diffsight.types import ClassPrediction, DepthPrediction, InputError, ValuePrediction
 
 PICTURE = torch.zeros(3, 4, 5, dtype=torch.uint8)
 
@@ -29,7 +30,7 @@ def touch(root: Path, *names: str) -> None:
 
 def test_what_is_written_can_be_read_back(tmp_path: Path) -> None:
     job = Job(tmp_path / "in.jpg", Path("sub/in"))
-    about = write_depth(depth(), PICTURE + 7, tmp_path, job, {"plan": "p"})
+    about = write_prediction(depth(), PICTURE + 7, tmp_path, job, {"plan": "p"})
     counts = np.asarray(Image.open(tmp_path / "sub" / about["depth"]))
     wanted = np.where(depth().valid, depth().depth_m.double() * 1000, 0).round()
     assert np.array_equal(counts, wanted)
@@ -41,7 +42,7 @@ def test_what_is_written_can_be_read_back(tmp_path: Path) -> None:
 
 def test_sidecar_says_what_the_numbers_mean(tmp_path: Path) -> None:
     job = Job(Path("/photos/in.jpg"), Path("in"))
-    about = write_depth(depth(), PICTURE, tmp_path, job, {"plan": "whole image"})
+    about = write_prediction(depth(), PICTURE, tmp_path, job, {"plan": "whole image"})
     assert json.loads((tmp_path / "in.json").read_text()) == about
     assert about["unit"] == "mm"
     assert about["scale"] == 0.001
@@ -59,22 +60,22 @@ def test_sidecar_says_what_the_numbers_mean(tmp_path: Path) -> None:
 def test_depth_beyond_16_bits_is_reported(tmp_path: Path) -> None:
     depth_m = torch.tensor([[70.0, 60.0]])
     far = DepthPrediction(depth_m, torch.ones(1, 2, dtype=torch.bool), "z")
-    about = write_depth(far, PICTURE, tmp_path, Job(Path("a"), Path("a")), {})
+    about = write_prediction(far, PICTURE, tmp_path, Job(Path("a"), Path("a")), {})
     assert about["beyond_range_share"] == 0.5
     assert np.asarray(Image.open(tmp_path / "a_depth.png")).tolist() == [[0, 60_000]]
 
 
 def test_a_map_without_any_valid_pixel(tmp_path: Path) -> None:
     none = DepthPrediction(torch.full((2, 3), torch.nan), torch.zeros(2, 3, dtype=torch.bool), "z")
-    about = write_depth(none, PICTURE, tmp_path, Job(Path("a"), Path("a")), {})
+    about = write_prediction(none, PICTURE, tmp_path, Job(Path("a"), Path("a")), {})
     assert about["valid_share"] == 0
     assert json.loads((tmp_path / "a.json").read_text())["depth_m"]["min"] is None
 
 
 def test_a_relative_map_cannot_be_saved_as_metres(tmp_path: Path) -> None:
     relative = SimpleNamespace(inverse_depth_affine=torch.rand(2, 3))
-    with pytest.raises(InputError, match=r"no metres to write"):
-        write_depth(relative, PICTURE, tmp_path, Job(Path("a.jpg"), Path("a")), {})
+    with pytest.raises(InputError, match=r"SimpleNamespace has no form on disk"):
+        write_prediction(relative, PICTURE, tmp_path, Job(Path("a.jpg"), Path("a")), {})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -89,11 +90,11 @@ def test_a_full_disk_leaves_nothing_half_written(
         raise InputError(f"{path}: cannot be written (No space left on device); make room")
 
     job = Job(Path("a.jpg"), Path("a"))
-    write_depth(depth(), PICTURE, tmp_path, job, {})  # an earlier run
+    write_prediction(depth(), PICTURE, tmp_path, job, {})  # an earlier run
     place = "diffsight.inference.write." + broken
     monkeypatch.setattr(place, full_for_depth if "depth" in broken else full)
     with pytest.raises(InputError, match="No space left on device"):
-        write_depth(depth(), PICTURE, tmp_path, job, {})
+        write_prediction(depth(), PICTURE, tmp_path, job, {})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -141,5 +142,44 @@ def test_results_are_not_taken_for_images(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / "a.png")
     touch(tmp_path, "garden_depth.png")  # somebody's own picture
     (job, other) = find_images([str(tmp_path)])
-    write_depth(depth(), PICTURE, tmp_path, job, {})
+    write_prediction(depth(), PICTURE, tmp_path, job, {})
     assert find_images([str(tmp_path)]) == [job, other]
+
+
+def test_classes_keep_the_ids_of_the_labels(tmp_path: Path) -> None:
+    ids = torch.tensor([[2, 7, 7], [2, 2, 7]]).repeat(8, 8)
+    names, palette = {2: "wall", 7: "crack"}, {2: (0, 0, 0), 7: (255, 9, 0)}
+    found = ClassPrediction(ids, torch.full((16, 24), 0.75), names, palette)
+    about = write_prediction(found, PICTURE, tmp_path, Job(Path("a.jpg"), Path("a")), {})
+    with Image.open(tmp_path / "a_classes.png") as image:
+        assert image.mode == "P"
+        assert np.array_equal(np.asarray(image), ids.numpy())
+        assert np.asarray(image.convert("RGB"))[0, 1].tolist() == [255, 9, 0]
+    assert np.load(tmp_path / "a_confidence.npy")[0, 0] == 0.75
+    assert about["names"] == {"2": "wall", "7": "crack"}
+    assert about["pixels"] == {"wall": 192, "crack": 192}
+    label = read_label(tmp_path / "a_classes.png", LabelFormat("segmentation"))
+    assert torch.equal(label.value[0].long(), ids)
+    wide = ClassPrediction(ids * 1000, torch.ones(16, 24), {2000: "a", 7000: "b"}, {})
+    write_prediction(wide, PICTURE, tmp_path, Job(Path("b.jpg"), Path("b")), {})
+    assert np.asarray(Image.open(tmp_path / "b_classes.png")).max() == 7000
+    colours = ClassPrediction(ids + (200 << 16), torch.ones(16, 24), {(200 << 16) + 7: "a"}, {})
+    write_prediction(colours, PICTURE, tmp_path, Job(Path("c.jpg"), Path("c")), {})
+    assert np.asarray(Image.open(tmp_path / "c_classes.png"))[0, 1].tolist() == [200, 0, 7]
+
+
+def test_values_are_numbers_with_their_unit(tmp_path: Path) -> None:
+    values = torch.arange(6.0).reshape(1, 2, 3)
+    valid = values[0] < 5
+    found = ValuePrediction(values, valid, "K", uncertainty=torch.full((2, 3), 0.5))
+    about = write_prediction(found, PICTURE, tmp_path, Job(Path("a.jpg"), Path("a")), {})
+    stored = np.load(tmp_path / "a_values.npy")
+    assert stored.shape == (2, 3)
+    assert np.array_equal(stored[valid.numpy()], np.arange(5))
+    assert np.isnan(stored[1, 2])
+    assert about["unit"] == "K"
+    assert (tmp_path / about["uncertainty"]).is_file()
+    pair = ValuePrediction(torch.zeros(3, 2, 3), torch.ones(2, 3, dtype=torch.bool), "", True)
+    about = write_prediction(pair, PICTURE, tmp_path, Job(Path("b.jpg"), Path("b")), {})
+    assert np.load(tmp_path / "b_values.npy").shape == (2, 3, 3)
+    assert "z forward" in about["directions"]

@@ -12,6 +12,8 @@ COMMANDS = {
         "diffsight.cli.demo",
         "train a small depth model on a procedural world and look at it",
     ),
+    "adapt": ("diffsight.cli.adapt", "learn a new dense task from a few labelled images"),
+    "show": ("diffsight.cli.show", "say what a task file holds"),
     "fit": ("diffsight.cli.fit", "train a model from a recipe"),
     "pretrain": ("diffsight.cli.pretrain", "train a small diffusion model on rooms from nothing"),
     "evaluate": ("diffsight.cli.evaluate", "score a model under a named protocol"),

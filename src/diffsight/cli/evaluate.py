@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     dataset = _dataset(args, folder)
     if args.limit is not None:
         dataset = First(dataset, args.limit)
-    predictor = predictor_of(args, folder)
+    predictor, _ = predictor_of(args, folder)
     beside = _beside(folder, dataset, predictor.model.task.label)
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as bar:

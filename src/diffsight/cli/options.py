@@ -11,14 +11,19 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """``--model``, ``--device``, ``--dtype``."""
-    parser.add_argument(
-        "--model",
-        required=True,
-        metavar="DIR",
-        help="folder of a saved model, or a hub id owner/name",
+def add_model(parser: argparse.ArgumentParser, *, tasks: bool = False) -> None:
+    """``--model`` (or ``--task``), ``--device``, ``--dtype``."""
+    group = parser.add_mutually_exclusive_group(required=True)
+    group.add_argument(
+        "--model", metavar="DIR", help="folder of a saved model, or a hub id owner/name"
     )
+    if tasks:
+        group.add_argument(
+            "--task",
+            action="append",
+            metavar="FILE",
+            help="a file that `diffsight adapt` wrote; may be given several times",
+        )
     add_device(parser)
     parser.add_argument(
         "--dtype", choices=DTYPES, default="float32", help="mixed precision (default float32: none)"
@@ -52,6 +57,13 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--batch-size", type=int, default=1, metavar="N", help="windows of one size run together"
     )
+    group.add_argument(
+        "--noises",
+        type=int,
+        default=1,
+        metavar="N",
+        help="for methods that add noise: draws of it that are averaged (default 1)",
+    )
 
 
 def _short_side(text: str) -> int | str:
@@ -64,7 +76,7 @@ def plan_of(args: argparse.Namespace, config: Mapping[str, Any]) -> "Plan":
     from diffsight.inference.plan import short_side_px
 
     short_side = short_side_px(args.short_side, config)
-    return Plan(short_side, args.windows, args.flip, args.batch_size)
+    return Plan(short_side, args.windows, args.flip, args.batch_size, args.noises)
 
 
 def device_of(args: argparse.Namespace) -> str:
@@ -87,8 +99,14 @@ def device_of(args: argparse.Namespace) -> str:
     return device
 
 
-def predictor_of(args: argparse.Namespace, folder: Path) -> "Predictor":
-    """The model in ``folder`` on its device, with the plan.
+def predictor_of(
+    args: argparse.Namespace, source: str | Path
+) -> tuple["Predictor", Mapping[str, Any]]:
+    """A model on its device with the plan, and what is written about it.
+
+    Args:
+        args: with the options of ``add_plan`` and ``add_device``.
+        source: folder, hub id or task file.
 
     Raises:
         InputError: if the model, the device or the plan cannot be used.
@@ -98,7 +116,7 @@ def predictor_of(args: argparse.Namespace, folder: Path) -> "Predictor":
     from diffsight import hub
     from diffsight.inference import Predictor
 
-    plan = plan_of(args, hub.read_config(folder))
     device = device_of(args)
+    model, config = hub.open_model(source)
     autocast = None if args.dtype == "float32" else getattr(torch, args.dtype)
-    return Predictor(hub.load(folder), plan, device=device, autocast=autocast)
+    return Predictor(model, plan_of(args, config), device=device, autocast=autocast), config

@@ -28,18 +28,15 @@ def main(argv: Sequence[str]) -> int:
 
     from rich.console import Console
 
-    from diffsight import hub
     from diffsight.inference.write import find_images
 
     console = Console(stderr=True)
     jobs = find_images(args.images)
     _require_writable(args.out)
-    folder = hub.resolve(args.model)
-    predictor = predictor_of(args, folder)
-    notes = _notes(args, hub.read_config(folder), predictor)
+    models = [args.model] if args.model else args.task
     failed = 0
     with _progress(console) as bar:
-        row = bar.add_task("predicting", total=len(jobs))
+        row = bar.add_task("predicting", total=len(jobs) * len(models))
 
         def report(job: "Job", result: Mapping[str, Any]) -> None:
             nonlocal failed
@@ -52,8 +49,12 @@ def main(argv: Sequence[str]) -> int:
                 sys.stdout.write(json.dumps(line) + "\n")
                 sys.stdout.flush()
 
-        _run(jobs, predictor, args, notes, report)
-    summary = f"{len(jobs) - failed} of {len(jobs)} images -> {args.out}"
+        for model in models:
+            predictor, config = predictor_of(args, model)
+            out = args.out / Path(model).stem if len(models) > 1 else args.out
+            _run(jobs, predictor, out, args.scene, _notes(args, model, config, predictor), report)
+    whole = len(jobs) * len(models)
+    summary = f"{whole - failed} of {whole} predictions -> {args.out}"
     console.print(summary, markup=False, highlight=False, soft_wrap=True)
     return SOME_FAILED if failed else 0
 
@@ -62,7 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="diffsight predict",
         description="Predict on images. Per image NAME: NAME_depth.png (16-bit millimetres, 0 = "
-        "unknown), NAME_colour.png, and NAME.json, which says what the numbers mean.",
+        "unknown), NAME_classes.png (ids) or NAME_values.npy; NAME_colour.png; and NAME.json, "
+        "which says what the numbers mean. Several tasks write into a folder each.",
     )
     parser.add_argument("images", nargs="+", help="files, folders or quoted patterns")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for results")
@@ -70,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         "--scene", metavar="NAME", help="scene type, such as kitchen (default: none)"
     )
     parser.add_argument("--json", action="store_true", help="print one line of JSON per image")
-    add_model(parser)
+    add_model(parser, tasks=True)
     add_plan(parser)
     return parser
 
@@ -78,12 +80,13 @@ def _parser() -> argparse.ArgumentParser:
 def _run(
     jobs: Sequence["Job"],
     predictor: "Predictor",
-    args: argparse.Namespace,
+    out: Path,
+    scene: str | None,
     notes: Mapping[str, Any],
     report: Report,
 ) -> None:
     """Predict and write one image after the other, those that cannot be read left out."""
-    from diffsight.inference.write import write_depth
+    from diffsight.inference.write import write_prediction
 
     waiting: deque[Job] = deque()
 
@@ -96,10 +99,10 @@ def _run(
                 waiting.append(job)
                 yield image
 
-    for prediction in predictor(images(), itertools.repeat(args.scene)):
+    for prediction in predictor(images(), itertools.repeat(scene)):
         job = waiting.popleft()
         picture = predictor.model.task.draw(prediction)
-        report(job, write_depth(prediction, picture, args.out, job, notes))
+        report(job, write_prediction(prediction, picture, out, job, notes))
 
 
 def _read(job: "Job", predictor: "Predictor") -> "Tensor | str":
@@ -131,7 +134,7 @@ def _require_writable(out: Path) -> None:
 
 
 def _notes(
-    args: argparse.Namespace, config: Mapping[str, Any], predictor: "Predictor"
+    args: argparse.Namespace, model: str, config: Mapping[str, Any], predictor: "Predictor"
 ) -> dict[str, Any]:
     """What the sidecar says beside the numbers."""
     import diffsight
@@ -146,7 +149,7 @@ def _notes(
         for result in config.get("info", {}).get("results", [])
     ]
     return {
-        "model": {"id": args.model, "fingerprint": config.get("fingerprint")},
+        "model": {"id": model, "fingerprint": config.get("fingerprint")},
         "plan": predictor.plan.describe(),
         "scene": args.scene,
         "evaluated": evaluated,

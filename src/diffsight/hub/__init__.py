@@ -2,7 +2,7 @@
 
 from diffsight.hub.build import build, construct
 from diffsight.hub.folder import read_config, record
-from diffsight.hub.load import load, resolve
+from diffsight.hub.load import load, open_model, resolve
 from diffsight.hub.save import fingerprint, push, save
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "construct",
     "fingerprint",
     "load",
+    "open_model",
     "push",
     "read_config",
     "record",

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -65,6 +66,29 @@ def load(
         model = model.to(dtype)
     read_weights(model, folder / WEIGHTS)
     return (model if device is None else model.to(device)).eval()
+
+
+def open_model(
+    source: str | Path, *, revision: str | None = None
+) -> tuple[DenseModel, dict[str, Any]]:
+    """The model in a folder, of a hub id or in a task file, and what is written about it.
+
+    Args:
+        source: as for ``load``, or a task file.
+        revision: of a hub id.
+
+    Raises:
+        InputError: as ``load``, or as ``load_task``.
+    """
+    if not Path(source).is_file():
+        folder = resolve(source, revision=revision)
+        return load(folder), read_config(folder)
+    from diffsight.hub.task_file import load_task  # heavy, and the others do without
+
+    task = load_task(source)
+    about = dict(task.about)
+    about["info"] = {"training": {"short_side": about["short_side"]}}
+    return task.model, about
 
 
 def resolve(source: str | Path, *, revision: str | None = None) -> Path:

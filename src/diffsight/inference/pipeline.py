@@ -1,7 +1,7 @@
 """``diffsight.pipeline``: one line from a saved model to predictions on images of any kind."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ def pipeline(
     windows: int = 1,
     flip: bool = False,
     batch_size: int = 1,
+    noises: int = 1,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     revision: str | None = None,
@@ -35,12 +36,13 @@ def pipeline(
     """A callable that predicts on paths, PIL images, arrays and tensors.
 
     Args:
-        model: folder of a saved model, a Hugging Face hub id, or a model.
+        model: folder of a saved model, a Hugging Face hub id, a task file, or a model.
         short_side: pixels that the shorter side is resized to for the model; ``training`` is that
             of the images it learned from (where the folder says it), ``own`` that of the image.
         windows: 1 is the whole image, from 2 on square windows along the longer side.
         flip: average with the mirrored image.
         batch_size: windows of one size that are run together.
+        noises: draws of noise that are averaged, for methods that add some.
         device: where to run; default: the GPU if there is one.
         dtype: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
         revision: of a hub id.
@@ -48,11 +50,10 @@ def pipeline(
     Raises:
         InputError: if the model cannot be loaded or the plan cannot be run.
     """
-    config = {}
+    config: Mapping[str, Any] = {}
     if not isinstance(model, DenseModel):
-        folder = hub.resolve(model, revision=revision)
-        config, model = hub.read_config(folder), hub.load(folder)
-    plan = Plan(short_side_px(short_side, config), windows, flip, batch_size)
+        model, config = hub.open_model(model, revision=revision)
+    plan = Plan(short_side_px(short_side, config), windows, flip, batch_size, noises)
     return Pipeline(Predictor(model, plan, device=device or default_device(), autocast=dtype))
 
 

@@ -36,6 +36,7 @@ class Plan:
             least as many as given here, more where it takes more to cover the image) whose results
             are averaged.
         flip: run the mirrored image too, and average.
+        noises: for methods that add noise, how many draws of it are averaged.
         batch_size: windows of one size that are run together. It changes the speed, never the
             result.
     """
@@ -44,10 +45,11 @@ class Plan:
     windows: int = 1
     flip: bool = False
     batch_size: int = 1
+    noises: int = 1
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
-        for name in ("short_side", "windows", "batch_size"):
+        for name in ("short_side", "windows", "batch_size", "noises"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
@@ -56,7 +58,8 @@ class Plan:
         """One line for a table's caption, a sidecar or a card; says all that changes the result."""
         size = "own size" if self.short_side is None else f"short side {self.short_side} px"
         windows = "whole image" if self.windows == 1 else f"{self.windows} square windows"
-        return f"{size}, {windows}, {'with' if self.flip else 'no'} flip"
+        noises = "" if self.noises == 1 else f", mean of {self.noises} noises"
+        return f"{size}, {windows}, {'with' if self.flip else 'no'} flip{noises}"
 
     def working_hw(self, height: int, width: int) -> tuple[int, int]:
         """The size at which an image of ``height`` x ``width`` pixels is run.

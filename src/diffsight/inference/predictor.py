@@ -1,9 +1,9 @@
 """The predictor: a model and a plan turn a stream of images of any size into predictions."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from diffsight.model import DenseModel
 from diffsight.ops.tiles import PassAverage, Window, windows_of
 from diffsight.types import Draws, InputError, Inputs, RawOutput
 
+VALUE = "value"  # what a method may give beside its maps, to be averaged like them
 Image = UInt8[Tensor, "3 _ _"] | Float[Tensor, "3 _ _"]
 
 
@@ -36,6 +37,7 @@ class _Pass:
     canvas: _Canvas
     window: Window
     mirrored: bool
+    noise: int
     last: bool
 
     def image(self) -> Tensor:
@@ -91,11 +93,11 @@ class Predictor:
         """
         names = itertools.repeat(None) if prompts is None else prompts
         for batch in _batches(self._passes(images, names), self.plan.batch_size):
-            maps, space = self._forward(batch)
+            maps, form = self._forward(batch)
             for step, row in zip(batch, maps, strict=True):
                 step.canvas.average.add(row, step.window)
                 if step.last:
-                    yield self._finish(step.canvas, space)
+                    yield self._finish(step.canvas, form)
 
     def one(self, image: Image, prompt: str | None = None) -> Any:
         """The prediction of one image."""
@@ -106,9 +108,10 @@ class Predictor:
             canvas = self._canvas(image, prompt)
             height, width = canvas.image.shape[-2:]
             windows = windows_of(height, width, self.plan.windows)
-            steps = list(itertools.product(windows, (False, True) if self.plan.flip else (False,)))
-            for i, (window, mirrored) in enumerate(steps):
-                yield _Pass(canvas, window, mirrored, last=i == len(steps) - 1)
+            sides = (False, True) if self.plan.flip else (False,)
+            steps = list(itertools.product(windows, sides, range(self.plan.noises)))
+            for i, (window, mirrored, noise) in enumerate(steps):
+                yield _Pass(canvas, window, mirrored, noise, last=i == len(steps) - 1)
 
     def _canvas(self, image: Image, prompt: str | None) -> _Canvas:
         height, width = image.shape[-2:]
@@ -119,33 +122,52 @@ class Predictor:
         return _Canvas(_resize(pixels, hw), prompt, (height, width), PassAverage(*hw))
 
     @torch.inference_mode()
-    def _forward(self, batch: Sequence[_Pass]) -> tuple[list[Tensor], Any]:
+    def _forward(self, batch: Sequence[_Pass]) -> tuple[list[Tensor], "_Form"]:
         image = torch.stack([step.image() for step in batch]).to(self.dtype)
         inputs = Inputs(image, tuple(step.canvas.prompt for step in batch))
         mixed = torch.autocast(self.device.type, self.autocast) if self.autocast else nullcontext()
         try:
             with mixed:
-                # one seed for all: a prediction is a function of its image
-                raw = self.model(inputs, draws=Draws((0,) * len(batch)))
+                # the same seeds for all images: a prediction is a function of its image
+                raw = self.model(inputs, draws=Draws(tuple(step.noise for step in batch)))
         except torch.OutOfMemoryError:
             height, width = image.shape[-2:]
             raise InputError(
                 f"{self.device} has not enough memory for {len(batch)} x {width} x {height} px: "
                 "choose a smaller batch size or short side, or more windows"
             ) from None
-        raw = RawOutput(raw.maps.float(), raw.space)
+        extra = {VALUE: raw.auxiliary[VALUE].shape[1]} if VALUE in raw.auxiliary else {}
+        form = _Form(raw.space, extra)
+        raw = form.split(form.joined(raw))
         back = self.model.task.hflip(raw) if any(step.mirrored for step in batch) else raw
-        rows = [(back if step.mirrored else raw).maps[i] for i, step in enumerate(batch)]
-        return rows, raw.space
+        rows = [form.joined(back if step.mirrored else raw)[i] for i, step in enumerate(batch)]
+        return rows, form
 
-    def _finish(self, canvas: _Canvas, space: Any) -> Any:
+    def _finish(self, canvas: _Canvas, form: "_Form") -> Any:
         average = canvas.average
         # on the CPU, so that what the caller keeps does not fill the GPU
-        mean = _resize(average.mean(), canvas.original_hw)[None].cpu()
-        std = None
+        raw = form.split(_resize(average.mean(), canvas.original_hw)[None].cpu())
         if average.passes > 1:
             std = _resize(average.std(), canvas.original_hw)[None].cpu()
-        return self.model.task.decode(RawOutput(mean, space, std=std))[0]
+            raw = replace(raw, std=form.split(std).maps)
+        return self.model.task.decode(raw)[0]
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How an output's maps, and the values beside them, lie in one stack of maps."""
+
+    space: Any
+    extra: Mapping[str, int]
+
+    def joined(self, raw: RawOutput) -> Tensor:
+        return torch.cat([raw.maps, *(raw.auxiliary[name] for name in self.extra)], dim=1).float()
+
+    def split(self, stack: Tensor) -> RawOutput:
+        parts = stack.split(
+            [stack.shape[1] - sum(self.extra.values()), *self.extra.values()], dim=1
+        )
+        return RawOutput(parts[0], self.space, dict(zip(self.extra, parts[1:], strict=True)))
 
 
 def _resize(maps: Float[Tensor, "c _ _"], hw: tuple[int, int]) -> Float[Tensor, "c _ _"]:

@@ -1,9 +1,9 @@
-"""Predictions on disk: depth in 16-bit millimetres, what its numbers mean, and a picture."""
+"""Predictions on disk: the numbers, what they mean, and a picture."""
 
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from diffsight.datasets.files import IMAGE_SUFFIXES, replacing, write_depth_png
-from diffsight.types import DepthPrediction, InputError
+from diffsight.types import ClassPrediction, DepthPrediction, InputError, ValuePrediction
 
 LARGEST_M = 65.535
-KINDS = ("depth", "colour")
+# what a PNG beside an image may be, other than an image
+KINDS = ("depth", "classes", "colour")
 
 
 @dataclass(frozen=True)
@@ -52,16 +53,19 @@ def find_images(arguments: Sequence[str]) -> list[Job]:
     return _named(list(images))
 
 
-def write_depth(
+def write_prediction(
     prediction: Any, picture: UInt8[Tensor, "3 h w"], out: Path, job: Job, notes: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write ``NAME_depth.png`` (millimetres, 0 = unknown), ``NAME_colour.png`` and ``NAME.json``.
+    """Write the numbers, ``NAME_colour.png`` and ``NAME.json``, which says what they mean.
 
-    The JSON comes last and says what the numbers mean; it is written only when the others are
-    whole.
+    Depth: ``NAME_depth.png`` (16-bit millimetres, 0 = unknown). Classes: ``NAME_classes.png`` (the
+    ids of the label files) and ``NAME_confidence.npy``. Other numbers: ``NAME_values.npy``
+    (``h w`` or ``h w d``, NaN = unknown) and ``NAME_uncertainty.npy``.
+
+    The JSON comes last and is written only when the others are whole.
 
     Args:
-        prediction: metric depth.
+        prediction: of any kind.
         picture: of the prediction.
         out: folder of the results.
         job: image and name.
@@ -71,18 +75,18 @@ def write_depth(
         The contents of the JSON file.
 
     Raises:
-        InputError: if the prediction is not in metres, or the files cannot be written.
+        InputError: if the files cannot be written.
     """
-    if not isinstance(prediction, DepthPrediction):
-        raise InputError(
-            f"{job.image}: a {type(prediction).__name__} has no metres to write: "
-            "use a model whose task is metric depth"
-        )
     base = out / job.name
-    depth, colour = (base.with_name(f"{base.name}_{kind}.png") for kind in KINDS)
+    files, meaning = _content(prediction)
+    files["colour.png"] = lambda path: _save_png(
+        Image.fromarray(picture.permute(1, 2, 0).contiguous().cpu().numpy()), path
+    )
+    paths = {name: base.with_name(f"{base.name}_{name}") for name in files}
     sidecar = base.with_name(f"{base.name}.json")
-    about = {"image": str(job.image), "depth": depth.name, "colour": colour.name}
-    about |= _meaning(prediction) | dict(notes)
+    about = {"image": str(job.image)}
+    about |= {name.partition(".")[0]: path.name for name, path in paths.items()}
+    about |= meaning | dict(notes)
     try:
         base.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -91,17 +95,92 @@ def write_depth(
         ) from error
     try:
         sidecar.unlink(missing_ok=True)  # of an earlier run: it must not speak for new files
-        write_depth_png(depth, prediction.depth_m, prediction.valid)
-        with replacing(colour) as partial:
-            pixels = picture.permute(1, 2, 0).contiguous().cpu().numpy()
-            Image.fromarray(pixels).save(partial, format="PNG")
+        for name, write in files.items():
+            write(paths[name])
         with replacing(sidecar) as partial:
             partial.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     except InputError:
-        for path in (depth, colour):
+        for path in paths.values():
             path.unlink(missing_ok=True)
         raise
     return about
+
+
+def _content(prediction: Any) -> tuple[dict[str, Callable[[Path], None]], dict[str, Any]]:
+    """How each file of numbers is written, by the end of its name, and what they mean."""
+    if isinstance(prediction, DepthPrediction):
+        depth_m, valid = prediction.depth_m, prediction.valid
+        return {"depth.png": lambda path: write_depth_png(path, depth_m, valid)}, _meaning(
+            prediction
+        )
+    if isinstance(prediction, ClassPrediction):
+        ids, confidence = prediction.ids, prediction.confidence
+        return {
+            "classes.png": lambda path: _save_png(_class_image(prediction), path),
+            "confidence.npy": lambda path: _save_npy(confidence.half(), path),
+        }, {
+            "size": [ids.shape[1], ids.shape[0]],
+            "classes_are": _class_encoding(prediction),
+            "names": {str(number): name for number, name in prediction.names.items()},
+            "pixels": {
+                prediction.names[number]: int((ids == number).sum()) for number in prediction.names
+            },
+            "confidence_median": round(float(confidence.median()), 4),
+        }
+    if isinstance(prediction, ValuePrediction):
+        return _value_content(prediction)
+    raise InputError(f"a {type(prediction).__name__} has no form on disk: use another task")
+
+
+def _value_content(
+    prediction: ValuePrediction,
+) -> tuple[dict[str, Callable[[Path], None]], dict[str, Any]]:
+    values = torch.where(prediction.valid, prediction.values, torch.nan).movedim(0, -1)
+    values = values[..., 0] if values.shape[-1] == 1 else values
+    files: dict[str, Callable[[Path], None]] = {"values.npy": lambda path: _save_npy(values, path)}
+    means: dict[str, Any] = {
+        "size": [values.shape[1], values.shape[0]],
+        "unit": prediction.unit,
+        "valid_share": round(float(prediction.valid.float().mean()), 6),
+    }
+    if prediction.directions:
+        means["directions"] = "unit vectors: x right, y down, z forward"
+    spread = prediction.uncertainty
+    if spread is not None:
+        files["uncertainty.npy"] = lambda path: _save_npy(spread.half(), path)
+        means["uncertainty_is"] = "standard deviation of the predicted distribution"
+    return files, means
+
+
+def _class_encoding(prediction: ClassPrediction) -> str:
+    largest = max(prediction.names)
+    if largest < 256:
+        return "palette indices, the ids of the label files"
+    return "16-bit ids of the label files" if largest < 65536 else "colours of the label files"
+
+
+def _class_image(prediction: ClassPrediction) -> Image.Image:
+    ids, largest = prediction.ids.cpu().numpy(), max(prediction.names)
+    if largest >= 65536:  # ids that are colours
+        return Image.fromarray(np.stack([ids >> 16, ids >> 8 & 255, ids & 255], 2).astype(np.uint8))
+    if largest >= 256:
+        return Image.fromarray(ids.astype(np.uint16))
+    image = Image.fromarray(ids.astype(np.uint8), mode="P")
+    flat = [0] * 768
+    for number, colour in prediction.palette.items():
+        flat[3 * number : 3 * number + 3] = colour
+    image.putpalette(flat)
+    return image
+
+
+def _save_png(image: Image.Image, path: Path) -> None:
+    with replacing(path) as partial:
+        image.save(partial, format="PNG")
+
+
+def _save_npy(values: Tensor, path: Path) -> None:
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.save(file, values.cpu().numpy())
 
 
 def _meaning(prediction: DepthPrediction) -> dict[str, Any]:
@@ -124,7 +203,7 @@ def _meaning(prediction: DepthPrediction) -> dict[str, Any]:
     if prediction.uncertainty_m is not None:
         spread_m = torch.nanmedian(prediction.uncertainty_m).item()
         about["uncertainty_m"] = {
-            "kind": "std over the plan's passes",
+            "kind": "standard deviation",
             "median": round(spread_m, 6),
         }
     return about

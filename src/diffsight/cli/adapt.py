@@ -1,0 +1,187 @@
+"""``diffsight adapt``: a new dense task from a few labelled images."""
+
+import argparse
+import logging
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffsight.datasets.support import Support
+    from diffsight.hub.task_file import Base
+    from diffsight.tasks.dense import AbstractDense
+    from diffsight.training.adapt import Progress
+
+BINS = 10  # of the histogram that is shown
+BLOCKS = " ▁▂▃▄▅▆▇█"
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command."""
+    args = _parser().parse_args(argv)
+    _check_out(args.out, args.overwrite)
+
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    from diffsight.cli.show import describe
+    from diffsight.training.adapt import adapt
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
+        rows: dict[str, Any] = {}
+
+        def advance(progress: "Progress") -> None:
+            if progress.run not in rows:
+                rows[progress.run] = bars.add_task(progress.run, total=progress.steps)
+            bars.update(rows[progress.run], completed=progress.step)
+
+        task = adapt(
+            args.images,
+            args.labels,
+            kind=args.kind,
+            unit=args.unit,
+            classes=_names(args.classes),
+            invalid=args.invalid,
+            shots=args.shots,
+            backbone=args.backbone,
+            method=args.method,
+            minutes=args.minutes,
+            steps=args.steps,
+            validation=args.validation,
+            bins=args.bins,
+            alpha=args.alpha,
+            short_side=args.short_side,
+            codebook=args.codebook,
+            clip=args.clip,
+            seed=args.seed,
+            announce=_announce,
+            advance=advance,
+        )
+    task.save(args.out)
+    sys.stdout.write(describe(task.about, args.out) + "\n")
+    return 0
+
+
+def _announce(
+    support: "Support", task: "AbstractDense", base: "Base", plan: Mapping[str, int]
+) -> None:
+    """What was read and what will be done, before it is."""
+    examples = support.examples
+    valid = sum(float(e.valid.float().mean()) for e in examples) / len(examples)
+    sizes = sorted({f"{e.valid.shape[1]} x {e.valid.shape[0]}" for e in examples})
+    shown = ", ".join(sizes[:3]) + (" ..." if len(sizes) > 3 else "")
+    log.info(
+        "%d images (%s), %.1f %% of their pixels have a label", len(examples), shown, 100 * valid
+    )
+    for line in _values(support):
+        log.info("%s", line)
+    steps = ", ".join(f"{name} {count} steps" for name, count in plan.items())
+    log.info("%d classes on %s; per training: %s", task.num_outputs, base.source, steps)
+
+
+def _values(support: "Support") -> list[str]:
+    values = support.values()
+    if support.ids:
+        counts = values[:, 0].long().bincount(minlength=len(support.ids)).double()
+        return [
+            f"  {name} (id {number}): {100 * float(count / counts.sum()):.1f} %"
+            for name, number, count in zip(support.names, support.ids, counts, strict=True)
+        ]
+    lines = []
+    for channel in values.T:
+        low, high = float(channel.min()), float(channel.max())
+        bars = channel.float().histc(BINS, low, high)
+        drawn = "".join(BLOCKS[round(float(x))] for x in (bars / bars.max() * 8))
+        lines.append(f"  {low:.4g} to {high:.4g} {support.form.value_unit}  |{drawn}|")
+    return lines
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="diffsight adapt",
+        description="Learn a dense task from a few labelled images: images and labels of the same "
+        "names in two folders.",
+    )
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--labels", type=Path, required=True, metavar="DIR", help="PNG or NPY")
+    parser.add_argument(
+        "--kind",
+        required=True,
+        choices=("segmentation", "depth", "scalar", "normals", "vector"),
+        help="classes; metres; numbers; RGB as unit vectors; RGB or NPY as numbers",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the task file")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file of that name")
+    group = parser.add_argument_group("labels")
+    group.add_argument("--unit", help="of one stored count: mm, m, m/256; for a scalar K or K/100")
+    group.add_argument("--invalid", type=float, metavar="N", help="the count for 'no label'")
+    group.add_argument(
+        "--classes", type=Path, metavar="FILE", help="a name per line, for id 0, 1 ..."
+    )
+    group.add_argument("--shots", type=int, metavar="N", help="use only so many images")
+    group.add_argument(
+        "--validation",
+        type=Path,
+        nargs=2,
+        metavar=("IMAGES", "LABELS"),
+        help="score on these instead of folds of the images",
+    )
+    group = parser.add_argument_group("method")
+    group.add_argument(
+        "--backbone",
+        default="tiny",
+        metavar="tiny|DIR|ID",
+        help="the frozen model (default tiny)",
+    )
+    group.add_argument(
+        "--method",
+        choices=("auto", "concepts", "features"),
+        default="auto",
+        help="concepts: the paper's; features: a light head; auto: the better one (default)",
+    )
+    group.add_argument("--minutes", type=float, default=5.0, help="time to take (default 5)")
+    group.add_argument("--steps", type=int, metavar="N", help="of every training, instead")
+    group.add_argument("--bins", type=int, metavar="N", help="classes for numbers")
+    group.add_argument("--alpha", type=float, default=1.0, help="weight of the squared error")
+    group.add_argument("--short-side", type=int, metavar="PX", help="working size of images")
+    group.add_argument("--codebook", type=int, default=10, metavar="K", help="tables (default 10)")
+    group.add_argument("--clip", metavar="DIR", help="CLIP vision model for the codebook")
+    group.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def _names(path: Path | None) -> tuple[str, ...]:
+    from diffsight.types import InputError
+
+    if path is None:
+        return ()
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a list of names ({error})") from None
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names:
+        raise InputError(f"{path}: holds no name: write one per line")
+    return names
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    """Find out before the training, not after."""
+    from diffsight.types import InputError
+
+    if out.exists() and not overwrite:
+        raise InputError(f"{out}: is there already: give another --out, or --overwrite")
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder: --out is a file, such as {out.name}.task")
+    try:
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{out}: cannot be written ({reason}): choose another --out") from None
