@@ -5,29 +5,29 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import diffsight
-from diffsight.cli import main
-
-SHORT = [
-    *("--train.count", "6", "--val.count", "3", "--steps", "2", "--batch_size", "2"),
-    *("--train.size", "32", "--val.size", "32", "--preload", "1"),
-]
+from diffsight.cli import demo, main
+from diffsight.hub.task_file import load_task
 
 
-def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("embedded")
+def test_demo(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "SHOTS", 4)
+    monkeypatch.setattr(demo, "TESTS", 3)
     out = tmp_path / "demo"
-    assert main(["demo", "--out", str(out), *SHORT]) == 0
+    for _ in range(2):  # again, in the same folder
+        assert main(["demo", "--out", str(out), "--steps", "2"]) == 0
     text = capsys.readouterr().out
-    for row in ("model", "constant median", "mean map", "x that of the mean map", "rooms-v1"):
+    for row in (", 4 images", "every pixel's place", "colour of the pixel", "one depth for all"):
         assert row in text
     with Image.open(out / "rooms.png") as picture:
-        # four panels and three rooms, enlarged to 192 pixels each
         assert picture.size == (4 * 192, 3 * 192)
-    assert diffsight.load(str(out / "run" / "model")).task.label == "depth_m"
-    # again, in the same folder
-    assert main(["demo", "--out", str(out), *SHORT, "--steps", "1"]) == 0
+    assert load_task(out / "depth.task").about["kind"] == "depth"
+    assert len(list((out / "images").iterdir())) == len(list((out / "depth").iterdir())) == 4
 
 
-def test_demo_reports_a_wrong_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--out", str(tmp_path / "demo"), "--stps", "1"]) == 2
-    assert "unknown key 'stps': did you mean 'steps'?" in capsys.readouterr().err
+def test_a_place_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "demo").write_text("a file")
+    assert main(["demo", "--out", str(tmp_path / "demo"), "--steps", "1"]) == 2
+    assert "choose another --out" in capsys.readouterr().err

@@ -76,3 +76,13 @@ def test_maps_keep_their_precision_beside_half_precision_queries():
     query, key, maps = inputs(30, 8, 4)
     found = transposed_attention(query.bfloat16(), key.bfloat16(), maps.float())
     assert found.dtype == torch.float32
+
+
+def test_without_gradients_and_in_inference_mode():
+    given = inputs(30, 8, 4)
+    expected = transposed_attention(*given, implementation="dense").detach()
+    with torch.no_grad():
+        torch.testing.assert_close(transposed_attention(*given), expected)
+    with torch.inference_mode():
+        found = transposed_attention(*(x.clone() for x in given))
+        torch.testing.assert_close(found, expected.clone())

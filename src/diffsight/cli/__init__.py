@@ -10,7 +10,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "demo": (
         "diffsight.cli.demo",
-        "train a small depth model on a procedural world and look at it",
+        "learn depth from ten labelled images and look at it",
     ),
     "adapt": ("diffsight.cli.adapt", "learn a new dense task from a few labelled images"),
     "show": ("diffsight.cli.show", "say what a task file holds"),

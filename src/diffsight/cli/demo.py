@@ -1,20 +1,24 @@
-"""``diffsight demo``: a small depth model, trained on rooms while you wait."""
+"""``diffsight demo``: depth from ten labelled rooms, on the embedded model, while you wait."""
 
 import argparse
 import logging
-import shutil
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffsight.training.fit import Fitted
+    import torch
 
-RECIPE = "rooms/vpd_depth"
-ROOMS = 6  # rows of the picture
-ROOM_PX = 192  # side of a room in the picture, at most
+    from diffsight.datasets.base import Sample
+    from diffsight.hub.task_file import Task
+
+SHOTS = 10
+TESTS = 24  # other rooms, to score on
+SHOWN = 6  # of them, in the picture
+SIZE_PX = 128
+PANEL_PX = 192  # side of a room in the picture
 log = logging.getLogger(__name__)
 
 
@@ -22,51 +26,132 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="diffsight demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder (default: demo)")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random (default 0)")
-    args, overrides = parser.parse_known_args(argv)
+    parser.add_argument("--seed", type=int, default=0, help="which ten rooms (default 0)")
+    parser.add_argument("--minutes", type=float, default=1.5, help="to learn in (default 1.5)")
+    parser.add_argument("--steps", type=int, metavar="N", help="of every training, instead")
+    args = parser.parse_args(argv)
 
-    from diffsight.cli.evaluate import show
-    from diffsight.cli.fit import train
+    from diffsight.training.adapt import adapt
 
     begin = time.monotonic()
-    run = args.out / "run"
-    if (run / "recipe.yaml").is_file():
-        shutil.rmtree(run)  # of an earlier demo
-    log.info("VPD depth on rooms that are rendered now: about three minutes on two cores")
-    fitted = train(["--recipe", RECIPE, "--out", str(run), "--seed", str(args.seed), *overrides])
-    if fitted is None or fitted.evaluation is None:
-        return 0
-    picture = _picture(fitted, args.out / "rooms.png")
-    show(fitted.evaluation)
-    scores = fitted.evaluation.scores
-    ratio = scores["model"]["rmse"] / scores["mean map"]["rmse"]
+    images, labels, path = args.out / "images", args.out / "depth", args.out / "depth.task"
+    log.info("depth from %d labelled rooms: about three minutes on two cores", SHOTS)
+    known = _rooms("val", args.seed * SHOTS, SHOTS)
+    _write(known, images, labels)
+    task = adapt(
+        images, labels, kind="depth", minutes=args.minutes, steps=args.steps, seed=args.seed
+    )
+    task.save(path)
+    tests = _rooms("test", 0, TESTS)
+    rows = _scores(task, known, tests)
+    picture = _picture(task, tests[:SHOWN], args.out / "rooms.png")
+    _show(rows)
     sys.stdout.write(
-        f"RMSE {scores['model']['rmse']:.3f} m, {ratio:.2f} x that of the mean map, after "
-        f"{time.monotonic() - begin:.0f} s\n"
+        f"after {time.monotonic() - begin:.0f} s, on {TESTS} rooms that nothing was learned from\n"
         f"picture: {picture} (image | truth | prediction | error)\n"
-        f"model:   {run / 'model'}\n"
-        f"next:    diffsight predict PHOTO.jpg --model {run / 'model'} --out depth\n"
+        f"task:    {path}, {path.stat().st_size / 1000:.0f} kB\n"
+        f"again:   diffsight adapt --images {images} --labels {labels} --kind depth --out my.task\n"
+        f"next:    diffsight predict PHOTO.jpg --task {path} --out depth\n"
     )
     return 0
 
 
-def _picture(fitted: "Fitted", path: Path) -> Path:
-    """Image | truth | prediction | error of the first rooms, none of which was trained on."""
+def _rooms(split: str, first: int, count: int) -> list["Sample"]:
+    from diffsight.datasets.rooms import Rooms
+
+    rooms = Rooms(split, first + count, SIZE_PX, ("depth_m",))
+    return [rooms[first + i] for i in range(count)]
+
+
+def _write(samples: Sequence["Sample"], images: Path, labels: Path) -> None:
+    """As a user would have them: PNG, and 16-bit PNG of millimetres."""
+    from PIL import Image
+
+    from diffsight.datasets.files import replacing, write_depth_png
+    from diffsight.types import InputError
+
+    for folder in (images, labels):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in folder.glob("*.png"):
+                path.unlink()  # of an earlier demo
+        except OSError as error:
+            raise InputError(f"{folder}: {error.strerror}: choose another --out") from None
+    for i, sample in enumerate(samples):
+        with replacing(images / f"room{i}.png") as partial:
+            Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(partial, format="PNG")
+        depth_m, valid = sample.labels["depth_m"][0], sample.valid["depth_m"]
+        write_depth_png(labels / f"room{i}.png", depth_m, valid)
+
+
+def _scores(task: "Task", known: Sequence["Sample"], tests: Sequence["Sample"]) -> dict[str, float]:
+    """RMSE in metres over all valid pixels, of the task and of what must be beaten."""
+    import torch
+
+    from diffsight.inference import Plan, Predictor
+
+    predictor = Predictor(task.model, Plan(short_side=task.about["short_side"]))
+    found = torch.stack([p.depth_m for p in predictor(s.image for s in tests)])
+    (image, depth_m, valid), (pixels, truth_m, counted) = map(_stacked, (known, tests))
+    mean_m = depth_m[valid].mean()
+    average = (depth_m * valid).sum(dim=0) / valid.sum(dim=0).clamp(min=1)
+    average = torch.where(valid.any(dim=0), average, mean_m)
+    colours = torch.linalg.lstsq(_polynomial(image)[valid], depth_m[valid][:, None]).solution
+    rows = {
+        f"{task.about['method']}, {len(known)} images": found,
+        "mean depth of every pixel's place": average.expand_as(truth_m),
+        "colour of the pixel (least squares)": (_polynomial(pixels) @ colours)[..., 0],
+        "one depth for all": mean_m.expand_as(truth_m),
+    }
+    return {
+        name: float((value - truth_m)[counted].square().mean().sqrt())
+        for name, value in rows.items()
+    }
+
+
+def _stacked(samples: Sequence["Sample"]) -> tuple["torch.Tensor", ...]:
+    import torch
+
+    image = torch.stack([s.image for s in samples]).movedim(1, -1).float() / 255
+    depth_m = torch.stack([s.labels["depth_m"][0] for s in samples])
+    return image, depth_m, torch.stack([s.valid["depth_m"] for s in samples])
+
+
+def _polynomial(colour: "torch.Tensor") -> "torch.Tensor":
+    """1, the channels, and their products of two."""
+    import torch
+
+    products = [colour * colour.roll(shift, dims=-1) for shift in (0, 1)]
+    return torch.cat([torch.ones_like(colour[..., :1]), colour, *products], dim=-1)
+
+
+def _show(rows: dict[str, float]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("depth from", "RMSE, m")
+    for name, rmse_m in rows.items():
+        table.add_row(name, f"{rmse_m:.3f}")
+    Console(file=sys.stdout, width=80).print(table)
+
+
+def _picture(task: "Task", tests: Sequence["Sample"], path: Path) -> Path:
+    """Image | truth | prediction | error."""
     import torch
     from PIL import Image
 
     from diffsight.datasets.base import collate
     from diffsight.datasets.files import replacing
-    from diffsight.inference import Predictor
+    from diffsight.inference import Plan, Predictor
 
-    task, data = fitted.model.task, fitted.validation
-    batch = collate([data[i] for i in range(min(ROOMS, len(data)))], task.label)
-    truths, predictions = task.truth(batch.target), Predictor(fitted.model)(batch.inputs.image)
-    rows = map(task.panel, batch.inputs.image, truths, predictions)
-    sheet = Image.fromarray(torch.cat(list(rows), dim=1).permute(1, 2, 0).numpy())
-    factor = max(1, ROOM_PX // batch.inputs.image.shape[-1])
+    dense: Any = task.model.task
+    batch = collate(tests, "depth_m")
+    predictor = Predictor(task.model, Plan(short_side=task.about["short_side"]))
+    found = predictor(s.image for s in tests)
+    panels = map(dense.panel, batch.inputs.image, dense.truth(batch.target), found)
+    sheet = Image.fromarray(torch.cat(list(panels), dim=1).permute(1, 2, 0).numpy())
+    factor = PANEL_PX / SIZE_PX
+    size = (round(sheet.width * factor), round(sheet.height * factor))
     with replacing(path) as partial:
-        sheet.resize((sheet.width * factor, sheet.height * factor), Image.Resampling.NEAREST).save(
-            partial, format="PNG"
-        )
+        sheet.resize(size, Image.Resampling.LANCZOS).save(partial, format="PNG")
     return path

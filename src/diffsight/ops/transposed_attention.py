@@ -70,14 +70,14 @@ class _Transposed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, maps: Tensor) -> Tensor:
         ctx.save_for_backward(query, key, maps)
-        query, key = query.detach().contiguous(), key.detach().contiguous()
         parts = []
-        for columns in _as_values(maps, query):
-            values = torch.zeros_like(columns, requires_grad=True)
-            with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
+            query, key, maps = (_plain(x) for x in (query, key, maps))
+            for columns in _as_values(maps, query):
+                values = torch.zeros_like(columns, requires_grad=True)
                 attended = functional.scaled_dot_product_attention(query, key, values)
-            (received,) = torch.autograd.grad(attended, values, columns)
-            parts.append(received.mean(dim=1))
+                (received,) = torch.autograd.grad(attended, values, columns)
+                parts.append(received.mean(dim=1))
         return torch.cat(parts, dim=-1)[..., : maps.shape[-1]]
 
     @staticmethod
@@ -100,6 +100,11 @@ class _Transposed(torch.autograd.Function):
                     total += part
         to_maps = torch.cat(parts, dim=-1)[..., : maps.shape[-1]]
         return (*sums, to_maps) if wants_qk else (None, None, to_maps)
+
+
+def _plain(x: Tensor) -> Tensor:
+    """Without history; a tensor of inference mode cannot take part in a gradient, a copy can."""
+    return (x.clone() if x.is_inference() else x.detach()).contiguous()
 
 
 def _as_values(maps: Float[Tensor, "b p n"], query: Float[Tensor, "b heads p d"]) -> list[Tensor]:
