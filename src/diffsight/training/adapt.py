@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +64,6 @@ class Report:
         steps: of every method.
         chosen: the method of the task file.
         score_name: what the figures are.
-        seconds: that it took.
         interrupted: stopped by the user.
     """
 
@@ -73,7 +71,6 @@ class Report:
     steps: dict[str, int] = field(default_factory=dict)
     chosen: str = ""
     score_name: str = ""
-    seconds: float = 0.0
     interrupted: bool = False
 
 
@@ -135,7 +132,6 @@ def adapt(
     Raises:
         InputError: one line about what cannot be used, with the repair.
     """
-    begin = time.monotonic()
     form = LabelFormat(kind, unit, invalid)
     support = read_support(Path(images), Path(labels), form, classes=classes, shots=shots)
     base = backbone if isinstance(backbone, Base) else Base.load(backbone)
@@ -157,9 +153,7 @@ def adapt(
     plan = job.plan(wanted, minutes, steps)
     if announce:
         announce(support, task, base, plan)
-    result = job.run(plan)
-    result.about["report"]["seconds"] = round(time.monotonic() - begin, 1)
-    return result
+    return job.run(plan)
 
 
 @dataclass
