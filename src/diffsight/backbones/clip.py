@@ -44,8 +44,9 @@ class ClipVision(nn.Module):
                 "a codebook of 1"
             ) from None
         self.tower: Any = model.float().eval().requires_grad_(False)
-        self.width: int = model.config.projection_dim
-        self.side: int = model.config.image_size
+        config: Any = model.config
+        self.width: int = config.projection_dim
+        self.side: int = config.image_size
         told = _settings(folder)
         mean, std = told.get("image_mean", MEAN), told.get("image_std", STD)
         self.mean: Tensor

@@ -65,7 +65,7 @@ class ConceptRecorder(AbstractRecorder):
     _maps: list[Float[Tensor, "b n _ _"]] = field(default_factory=list)
     _open: bool = True
     _layer: int = 0
-    _own: tuple[Tensor, ...] = ()
+    _own: tuple[Tensor, Tensor] | None = None
     _cross: list[Float[Tensor, "b n _ _"]] = field(default_factory=list)
 
     @property
@@ -87,6 +87,7 @@ class ConceptRecorder(AbstractRecorder):
                 if not request.self_attention:
                     self._keep(self._maps, seen)
                 elif request.combine == "per_layer":
+                    assert self._own is not None  # self-attention comes first in every layer
                     self._keep(self._maps, self._spread(*self._own, seen))
                 else:
                     self._keep(self._cross, seen)

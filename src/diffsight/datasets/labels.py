@@ -100,7 +100,7 @@ def read_label(path: Path, form: LabelFormat) -> Label:
     if form.kind == "normals":
         return _normals(path, values)
     marker = NO_CLASS if form.kind == "segmentation" and form.invalid is None else form.invalid
-    valid = np.isfinite(values).all(axis=0)
+    valid: np.ndarray = np.isfinite(values).all(axis=0)
     if marker is not None:
         valid &= (values != marker).any(axis=0)
     if form.kind == "segmentation":

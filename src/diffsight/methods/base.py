@@ -19,6 +19,14 @@ class AbstractMethod(nn.Module, Configurable, abc.ABC):
         """The map at the size of the image; ``target`` is for methods that diffuse labels."""
 
 
+class AbstractCachedMethod(AbstractMethod):
+    """A method whose frozen part, free of noise, is computed once per image."""
+
+    @abc.abstractmethod
+    def encode(self, inputs: Inputs) -> Inputs:
+        """The same with what is frozen in ``cached``, so that ``forward`` does not compute it."""
+
+
 @runtime_checkable
 class MethodBuilder(Protocol):
     """Makes a method for a task; always called with keywords."""

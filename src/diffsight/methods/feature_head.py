@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from diffsight.backbones.stable_diffusion import StableDiffusion
 from diffsight.codecs import expectation
-from diffsight.methods.base import AbstractMethod
+from diffsight.methods.base import AbstractCachedMethod
 from diffsight.ops.padding import pad_to_multiple
 from diffsight.types import Draws, Inputs, RawOutput, Target
 
@@ -21,7 +21,7 @@ MID_GREY = 0.5
 MOST_PARAMETERS = 70_000
 
 
-class FeatureHead(AbstractMethod):
+class FeatureHead(AbstractCachedMethod):
     """Logits of the classes from all levels, with few numbers that learn.
 
     Args:

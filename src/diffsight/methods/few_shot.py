@@ -15,7 +15,7 @@ from diffsight.backbones.concept_maps import ConceptRecorder, ConceptRequest, re
 from diffsight.backbones.stable_diffusion import StableDiffusion, add_noise
 from diffsight.codecs import expectation
 from diffsight.heads.codebook import Codebook
-from diffsight.methods.base import AbstractMethod
+from diffsight.methods.base import AbstractCachedMethod
 from diffsight.ops.padding import pad_to_multiple
 from diffsight.prompts.concept import Concepts
 from diffsight.types import Draws, InputError, Inputs, RawOutput, Target
@@ -26,7 +26,7 @@ NOISE, TIMESTEP = 0, 1  # streams of random numbers
 FLOOR = 1e-8  # of a sum over classes
 
 
-class FewShot(AbstractMethod):
+class FewShot(AbstractCachedMethod):
     """A distribution over classes per pixel, and its expected value.
 
     Args:

@@ -138,7 +138,8 @@ def adapt(
     task = dense_task(support, bins=bins, alpha=alpha)
     others = None
     if validation is not None:
-        others = read_support(*map(Path, validation), form, classes=support.names)
+        there, answers = map(Path, validation)
+        others = read_support(there, answers, form, classes=support.names)
     job = _Job(
         support=support,
         others=others,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from diffsight.codecs import Discrete, ScalarBins, VectorWords
 from diffsight.codecs.scalar import Spacing
 from diffsight.datasets.support import Example, Support
+from diffsight.methods.base import AbstractCachedMethod
 from diffsight.ops.resize import resized_image, resized_label, working_hw
 from diffsight.tasks.classes import Classes
 from diffsight.tasks.dense import AbstractDense
@@ -93,7 +94,9 @@ def dense_task(support: Support, *, bins: int | None = None, alpha: float = 1.0)
     return cls(codec, spread=spread, alpha=alpha)
 
 
-def encode(method: nn.Module, task: AbstractDense, example: Example, short_side: int) -> Encoded:
+def encode(
+    method: AbstractCachedMethod, task: AbstractDense, example: Example, short_side: int
+) -> Encoded:
     """An example at its working size, and its mirror image, through all that is frozen."""
     height, width = example.valid.shape
     hw = working_hw(height, width, short_side)
@@ -108,7 +111,7 @@ def encode(method: nn.Module, task: AbstractDense, example: Example, short_side:
 
 
 def fit(
-    method: nn.Module,
+    method: AbstractCachedMethod,
     task: AbstractDense,
     examples: Sequence[Encoded],
     recipe: Recipe,
@@ -154,7 +157,7 @@ def fit(
         method.eval()
 
 
-def optimiser_for(method: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def optimiser_for(method: AbstractCachedMethod, recipe: Recipe) -> torch.optim.Optimizer:
     """Adam with a group per rate."""
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in method.named_parameters():
@@ -167,7 +170,7 @@ def optimiser_for(method: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 @torch.no_grad()
 def measure(
-    method: nn.Module, task: AbstractDense, examples: Sequence[Encoded]
+    method: AbstractCachedMethod, task: AbstractDense, examples: Sequence[Encoded]
 ) -> Float64[Tensor, "..."]:
     """The task's sums over images that were not learned from; one noise for all, as predictions."""
     sums = [task.measure(method(e.inputs[0], draws=Draws((0,))), e.target[0]) for e in examples]
@@ -198,7 +201,7 @@ def folds_of(count: int, folds: int) -> Iterator[tuple[list[int], list[int]]]:
 
 
 def seconds_per_step(
-    method: nn.Module, task: AbstractDense, examples: Sequence[Encoded], recipe: Recipe
+    method: AbstractCachedMethod, task: AbstractDense, examples: Sequence[Encoded], recipe: Recipe
 ) -> float:
     """What a step takes, from a few that are thrown away."""
     state = {name: p.detach().clone() for name, p in method.named_parameters() if p.requires_grad}
