@@ -1,5 +1,6 @@
 """Loading: a folder or a hub id becomes a model, without running anything that came with it."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,6 +89,7 @@ def open_model(
     task = load_task(source)
     about = dict(task.about)
     about["info"] = {"training": {"short_side": about["short_side"]}}
+    about["fingerprint"] = hashlib.sha256(Path(source).read_bytes()).hexdigest()
     return task.model, about
 
 

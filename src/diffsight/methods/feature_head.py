@@ -32,7 +32,6 @@ class FeatureHead(AbstractCachedMethod):
         width: channels after the projections; less where the head would have more than 70,000
             numbers.
         timestep: step whose embedding conditions the UNet; no noise is added.
-        dropout: share of the mixed channels that are left out in training.
     """
 
     def __init__(
@@ -44,7 +43,6 @@ class FeatureHead(AbstractCachedMethod):
         centres: Float[Tensor, "n d"] | None = None,
         width: int = 48,
         timestep: int = 1,
-        dropout: float = 0.1,
     ) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
@@ -64,7 +62,6 @@ class FeatureHead(AbstractCachedMethod):
             self.register_buffer(f"mean{level}", torch.zeros(channels, 1, 1))
             self.register_buffer(f"scale{level}", torch.ones(channels, 1, 1))
         self.mix = nn.Conv2d(width, width, 3, padding=1)
-        self.dropout = nn.Dropout2d(dropout)
         self.out = nn.Conv2d(width, num_outputs, 1)
 
     @torch.no_grad()
@@ -107,7 +104,7 @@ class FeatureHead(AbstractCachedMethod):
                 hidden = hidden + functional.interpolate(x, hidden.shape[-2:], mode="bilinear")
         assert hidden is not None
         hidden = functional.gelu(self.mix(functional.gelu(hidden)))
-        logits = self.out(self.dropout(hidden))
+        logits = self.out(hidden)
         height, width = inputs.image.shape[-2:]
         stride = self.backbone.strides[0]
         whole = (logits.shape[-2] * stride, logits.shape[-1] * stride)
