@@ -153,6 +153,48 @@ def test_an_interruption_keeps_what_is_learned(base, tmp_path) -> None:
         )
 
 
+@pytest.mark.parametrize("place", ["features, fold 2 of 2", "concepts, fold 1 of 2", "all images"])
+def test_a_resumed_adaptation_ends_the_same(place, base, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("diffsight.training.adapt.FOLDS", 2)
+    folder, state = pictures(tmp_path, sizes=((64, 64),)), tmp_path / "state"
+    options = {"steps": 4, "state": state}
+    whole = run(folder, base, **options)
+    assert not state.exists()
+
+    def stop(progress: Progress) -> None:
+        if progress.run.endswith(place) and progress.step == 3:
+            raise KeyboardInterrupt
+
+    run(folder, base, **options, advance=stop)
+    seen: list[Progress] = []
+    again = run(folder, base, **options, resume=True, advance=seen.append)
+    assert seen[0].run.endswith(place)
+    assert seen[0].step == 4  # the third was done
+    assert again.about == whole.about
+    (_, ours), (_, theirs) = (
+        read_task(task.save(tmp_path / name)) for name, task in (("a", whole), ("b", again))
+    )
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert not state.exists()
+
+
+def test_what_cannot_be_resumed(base, tmp_path) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.step == 2:
+            raise KeyboardInterrupt
+
+    folder, state = pictures(tmp_path), tmp_path / "state"
+    options = {"method": "features", "state": state}
+    with pytest.raises(InputError, match="nothing to resume"):
+        run(folder, base, steps=3, resume=True, **options)
+    run(folder, base, steps=3, advance=stop, **options)
+    with pytest.raises(InputError, match="belongs to other images"):
+        run(folder, base, steps=4, resume=True, **options)
+    state.write_bytes(state.read_bytes()[:500])
+    with pytest.raises(InputError, match="state: damaged"):
+        run(folder, base, steps=3, resume=True, **options)
+
+
 def test_minutes_become_steps(base, tmp_path) -> None:
     plans = []
     run(

@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
     args = _parser().parse_args(argv)
-    _check_out(args.out, args.overwrite)
+    state = args.out.with_name(f"{args.out.name}.resume")
+    _check_out(args.out, args.overwrite or args.resume, state.exists() and not args.resume)
 
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
@@ -60,6 +61,8 @@ def main(argv: Sequence[str]) -> int:
             codebook=args.codebook,
             clip=args.clip,
             seed=args.seed,
+            state=state,
+            resume=args.resume,
             announce=_announce,
             advance=advance,
         )
@@ -118,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the task file")
     parser.add_argument("--overwrite", action="store_true", help="replace a file of that name")
+    parser.add_argument("--resume", action="store_true", help="go on after an interruption")
     group = parser.add_argument_group("labels")
     group.add_argument("--unit", help="of one stored count: mm, m, m/256; for a scalar K or K/100")
     group.add_argument("--invalid", type=float, metavar="N", help="the count for 'no label'")
@@ -171,10 +175,15 @@ def _names(path: Path | None) -> tuple[str, ...]:
     return names
 
 
-def _check_out(out: Path, overwrite: bool) -> None:
+def _check_out(out: Path, overwrite: bool, interrupted: bool) -> None:
     """Find out before the training, not after."""
     from diffsight.types import InputError
 
+    if interrupted and not overwrite:
+        raise InputError(
+            f"{out}: its adaptation was interrupted: go on with --resume, or start anew with "
+            "--overwrite"
+        )
     if out.exists() and not overwrite:
         raise InputError(f"{out}: is there already: give another --out, or --overwrite")
     if out.is_dir():

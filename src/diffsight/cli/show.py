@@ -44,6 +44,6 @@ def describe(about: Mapping[str, Any], path: Path) -> str:
     else:
         lines.append("no image could be held out: give more than one, or --validation")
     if report["interrupted"]:
-        lines.append("the training was stopped early: this is what it had learned")
+        lines.append("stopped early: this is what it had learned; `adapt --resume` goes on")
     lines.append(f"next:    diffsight predict PHOTO.jpg --task {path} --out DIR")
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from diffsight.datasets.labels import LabelFormat
 from diffsight.datasets.support import Support, read_support
 from diffsight.hub.task_file import FORMAT, Base, Task, build_model, learned_parameters
 from diffsight.tasks.dense import AbstractDense
+from diffsight.training.adapt_state import AdaptState, learned, restore
 from diffsight.training.few_shot import (
     RECIPES,
     Encoded,
@@ -24,6 +25,7 @@ from diffsight.training.few_shot import (
     folds_of,
     measure,
     measure_constant,
+    optimiser_for,
     seconds_per_step,
 )
 from diffsight.types import InputError
@@ -95,6 +97,8 @@ def adapt(
     clip: str | Path | None = None,
     maps: Mapping[str, Any] | None = None,
     seed: int = 0,
+    state: Path | None = None,
+    resume: bool = False,
     announce: Callable[[Support, AbstractDense, Base, Mapping[str, int]], None] | None = None,
     advance: Callable[[Progress], None] = lambda progress: None,
 ) -> Task:
@@ -122,6 +126,9 @@ def adapt(
         clip: CLIP vision model for a codebook of several tables; default: the backbone's own.
         maps: options of ``ConceptRequest``.
         seed: of everything random.
+        state: file that keeps where the adaptation stands, until it is complete.
+        resume: go on where ``state`` stands; with the same seed and steps the result is that of an
+            adaptation without interruption.
         announce: called before training with what was read and what will be done.
         advance: called after every step.
 
@@ -140,15 +147,20 @@ def adapt(
     if validation is not None:
         there, answers = map(Path, validation)
         others = read_support(there, answers, form, classes=support.names)
+    about = _about(support, task, base, alpha, short_side or base.short_side_px, seed)
+    options = _options(base, codebook, clip, maps or {})
+    asked = [example.id for example in others.examples] if others else []
+    decisive = {**about, "options": options, "asked": asked, "method": method, "steps": steps}
     job = _Job(
         support=support,
         others=others,
         base=base,
         task=task,
-        about=_about(support, task, base, alpha, short_side or base.short_side_px, seed),
-        options=_options(base, codebook, clip, maps or {}),
+        about=about,
+        options=options,
         seed=seed,
         advance=advance,
+        state=AdaptState.open(state, decisive, resume),
     )
     wanted: tuple[MethodName, ...] = METHODS if method == "auto" else (method,)
     plan = job.plan(wanted, minutes, steps)
@@ -169,6 +181,7 @@ class _Job:
     options: dict[str, dict[str, Any]]
     seed: int
     advance: Callable[[Progress], None]
+    state: AdaptState
     _encoded: dict[str, list[Encoded]] = field(default_factory=dict)
     _asked: dict[str, list[Encoded]] = field(default_factory=dict)
 
@@ -189,24 +202,27 @@ class _Job:
         for name in wanted:
             self.encode(name)
         if steps is not None:
-            return dict.fromkeys(wanted, steps)
+            self.state.plan = dict.fromkeys(wanted, steps)
+        if self.state.plan:  # of an interrupted adaptation: another clock would plan other steps
+            return self.state.plan
         # with a validation set the held-out training is the final one
         folds = len(self.folds(len(wanted) == 1)) if self.others is None else 0
         seconds = 60 * minutes / (len(wanted) * folds + 1)
         plan = {}
         for name in wanted:
-            model = self.model(name)
+            model = self.model(name, self._encoded[name])
             took = seconds_per_step(model.method, self.task, self._encoded[name], RECIPES[name])
             plan[name] = max(LEAST_STEPS, min(MOST_STEPS[name], math.floor(seconds / took)))
+        self.state.plan = plan
         return plan
 
-    def model(self, name: str) -> Any:
-        """A new one with its random start."""
+    def model(self, name: str, examples: Sequence[Encoded] = ()) -> Any:
+        """A new one with its random start, for the features of these examples."""
         torch.manual_seed(self.seed)
         about = self.about | {"method": name, "options": self.options[name]}
         model = build_model(about, self.task, self.base)
-        if name == "features" and name in self._encoded:
-            model.method.standardise([e.inputs[0] for e in self._encoded[name]])
+        if name == "features" and examples:
+            model.method.standardise([e.inputs[0] for e in examples])
         return model
 
     def encode(self, name: str) -> None:
@@ -226,6 +242,7 @@ class _Job:
             report.chosen = self._best(report, list(plan))
             if self.others is None:
                 self._train(report.chosen, plan[report.chosen], "all images", trained)
+            self.state.remove()
         except KeyboardInterrupt:
             report.interrupted = True
             if not trained:
@@ -245,10 +262,10 @@ class _Job:
         for number, (known, asked) in enumerate(folds, start=1):
             some = [encoded[i] for i in known]
             run = "all images" if self.others else f"fold {number} of {len(folds)}"
-            model = self._train(name, steps, run, trained, some)
             held = self._asked[name] if self.others else [encoded[i] for i in asked]
-            sums.append(measure(model.method, self.task, held))
-            blind.append(measure_constant(self.task, some, held))
+            found = self._train(name, steps, run, trained, some, held)
+            sums.append(found["sums"])
+            blind.append(found["blind"])
         if sums:
             report.held_out[name] = self.task.score(torch.stack(sums).sum(dim=0))
             report.held_out["constant"] = self.task.score(torch.stack(blind).sum(dim=0))
@@ -259,17 +276,51 @@ class _Job:
         steps: int,
         run: str,
         trained: dict[str, Any],
-        examples: Sequence[Encoded] | None = None,
-    ) -> Any:
-        model = self.model(name)
+        examples: Sequence[Encoded] = (),
+        held: Sequence[Encoded] = (),
+    ) -> Mapping[str, Any]:
+        """Train unless it is done; returns what it learned and how it does on ``held``."""
+        key, some = f"{name}, {run}", examples or self._encoded[name]
+        model = self.model(name, some)
         trained[name] = model  # an interruption keeps it
+        method = model.method
+        if key in self.state.runs:
+            restore(method, self.state.runs[key]["learned"])
+            return self.state.runs[key]
+        optimiser, start = optimiser_for(method, RECIPES[name]), 0
+        if self.state.current.get("run") == key:
+            restore(method, self.state.current["learned"])
+            optimiser.load_state_dict(self.state.current["optimiser"])
+            start = self.state.current["step"]
+        done = start
 
         def note(step: int, losses: dict[str, float]) -> None:
-            self.advance(Progress(f"{name}, {run}", step, steps, losses))
+            nonlocal done
+            done = step
+            self.state.note(key, step, method, optimiser)
+            self.advance(Progress(key, step, steps, losses))
 
-        some = self._encoded[name] if examples is None else examples
-        fit(model.method, self.task, some, RECIPES[name], steps=steps, seed=self.seed, advance=note)
-        return model
+        try:
+            fit(
+                method,
+                self.task,
+                some,
+                RECIPES[name],
+                steps=steps,
+                seed=self.seed,
+                start=start,
+                optimiser=optimiser,
+                advance=note,
+            )
+        except KeyboardInterrupt:
+            self.state.stop(key, done, method, optimiser)
+            raise
+        found: dict[str, Any] = {"learned": learned(method)}
+        if held:
+            found["sums"] = measure(method, self.task, held)
+            found["blind"] = measure_constant(self.task, some, held)
+        self.state.finish(key, found)
+        return found
 
     def _best(self, report: Report, names: Sequence[str]) -> str:
         known = [name for name in names if name in report.held_out]
