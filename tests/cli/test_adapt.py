@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from tests.training.test_adapt import pictures
 
+from diffsight.backbones.stable_diffusion import VAEEncoder
 from diffsight.cli import main
 
 
@@ -20,8 +22,18 @@ def adapt(folder: Path, out: Path, *more: object) -> int:
     return run("adapt", *where, "--out", out, "--method", "features", "--steps", 2, *more)
 
 
+def counted(function: Any, calls: list[int]) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return function(*args, **kwargs)
+
+    return call
+
+
 @pytest.mark.usefixtures("embedded")
-def test_adapt_show_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_adapt_show_predict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, out = pictures(tmp_path / "data", "segmentation"), tmp_path / "mine.task"
     assert adapt(folder, out, "--kind", "segmentation") == 0
     told = capsys.readouterr().out
@@ -34,7 +46,10 @@ def test_adapt_show_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     other = tmp_path / "depth.task"
     assert adapt(folder, other, "--kind", "depth") == 0
     images = folder / "images"
+    encoded = []
+    monkeypatch.setattr(VAEEncoder, "forward", counted(VAEEncoder.forward, encoded))
     assert run("predict", images, "--task", out, "--task", other, "--out", tmp_path / "p") == 0
+    assert len(encoded) == 6  # one pass per image for both tasks
     about = json.loads((tmp_path / "p" / "mine" / "0.json").read_text())
     assert about["names"] == {"2": "class 2", "7": "class 7"}
     found = np.asarray(Image.open(tmp_path / "p" / "mine" / about["classes"]))
@@ -69,3 +84,7 @@ def test_what_can_be_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "not a whole task file" in capsys.readouterr().err
     assert run("predict", folder / "images", "--task", out, "--out", tmp_path / "p") == 2
     assert "not a whole task file" in capsys.readouterr().err
+    assert adapt(folder, out, "--kind", "segmentation", "--overwrite") == 0
+    twice = ("--task", out, "--task", out)
+    assert run("predict", folder / "images", *twice, "--out", tmp_path / "p") == 2
+    assert "two tasks have the same name" in capsys.readouterr().err

@@ -100,13 +100,14 @@ def device_of(args: argparse.Namespace) -> str:
 
 
 def predictor_of(
-    args: argparse.Namespace, source: str | Path
+    args: argparse.Namespace, source: str | Path, bases: dict[str, Any] | None = None
 ) -> tuple["Predictor", Mapping[str, Any]]:
     """A model on its device with the plan, and what is written about it.
 
     Args:
         args: with the options of ``add_plan`` and ``add_device``.
         source: folder, hub id or task file.
+        bases: frozen models that tasks share.
 
     Raises:
         InputError: if the model, the device or the plan cannot be used.
@@ -117,6 +118,6 @@ def predictor_of(
     from diffsight.inference import Predictor
 
     device = device_of(args)
-    model, config = hub.open_model(source)
+    model, config = hub.open_model(source, bases=bases)
     autocast = None if args.dtype == "float32" else getattr(torch, args.dtype)
     return Predictor(model, plan_of(args, config), device=device, autocast=autocast), config

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,16 @@ if TYPE_CHECKING:
     from diffsight.inference.write import Job
 
 SOME_FAILED = 1
-Report = Callable[["Job", Mapping[str, Any]], None]
+Report = Callable[[Path, "Job", Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A model ready to run, the folder of its results, and what is to be said beside them."""
+
+    predictor: "Predictor"
+    out: Path
+    notes: Mapping[str, Any]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -33,28 +43,29 @@ def main(argv: Sequence[str]) -> int:
     console = Console(stderr=True)
     jobs = find_images(args.images)
     _require_writable(args.out)
-    models = [args.model] if args.model else args.task
+    loaded = _load(args)
     failed = 0
     with _progress(console) as bar:
-        row = bar.add_task("predicting", total=len(jobs) * len(models))
+        row = bar.add_task("predicting", total=len(jobs) * len(loaded))
 
-        def report(job: "Job", result: Mapping[str, Any]) -> None:
+        def report(out: Path, job: "Job", result: Mapping[str, Any]) -> None:
             nonlocal failed
             bar.advance(row)
             if "error" in result:
                 failed += 1
                 console.print(result["error"], markup=False, highlight=False, soft_wrap=True)
             if args.json:
-                line = {"folder": str((args.out / job.name).parent), **result}
+                line = {"folder": str((out / job.name).parent), **result}
                 sys.stdout.write(json.dumps(line) + "\n")
                 sys.stdout.flush()
 
-        for model in models:
-            predictor, config = predictor_of(args, model)
-            out = args.out / Path(model).stem if len(models) > 1 else args.out
-            _run(jobs, predictor, out, args.scene, _notes(args, model, config, predictor), report)
-    whole = len(jobs) * len(models)
-    summary = f"{whole - failed} of {whole} predictions -> {args.out}"
+        if len(loaded) == 1:
+            _run(jobs, loaded[0], args.scene, report)
+        else:
+            _run_together(jobs, loaded, args.scene, report)
+    whole = len(jobs) * len(loaded)
+    what = "images" if len(loaded) == 1 else "predictions"
+    summary = f"{whole - failed} of {whole} {what} -> {args.out}"
     console.print(summary, markup=False, highlight=False, soft_wrap=True)
     return SOME_FAILED if failed else 0
 
@@ -77,14 +88,44 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(
-    jobs: Sequence["Job"],
-    predictor: "Predictor",
-    out: Path,
-    scene: str | None,
-    notes: Mapping[str, Any],
-    report: Report,
+def _load(args: argparse.Namespace) -> "list[_Loaded]":
+    """All models before the first image; tasks share what they stand on, and its latents."""
+    from diffsight.types import InputError
+
+    sources = [args.model] if args.model else args.task
+    bases: dict[str, Any] = {}
+    loaded = []
+    for source in sources:
+        predictor, config = predictor_of(args, source, bases)
+        out = args.out / Path(source).stem if len(sources) > 1 else args.out
+        loaded.append(_Loaded(predictor, out, _notes(args, source, config, predictor)))
+    if len({one.out for one in loaded}) < len(loaded):
+        raise InputError("two tasks have the same name, and so would their folders: rename one")
+    if len(loaded) > 1:
+        for base in bases.values():
+            base.backbone.remember(loaded[0].predictor.plan.passes)
+    return loaded
+
+
+def _run_together(
+    jobs: Sequence["Job"], loaded: "Sequence[_Loaded]", scene: str | None, report: Report
 ) -> None:
+    """Image by image, so that what the models share is computed once."""
+    from diffsight.inference.write import write_prediction
+
+    for job in jobs:
+        for one in loaded:
+            image = _read(job, one.predictor)
+            if isinstance(image, str):
+                report(one.out, job, {"image": str(job.image), "error": image})
+                continue
+            prediction = one.predictor.one(image, scene)
+            picture = one.predictor.model.task.draw(prediction)
+            result = write_prediction(prediction, picture, one.out, job, one.notes)
+            report(one.out, job, result)
+
+
+def _run(jobs: Sequence["Job"], one: "_Loaded", scene: str | None, report: Report) -> None:
     """Predict and write one image after the other, those that cannot be read left out."""
     from diffsight.inference.write import write_prediction
 
@@ -92,17 +133,17 @@ def _run(
 
     def images() -> Iterator["Tensor"]:
         for job in jobs:
-            image = _read(job, predictor)
+            image = _read(job, one.predictor)
             if isinstance(image, str):
-                report(job, {"image": str(job.image), "error": image})
+                report(one.out, job, {"image": str(job.image), "error": image})
             else:
                 waiting.append(job)
                 yield image
 
-    for prediction in predictor(images(), itertools.repeat(scene)):
+    for prediction in one.predictor(images(), itertools.repeat(scene)):
         job = waiting.popleft()
-        picture = predictor.model.task.draw(prediction)
-        report(job, write_prediction(prediction, picture, out, job, notes))
+        picture = one.predictor.model.task.draw(prediction)
+        report(one.out, job, write_prediction(prediction, picture, one.out, job, one.notes))
 
 
 def _read(job: "Job", predictor: "Predictor") -> "Tensor | str":

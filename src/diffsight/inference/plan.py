@@ -54,6 +54,11 @@ class Plan:
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
 
+    @property
+    def passes(self) -> int:
+        """Per image, at most: there may be more windows where it takes more to cover the image."""
+        return self.windows * (2 if self.flip else 1) * self.noises
+
     def describe(self) -> str:
         """One line for a table's caption, a sidecar or a card; says all that changes the result."""
         size = "own size" if self.short_side is None else f"short side {self.short_side} px"
