@@ -100,9 +100,10 @@ def read_label(path: Path, form: LabelFormat) -> Label:
     if form.kind == "normals":
         return _normals(path, values)
     marker = NO_CLASS if form.kind == "segmentation" and form.invalid is None else form.invalid
-    valid: np.ndarray = np.isfinite(values).all(axis=0)
+    known = np.isfinite(values)
     if marker is not None:
-        valid &= (values != marker).any(axis=0)
+        known = known & (values != marker).any(axis=0)
+    valid = np.logical_and.reduce(known)
     if form.kind == "segmentation":
         _check_ids(path, values[0][valid])
     values = values / (form.scale if form.kind == "scalar" else 1.0)

@@ -14,6 +14,7 @@ import diffsight
 from diffsight.datasets.labels import LabelFormat
 from diffsight.datasets.support import Support, read_support
 from diffsight.hub.task_file import FORMAT, Base, Task, build_model, learned_parameters
+from diffsight.methods import FeatureHead
 from diffsight.tasks.dense import AbstractDense
 from diffsight.training.adapt_state import AdaptState, learned, restore
 from diffsight.training.few_shot import (
@@ -221,7 +222,7 @@ class _Job:
         torch.manual_seed(self.seed)
         about = self.about | {"method": name, "options": self.options[name]}
         model = build_model(about, self.task, self.base)
-        if name == "features" and examples:
+        if isinstance(model.method, FeatureHead) and examples:
             model.method.standardise([e.inputs[0] for e in examples])
         return model
 
