@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from diffsight.hub.task_file import Task
 
 SHOTS = 10
+STEPS = 150
 TESTS = 24  # other rooms, to score on
 SHOWN = 6  # of them, in the picture
 SIZE_PX = 128
@@ -27,20 +28,17 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="diffsight demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder (default: demo)")
     parser.add_argument("--seed", type=int, default=0, help="which ten rooms (default 0)")
-    parser.add_argument("--minutes", type=float, default=1.5, help="to learn in (default 1.5)")
-    parser.add_argument("--steps", type=int, metavar="N", help="of every training, instead")
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"to learn in (default {STEPS})")
     args = parser.parse_args(argv)
 
     from diffsight.training.adapt import adapt
 
     begin = time.monotonic()
     images, labels, path = args.out / "images", args.out / "depth", args.out / "depth.task"
-    log.info("depth from %d labelled rooms: about three minutes on two cores", SHOTS)
+    log.info("depth from %d labelled rooms: about a minute on two cores", SHOTS)
     known = _rooms("val", args.seed * SHOTS, SHOTS)
     _write(known, images, labels)
-    task = adapt(
-        images, labels, kind="depth", minutes=args.minutes, steps=args.steps, seed=args.seed
-    )
+    task = adapt(images, labels, kind="depth", method="features", steps=args.steps, seed=args.seed)
     task.save(path)
     tests = _rooms("test", 0, TESTS)
     rows = _scores(task, known, tests)

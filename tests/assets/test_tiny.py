@@ -1,0 +1,142 @@
+"""The embedded model as it is shipped."""
+
+import functools
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import (
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    CLIPVisionModelWithProjection,
+)
+
+from diffsight import assets
+from diffsight.backbones import StableDiffusion
+from diffsight.backbones.architectures import PRESETS
+from diffsight.datasets.rooms import Rooms, render_scene
+from diffsight.heads import DeconvHead
+from diffsight.inference.generate import generate
+from diffsight.methods import VPD
+from diffsight.model import DenseModel
+from diffsight.necks import Merging
+from diffsight.prompts import TextTable
+from diffsight.tasks import MetricDepth
+from diffsight.types import Inputs
+
+ROOT = Path(__file__).parents[2]
+MOST_BYTES = 25_000_000
+SCENES = 16
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    return assets.find("tiny")
+
+
+def test_size_and_files(folder: Path) -> None:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= MOST_BYTES
+    listed = {line.split("  ")[1] for line in (folder / "SHA256SUMS").read_text().splitlines()}
+    assert listed == {path.relative_to(folder).as_posix() for path in files} - {"SHA256SUMS"}
+    assert {"README.md", "samples.png", "model_index.json", "tokenizer/vocab.json"} <= listed
+
+
+def test_the_wheel_takes_the_folder() -> None:
+    """hatchling takes all files below a package that git does not ignore."""
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    assert wheel == {"targets": {"wheel": {"packages": ["src/diffsight"]}}}
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert not [line for line in ignored if "safetensors" in line or "assets" in line]
+
+
+def test_all_weights_have_16_bit(folder: Path) -> None:
+    for path in folder.rglob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+        assert kinds == {"F16"}, path
+    assert not list(folder.rglob("*.bin"))
+
+
+def test_the_layout_is_diffusers_own(folder: Path) -> None:
+    index = json.loads((folder / "model_index.json").read_text())
+    assert index["_class_name"] == "StableDiffusionPipeline"
+    assert index["text_encoder"] == ["transformers", "CLIPTextModel"]
+    schedule = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    expected = {
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "num_train_timesteps": 1000,
+        "prediction_type": "v_prediction",
+        "clip_sample": False,
+        "set_alpha_to_one": False,
+        "steps_offset": 1,
+    }
+    assert {name: schedule[name] for name in expected} == expected
+
+
+def test_the_topology_is_that_of_stable_diffusion(folder: Path) -> None:
+    """So that every table of layers in the papers applies."""
+    unet = json.loads((folder / "unet" / "config.json").read_text())
+    reference = PRESETS["sd15"]["unet"]
+    for name in ("down_block_types", "up_block_types"):
+        assert tuple(unet[name]) == reference[name]
+    assert unet["layers_per_block"] == reference["layers_per_block"]
+    vae = json.loads((folder / "vae" / "config.json").read_text())
+    assert (len(vae["block_out_channels"]), vae["latent_channels"]) == (3, 4)
+
+
+def test_features_at_any_size() -> None:
+    backbone = StableDiffusion("tiny").eval()
+    assert backbone.strides[0] == 4
+    method = functools.partial(
+        VPD,
+        backbone=backbone,
+        prompts=TextTable(["kitchen"], dim=backbone.context_dim),
+        neck=functools.partial(Merging, width=8, groups=4),
+        head=functools.partial(DeconvHead, widths=(8, 8, 8), width=8),
+    )
+    model = DenseModel(task=MetricDepth(), method=method).eval()
+    image = Rooms("val", 1, (96, 130))[0].image[None] / 255
+    taps = []
+    backbone.register_forward_hook(lambda *call: taps.extend(call[2].features))
+    with torch.no_grad():
+        maps = model(Inputs(image)).maps
+    assert maps.shape == (1, 1, 96, 130)
+    for feature in (*taps, maps):
+        assert feature.isfinite().all()
+    for feature, width in zip(taps, backbone.channels, strict=True):
+        assert feature.shape[1] == width
+        assert feature.std() > 1e-3
+
+
+def test_captions_and_images_meet(folder: Path) -> None:
+    """The pair knows which caption goes with which of 16 held-out rooms better than chance does."""
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    text = CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder").float().eval()
+    vision = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder").float().eval()
+    assert text.config.eos_token_id == tokenizer.eos_token_id
+    notes = json.loads((folder / "image_encoder" / "preprocessor_config.json").read_text())
+    mean, std = (torch.tensor(notes[name])[:, None, None] for name in ("image_mean", "image_std"))
+    size = vision.config.image_size
+    rooms = [render_scene(i, split="test", size=(size, size), labels=()) for i in range(SCENES)]
+    pixels = torch.stack([torch.from_numpy(room.image) / 255 for room in rooms])
+    captions = [room.caption for room in rooms]
+    ids = tokenizer(captions, padding=True, truncation=True, return_tensors="pt")
+    with torch.no_grad():
+        a = text(**ids).text_embeds
+        b = vision((pixels - mean) / std).image_embeds
+    assert a.shape == b.shape
+    similarity = torch.cosine_similarity(a[:, None], b[None], dim=-1)
+    hits = (similarity.argmax(dim=1) == torch.arange(SCENES)).float().mean()
+    assert hits >= 0.25  # chance: 1/16
+
+
+def test_it_paints() -> None:
+    images = generate("a red sphere beside a table in a kitchen", count=2, steps=4, device="cpu")
+    assert images.float().std() > 10
+    assert not torch.equal(images[0], images[1])
