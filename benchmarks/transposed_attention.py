@@ -64,9 +64,11 @@ def main() -> None:
         sys.stdout.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
         return
     torch.set_num_threads(args.threads)
-    rounds = [{form: seconds(form) for form in FORMS} for _ in range(args.rounds + 1)][1:]
+    # first, while this process is small: a child's peak counts what it was before it started
     floor = {pixels: peak_mib(None, pixels, args.threads) for pixels in GROWTH}
     grown = {form: peak_mib(form, PIXELS, args.threads) - floor[PIXELS] for form in FORMS}
+    mib = [peak_mib("sdpa", pixels, args.threads) - floor[pixels] for pixels in GROWTH]
+    rounds = [{form: seconds(form) for form in FORMS} for _ in range(args.rounds + 1)][1:]
     out = sys.stdout.write
     out(f"{PIXELS} pixels, {HEADS} heads of {WIDTH}, {MAPS} maps, {args.threads} threads, fp32\n")
     for form in FORMS:
@@ -75,7 +77,6 @@ def main() -> None:
         share = grown[form] / grown["dense"]
         out(f"{form:6} {took:6.2f} s ({ratio:.2f} x dense)")
         out(f"  {grown[form]:7.0f} MiB ({share:.3f} x dense)\n")
-    mib = [peak_mib("sdpa", pixels, args.threads) - floor[pixels] for pixels in GROWTH]
     logs = [(math.log(p), math.log(m)) for p, m in zip(GROWTH, mib, strict=True)]
     centre = statistics.mean(x for x, _ in logs), statistics.mean(y for _, y in logs)
     slope = sum((x - centre[0]) * (y - centre[1]) for x, y in logs) / sum(
