@@ -89,10 +89,10 @@ class Draws:
         return [torch.Generator().manual_seed(number) for number in numbers]
 
     @classmethod
-    def of_content(cls, image: Float[Tensor, "b 3 h w"], salt: int = 0) -> "Draws":
+    def of_content(cls, image: Float[Tensor, "b 3 h w"]) -> "Draws":
         """Seeds from the pixels, rounded to 8 bits: the same wherever the image lies."""
         pixels = (image.detach() * 255).round().clamp(0, 255).to("cpu", torch.uint8)
-        prefix = f"{salt} {tuple(image.shape[-2:])} ".encode()
+        prefix = f"{tuple(image.shape[-2:])} ".encode()
         digests = (hashlib.sha256(prefix + row.numpy().tobytes()).digest() for row in pixels)
         return cls(tuple(int.from_bytes(digest[:7], "big") for digest in digests))
 

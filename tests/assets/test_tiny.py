@@ -45,6 +45,13 @@ def test_size_and_files(folder: Path) -> None:
     assert {"README.md", "samples.png", "model_index.json", "tokenizer/vocab.json"} <= listed
 
 
+def test_no_file_tells_where_it_was_made(folder: Path) -> None:
+    for path in (*folder.rglob("*config.json"), folder / "README.md", folder / "training.json"):
+        text = path.read_text(encoding="utf-8")
+        assert "_name_or_path" not in text, path
+        assert '"/' not in text, path
+
+
 def test_the_wheel_takes_the_folder() -> None:
     """hatchling takes all files below a package that git does not ignore."""
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]

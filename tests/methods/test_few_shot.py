@@ -82,7 +82,6 @@ def test_predictions_depend_on_the_pixels_alone():
     for i in (2, 0, 1):
         alone = method(Inputs(batch[i : i + 1])).maps[0]
         assert float((alone - together[i]).abs().max() / together[i].abs().max()) < 1e-5
-    assert Draws.of_content(batch).seeds != Draws.of_content(batch, salt=1).seeds
     assert len(set(Draws.of_content(batch).seeds)) == 3
 
 

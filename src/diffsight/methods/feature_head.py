@@ -14,10 +14,9 @@ from torch.nn import functional
 from diffsight.backbones.stable_diffusion import StableDiffusion
 from diffsight.codecs import expectation
 from diffsight.methods.base import AbstractCachedMethod
-from diffsight.ops.padding import pad_to_multiple
+from diffsight.ops.padding import MID_GREY, pad_to_multiple
 from diffsight.types import Draws, Inputs, RawOutput, Target
 
-MID_GREY = 0.5
 MOST_PARAMETERS = 70_000
 
 

@@ -16,11 +16,10 @@ from diffsight.backbones.stable_diffusion import StableDiffusion, add_noise
 from diffsight.codecs import expectation
 from diffsight.heads.codebook import Codebook
 from diffsight.methods.base import AbstractCachedMethod
-from diffsight.ops.padding import pad_to_multiple
+from diffsight.ops.padding import MID_GREY, pad_to_multiple
 from diffsight.prompts.concept import Concepts
 from diffsight.types import Draws, InputError, Inputs, RawOutput, Target
 
-MID_GREY = 0.5
 LATENT, CLIP = "latent", "clip"  # names of what is computed once per image
 NOISE, TIMESTEP = 0, 1  # streams of random numbers
 FLOOR = 1e-8  # of a sum over classes

@@ -15,11 +15,10 @@ from diffsight.backbones.stable_diffusion import StableDiffusion
 from diffsight.heads.base import HeadBuilder
 from diffsight.methods.base import AbstractMethod
 from diffsight.necks.base import NeckBuilder
-from diffsight.ops.padding import crop_to_valid, pad_to_multiple
+from diffsight.ops.padding import MID_GREY, crop_to_valid, pad_to_multiple
 from diffsight.prompts.text import TextTable
 from diffsight.types import Draws, InputError, Inputs, Pyramid, RawOutput, Target
 
-MID_GREY = 0.5  # becomes 0 after scaling to [-1, 1], which is what the authors pad with
 MAP_LEVELS = {"none": (), "A32": (1, 2), "A64": (0, 1, 2)}
 
 

@@ -4,6 +4,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+MID_GREY = 0.5  # becomes 0 after scaling to [-1, 1], which is what the authors of VPD pad with
+
 
 def pad_to_multiple(
     image: Float[Tensor, "b c h w"], multiple: int, value: float

@@ -131,7 +131,7 @@ class AbstractDense(AbstractTask):
     def draw_error(self, truth: Any, prediction: Any) -> UInt8[Tensor, "3 h w"]:
         """Where and how much two predictions differ."""
 
-    def _spread_of(self, raw: RawOutput, value: Tensor) -> Float[Tensor, "b h w"]:
+    def _spread_of(self, raw: RawOutput) -> Float[Tensor, "b h w"]:
         """Standard deviation of the distribution over the codec's centres."""
         assert self.codec.centres is not None
         centres = self.codec.centres.to(raw.maps)

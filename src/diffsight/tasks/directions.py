@@ -38,7 +38,7 @@ class Directions(AbstractDense):
     def decode(self, raw: RawOutput) -> list[ValuePrediction]:
         """Directions of the expected vectors, and the spread of their distribution."""
         value = self.value(raw).float()
-        spread = self._spread_of(raw, value).float()
+        spread = self._spread_of(raw).float()
         units = functional.normalize(value, dim=1, eps=1e-6)
         return [
             ValuePrediction(one, one.isfinite().all(dim=0), "", True, std)

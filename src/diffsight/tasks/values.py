@@ -59,7 +59,7 @@ class Scalars(AbstractValues):
     def decode(self, raw: RawOutput) -> list[DepthPrediction | ValuePrediction]:
         """Values with the spread of their distribution."""
         value = self.value(raw).float()
-        spread = self._spread_of(raw, value).float()
+        spread = self._spread_of(raw).float()
         if self.depth:
             valid = value[:, 0].isfinite() & (value[:, 0] > 0)
             return [
@@ -106,7 +106,7 @@ class Vectors(AbstractValues):
     def decode(self, raw: RawOutput) -> list[ValuePrediction]:
         """Values with the spread of their distribution."""
         value = self.value(raw).float()
-        spread = self._spread_of(raw, value).float()
+        spread = self._spread_of(raw).float()
         return [
             ValuePrediction(one, one.isfinite().all(dim=0), "", uncertainty=std)
             for one, std in zip(value, spread, strict=True)

@@ -60,6 +60,14 @@ def test_autoencoder_learns_and_exports_unit_variance(shop):
     torch.testing.assert_close(values[7], expected, atol=2e-3, rtol=2e-3)
 
 
+def test_a_model_that_was_trained_further_does_not_tell_where_it_lay(full_shop):
+    stage = stages()[0]
+    stage.export(stage.objective(full_shop), full_shop, full_shop.model)
+    config = (full_shop.model / "vae" / "config.json").read_text()
+    assert "_name_or_path" not in config
+    assert str(full_shop.model) not in config
+
+
 @torch.no_grad()
 def test_autoencoder_scores_psnr(shop):
     stage = stages()[0]

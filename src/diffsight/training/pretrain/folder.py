@@ -1,6 +1,7 @@
 """The diffusers folder that a pretraining fills, part by part."""
 
 import copy
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,7 +15,15 @@ from diffsight.types import InputError
 def save_half(module: Any, folder: Path) -> None:
     """Write a diffusers or transformers module in half precision, all of it or nothing."""
     half = copy.deepcopy(module).half().to(memory_format=torch.contiguous_format)
-    write(folder, half.save_pretrained)
+
+    def save(staging: Path) -> None:
+        half.save_pretrained(staging)
+        config = json.loads((staging / "config.json").read_text(encoding="utf-8"))
+        config.pop("_name_or_path", None)  # where a model to begin with lay, on this machine
+        text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+        (staging / "config.json").write_text(text, encoding="utf-8")
+
+    write(folder, save)
 
 
 def write(folder: Path, save: Any) -> None:
