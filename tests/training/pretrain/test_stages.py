@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors.torch import load_file
 from tests.training.pretrain.conftest import OPTIM, stages
 from torch.nn import functional
 from transformers import CLIPTextModelWithProjection
@@ -12,7 +13,14 @@ from transformers import CLIPTextModelWithProjection
 from diffsight.backbones import StableDiffusion
 from diffsight.backbones.architectures import of_folder
 from diffsight.training.pretrain.autoencoder import Autoencoder, rescale
-from diffsight.training.pretrain.clip import Pairs, shifted, standardised, tokenized
+from diffsight.training.pretrain.clip import (
+    ClipPair,
+    Pairs,
+    rarities,
+    shifted,
+    standardised,
+    tokenized,
+)
 from diffsight.training.pretrain.denoiser import FIXED_PROMPTS, Denoiser
 from diffsight.training.pretrain.latents import open_latents
 from diffsight.training.pretrain.pictures import signed
@@ -131,7 +139,48 @@ def test_filling_up_changes_no_embedding(full_shop):
     image = standardised(full_shop.train.at([0, 1], 32))
     _, found = objective.embed(Pairs(image, tokens))
     whole = objective.towers["text"](input_ids=tokens).text_embeds
-    torch.testing.assert_close(found, functional.normalize(whole, dim=-1))
+    torch.testing.assert_close(found, whole)
+
+
+def test_rare_words_count_most(full_shop):
+    tokens = torch.tensor([[0, 1, 2, 2], [0, 1, 3, 3], [0, 1, 2, 4], [0, 1, 1, 3]])
+    expected = [math.log(4 / n) for n in (4, 4, 2, 2, 1, 1)]
+    torch.testing.assert_close(rarities(tokens, 6), torch.tensor(expected))
+    stage = ClipPair(word_weight=0.5, optim=OPTIM, steps=1, batch_size=2)
+    objective = stage.objective(full_shop)
+    image = standardised(full_shop.train.at([0, 1], 32))
+    tokens = tokenized(full_shop.model, ["a kitchen with a kitchen", "a bedroom"])
+    losses = objective.losses(Pairs(image, tokens))
+    logits = objective.towers["words"](objective.embed(Pairs(image, tokens))[0]).log_softmax(1)
+    rows = []
+    for row, some in zip(logits, tokens, strict=True):
+        places = some.unique()  # a word counts once
+        share = objective.rarity[places] / objective.rarity[places].sum()
+        rows.append(-(share * row[places]).sum())
+    torch.testing.assert_close(losses["words"], torch.stack(rows).mean())
+    torch.testing.assert_close(losses["loss"], losses["contrast"] + 0.5 * losses["words"])
+
+
+def test_a_locked_text_tower_stays_as_the_unet_knows_it(full_shop):
+    stage = ClipPair(
+        lock_text=True, word_weight=1.0, image_size=32, optim=OPTIM, steps=1, batch_size=4
+    )
+    objective = stage.objective(full_shop)
+    batch = stage.fetch(full_shop)([0, 1, 2, 3], [1, 2, 3, 4])
+    objective.losses(batch)["loss"].backward()
+    learning = {name for name, p in objective.trained.named_parameters() if p.grad is not None}
+    assert "text.text_projection.weight" in learning
+    assert "vision.vision_model.embeddings.patch_embedding.weight" in learning
+    assert not {name for name in learning if name.startswith("text.text_model")}
+    known = load_file(full_shop.model / "text_encoder" / "model.safetensors")
+    stage.export(objective, full_shop, full_shop.model)
+    after = load_file(full_shop.model / "text_encoder" / "model.safetensors")
+    assert all(torch.equal(after[name], known[name]) for name in known)
+
+
+def test_a_text_tower_that_is_not_there_cannot_be_kept(shop):
+    with pytest.raises(InputError, match="has no text_encoder"):
+        ClipPair(lock_text=True, optim=OPTIM, steps=1, batch_size=4).objective(shop)
 
 
 def test_denoiser_predicts_v(full_shop):

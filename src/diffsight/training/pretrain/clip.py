@@ -21,7 +21,7 @@ from transformers import (
 from diffsight.training.learner import Validation
 from diffsight.training.objective import AbstractObjective
 from diffsight.training.optim import AdamW
-from diffsight.training.pretrain.folder import save_half, write
+from diffsight.training.pretrain.folder import need, save_half, write
 from diffsight.training.pretrain.stage import AbstractStage, Fetch, Workshop
 from diffsight.training.pretrain.vocabulary import build_tokenizer
 from diffsight.training.schedules import AbstractSchedule, Constant
@@ -29,6 +29,8 @@ from diffsight.training.schedules import AbstractSchedule, Constant
 SCORED = 256  # held-out pairs
 VOCABULARY = 1200
 MEAN, STD = 0.5, 0.25  # of the vision tower's input, every channel
+
+Towers = tuple[CLIPTextModelWithProjection, CLIPVisionModelWithProjection]
 
 
 @dataclass(frozen=True)
@@ -50,17 +52,32 @@ class Pairs:
 class Contrast(AbstractObjective):
     """Symmetric cross-entropy over a device's part of a batch (CLIP, Radford et al. 2021).
 
+    Beside it the picture names the words of its caption, rare ones above all (SuperClass, Huang et
+    al. 2024): every picture teaches by itself, where a contrast needs many others.
+
     Args:
         text: text tower with its projection.
         vision: vision tower with its projection.
+        rarity: weight of every word.
+        word_weight: of naming them; 0 leaves it out.
     """
 
     def __init__(
-        self, text: CLIPTextModelWithProjection, vision: CLIPVisionModelWithProjection
+        self,
+        text: CLIPTextModelWithProjection,
+        vision: CLIPVisionModelWithProjection,
+        *,
+        rarity: Float[Tensor, " v"],
+        word_weight: float,
     ) -> None:
         super().__init__()
         self.towers = nn.ModuleDict({"text": text, "vision": vision})
         self.towers.register_parameter("logit_scale", nn.Parameter(torch.tensor(2.66)))
+        if word_weight:
+            self.towers["words"] = nn.Linear(vision.config.projection_dim, len(rarity))
+        self.word_weight = word_weight
+        self.rarity: Tensor
+        self.register_buffer("rarity", rarity)
         self._embeds: list[tuple[Tensor, Tensor, Tensor]] = []
 
     @property
@@ -69,25 +86,33 @@ class Contrast(AbstractObjective):
         return self.towers
 
     def embed(self, batch: Pairs) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
-        """Unit vectors of the pictures and of the captions."""
+        """Vectors of the pictures and of the captions."""
         image = self.towers["vision"](pixel_values=batch.image).image_embeds
         # a text is read from left to right: what fills it up behind its end changes nothing
         tower: Any = self.towers["text"]
         ends = (batch.tokens == tower.config.eos_token_id).int().argmax(dim=1)
         text = tower(input_ids=batch.tokens[:, : int(ends.max()) + 1]).text_embeds
-        return functional.normalize(image, dim=-1), functional.normalize(text, dim=-1)
+        return image, text
 
     def losses(self, batch: Pairs) -> dict[str, Tensor]:
-        """``loss``. Captions that are the same share the probability."""
+        """``loss`` and its parts. Captions that are the same share the probability."""
         image, text = self.embed(batch)
         scale = self.towers.get_parameter("logit_scale").exp().clamp(max=100)
-        logits = scale * image @ text.mT
+        logits = scale * functional.normalize(image, dim=-1) @ functional.normalize(text, dim=-1).mT
         same = (batch.tokens[:, None] == batch.tokens[None]).all(dim=-1).float()
         target = same / same.sum(dim=1, keepdim=True)
         loss = functional.cross_entropy(logits, target) + functional.cross_entropy(
             logits.mT, target
         )
-        return {"loss": loss / 2}
+        parts = {"contrast": loss / 2}
+        if self.word_weight:
+            there = torch.zeros(len(image), len(self.rarity), device=image.device)
+            there.scatter_(
+                1, batch.tokens, self.rarity.expand(len(image), -1).gather(1, batch.tokens)
+            )
+            named = there / there.sum(dim=1, keepdim=True)
+            parts["words"] = functional.cross_entropy(self.towers["words"](image), named)
+        return {"loss": parts["contrast"] + self.word_weight * parts.get("words", 0), **parts}
 
     def after_step(self) -> None:
         """Nothing."""
@@ -101,7 +126,7 @@ class Contrast(AbstractObjective):
         """``loss`` is minus the top-1 recall of pictures by their captions, on this device."""
         image, text, tokens = (torch.cat(part) for part in zip(*self._embeds, strict=True))
         self._embeds = []
-        found = (text @ image.mT).argmax(dim=1)
+        found = (text @ functional.normalize(image, dim=-1).mT).argmax(dim=1)
         hit = (tokens[found] == tokens).all(dim=-1).float().mean()
         return {"loss": -hit, "recall_at_1": hit}
 
@@ -120,6 +145,9 @@ class ClipPair(AbstractStage):
         image_size: side of the vision tower's input; it divides the pictures' side.
         patch: side of a patch in pixels.
         max_length: tokens of a text, begin and end included.
+        word_weight: of naming a caption's words beside the contrast.
+        lock_text: keep a text tower that is there, as a UNet knows it, and train the vision tower
+            and both projections (LiT, Zhai et al. 2022, the other way round).
         name: of the stage's folder.
     """
 
@@ -136,6 +164,8 @@ class ClipPair(AbstractStage):
         image_size: int = 128,
         patch: int = 16,
         max_length: int = 64,
+        word_weight: float = 0.0,
+        lock_text: bool = False,
         name: str = "clip",
     ) -> None:
         self.optim = optim
@@ -148,14 +178,36 @@ class ClipPair(AbstractStage):
         self.image_size = image_size
         self.patch = patch
         self.max_length = max_length
+        self.word_weight = word_weight
+        self.lock_text = lock_text
         self.name = name
 
     def objective(self, shop: Workshop) -> Contrast:
-        """New towers, or those that are there, to be trained further."""
-        if (shop.model / "image_encoder").is_dir():
-            text = CLIPTextModelWithProjection.from_pretrained(shop.model / "text_encoder")
-            vision = CLIPVisionModelWithProjection.from_pretrained(shop.model / "image_encoder")
-            return Contrast(text.float().train(), vision.float().train())
+        """New towers, or those that are there, to be trained further.
+
+        Raises:
+            InputError: if a text tower is to be kept that is not there.
+        """
+        if self.lock_text or (shop.model / "image_encoder").is_dir():
+            text, vision = self._towers(shop)
+        else:
+            text, vision = self._new_towers(shop)
+        tokens = tokenized(shop.model, shop.train.captions)
+        rarity = rarities(tokens, text.config.vocab_size)
+        return Contrast(text, vision, rarity=rarity, word_weight=self.word_weight)
+
+    def _towers(self, shop: Workshop) -> Towers:
+        text = CLIPTextModelWithProjection.from_pretrained(
+            need(shop.model, "text_encoder", self.name)
+        )
+        vision = CLIPVisionModelWithProjection.from_pretrained(
+            need(shop.model, "image_encoder", self.name)
+        )
+        if self.lock_text:
+            text.text_model.requires_grad_(False)
+        return text.float().train(), vision.float().train()
+
+    def _new_towers(self, shop: Workshop) -> Towers:
         tokenizer = shop.model / "tokenizer"
         if not tokenizer.is_dir():
             build_tokenizer(
@@ -178,7 +230,7 @@ class ClipPair(AbstractStage):
             pad_token_id=words.pad_token_id,
         )
         vision = CLIPVisionConfig(**shape, image_size=self.image_size, patch_size=self.patch)
-        return Contrast(CLIPTextModelWithProjection(text), CLIPVisionModelWithProjection(vision))
+        return CLIPTextModelWithProjection(text), CLIPVisionModelWithProjection(vision)
 
     def fetch(self, shop: Workshop) -> Fetch:
         """Pictures, shifted and mirrored (captions name no side), with their captions."""
@@ -252,3 +304,9 @@ def tokenized(model: Path, texts: Sequence[str]) -> Int[Tensor, "b n"]:
     words = CLIPTokenizer.from_pretrained(model / "tokenizer")
     rows = words(list(texts), padding="max_length", truncation=True, return_tensors="pt")
     return rows.input_ids
+
+
+def rarities(tokens: Int[Tensor, "n k"], vocabulary: int) -> Float[Tensor, " v"]:
+    """Logarithm of how many captions there are for each one with the word; 0 if all have it."""
+    there = torch.zeros(len(tokens), vocabulary, dtype=torch.bool).scatter_(1, tokens, True)
+    return (len(tokens) / there.sum(dim=0).clamp(min=1)).log()
