@@ -21,6 +21,7 @@ from diffsight.training.checkpoints import KEY, AtomicCheckpoints, load, version
 from diffsight.training.forecast import forecast
 from diffsight.training.learner import Learner
 from diffsight.training.logs import CsvLog
+from diffsight.training.memory import keep_freed_memory
 from diffsight.training.optim import table
 from diffsight.types import InputError
 
@@ -118,6 +119,7 @@ def trainer_for(
     """
     for name in ("lightning.pytorch", "lightning.fabric"):  # devices, ranks, tips
         logging.getLogger(name).setLevel(logging.WARNING)
+    keep_freed_memory()
     checkpoints = Checkpoints(out, every=checkpoint_every, monitor=monitor)
     trainer = Trainer(
         accelerator=accelerator,
