@@ -56,7 +56,7 @@ def parse(
     Raises:
         InputError: one line; for an unknown key or class it names the nearest.
     """
-    from diffsight.cli.explain import explain
+    from diffsight.cli.recipe_errors import explain
     from diffsight.types import InputError
 
     try:
