@@ -11,7 +11,8 @@ from PIL import Image
 
 from diffsight.hub.task_file import Base, load_task, read_task
 from diffsight.tasks import Scalars
-from diffsight.training.adapt import Progress, adapt
+from diffsight.training.adapt import adapt
+from diffsight.training.adaptation import Progress
 from diffsight.types import Draws, InputError, Inputs
 
 COUNT = 6

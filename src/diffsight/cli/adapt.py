@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from diffsight.datasets.support import Support
     from diffsight.hub.task_file import Base
     from diffsight.tasks.dense import AbstractDense
-    from diffsight.training.adapt import Progress
+    from diffsight.training.adaptation import Progress
 
 BINS = 10  # of the histogram that is shown
 BLOCKS = " ▁▂▃▄▅▆▇█"

@@ -1,0 +1,230 @@
+"""One adaptation: what is frozen is computed once, folds are trained, the better method chosen."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from diffsight.datasets.support import Support
+from diffsight.hub.task_file import Base, Task, build_model, learned_parameters
+from diffsight.methods import FeatureHead
+from diffsight.tasks.dense import AbstractDense
+from diffsight.training.adapt_state import AdaptState, learned, restore
+from diffsight.training.few_shot import (
+    RECIPES,
+    Encoded,
+    encode,
+    fit,
+    folds_of,
+    measure,
+    measure_constant,
+    optimiser_for,
+    seconds_per_step,
+)
+
+MethodName = Literal["concepts", "features"]
+METHODS: tuple[MethodName, ...] = ("features", "concepts")
+FOLDS = 3
+LEAST_STEPS = 20
+# more would only overfit: SLiMe's 200 passes over each of 10 images, in batches
+MOST_STEPS = {"concepts": 2000, "features": 1500}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where an adaptation is.
+
+    Attributes:
+        run: what is trained, such as ``features, fold 1 of 3``.
+        step: of that run.
+        steps: of that run.
+        losses: of the step.
+    """
+
+    run: str
+    step: int
+    steps: int
+    losses: Mapping[str, float]
+
+
+@dataclass
+class Report:
+    """What was found out on the way.
+
+    Attributes:
+        held_out: figure of every method on images that it did not learn from, and of the best
+            constant.
+        steps: of every method.
+        chosen: the method of the task file.
+        score_name: what the figures are.
+        interrupted: stopped by the user.
+    """
+
+    held_out: dict[str, float] = field(default_factory=dict)
+    steps: dict[str, int] = field(default_factory=dict)
+    chosen: str = ""
+    score_name: str = ""
+    interrupted: bool = False
+
+
+@dataclass
+class Adaptation:
+    """One adaptation: encodes once per method, trains folds, chooses, trains on all images."""
+
+    support: Support
+    others: Support | None
+    base: Base
+    task: AbstractDense
+    about: dict[str, Any]
+    options: dict[str, dict[str, Any]]
+    seed: int
+    advance: Callable[[Progress], None]
+    state: AdaptState
+    _encoded: dict[str, list[Encoded]] = field(default_factory=dict)
+    _asked: dict[str, list[Encoded]] = field(default_factory=dict)
+
+    def folds(self, alone: bool) -> list[tuple[list[int], list[int]]]:
+        """A method that is not compared holds one fold out; others are compared on all."""
+        count = len(self.support.examples)
+        if self.others is not None:
+            return [(list(range(count)), [])]
+        if count < 2:
+            return []
+        folds = list(folds_of(count, min(FOLDS, count)))
+        return folds[:1] if alone else folds
+
+    def plan(
+        self, wanted: Sequence[MethodName], minutes: float, steps: int | None
+    ) -> dict[str, int]:
+        """Steps of every training, by method."""
+        for name in wanted:
+            self.encode(name)
+        if steps is not None:
+            self.state.plan = dict.fromkeys(wanted, steps)
+        if self.state.plan:  # of an interrupted adaptation: another clock would plan other steps
+            return self.state.plan
+        # with a validation set the held-out training is the final one
+        folds = len(self.folds(len(wanted) == 1)) if self.others is None else 0
+        seconds = 60 * minutes / (len(wanted) * folds + 1)
+        plan = {}
+        for name in wanted:
+            model = self.model(name, self._encoded[name])
+            took = seconds_per_step(model.method, self.task, self._encoded[name], RECIPES[name])
+            plan[name] = max(LEAST_STEPS, min(MOST_STEPS[name], math.floor(seconds / took)))
+        self.state.plan = plan
+        return plan
+
+    def model(self, name: str, examples: Sequence[Encoded] = ()) -> Any:
+        """A new one with its random start, for the features of these examples."""
+        torch.manual_seed(self.seed)
+        about = self.about | {"method": name, "options": self.options[name]}
+        model = build_model(about, self.task, self.base)
+        if isinstance(model.method, FeatureHead) and examples:
+            model.method.standardise([e.inputs[0] for e in examples])
+        return model
+
+    def encode(self, name: str) -> None:
+        """All that is frozen, for every image."""
+        method, side = self.model(name).method, self.about["short_side"]
+        for store, support in ((self._encoded, self.support), (self._asked, self.others)):
+            examples = support.examples if support else ()
+            store[name] = [encode(method, self.task, example, side) for example in examples]
+
+    def run(self, plan: Mapping[str, int]) -> Task:
+        """Compare on held-out images, then train the better one on all of them."""
+        report = Report(score_name=self.task.score_name, steps=dict(plan))
+        trained: dict[str, Any] = {}
+        try:
+            for name in plan:
+                self._hold_out(name, plan[name], report, trained, alone=len(plan) == 1)
+            report.chosen = self._best(report, list(plan))
+            if self.others is None:
+                self._train(report.chosen, plan[report.chosen], "all images", trained)
+            self.state.remove()
+        except KeyboardInterrupt:
+            report.interrupted = True
+            if not trained:
+                raise
+            report.chosen = report.chosen if report.chosen in trained else next(iter(trained))
+        name = report.chosen
+        model = trained[name]
+        about = self.about | {"method": name, "options": self.options[name]}
+        about |= {"parameters": learned_parameters(model.method), "report": vars(report)}
+        return Task(model.eval(), about)
+
+    def _hold_out(
+        self, name: str, steps: int, report: Report, trained: dict[str, Any], *, alone: bool
+    ) -> None:
+        encoded, folds = self._encoded[name], self.folds(alone)
+        sums, blind = [], []
+        for number, (known, asked) in enumerate(folds, start=1):
+            some = [encoded[i] for i in known]
+            run = "all images" if self.others else f"fold {number} of {len(folds)}"
+            held = self._asked[name] if self.others else [encoded[i] for i in asked]
+            found = self._train(name, steps, run, trained, some, held)
+            sums.append(found["sums"])
+            blind.append(found["blind"])
+        if sums:
+            report.held_out[name] = self.task.score(torch.stack(sums).sum(dim=0))
+            report.held_out["constant"] = self.task.score(torch.stack(blind).sum(dim=0))
+
+    def _train(
+        self,
+        name: str,
+        steps: int,
+        run: str,
+        trained: dict[str, Any],
+        examples: Sequence[Encoded] = (),
+        held: Sequence[Encoded] = (),
+    ) -> Mapping[str, Any]:
+        """Train unless it is done; returns what it learned and how it does on ``held``."""
+        key, some = f"{name}, {run}", examples or self._encoded[name]
+        model = self.model(name, some)
+        trained[name] = model  # an interruption keeps it
+        method = model.method
+        if key in self.state.runs:
+            restore(method, self.state.runs[key]["learned"])
+            return self.state.runs[key]
+        optimiser, start = optimiser_for(method, RECIPES[name]), 0
+        if self.state.current.get("run") == key:
+            restore(method, self.state.current["learned"])
+            optimiser.load_state_dict(self.state.current["optimiser"])
+            start = self.state.current["step"]
+        done = start
+
+        def note(step: int, losses: dict[str, float]) -> None:
+            nonlocal done
+            done = step
+            self.state.note(key, step, method, optimiser)
+            self.advance(Progress(key, step, steps, losses))
+
+        try:
+            fit(
+                method,
+                self.task,
+                some,
+                RECIPES[name],
+                steps=steps,
+                seed=self.seed,
+                start=start,
+                optimiser=optimiser,
+                advance=note,
+            )
+        except KeyboardInterrupt:
+            self.state.stop(key, done, method, optimiser)
+            raise
+        found: dict[str, Any] = {"learned": learned(method)}
+        if held:
+            found["sums"] = measure(method, self.task, held)
+            found["blind"] = measure_constant(self.task, some, held)
+        self.state.finish(key, found)
+        return found
+
+    def _best(self, report: Report, names: Sequence[str]) -> str:
+        known = [name for name in names if name in report.held_out]
+        if not known:
+            return names[0]
+        order = max if self.task.higher_is_better else min
+        return order(known, key=lambda name: report.held_out[name])
