@@ -1,0 +1,378 @@
+"""The measures of the few-shot benchmark: VTM's own beside the usual ones, and named apart.
+
+VTM (Kim et al., ICLR 2023) calls its first measure RMSE and measures angles on encoded vectors; the
+few-shot paper's tables hold figures of both kinds. ``docs/few_shot_metrics.md`` has the formulas.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Float64
+from torch import Tensor
+from torch.nn import functional
+from torchmetrics import Metric
+
+from diffsight.types import InputError
+
+BINS_PER_DEGREE = 20
+# an invalid grey pixel decodes to 0.007; below half of the full length there is no direction
+SHORTEST_DIRECTION = 0.5
+
+
+class ValueErrors(Metric):
+    """Errors of scalars and vectors, over all channels.
+
+    ``compute`` gives scalars by name, in the unit of the task:
+
+    * ``vtm_mae``: per image the sum of abs(p - g) over the valid pixels, divided by the number of
+      ALL pixels and channels; then the mean over the images. VTM calls it RMSE,
+    * ``mae_valid``: mean of abs(p - g) over the valid pixels of all images,
+    * ``rmse_valid``: square root of the mean of (p - g)^2 over them.
+
+    Nothing is clamped: VTM clips predictions to [0, 1] before it measures.
+    """
+
+    full_state_update = False
+    vtm: Float64[Tensor, ""]
+    images: Float64[Tensor, ""]
+    absolute: Float64[Tensor, ""]
+    square: Float64[Tensor, ""]
+    numbers: Float64[Tensor, ""]
+
+    def __init__(self) -> None:
+        super().__init__()
+        _add_sums(self, "vtm", "images", "absolute", "square", "numbers")
+
+    def update(
+        self,
+        prediction: Float[Tensor, "b d h w"],
+        target: Float[Tensor, "b d h w"],
+        valid: Bool[Tensor, "b h w"],
+    ) -> None:
+        """Add a batch in the unit of the task; what is not ``valid`` may hold anything.
+
+        Raises:
+            InputError: if a valid pixel is NaN or infinite.
+        """
+        errors = _errors(prediction, target, valid)
+        self.vtm += errors.flatten(1).mean(dim=1).sum()
+        self.images += len(errors)
+        self.absolute += errors.sum()
+        self.square += errors.square().sum()
+        self.numbers += valid.sum() * errors.shape[1]
+
+    def compute(self) -> dict[str, Float64[Tensor, ""]]:
+        """The errors by name.
+
+        Raises:
+            InputError: if no image had a valid pixel.
+        """
+        _require_some(self.numbers)
+        return {
+            "vtm_mae": self.vtm / self.images,
+            "mae_valid": self.absolute / self.numbers,
+            "rmse_valid": (self.square / self.numbers).sqrt(),
+        }
+
+    def per_image(
+        self,
+        prediction: Float[Tensor, "b d h w"],
+        target: Float[Tensor, "b d h w"],
+        valid: Bool[Tensor, "b h w"],
+    ) -> Float64[Tensor, " b"]:
+        """Each image's ``vtm_mae``; 0 without a valid pixel, as it is defined.
+
+        Raises:
+            InputError: if a valid pixel is NaN or infinite.
+        """
+        return _errors(prediction, target, valid).flatten(1).mean(dim=1)
+
+
+class AngleErrors(Metric):
+    """Angles between directions, in degrees.
+
+    ``compute`` gives scalars by name:
+
+    * ``merr_vtm``: VTM's. Vectors stay encoded as (v + 1) / 2 and are brought to length 1 so, which
+      shrinks angles to about half; all pixels count, those without a direction too; mean
+      per image, then over the images,
+    * ``merr_true``: mean angle between the directions over the valid pixels of all images,
+    * ``median_true``: their median, to 0.025 degrees,
+    * ``below_11.25``, ``below_22.5``, ``below_30``: share of them with a smaller angle.
+
+    A valid pixel whose target is shorter than 0.5 has no direction and does not count in the true
+    ones (VTM's mask calls every pixel valid).
+
+    Args:
+        primary: what ``per_image`` gives.
+    """
+
+    full_state_update = False
+    vtm: Float64[Tensor, ""]
+    images: Float64[Tensor, ""]
+    degrees: Float64[Tensor, ""]
+    histogram: Float64[Tensor, "3600"]
+
+    def __init__(self, primary: Literal["merr_vtm", "merr_true"] = "merr_vtm") -> None:
+        super().__init__()
+        self.primary = primary
+        _add_sums(self, "vtm", "images", "degrees")
+        bins = torch.zeros(180 * BINS_PER_DEGREE, dtype=torch.float64)
+        self.add_state("histogram", bins, dist_reduce_fx="sum")
+
+    def update(
+        self,
+        prediction: Float[Tensor, "b 3 h w"],
+        target: Float[Tensor, "b 3 h w"],
+        valid: Bool[Tensor, "b h w"],
+    ) -> None:
+        """Add a batch of vectors with components in [-1, 1].
+
+        Raises:
+            InputError: if any pixel, valid or not, is NaN or infinite.
+        """
+        vtm = _vtm_angles(prediction, target)
+        self.vtm += vtm.flatten(1).mean(dim=1).sum()
+        self.images += len(vtm)
+        degrees = _angles(prediction, target)[_directed(target, valid)]
+        self.degrees += degrees.sum()
+        index = (degrees * BINS_PER_DEGREE).long().clamp(max=len(self.histogram) - 1)
+        self.histogram += torch.bincount(index, minlength=len(self.histogram))
+
+    def compute(self) -> dict[str, Float64[Tensor, ""]]:
+        """The errors by name.
+
+        Raises:
+            InputError: if no image had a valid pixel.
+        """
+        count = self.histogram.sum()
+        _require_some(count)
+        below = self.histogram.cumsum(dim=0)
+        middle = torch.searchsorted(below, count / 2) + 0.5
+        errors = {
+            "merr_vtm": self.vtm / self.images,
+            "merr_true": self.degrees / count,
+            "median_true": middle.double() / BINS_PER_DEGREE,
+        }
+        limits = (11.25, 22.5, 30.0)
+        shares = {f"below_{x:g}": below[int(x * BINS_PER_DEGREE) - 1] / count for x in limits}
+        return errors | shares
+
+    def per_image(
+        self,
+        prediction: Float[Tensor, "b 3 h w"],
+        target: Float[Tensor, "b 3 h w"],
+        valid: Bool[Tensor, "b h w"],
+    ) -> Float64[Tensor, " b"]:
+        """Each image's primary measure; a ``merr_true`` without a valid pixel is 0.
+
+        Raises:
+            InputError: if any pixel, valid or not, is NaN or infinite.
+        """
+        if self.primary == "merr_vtm":
+            return _vtm_angles(prediction, target).flatten(1).mean(dim=1)
+        counts = _directed(target, valid)
+        degrees = torch.where(counts, _angles(prediction, target), 0)
+        return degrees.flatten(1).sum(dim=1) / counts.flatten(1).sum(dim=1).clamp(min=1)
+
+
+class BinaryIoU(Metric):
+    """Intersection over union of a foreground, both summed over the data set: ``iou``.
+
+    It is VTM's measure of one class of its segmentation. A union of nothing counts as 1 pixel, so
+    that a foreground which is neither there nor found gives 0.
+
+    Args:
+        threshold: a greater probability is foreground.
+    """
+
+    full_state_update = False
+    intersection: Float64[Tensor, ""]
+    union: Float64[Tensor, ""]
+
+    def __init__(self, threshold: float = 0.2) -> None:
+        super().__init__()
+        self.threshold = threshold
+        _add_sums(self, "intersection", "union")
+
+    def update(
+        self,
+        prediction: Float[Tensor, "b 1 h w"],
+        target: Float[Tensor, "b 1 h w"],
+        valid: Bool[Tensor, "b h w"],
+    ) -> None:
+        """Add a batch: the foreground's probability; 1 where it is and 0 elsewhere.
+
+        Raises:
+            InputError: if a valid pixel is NaN or infinite.
+        """
+        intersection, union = self._areas(prediction, target, valid)
+        self.intersection += intersection.sum()
+        self.union += union.sum()
+
+    def compute(self) -> dict[str, Float64[Tensor, ""]]:
+        """The measure by its name."""
+        return {"iou": self.intersection / self.union.clamp(min=1)}
+
+    def per_image(
+        self,
+        prediction: Float[Tensor, "b 1 h w"],
+        target: Float[Tensor, "b 1 h w"],
+        valid: Bool[Tensor, "b h w"],
+    ) -> Float64[Tensor, " b"]:
+        """Each image's own ``iou``.
+
+        Raises:
+            InputError: if a valid pixel is NaN or infinite.
+        """
+        intersection, union = self._areas(prediction, target, valid)
+        return intersection / union.clamp(min=1)
+
+    def _areas(self, prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels of every image."""
+        _require_finite(prediction, target, valid)
+        found = (prediction[:, 0] > self.threshold) & valid
+        there = (target[:, 0] > 0.5) & valid
+        intersection, union = found & there, found | there
+        return intersection.flatten(1).sum(dim=1).double(), union.flatten(1).sum(dim=1).double()
+
+
+class ClassIoU(Metric):
+    """Segmentation by one confusion matrix over the valid pixels of all images.
+
+    ``compute`` gives ``miou``, the mean of intersection / union over the classes that occur in the
+    truth, whatever is predicted, so that methods are compared over the same classes; and ``aacc``,
+    the share of pixels that are right.
+
+    Args:
+        classes: their number; classes are 0, 1 ...
+    """
+
+    full_state_update = False
+    confusion: Float64[Tensor, "k k"]
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        empty = torch.zeros(classes, classes, dtype=torch.float64)
+        self.add_state("confusion", empty, dist_reduce_fx="sum")
+
+    def update(
+        self,
+        prediction: Float[Tensor, "b 1 h w"],
+        target: Float[Tensor, "b 1 h w"],
+        valid: Bool[Tensor, "b h w"],
+    ) -> None:
+        """Add a batch of class numbers; what is not ``valid`` may hold anything.
+
+        Raises:
+            InputError: if a valid pixel is no whole number from 0 to below ``classes``.
+        """
+        self.confusion += self._confusions(prediction, target, valid).sum(dim=0)
+
+    def compute(self) -> dict[str, Float64[Tensor, ""]]:
+        """The measures by name.
+
+        Raises:
+            InputError: if no image had a valid pixel.
+        """
+        count = self.confusion.sum()
+        _require_some(count)
+        return {
+            "miou": _mean_iou(self.confusion[None])[0],
+            "aacc": self.confusion.trace() / count,
+        }
+
+    def per_image(
+        self,
+        prediction: Float[Tensor, "b 1 h w"],
+        target: Float[Tensor, "b 1 h w"],
+        valid: Bool[Tensor, "b h w"],
+    ) -> Float64[Tensor, " b"]:
+        """Each image's own ``miou``; 0 without a valid pixel.
+
+        Raises:
+            InputError: if a valid pixel is no whole number from 0 to below ``classes``.
+        """
+        return _mean_iou(self._confusions(prediction, target, valid))
+
+    def _confusions(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """Rows are the truth's classes, columns the predicted ones; a matrix for every image."""
+        for name, ids in (("prediction", prediction[:, 0]), ("truth", target[:, 0])):
+            bad = ids[valid & ~((ids >= 0) & (ids < self.classes) & (ids == ids.round()))]
+            if len(bad):
+                raise InputError(
+                    f"{len(bad)} valid pixels of the {name} are no class (first: {bad[0]:g}): "
+                    f"use whole numbers from 0 to {self.classes - 1}"
+                )
+        pairs = target[:, 0].double() * self.classes + prediction[:, 0].double()
+        counts = [
+            torch.bincount(one[counted].long(), minlength=self.classes**2)
+            for one, counted in zip(pairs, valid, strict=True)
+        ]
+        return torch.stack(counts).double().unflatten(1, (self.classes, self.classes))
+
+
+def _add_sums(metric: Metric, *names: str) -> None:
+    for name in names:
+        metric.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+
+def _require_some(count: Float64[Tensor, ""]) -> None:
+    if count == 0:
+        raise InputError("no image with a valid pixel was seen: check the labels and their mask")
+
+
+def _require_finite(
+    prediction: Float[Tensor, "b d h w"],
+    target: Float[Tensor, "b d h w"],
+    counted: Bool[Tensor, "b h w"],
+) -> None:
+    for name, values in (("prediction", prediction), ("truth", target)):
+        bad = int((counted & ~values.isfinite().all(dim=1)).sum())
+        if bad:
+            raise InputError(
+                f"{bad} counted pixels of the {name} are NaN or infinite: give a number for every "
+                "pixel that is scored"
+            )
+
+
+def _errors(
+    prediction: Float[Tensor, "b d h w"],
+    target: Float[Tensor, "b d h w"],
+    valid: Bool[Tensor, "b h w"],
+) -> Float64[Tensor, "b d h w"]:
+    """abs(p - g), and 0 where not valid."""
+    _require_finite(prediction, target, valid)
+    return torch.where(valid[:, None], (prediction.double() - target.double()).abs(), 0)
+
+
+def _directed(
+    target: Float[Tensor, "b 3 h w"], valid: Bool[Tensor, "b h w"]
+) -> Bool[Tensor, "b h w"]:
+    return valid & (target.norm(dim=1) > SHORTEST_DIRECTION)
+
+
+def _vtm_angles(
+    prediction: Float[Tensor, "b 3 h w"], target: Float[Tensor, "b 3 h w"]
+) -> Float64[Tensor, "b h w"]:
+    return _angles((prediction.double() + 1) / 2, (target.double() + 1) / 2)
+
+
+def _angles(
+    prediction: Float[Tensor, "b 3 h w"], target: Float[Tensor, "b 3 h w"]
+) -> Float64[Tensor, "b h w"]:
+    """Degrees, exact for small angles too; 90 for a vector of no length."""
+    _require_finite(prediction, target, torch.ones_like(target[:, 0], dtype=torch.bool))
+    p = functional.normalize(prediction.double(), dim=1)
+    g = functional.normalize(target.double(), dim=1)
+    return 2 * torch.rad2deg(torch.atan2((p - g).norm(dim=1), (p + g).norm(dim=1)))
+
+
+def _mean_iou(confusion: Float64[Tensor, "b k k"]) -> Float64[Tensor, " b"]:
+    """Over the classes of each matrix that occur in the truth; 0 where none does."""
+    right = confusion.diagonal(dim1=1, dim2=2)
+    there, found = confusion.sum(dim=2), confusion.sum(dim=1)
+    iou = right / (there + found - right).clamp(min=1)
+    occurs = there > 0
+    return torch.where(occurs, iou, 0).sum(dim=1) / occurs.sum(dim=1).clamp(min=1)
