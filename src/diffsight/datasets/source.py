@@ -10,6 +10,13 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 Scoring = Literal["values", "depth", "angles", "binary", "classes"]
+PRIMARY: Mapping[Scoring, str] = {
+    "values": "rmse_valid",
+    "depth": "rmse",
+    "angles": "merr_true",
+    "binary": "iou",
+    "classes": "miou",
+}
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,8 @@ class SourceTask:
             number (Few-shot under VTM's protocol): ``n`` numbers become ``n d``. The labels' words
             are its values at the centres of ``bins`` bins between ``limits``.
         limits: of that number.
+        clip: predictions are cut to this range before they are scored.
+        primary: the measure that the benchmark compares; empty is that of ``PRIMARY``.
     """
 
     name: str
@@ -37,6 +46,18 @@ class SourceTask:
     classes: tuple[str, ...] = ()
     curve: Callable[[Float[Tensor, " n"]], Float[Tensor, "n d"]] | None = None
     limits: tuple[float, float] = (0.0, 1.0)
+    clip: tuple[float, float] | None = None
+    primary: str = ""
+
+    @property
+    def measure(self) -> str:
+        """The name of the measure that the benchmark compares."""
+        return self.primary or PRIMARY[self.scoring]
+
+    @property
+    def higher_is_better(self) -> bool:
+        """What its order means."""
+        return self.scoring in ("binary", "classes")
 
 
 @dataclass(frozen=True)
