@@ -100,9 +100,10 @@ def directions() -> Tensor:
 def test_normals(tmp_path: Path) -> None:
     truth = directions()
     encoded = ((truth * 127.5) + 127.5).round().byte().permute(1, 2, 0).numpy()
-    encoded[0, 0] = 128
+    encoded[0, :3] = np.array([[128], [0], [255]])
     label = read(tmp_path / "a.png", encoded, "normals")
-    assert not bool(label.valid[0, 0])
+    assert int(label.valid.sum()) == 16 * 20 - 3
+    assert not bool(label.valid[0, :3].any())
     cosine = (label.value * truth).sum(dim=0)[label.valid]
     assert float(cosine.min()) > 0.9999
     assert torch.equal(label.value[:, 0, 0], torch.zeros(3))

@@ -20,6 +20,8 @@ NO_CLASS = 255  # the marker of most data sets of classes
 MOST_COLOURS = 256
 # 127.5 / 127.5 is no vector: below half of the full length a pixel has no direction
 SHORTEST_NORMAL = 0.5
+# black and white, with which some files fill holes, have the length 1.7
+LONGEST_ENCODED_NORMAL = 1.5
 
 Colour = tuple[int, int, int]
 
@@ -184,7 +186,8 @@ def _normals(path: Path, values: np.ndarray) -> Label:
     encoded = path.suffix.lower() != ".npy"
     vectors = values * 2 - 1 if encoded else values
     length = np.linalg.norm(vectors, axis=0)
-    valid = np.isfinite(length) & (length > SHORTEST_NORMAL)
+    longest = LONGEST_ENCODED_NORMAL if encoded else np.inf
+    valid = (length > SHORTEST_NORMAL) & (length < longest)
     return _label(path, vectors / np.where(valid, length, 1), valid, {})
 
 
