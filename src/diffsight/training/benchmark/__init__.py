@@ -1,0 +1,1 @@
+"""The few-shot benchmark: tasks x methods x repeats, and what their figures say."""

@@ -1,0 +1,108 @@
+"""What repeats of a benchmark say: an interval of their mean, and their spread, told apart.
+
+The few-shot paper's figures after the "±" are spreads of runs (1.96 standard deviations); as an
+interval of a mean of 100 runs they would ask for runs that differ by half of their mean and more.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+FEWEST_FOR_PERCENTILES = 40
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Repeats of one measure; None where they are too few.
+
+    Attributes:
+        repeats: their number.
+        mean: of them.
+        ci95: half the width of the 95 % interval of the mean, by Student's t.
+        spread: 1.96 standard deviations: about 95 % of runs are that near to the mean.
+        percentiles: 2.5 and 97.5, from 40 repeats on.
+    """
+
+    repeats: int
+    mean: float
+    ci95: float | None
+    spread: float | None
+    percentiles: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference of two methods; None where one repeat says nothing of its interval.
+
+    Attributes:
+        repeats: number of pairs.
+        mean: of the differences, first minus second.
+        interval: 95 % of the bootstrap's means.
+    """
+
+    repeats: int
+    mean: float
+    interval: tuple[float, float] | None
+
+
+def summarise(values: Float[np.ndarray, " r"]) -> Summary:
+    """Mean, interval and spread of the repeats; standard deviations divide by r - 1.
+
+    Raises:
+        ValueError: without repeats, or if one is not finite.
+    """
+    _require_finite(values)
+    repeats, mean = len(values), float(values.mean())
+    if repeats == 1:
+        return Summary(1, mean, None, None, None)
+    deviation = float(values.std(ddof=1))
+    quantile = float(stats.t.ppf(0.975, repeats - 1))
+    percentiles = _middle(values) if repeats >= FEWEST_FOR_PERCENTILES else None
+    return Summary(
+        repeats, mean, quantile * deviation / repeats**0.5, 1.96 * deviation, percentiles
+    )
+
+
+def paired_difference(
+    first: Float[np.ndarray, " r"], second: Float[np.ndarray, " s"], *, seed: int = 0
+) -> Difference:
+    """Mean of ``first - second`` with the percentile interval of a bootstrap over the pairs.
+
+    Row i of both must come from the same repeat (the same support).
+
+    Args:
+        first: one method's repeats.
+        second: the other's, in the same order.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: if the lengths differ, without repeats, or if one is not finite.
+    """
+    if len(first) != len(second):
+        raise ValueError(
+            f"{len(first)} and {len(second)} repeats are no pairs: give the common ones"
+        )
+    difference = first.astype(np.float64) - second.astype(np.float64)
+    _require_finite(difference)
+    repeats, mean = len(difference), float(difference.mean())
+    if repeats == 1:
+        return Difference(1, mean, None)
+    rows = np.random.default_rng(seed).integers(0, repeats, (RESAMPLES, repeats))
+    return Difference(repeats, mean, _middle(difference[rows].mean(axis=1)))
+
+
+def _require_finite(values: Float[np.ndarray, " r"]) -> None:
+    if len(values) == 0:
+        raise ValueError("no repeats: give at least one")
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise ValueError(f"repeat {bad[0]} is {values[bad[0]]}: run it again, or leave it out")
+
+
+def _middle(values: Float[np.ndarray, " n"]) -> tuple[float, float]:
+    """The bounds of the middle 95 %."""
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
