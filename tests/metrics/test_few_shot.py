@@ -93,6 +93,11 @@ def test_value_errors_are_the_definitions() -> None:
     assert numbers(metric) == pytest.approx(expected, abs=1e-12)
     assert metric.per_image(prediction, target, valid).tolist() == pytest.approx(per_image)
     assert per_image[-1] == 0
+    own = ValueErrors(primary="rmse_valid")
+    own.update(prediction[:1], target[:1], valid[:1])
+    per_image = own.per_image(prediction, target, valid).tolist()
+    assert per_image[0] == pytest.approx(numbers(own)["rmse_valid"])
+    assert per_image[-1] == 0
 
 
 def test_vtm_mae_is_the_valid_mae_times_the_share_that_is_valid() -> None:
@@ -222,6 +227,10 @@ def test_classes_that_do_not_occur_do_not_count() -> None:
     right = sum(p == g for p, g in pairs)
     expected = {"miou": sum(ious) / 3, "aacc": right / len(pairs)}
     assert numbers(metric) == pytest.approx(expected)
+    assert torch.equal(
+        metric.per_image(prediction.long(), target.long(), valid),
+        metric.per_image(prediction, target, valid),
+    )
     alone = ClassIoU(classes=5)
     alone.update(prediction[1:2], target[1:2], valid[1:2])
     per_image = metric.per_image(prediction, target, valid)

@@ -7,7 +7,7 @@ few-shot paper's tables hold figures of both kinds. ``docs/few_shot_metrics.md``
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 from torch.nn import functional
 from torchmetrics import Metric
@@ -30,6 +30,9 @@ class ValueErrors(Metric):
     * ``rmse_valid``: square root of the mean of (p - g)^2 over them.
 
     Nothing is clamped: VTM clips predictions to [0, 1] before it measures.
+
+    Args:
+        primary: what ``per_image`` gives.
     """
 
     full_state_update = False
@@ -39,8 +42,9 @@ class ValueErrors(Metric):
     square: Float64[Tensor, ""]
     numbers: Float64[Tensor, ""]
 
-    def __init__(self) -> None:
+    def __init__(self, primary: Literal["vtm_mae", "rmse_valid"] = "vtm_mae") -> None:
         super().__init__()
+        self.primary = primary
         _add_sums(self, "vtm", "images", "absolute", "square", "numbers")
 
     def update(
@@ -80,12 +84,16 @@ class ValueErrors(Metric):
         target: Float[Tensor, "b d h w"],
         valid: Bool[Tensor, "b h w"],
     ) -> Float64[Tensor, " b"]:
-        """Each image's ``vtm_mae``; 0 without a valid pixel, as it is defined.
+        """Each image's primary measure; 0 without a valid pixel.
 
         Raises:
             InputError: if a valid pixel is NaN or infinite.
         """
-        return _errors(prediction, target, valid).flatten(1).mean(dim=1)
+        errors = _errors(prediction, target, valid)
+        if self.primary == "vtm_mae":
+            return errors.flatten(1).mean(dim=1)
+        numbers = valid.flatten(1).sum(dim=1).clamp(min=1) * errors.shape[1]
+        return (errors.square().flatten(1).sum(dim=1) / numbers).sqrt()
 
 
 class AngleErrors(Metric):
@@ -259,8 +267,8 @@ class ClassIoU(Metric):
 
     def update(
         self,
-        prediction: Float[Tensor, "b 1 h w"],
-        target: Float[Tensor, "b 1 h w"],
+        prediction: Float[Tensor, "b 1 h w"] | Int[Tensor, "b 1 h w"],
+        target: Float[Tensor, "b 1 h w"] | Int[Tensor, "b 1 h w"],
         valid: Bool[Tensor, "b h w"],
     ) -> None:
         """Add a batch of class numbers; what is not ``valid`` may hold anything.
@@ -285,8 +293,8 @@ class ClassIoU(Metric):
 
     def per_image(
         self,
-        prediction: Float[Tensor, "b 1 h w"],
-        target: Float[Tensor, "b 1 h w"],
+        prediction: Float[Tensor, "b 1 h w"] | Int[Tensor, "b 1 h w"],
+        target: Float[Tensor, "b 1 h w"] | Int[Tensor, "b 1 h w"],
         valid: Bool[Tensor, "b h w"],
     ) -> Float64[Tensor, " b"]:
         """Each image's own ``miou``; 0 without a valid pixel.
