@@ -304,7 +304,5 @@ def _bands(counts: np.ndarray) -> Float[Tensor, "c h w"]:
 def _resized(
     counts: Shaped[np.ndarray, "h w *c"], how: Image.Resampling
 ) -> Shaped[np.ndarray, "256 256 *c"]:
-    """As Pillow resizes the file, in whole counts; nothing where VTM's own merged files are."""
-    if counts.shape[:2] == _HW:
-        return counts
+    """As Pillow resizes the file, in whole counts; VTM's merged files have this size already."""
     return np.array(Image.fromarray(counts).resize(_HW, how))
