@@ -144,6 +144,12 @@ def test_results_are_not_taken_for_images(tmp_path: Path) -> None:
     (job, other) = find_images([str(tmp_path)])
     write_prediction(depth(), PICTURE, tmp_path, job, {})
     assert find_images([str(tmp_path)]) == [job, other]
+    touch(tmp_path, "b/bins.png", "explain/bins.png", "explain/explain.json")
+    assert [found.image for found in find_images([str(tmp_path)])] == [
+        job.image,
+        tmp_path / "b" / "bins.png",
+        other.image,
+    ]
 
 
 def test_classes_keep_the_ids_of_the_labels(tmp_path: Path) -> None:

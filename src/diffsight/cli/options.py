@@ -1,6 +1,7 @@
 """Options that several commands share: the plan, and where to run it."""
 
 import argparse
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,6 +98,23 @@ def device_of(args: argparse.Namespace) -> str:
         reason = str(error).splitlines()[0]
         raise InputError(f"device {device!r} cannot be used ({reason}): try --device cpu") from None
     return device
+
+
+def require_writable(out: Path) -> None:
+    """Make the folder ``--out``; find out before the model is loaded, not after.
+
+    Raises:
+        InputError: if it cannot be made or written to.
+    """
+    from diffsight.types import InputError
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{out}: cannot be written ({reason}): choose another --out") from None
 
 
 def predictor_of(

@@ -4,14 +4,13 @@ import argparse
 import itertools
 import json
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffsight.cli.options import add_model, add_plan, predictor_of
+from diffsight.cli.options import add_model, add_plan, predictor_of, require_writable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
 
     console = Console(stderr=True)
     jobs = find_images(args.images)
-    _require_writable(args.out)
+    require_writable(args.out)
     loaded = _load(args)
     failed = 0
     with _progress(console) as bar:
@@ -159,19 +158,6 @@ def _read(job: "Job", predictor: "Predictor") -> "Tensor | str":
         message = str(error)
         return message if str(job.image) in message else f"{job.image}: {message}"
     return image
-
-
-def _require_writable(out: Path) -> None:
-    """Find out before the model is loaded, not after."""
-    from diffsight.types import InputError
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{out}: cannot be written ({reason}): choose another --out") from None
 
 
 def _notes(

@@ -58,5 +58,8 @@ class Codebook(nn.Module):
         if self.size == 1:
             return (self.tables * self.scale).expand(batch, -1, -1)
         assert features is not None
-        share = self.mix(features).softmax(dim=1)
-        return torch.einsum("bk,knd->bnd", share, self.tables) * self.scale
+        return torch.einsum("bk,knd->bnd", self.shares(features), self.tables) * self.scale
+
+    def shares(self, features: Float[Tensor, "b f"]) -> Float[Tensor, "b k"]:
+        """How much each of several tables counts in an image; they sum to 1."""
+        return self.mix(features).softmax(dim=1)

@@ -20,6 +20,8 @@ from diffsight.types import ClassPrediction, DepthPrediction, InputError, ValueP
 LARGEST_M = 65.535
 # what a PNG beside an image may be, other than an image
 KINDS = ("depth", "classes", "colour")
+# of `diffsight explain`: the numbers, and the pictures beside them
+EXPLAINED, PICTURES = "explain.json", ("concepts.png", "codebook.png", "bins.png")
 
 
 @dataclass(frozen=True)
@@ -228,6 +230,8 @@ def _absolute(path: Path) -> Path:
 def _is_image(inner: Path, path: Path) -> bool:
     hidden = any(part.startswith(".") for part in inner.parts)
     if hidden or path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
+        return False
+    if path.name in PICTURES and path.with_name(EXPLAINED).is_file():
         return False
     base, _, kind = path.stem.rpartition("_")
     return kind not in KINDS or not path.with_name(f"{base}.json").is_file()
