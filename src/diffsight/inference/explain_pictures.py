@@ -1,0 +1,194 @@
+"""Pictures with text for ``diffsight explain``: a contact sheet, bars and lines."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from diffsight.tasks.colour import depth_table
+
+MOST = 50  # maps on a sheet
+COLUMNS = 8
+CELL_PX = 168  # longer side of an image on the sheet
+GAP_PX, LINE_PX, FONT_PX = 8, 15, 12
+HEAT = 0.8  # share of a map's colour; the rest is the image in grey
+LABEL_PX, BAR_PX, SHARE_PX, ROW_PX = 180, 300, 60, 18  # of a bar chart
+PANEL_PX = (420, 240)  # of a line chart
+PAPER, INK, FAINT, BLUE, RED = "white", (30, 30, 30), (222, 222, 222), (66, 112, 178), (200, 50, 40)
+
+
+def concept_sheet(
+    image: Float[Tensor, "3 h w"],
+    answer: UInt8[Tensor, "3 h w"],
+    probability: Float[Tensor, "n h w"],
+    classes: Sequence[Mapping[str, Any]],
+) -> Image.Image:
+    """The image, the answer, and every class's probability over the image.
+
+    Beyond 50 classes, those with the largest shares, still in the order of the classes.
+
+    Args:
+        image: RGB in [0, 1].
+        answer: in colours.
+        probability: of every class.
+        classes: ``name``, ``share`` and ``largest`` of every class.
+    """
+    shares = torch.tensor([row["share"] for row in classes])
+    shown = sorted(shares.argsort(descending=True, stable=True)[:MOST].tolist())
+    cells = [((image * 255).round().to(torch.uint8), "image", ""), (answer, "answer", "")]
+    for i in shown:
+        row = classes[i]
+        below = f"{row['share']:.1%} of image, max {row['largest']:.2g}"
+        cells.append((_heat(image, probability[i]), row["name"], below))
+    height, width = image.shape[-2:]
+    factor = CELL_PX / max(height, width)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    columns = min(COLUMNS, len(cells))
+    step = max(size[0], CELL_PX) + GAP_PX, size[1] + 2 * LINE_PX + GAP_PX
+    top = LINE_PX + 3 * GAP_PX
+    rows = -(-len(cells) // columns)
+    sheet = Image.new("RGB", (GAP_PX + columns * step[0], top + rows * step[1]), PAPER)
+    draw, which = ImageDraw.Draw(sheet), f"all {len(classes)} classes"
+    if len(shown) < len(classes):
+        which = f"{len(shown)} of {len(classes)} classes: those with the largest shares"
+    _text(draw, (GAP_PX, GAP_PX), f"Probability of {which}. Dark: 0, bright: the map's own maximum")
+    for i, (picture, title, below) in enumerate(cells):
+        x, y = GAP_PX + i % columns * step[0], top + i // columns * step[1]
+        tile = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
+        sheet.paste(tile.resize(size, Image.Resampling.BICUBIC), (x, y))
+        _text(draw, (x, y + size[1]), _fitted(title, CELL_PX))
+        _text(draw, (x, y + size[1] + LINE_PX), below)
+    return sheet
+
+
+def _heat(image: Float[Tensor, "3 h w"], values: Float[Tensor, "h w"]) -> UInt8[Tensor, "3 h w"]:
+    """From dark (0) to bright (its maximum), over the grey image."""
+    table = depth_table()[::-1]
+    steps = (values / values.max().clamp(min=1e-12) * 255).round().to(torch.uint8).numpy()
+    colours = torch.from_numpy(table[steps]).permute(2, 0, 1)
+    grey = image.mean(dim=0) * 255
+    return (HEAT * colours + (1 - HEAT) * grey).round().to(torch.uint8)
+
+
+def bar_chart(labels: Sequence[str], columns: Mapping[str, Sequence[float]]) -> Image.Image:
+    """A row per label, and per title a column of shares, each as long as its largest allows."""
+    width = LABEL_PX + len(columns) * (BAR_PX + SHARE_PX)
+    chart = Image.new("RGB", (width, 3 * LINE_PX + len(labels) * ROW_PX), PAPER)
+    draw = ImageDraw.Draw(chart)
+    for row, label in enumerate(labels):
+        place = LABEL_PX - GAP_PX, 2 * LINE_PX + row * ROW_PX
+        draw.text(place, _fitted(label, LABEL_PX - 2 * GAP_PX), INK, _font(), anchor="ra")
+    for column, (title, shares) in enumerate(columns.items()):
+        x = LABEL_PX + column * (BAR_PX + SHARE_PX)
+        _text(draw, (x, GAP_PX), title)
+        largest = max(*shares, 1e-9)
+        for row, share in enumerate(shares):
+            y, end = 2 * LINE_PX + row * ROW_PX, x + BAR_PX * share / largest
+            if end - x >= 0.5:
+                draw.rectangle((x, y + 1, end, y + ROW_PX - 4), BLUE)
+            _text(draw, (x + BAR_PX + GAP_PX, y), f"{share:.1%}")
+    return chart
+
+
+def codebook_chart(
+    centres: Float[Tensor, "n d"],
+    values: Float[Tensor, "n d"],
+    tables: Float[Tensor, "k n d"],
+    weights: Float[Tensor, " k"] | None,
+    unit: str,
+) -> Image.Image:
+    """A row per channel: values of the classes, and how far they are from the fixed centres.
+
+    Below, the weights of the tables in this image, if there are several.
+    """
+    channels = centres.shape[1]
+    below = None if weights is None else _weights_chart(weights)
+    width, height = 2 * PANEL_PX[0], 2 * LINE_PX + GAP_PX + channels * PANEL_PX[1]
+    chart = Image.new("RGB", (width, height + (below.height if below else 0)), PAPER)
+    draw = ImageDraw.Draw(chart)
+    tinted = "" if weights is None else ", darker where they count more), this image (red"
+    legend = f"Values of {len(centres)} classes: fixed centres (black), tables (blue{tinted})"
+    _text(draw, (GAP_PX, GAP_PX), legend)
+    strength = torch.ones(len(tables)) if weights is None else weights / weights.max()
+    order = strength.argsort().tolist()  # what counts most lies on top
+    for channel in range(channels):
+        lines = [(tables[k, :, channel].numpy(), _tint(float(strength[k]))) for k in order]
+        lines.append((centres[:, channel].numpy(), INK))
+        if weights is not None:
+            lines.append((values[:, channel].numpy(), RED))
+        name = f"channel {channel + 1}, " if channels > 1 else ""
+        y = 2 * LINE_PX + GAP_PX + channel * PANEL_PX[1]
+        chart.paste(_panel(f"{name}value, {unit}".strip(", "), lines), (0, y))
+        gaps = [(line - centres[:, channel].numpy(), colour) for line, colour in lines]
+        chart.paste(_panel(f"{name}minus fixed centre, {unit}".strip(", "), gaps), (PANEL_PX[0], y))
+    if below:
+        chart.paste(below, (0, height))
+    return chart
+
+
+def _weights_chart(weights: Float[Tensor, " k"]) -> Image.Image:
+    labels = [f"table {i}" for i in range(1, len(weights) + 1)]
+    return bar_chart(labels, {"weights of the tables in this image": weights.tolist()})
+
+
+def _panel(title: str, lines: Sequence[tuple[np.ndarray, tuple[int, ...]]]) -> Image.Image:
+    """Lines over the classes; drawn twice as large and reduced, which smooths them."""
+    width, height = (2 * side for side in PANEL_PX)
+    left, right, top, bottom = 120, width - 24, 56, height - 56
+    panel = Image.new("RGB", (width, height), PAPER)
+    draw, font = ImageDraw.Draw(panel), _font(2 * FONT_PX)
+    ticks = _ticks(*(float(f([f(x) for x, _ in lines])) for f in (np.min, np.max)))
+    low, high = ticks[0], ticks[-1]
+
+    def at(value: float) -> float:
+        return bottom - (value - low) / (high - low) * (bottom - top)
+
+    draw.text((left, 12), title, INK, font)
+    for tick in ticks:
+        draw.line((left, at(tick), right, at(tick)), FAINT, 2)
+        draw.text((left - 10, at(tick)), f"{tick:.4g}", INK, font, anchor="rm")
+    count = len(lines[0][0])
+    draw.text((left, bottom + 14), "class 1", INK, font)
+    draw.text((right, bottom + 14), str(count), INK, font, anchor="ra")
+    places = np.linspace(left, right, count)
+    for line, colour in lines:
+        points = [(x, at(value)) for x, value in zip(places.tolist(), line.tolist(), strict=True)]
+        draw.line(points, colour, 4, joint="curve")
+    return panel.reduce(2)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """About five round numbers that hold the range between them."""
+    raw = max(high - low, 1e-3 * abs(high), 1e-9) / 4
+    power = 10.0 ** np.floor(np.log10(raw))
+    step = power * min((m for m in (1, 2, 5, 10) if m * power >= raw), default=10)
+    first, last = int(np.floor(low / step)), int(np.ceil(high / step))
+    return [float(i * step) for i in range(first, max(last, first + 1) + 1)]
+
+
+def _tint(strength: float) -> tuple[int, ...]:
+    """Blue, paler with less strength."""
+    faint = 0.25 + 0.75 * strength
+    return tuple(round(255 + (c - 255) * faint) for c in BLUE)
+
+
+def _font(size: int = FONT_PX) -> Any:
+    return ImageFont.load_default(size)
+
+
+def _text(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str) -> None:
+    draw.text(at, text, INK, _font())
+
+
+def _fitted(text: str, width: int) -> str:
+    """The text, or as much of its beginning as fits."""
+    font = _font()
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."

@@ -1,0 +1,106 @@
+"""``diffsight explain`` from the command line."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tests.training.test_adapt import pictures
+
+from diffsight.cli import main
+from diffsight.training.adapt import adapt
+
+
+def run(*arguments: object) -> int:
+    return main(["explain", *map(str, arguments), "--device", "cpu"])
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return pictures(tmp_path / "data") / "images"
+
+
+@pytest.fixture(scope="module")
+def task(pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = pictures(tmp_path_factory.mktemp("task") / "data")
+    found = adapt(
+        folder / "images",
+        folder / "labels",
+        kind="depth",
+        backbone=pipeline_folder,
+        method="features",
+        steps=1,
+        shots=2,
+        short_side=32,
+    )
+    return found.save(folder / "mine.task")
+
+
+def test_one_image_into_the_default_folder(
+    photos: Path,
+    task: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("--task", task, photos / "1.png") == 0
+    out = tmp_path / "explain"
+    assert {p.name for p in out.iterdir()} == {"concepts.png", "bins.png", "explain.json"}
+    about = json.loads((out / "explain.json").read_text())
+    assert about["image"] == str(photos / "1.png")
+    assert about["task"]["id"] == str(task)
+    assert about["unit"] == "m"
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1
+    assert f"entropy {about['entropy_nats']['mean']:.2f} of " in line
+    written = (out / "explain.json").read_bytes()
+    assert run("--task", task, photos / "1.png") == 0
+    assert (out / "explain.json").read_bytes() == written
+
+
+def test_several_images_have_a_folder_each(
+    photos: Path, task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("2", "3", "4", "5"):
+        (photos / f"{name}.png").unlink()
+    (photos / "cut.png").write_bytes((photos / "0.png").read_bytes()[:90])
+    Image.new("RGB", (9, 9)).save(photos / "small.png")
+    out = photos / "out"  # results are not taken for images
+    for _ in range(2):
+        assert run("--task", task, photos, photos / "gone.jpg", "--out", out, "--json") == 1
+        told = capsys.readouterr()
+        lines = [json.loads(line) for line in told.out.splitlines()]
+        errors = {Path(line["image"]).name: line["error"] for line in lines if "error" in line}
+        assert set(errors) == {"cut.png", "small.png", "gone.jpg"}
+        for name, error in errors.items():
+            assert name in error
+            assert error in told.err.splitlines()
+        whole = [line for line in lines if "error" not in line]
+        assert [line["folder"] for line in whole] == [str(out / "0"), str(out / "1")]
+        for line in whole:
+            about = json.loads((Path(line["folder"]) / "explain.json").read_text())
+            assert {"folder": line["folder"], **about} == line
+            assert sum(row["share"] for row in about["classes"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_what_can_be_wrong(
+    photos: Path, task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, out = photos / "0.png", tmp_path / "out"
+    cut, taken = tmp_path / "cut.task", tmp_path / "taken"
+    cut.write_bytes(task.read_bytes()[:500])
+    shutil.copy(image, taken)
+    for arguments, words in (
+        (("--task", tmp_path / "none.task", image, "--out", out), ("none.task", "no such file")),
+        (("--task", cut, image, "--out", out), ("cut.task", "not a whole task file")),
+        (("--task", task, tmp_path / "data", "--out", taken), ("taken", "choose another --out")),
+        (("--task", task, tmp_path / "*.gif", "--out", out), ("*.gif", "no images there")),
+    ):
+        assert run(*arguments) == 2
+        error = capsys.readouterr().err
+        line = error.strip().splitlines()[-1]
+        assert line.startswith("diffsight: ")
+        assert all(word in line for word in words), line
+    assert not list(out.glob("*"))

@@ -1,0 +1,110 @@
+"""Pictures show what they say: sizes, which maps, how bright, how long."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffsight.inference.explain_pictures import (
+    BAR_PX,
+    BLUE,
+    CELL_PX,
+    INK,
+    LABEL_PX,
+    RED,
+    bar_chart,
+    codebook_chart,
+    concept_sheet,
+)
+
+GREY = torch.full((3, 20, 40), 0.5)
+ANSWER = torch.zeros(3, 20, 40, dtype=torch.uint8)
+
+
+def sheet(probability: torch.Tensor, names: Sequence[str] | None = None) -> Image.Image:
+    classes = [
+        {
+            "name": names[i] if names else f"class {i}",
+            "share": float(each.mean()),
+            "largest": float(each.max()),
+        }
+        for i, each in enumerate(probability)
+    ]
+    return concept_sheet(GREY, ANSWER, probability, classes)
+
+
+def uniform(count: int) -> torch.Tensor:
+    return torch.full((count, 20, 40), 1 / count)
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image).astype(int)
+
+
+def count(image: Image.Image, colour: tuple[int, int, int]) -> int:
+    return int((pixels(image) == colour).all(axis=-1).sum())
+
+
+def test_the_sheet_has_a_cell_for_the_image_the_answer_and_every_class() -> None:
+    four, eight, nine = (sheet(uniform(n)) for n in (2, 6, 7))
+    assert eight.width - four.width == 4 * (CELL_PX + 8)
+    assert four.height == eight.height
+    assert nine.width == eight.width
+    assert nine.height - eight.height > CELL_PX / 2  # another row, of images twice as wide as high
+
+
+def test_more_than_fifty_maps_are_the_largest_ones() -> None:
+    few, many = sheet(uniform(50)), sheet(uniform(150))
+    assert many.size == few.size
+    shares = torch.arange(1, 53).float()
+    maps = (shares / shares.sum())[:, None, None].expand(-1, 20, 40)
+    long = "the same for all others"
+    ours = sheet(maps, ["left out", "left out too", *[long] * 50])
+    theirs = sheet(maps, ["never", "seen", *[long] * 50])
+    assert np.array_equal(pixels(ours), pixels(theirs))
+
+
+def test_a_map_is_bright_at_its_maximum_and_flat_if_constant() -> None:
+    ramp = torch.linspace(0.01, 0.02, 40).expand(1, 20, 40)
+    drawn = pixels(sheet(torch.cat([ramp, torch.full_like(ramp, 0.3)])))
+    row = drawn[39 + CELL_PX // 4].sum(axis=-1)
+    step = CELL_PX + 8
+    ramp_row = row[8 + 2 * step :][:CELL_PX]
+    assert ramp_row[-10] > ramp_row[10] + 60
+    flat = row[8 + 3 * step :][:CELL_PX]
+    assert flat.max() - flat.min() <= 2
+    assert flat[0] >= ramp_row[-1] - 2  # all of it is its maximum
+
+
+def test_bars_are_as_long_as_their_shares() -> None:
+    chart = bar_chart(["a", "b", "nothing"], {"one": [0.1, 0.05, 0.0], "two": [0.5, 1.0, 0.0]})
+    blue = (pixels(chart) == BLUE).all(axis=-1)
+    first = blue[:, LABEL_PX : LABEL_PX + BAR_PX + 2].sum(axis=1)
+    assert sorted(set(first.tolist())) == pytest.approx([0, BAR_PX / 2, BAR_PX], abs=2)
+    second = blue[:, LABEL_PX + BAR_PX + 2 :].sum(axis=1)
+    assert second.argmax() > first.argmax()  # its second bar is the longer one
+
+
+def test_a_label_that_is_too_long_does_not_run_over_the_bars() -> None:
+    chart = pixels(bar_chart(["name " * 40], {"share": [0.0]}))
+    assert (chart[30:, LABEL_PX : LABEL_PX + BAR_PX] == 255).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_mixture_is_shown_where_there_are_weights(channels: int) -> None:
+    centres = torch.linspace(0, 1, 6)[:, None].expand(6, channels)
+    tables = centres + torch.tensor([0.1, -0.2, 0.3])[:, None, None]
+    one = codebook_chart(centres, tables[0], tables[:1], None, "m")
+    several = codebook_chart(centres, tables.mean(dim=0), tables, torch.full((3,), 1 / 3), "m")
+    assert count(one, RED) == 0
+    assert count(several, RED) > 200 * channels
+    assert count(one, BLUE) > 200 * channels
+    assert several.height > one.height
+
+
+def test_values_that_do_not_differ_can_be_drawn() -> None:
+    same = torch.full((4, 1), 5.0)
+    chart = codebook_chart(same, same, same[None], None, "")
+    assert count(chart, INK) > 2 * 300  # a line in each panel
