@@ -3,5 +3,6 @@
 from diffsight.backbones.clip import ClipVision
 from diffsight.backbones.concept_maps import ConceptRequest
 from diffsight.backbones.stable_diffusion import StableDiffusion
+from diffsight.backbones.vision import PatchTokens
 
-__all__ = ["ClipVision", "ConceptRequest", "StableDiffusion"]
+__all__ = ["ClipVision", "ConceptRequest", "PatchTokens", "StableDiffusion"]

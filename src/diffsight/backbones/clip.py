@@ -47,12 +47,11 @@ class ClipVision(nn.Module):
         config: Any = model.config
         self.width: int = config.projection_dim
         self.side: int = config.image_size
-        told = _settings(folder)
-        mean, std = told.get("image_mean", MEAN), told.get("image_std", STD)
+        mean, std = normalisation_of(folder)
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
 
     @torch.no_grad()
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b f"]:
@@ -67,11 +66,17 @@ class ClipVision(nn.Module):
         return functional.normalize(embeds, dim=1) * self.width**0.5
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    path = folder / "preprocessor_config.json"
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise InputError(f"{path}: damaged: fetch the model again") from None
+def normalisation_of(folder: Path) -> tuple[Float[Tensor, "3 1 1"], Float[Tensor, "3 1 1"]]:
+    """Mean and deviation of the colours that a vision tower expects, from its folder.
+
+    Raises:
+        InputError: if its preprocessor_config.json is damaged.
+    """
+    path, told = folder / "preprocessor_config.json", {}
+    if path.is_file():
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            raise InputError(f"{path}: damaged: fetch the model again") from None
+    mean, std = told.get("image_mean", MEAN), told.get("image_std", STD)
+    return torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]

@@ -2,6 +2,7 @@
 
 from diffsight.methods.feature_head import FeatureHead
 from diffsight.methods.few_shot import FewShot
+from diffsight.methods.linear_probe import LinearProbe
 from diffsight.methods.vpd import VPD
 
-__all__ = ["VPD", "FeatureHead", "FewShot"]
+__all__ = ["VPD", "FeatureHead", "FewShot", "LinearProbe"]

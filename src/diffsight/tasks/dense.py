@@ -5,6 +5,7 @@ of the support's standard deviation, so that alpha means the same for every task
 """
 
 import abc
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -32,7 +33,8 @@ class AbstractDense(AbstractTask):
 
     Args:
         codec: fitted to the support's labels.
-        alpha: weight of the squared error of the expected value.
+        alpha: weight of the squared error of the expected value; infinity leaves it alone
+            (regression).
         spread: standard deviation of the support's labels, per channel; None without values.
 
     Attributes:
@@ -58,16 +60,18 @@ class AbstractDense(AbstractTask):
 
     def loss(self, raw: RawOutput, target: Target) -> dict[str, Tensor]:
         """``loss``, ``class`` (cross-entropy) and, where there are values, ``value``."""
+        parts = {}
+        if self.spread is not None:
+            gap = (self.value(raw) - target.label) / self.spread.to(raw.maps)[:, None, None]
+            parts["value"] = _mean(gap.square().mean(dim=1), target.valid)
+            if math.isinf(self.alpha):
+                return {"loss": parts["value"], "value": parts["value"].detach()}
         codes = self.codec.encode(target.label)
         ids, weights = codes.ids.to(raw.maps.device), codes.weights.to(raw.maps)
         surprise = -raw.maps.clamp(min=FLOOR).log().gather(1, ids)
-        classes = _mean((weights * surprise).sum(dim=1), target.valid)
-        if self.spread is None:
-            return {"loss": classes, "class": classes.detach()}
-        gap = (self.value(raw) - target.label) / self.spread.to(raw.maps)[:, None, None]
-        values = _mean(gap.square().mean(dim=1), target.valid)
-        loss = classes + self.alpha * values
-        return {"loss": loss, "class": classes.detach(), "value": values.detach()}
+        parts["class"] = _mean((weights * surprise).sum(dim=1), target.valid)
+        loss = parts["class"] + self.alpha * parts.get("value", 0)
+        return {"loss": loss} | {name: part.detach() for name, part in parts.items()}
 
     def value(self, raw: RawOutput) -> Float[Tensor, "b d h w"]:
         """The expected value: the method's, or that of the codec's centres."""

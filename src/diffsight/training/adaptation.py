@@ -71,7 +71,20 @@ class Report:
 
 @dataclass
 class Adaptation:
-    """One adaptation: encodes once per method, trains folds, chooses, trains on all images."""
+    """One adaptation: encodes once per method, trains folds, chooses, trains on all images.
+
+    Attributes:
+        support: labelled images.
+        others: images for the held-out figures, instead of folds of the support.
+        base: the frozen model.
+        task: what the labels mean.
+        about: what the task file says, but for the method.
+        options: of every method.
+        seed: of everything random.
+        advance: called after every step.
+        state: where it stands.
+        compare: hold images out; without, the first method is trained on all of them.
+    """
 
     support: Support
     others: Support | None
@@ -82,6 +95,7 @@ class Adaptation:
     seed: int
     advance: Callable[[Progress], None]
     state: AdaptState
+    compare: bool = True
     _encoded: dict[str, list[Encoded]] = field(default_factory=dict)
     _asked: dict[str, list[Encoded]] = field(default_factory=dict)
 
@@ -90,7 +104,7 @@ class Adaptation:
         count = len(self.support.examples)
         if self.others is not None:
             return [(list(range(count)), [])]
-        if count < 2:
+        if count < 2 or not self.compare:
             return []
         folds = list(folds_of(count, min(FOLDS, count)))
         return folds[:1] if alone else folds

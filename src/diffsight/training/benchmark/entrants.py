@@ -1,0 +1,389 @@
+"""Who takes part in the few-shot benchmark: our methods, ablations, baselines, anybody's maps.
+
+Every entrant learns from the same support and then answers for an image with a map in the unit of
+the task (``d h w``), or for classes with their probabilities (``n h w``).
+"""
+
+import abc
+import copy
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional
+
+from diffsight.backbones import PatchTokens, StableDiffusion, architectures
+from diffsight.codecs import ScalarBins
+from diffsight.datasets.source import Labelled, SourceTask
+from diffsight.datasets.support import Support
+from diffsight.heads import DeconvHead
+from diffsight.hub.task_file import Base, learned_parameters
+from diffsight.methods import VPD, LinearProbe
+from diffsight.methods.base import AbstractCachedMethod
+from diffsight.necks import Merging
+from diffsight.ops.resize import resized_image, resized_label, working_hw
+from diffsight.prompts import TextTable
+from diffsight.tasks.classes import Classes
+from diffsight.tasks.dense import AbstractDense
+from diffsight.tasks.directions import Directions
+from diffsight.tasks.values import Scalars
+from diffsight.training.adapt import describe, method_options
+from diffsight.training.adapt_state import AdaptState
+from diffsight.training.adaptation import LEAST_STEPS, METHODS, MOST_STEPS, Adaptation
+from diffsight.training.few_shot import RECIPES, Recipe, encode, fit, seconds_per_step
+from diffsight.types import Draws, InputError, Inputs, RawOutput, Target
+
+Answer = Callable[[Labelled], Float[Tensor, "d h w"]]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What an entrant learns from.
+
+    Attributes:
+        spec: the task.
+        support: labelled images.
+        task: what their labels mean.
+        base: the frozen model.
+        short_side: at which methods work, in pixels.
+        minutes: what learning may take.
+        steps: instead of ``minutes``, exactly.
+        seed: of everything random.
+    """
+
+    spec: SourceTask
+    support: Support
+    task: AbstractDense
+    base: Base
+    short_side: int
+    minutes: float
+    steps: int | None
+    seed: int
+
+    def length(self, method: AbstractCachedMethod, encoded: list[Any], recipe: Recipe) -> int:
+        """Steps that fit into the time."""
+        if self.steps is not None:
+            return self.steps
+        took = seconds_per_step(method, self.task, encoded, recipe)
+        most = MOST_STEPS["concepts"]
+        return max(LEAST_STEPS, min(most, math.floor(60 * self.minutes / took)))
+
+
+@dataclass
+class Learned:
+    """An entrant that has learned.
+
+    Attributes:
+        answer: its map for an image.
+        facts: steps, parameters and the like, for the record.
+    """
+
+    answer: Answer
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class AbstractEntrant(abc.ABC):
+    """One row of the table."""
+
+    @abc.abstractmethod
+    def learn(self, lesson: Lesson) -> Learned:
+        """Learn from a support."""
+
+
+@dataclass(frozen=True)
+class Constant(AbstractEntrant):
+    """The one value that scores best on the support: the floor."""
+
+    def learn(self, lesson: Lesson) -> Learned:
+        """Over all pixels of the support."""
+        value = _constant(lesson)[:, None, None]
+        return Learned(lambda query: value.expand(-1, *query.valid.shape))
+
+
+@dataclass(frozen=True)
+class MeanMap(AbstractEntrant):
+    """The support's mean at every pixel: what the place in the picture alone tells."""
+
+    def learn(self, lesson: Lesson) -> Learned:
+        """Labels are brought to the size of the first; where none is valid, the constant."""
+        examples = lesson.support.examples
+        hw = _hw(examples[0].valid)
+        total, count = torch.zeros(()), torch.zeros(hw)
+        for example in examples:
+            value, known = (resized_label(x, hw) for x in (example.value, example.valid[None]))
+            if isinstance(lesson.task, Classes):
+                value = functional.one_hot(value[0].long(), lesson.task.num_outputs).movedim(-1, 0)
+            total, count = total + value * known, count + known[0]
+        blind = _constant(lesson)[:, None, None].expand(-1, *hw)
+        mean = torch.where(count > 0, total / count.clamp(min=1), blind)
+        return Learned(lambda query: resized_label(mean, _hw(query.valid)))
+
+
+@dataclass(frozen=True)
+class Adapted(AbstractEntrant):
+    """``diffsight adapt``, or one of its methods with other options.
+
+    Attributes:
+        method: ``auto`` compares on folds of the support, as the product does.
+        codebook: tables of the label codebook.
+        maps: options of ``ConceptRequest``.
+        regression: one concept that says how large the value is, learned by the squared error
+            alone (the paper's Figure 3): two concepts of the values' extremes, whose softmax is a
+            sigmoid. For scalars.
+    """
+
+    method: Literal["auto", "concepts", "features"]
+    codebook: int = 10
+    maps: Mapping[str, Any] = field(default_factory=dict)
+    regression: bool = False
+
+    def learn(self, lesson: Lesson) -> Learned:
+        """On the support alone."""
+        task = _extremes(lesson) if self.regression else lesson.task
+        about = describe(
+            lesson.support,
+            task,
+            lesson.base,
+            alpha=task.alpha,
+            short_side=lesson.short_side,
+            seed=lesson.seed,
+        )
+        job = Adaptation(
+            support=lesson.support,
+            others=None,
+            base=lesson.base,
+            task=task,
+            about=about,
+            options=method_options(lesson.base, codebook=self.codebook, clip=None, maps=self.maps),
+            seed=lesson.seed,
+            advance=lambda progress: None,
+            state=AdaptState(None, ""),
+            compare=self.method == "auto",
+        )
+        wanted = METHODS if self.method == "auto" else (self.method,)
+        found = job.run(job.plan(wanted, lesson.minutes, lesson.steps))
+        report = found.about["report"]
+        facts = {
+            "parameters": found.about["parameters"],
+            "steps": report["steps"],
+            "chosen": report["chosen"],
+            "held_out": report["held_out"],
+        }
+        method: Any = found.model.method
+        return Learned(partial(_asked, method, task, lesson), facts)
+
+
+@dataclass(frozen=True)
+class Probe(AbstractEntrant):
+    """A linear probe of a vision transformer.
+
+    Attributes:
+        source: of its weights; None is the base's own CLIP tower.
+        side: pixels of its input.
+    """
+
+    source: str | None = None
+    side: int | None = None
+
+    def learn(self, lesson: Lesson) -> Learned:
+        """One linear layer, its tokens computed once."""
+        vision = PatchTokens(self.source or lesson.base.source, side=self.side)
+        torch.manual_seed(lesson.seed)
+        method = LinearProbe(
+            num_outputs=lesson.task.num_outputs, vision=vision, centres=lesson.task.codec.centres
+        )
+        return _fitted(method, lesson, RECIPES["features"])
+
+
+@dataclass(frozen=True)
+class FineTuned(AbstractEntrant):
+    """VPD: the UNet itself is trained, with a deconvolution head.
+
+    Differs from the paper's unstated recipe: AdamW with VPD's rate and decay, batches of 8, no text
+    but one learned vector; classes by cross-entropy, values by the squared error, both as ours.
+    """
+
+    def learn(self, lesson: Lesson) -> Learned:
+        """From the base's weights."""
+        torch.manual_seed(lesson.seed)
+        folder = lesson.base.folder
+        backbone = StableDiffusion(
+            architectures.of_folder(folder),
+            weights=folder,
+            latent_scale=architectures.scaling_factor(folder),
+        )
+        task = lesson.task
+        vpd = VPD(
+            num_outputs=task.num_outputs if task.spread is None else len(task.spread),
+            backbone=backbone,
+            prompts=TextTable(names=["any"], dim=backbone.context_dim, learn_rows=True),
+            neck=partial(Merging, width=128, groups=8),
+            head=partial(DeconvHead, widths=(32, 32, 32), width=32, max_value=None),
+        )
+        recipe = Recipe((("", 5e-4),), 8, constant=0.0, weight_decay=0.1)
+        if task.spread is None:
+            return _fitted(_Answering(vpd), lesson, recipe)
+        values = copy.copy(task)
+        values.alpha = math.inf
+        middle = lesson.support.values().mean(dim=0)
+        return _fitted(_Answering(vpd, middle, task.spread), lesson, recipe, values)
+
+
+@dataclass(frozen=True)
+class Stored(AbstractEntrant):
+    """Anybody's predictions: ``DIR/TASK/ID.npy``, ``d h w`` in the unit of the task.
+
+    Attributes:
+        folder: of the predictions; a slash of an id becomes ``__``.
+    """
+
+    folder: Path
+
+    def learn(self, lesson: Lesson) -> Learned:
+        """Nothing to learn."""
+
+        def answer(query: Labelled) -> Tensor:
+            path = self.folder / lesson.spec.name / f"{query.id.replace('/', '__')}.npy"
+            try:
+                values = np.load(path, allow_pickle=False)
+            except (OSError, ValueError) as error:
+                raise InputError(f"{path}: no prediction there ({error})") from None
+            values = torch.from_numpy(values.astype(np.float32))
+            return values[None] if values.ndim == 2 else values
+
+        return Learned(answer)
+
+
+class _Answering(AbstractCachedMethod):
+    """A network of plain maps as a dense task wants it: probabilities, or values."""
+
+    def __init__(
+        self, net: VPD, middle: Tensor | None = None, spread: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.scale = None if middle is None or spread is None else (middle, spread)
+
+    def encode(self, inputs: Inputs) -> Inputs:
+        """Nothing is frozen that could be kept: the latents' share is small."""
+        return inputs
+
+    def forward(
+        self, inputs: Inputs, target: Target | None = None, *, draws: Draws | None = None
+    ) -> RawOutput:
+        """The network's maps."""
+        maps = self.net(inputs, draws=draws).maps
+        if self.scale is None:
+            return RawOutput(maps.softmax(dim=1), "probability")
+        middle, spread = (x.to(maps)[:, None, None] for x in self.scale)
+        return RawOutput(maps, "value", {"value": middle + spread * maps})
+
+
+def entrants(
+    names: tuple[str, ...], *, dino: str | None, clip_side: int | None
+) -> dict[str, AbstractEntrant]:
+    """The entrants of these names.
+
+    Args:
+        names: out of ``NAMES``.
+        dino: folder of a DINOv2, for ``dinov2-linear``.
+        clip_side: pixels of the input of ``clip-linear``; None is the tower's own.
+
+    Raises:
+        InputError: for another name, or if DINOv2 has no folder.
+    """
+    found: dict[str, AbstractEntrant] = {}
+    for name in names:
+        if name == "clip-linear":
+            found[name] = Probe(side=clip_side)
+        elif name == "dinov2-linear":
+            if dino is None:
+                raise InputError("dinov2-linear: give --dino DIR, the folder of a DINOv2 model")
+            found[name] = Probe(dino)
+        elif name in PLAIN:
+            found[name] = PLAIN[name]
+        else:
+            raise InputError(f"unknown method {name!r}: choose from {', '.join(NAMES)}")
+    return found
+
+
+def suits(entrant: AbstractEntrant, spec: SourceTask) -> bool:
+    """Whether an entrant can learn a task: a regression by one concept is for one number."""
+    alone = isinstance(entrant, Adapted) and entrant.regression
+    return not alone or spec.kind in ("depth", "scalar")
+
+
+PLAIN: Mapping[str, AbstractEntrant] = {
+    "auto": Adapted("auto"),
+    "concepts": Adapted("concepts"),
+    "features": Adapted("features"),
+    "concepts-k1": Adapted("concepts", codebook=1),
+    "concepts-k0": Adapted("concepts", codebook=0),
+    "concepts-no-self-attention": Adapted("concepts", maps={"self_attention": False}),
+    "concepts-regression": Adapted("concepts", codebook=0, regression=True),
+    "vpd": FineTuned(),
+    "constant": Constant(),
+    "mean-map": MeanMap(),
+}
+NAMES = (*PLAIN, "clip-linear", "dinov2-linear")
+
+
+def _constant(lesson: Lesson) -> Float[Tensor, " d"]:
+    columns = [e.value.movedim(0, -1)[e.valid] for e in lesson.support.examples]
+    flat = torch.cat(columns).T[None, :, None]
+    known = torch.ones(1, 1, flat.shape[-1], dtype=torch.bool)
+    value = lesson.task.constant(flat, known)
+    if isinstance(lesson.task, Classes):
+        value = functional.one_hot(value.long()[0], lesson.task.num_outputs).float()
+    return value
+
+
+def _extremes(lesson: Lesson) -> AbstractDense:
+    """The task as a regression between the least and the largest label."""
+    task = lesson.task
+    assert isinstance(task, Scalars), "others are left out beforehand"
+    assert task.spread is not None
+    values = lesson.support.values()[:, 0]
+    low, high = float(values.min()), float(values.max())
+    codec = ScalarBins(torch.tensor([low, (low + high) / 2, high]), torch.tensor([low, high]))
+    return Scalars(codec, spread=task.spread, unit=task.unit, depth=task.depth, alpha=math.inf)
+
+
+def _hw(valid: Bool[Tensor, "h w"]) -> tuple[int, int]:
+    return valid.shape[0], valid.shape[1]
+
+
+def _fitted(
+    method: AbstractCachedMethod,
+    lesson: Lesson,
+    recipe: Recipe,
+    task: AbstractDense | None = None,
+) -> Learned:
+    task = task or lesson.task
+    examples = lesson.support.examples
+    encoded = [encode(method, task, example, lesson.short_side) for example in examples]
+    steps = lesson.length(method, encoded, recipe)
+    fit(method, task, encoded, recipe, steps=steps, seed=lesson.seed)
+    facts = {"parameters": learned_parameters(method), "steps": steps}
+    return Learned(partial(_asked, method, task, lesson), facts)
+
+
+@torch.no_grad()
+def _asked(
+    method: AbstractCachedMethod, task: AbstractDense, lesson: Lesson, query: Labelled
+) -> Float[Tensor, "d h w"]:
+    """At the size at which the method works."""
+    hw = working_hw(*_hw(query.valid), lesson.short_side)
+    image = resized_image(query.image[None].float() / 255, hw)
+    raw = method(Inputs(image), draws=Draws((0,)))
+    if isinstance(task, Classes):
+        return raw.maps[0]
+    value = task.value(raw)
+    return functional.normalize(value, dim=1)[0] if isinstance(task, Directions) else value[0]

@@ -1,0 +1,146 @@
+"""The table of a few-shot benchmark, from the files of its units."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffsight.datasets.files import replacing
+from diffsight.training.benchmark.statistics import paired_difference, summarise
+from diffsight.types import InputError
+
+# of the paper's Table 2 (FewShot's row), in the measures that its tables hold: VTM's
+TARGETS = {
+    "depth_euclidean": 0.0776,
+    "depth_zbuffer": 0.0308,
+    "edge_texture": 0.0625,
+    "edge_occlusion": 0.0812,
+    "keypoints2d": 0.0626,
+    "keypoints3d": 0.0389,
+    "reshading": 0.1284,
+    "principal_curvature": 0.0376,
+    "normal": 10.1346,
+    "nyu_depth": 0.43,
+    "nyu_normal": 16.4,
+}
+TARGET_MEASURES = ("vtm_mae", "merr_vtm", "rmse")  # NYU's normals are in true degrees
+
+Rows = Mapping[str, Mapping[int, dict[str, Any]]]
+
+
+def write_report(out: Path, *, reference: str | None = None) -> str:
+    """Write ``report.md`` and ``report.json`` into the folder of a benchmark.
+
+    Args:
+        out: folder of the units.
+        reference: method that the others are compared with; default: the first by name of those
+            that every task has, ``auto`` before others.
+
+    Returns:
+        The Markdown.
+
+    Raises:
+        InputError: if the folder holds no unit, or a damaged one.
+    """
+    units = [_read(path) for path in sorted(out.glob("**/shots*/rep*.json"))]
+    if not units:
+        raise InputError(f"{out}: holds no finished unit: run the benchmark first")
+    tables: dict[tuple[str, int], dict[str, dict[int, dict[str, Any]]]] = defaultdict(dict)
+    for unit in units:
+        table = tables[unit["task"], unit["shots"]]
+        table.setdefault(unit["method"], {})[unit["repeat"]] = unit
+    methods = sorted({unit["method"] for unit in units})
+    if reference is not None and reference not in methods:
+        raise InputError(f"no unit of {reference!r}: choose from {', '.join(methods)}")
+    text, data = [f"Few-shot benchmark on {', '.join(sorted({u['source'] for u in units}))}."], {}
+    for (task, shots), rows in sorted(tables.items()):
+        chosen = reference if reference in rows else ("auto" if "auto" in rows else min(rows))
+        found = _table(rows, chosen)
+        data[f"{task}, {shots} shots"] = found
+        text += ["", _title(task, shots, rows), "", *_lines(found, chosen)]
+    text.append(
+        "\n± is half the 95 % interval of the mean (Student's t), spread is 1.96 standard "
+        "deviations of the runs. Differences are paired by support; their interval is a "
+        "bootstrap's, and one without 0 is marked *."
+    )
+    page = "\n".join(text) + "\n"
+    for name, content in (("report.md", page), ("report.json", json.dumps(data, indent=1))):
+        with replacing(out / name) as partial:
+            partial.write_text(content, encoding="utf-8")
+    return page
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise InputError(f"{path}: damaged: delete it, so that the unit runs again") from None
+
+
+def _table(rows: Rows, reference: str) -> list[dict[str, Any]]:
+    """One entry per method, the best mean first."""
+    first = next(iter(rows[reference].values()))
+    entries = []
+    for method, repeats in rows.items():
+        scores = np.array([repeats[r]["score"] for r in sorted(repeats)])
+        common = sorted(repeats.keys() & rows[reference].keys())
+        entry: dict[str, Any] = {"method": method, **vars(summarise(scores))}
+        if method != reference and common:
+            pairs = ([some[r]["score"] for r in common] for some in (repeats, rows[reference]))
+            entry["difference"] = vars(paired_difference(*map(np.array, pairs)))
+        measures = {name for unit in repeats.values() for name in unit["measures"]}
+        entry["measures"] = {
+            name: float(np.mean([unit["measures"][name] for unit in repeats.values()]))
+            for name in sorted(measures)
+        }
+        seconds = [unit["learn_seconds"] for unit in repeats.values()]
+        entry["learn_seconds"] = float(np.mean(seconds))
+        entries.append(entry)
+    return sorted(entries, key=lambda e: e["mean"], reverse=first["higher_is_better"])
+
+
+def _title(task: str, shots: int, rows: Rows) -> str:
+    unit = next(iter(next(iter(rows.values())).values()))
+    better = "higher" if unit["higher_is_better"] else "lower"
+    title = f"### {task}: {unit['measure']}, {shots} shots ({better} is better)"
+    target = TARGETS.get(task)
+    if target is None or unit["measure"] not in TARGET_MEASURES:
+        return title
+    return f"{title}; the paper's FewShot: {target:g}"
+
+
+def _lines(entries: Sequence[Mapping[str, Any]], reference: str) -> list[str]:
+    names = [name for name in entries[0]["measures"] if name not in ("images", "skipped")]
+    lines = [
+        f"| method | mean | spread | repeats | minus {reference} | "
+        + " | ".join(names)
+        + " | learning, s |",
+        "|" + "---|" * (6 + len(names)),
+    ]
+    for entry in entries:
+        mean = _number(entry["mean"])
+        if entry["ci95"] is not None:
+            mean += f" ± {_number(entry['ci95'])}"
+        spread = "n/a" if entry["spread"] is None else _number(entry["spread"])
+        cells = [entry["method"], mean, spread, str(entry["repeats"]), _gap(entry)]
+        cells += [_number(entry["measures"][name]) for name in names]
+        lines.append(f"| {' | '.join(cells)} | {entry['learn_seconds']:.0f} |")
+    return lines
+
+
+def _gap(entry: Mapping[str, Any]) -> str:
+    gap = entry.get("difference")
+    if gap is None:
+        return ""
+    if gap["interval"] is None:
+        return f"{gap['mean']:+.4g}"
+    low, high = gap["interval"]
+    mark = "*" if low > 0 or high < 0 else ""
+    return f"{gap['mean']:+.4g} [{low:+.4g}, {high:+.4g}]{mark}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"

@@ -1,0 +1,40 @@
+"""``diffsight benchmark few-shot``, as a user runs it."""
+
+import json
+
+import pytest
+
+from diffsight.cli import main
+
+
+def test_rooms_from_the_command_line(embedded, tmp_path, capsys) -> None:
+    out = tmp_path / "bench"
+    words = ["benchmark", "few-shot", "--out", str(out), "--tasks", "depth_zbuffer,normal"]
+    words += ["--methods", "features,constant", "--shots", "3", "--repeats", "2", "--steps", "1"]
+    words += ["--size", "32", "--max-images", "2"]
+    assert main(words) == 0
+    page = capsys.readouterr().out
+    assert "### depth_zbuffer: rmse_valid, 3 shots (lower is better)" in page
+    assert "### normal: merr_true, 3 shots (lower is better)" in page
+    unit = json.loads((out / "normal/features/shots3/rep001.json").read_text())
+    assert len(unit["support"]) == 3
+    assert main(["benchmark", "few-shot", "--out", str(out), "--report"]) == 0
+    assert capsys.readouterr().out == page
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--data", "taskonomy"], "needs --root"),
+        (["--methods", "best"], "unknown method 'best'"),
+        (["--tasks", "colour"], "has no task 'colour'"),
+        (["--report"], "holds no finished unit"),
+        (["--shots", "0"], "at least one"),
+    ],
+)
+def test_bad_input_is_one_line(words, told, embedded, tmp_path, capsys) -> None:
+    line = ["benchmark", "few-shot", "--out", str(tmp_path / "x"), "--max-images", "1", *words]
+    assert main(line) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("diffsight: ")
+    assert told in error

@@ -1,0 +1,111 @@
+"""A whole benchmark: finished units stay, shards share, the report says what came out."""
+
+import json
+
+import pytest
+from tests.training.benchmark.conftest import Squares
+
+from diffsight.training.benchmark import run as module
+from diffsight.training.benchmark.entrants import Constant, MeanMap, Stored, entrants
+from diffsight.training.benchmark.report import write_report
+from diffsight.training.benchmark.run import benchmark
+from diffsight.training.benchmark.units import Settings
+from diffsight.types import InputError
+
+METHODS = {"constant": Constant(), "mean-map": MeanMap()}
+
+
+def go(out, base, **options):
+    seen = []
+    benchmark(
+        Squares(),
+        tasks=options.pop("tasks", ("size",)),
+        methods=options.pop("methods", METHODS),
+        base=base,
+        out=out,
+        settings=Settings(shots=3, steps=1),
+        advance=seen.append,
+        **options,
+    )
+    return seen
+
+
+def test_finished_units_are_not_run_again(base, tmp_path, monkeypatch) -> None:
+    calls, whole = [], module.run
+
+    def counted(unit, *rest):
+        calls.append(unit)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return whole(unit, *rest)
+
+    monkeypatch.setattr(module, "run", counted)
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path, base, repeats=2)
+    assert len(list(tmp_path.rglob("rep*.json"))) == 2
+    seen = go(tmp_path, base, repeats=2)
+    assert [s.done for s in seen] == [3, 4]
+    assert not go(tmp_path, base, repeats=2)
+    assert len(calls) == 5
+
+
+def test_shards_share_the_units(base, tmp_path) -> None:
+    halves = [go(tmp_path, base, repeats=3, shard=(i, 2)) for i in (0, 1)]
+    assert [len(half) for half in halves] == [3, 3]
+    assert len(list(tmp_path.rglob("rep*.json"))) == 6
+    with pytest.raises(InputError, match="shard 2 of 2"):
+        go(tmp_path, base, shard=(2, 2))
+
+
+def test_the_report_pairs_supports(base, tmp_path) -> None:
+    go(tmp_path, base, repeats=3, tasks=("size", "where"))
+    page = write_report(tmp_path, reference="constant")
+    assert "### size: rmse_valid, 3 shots (lower is better)" in page
+    assert "### where: miou, 3 shots (higher is better)" in page
+    data = json.loads((tmp_path / "report.json").read_text())
+    entries = {entry["method"]: entry for entry in data["size, 3 shots"]}
+    rows = [
+        [
+            json.loads(p.read_text())["score"]
+            for p in sorted((tmp_path / "size" / name).rglob("*.json"))
+        ]
+        for name in ("mean-map", "constant")
+    ]
+    gaps = [a - b for a, b in zip(*rows, strict=True)]
+    assert entries["mean-map"]["difference"]["mean"] == pytest.approx(sum(gaps) / 3)
+    assert entries["constant"]["mean"] == pytest.approx(sum(rows[1]) / 3)
+    assert "difference" not in entries["constant"]
+    assert (tmp_path / "report.md").read_text() == page
+    with pytest.raises(InputError, match="no unit of 'ours'"):
+        write_report(tmp_path, reference="ours")
+
+
+def test_a_folder_without_units_has_no_report(tmp_path) -> None:
+    with pytest.raises(InputError, match="holds no finished unit"):
+        write_report(tmp_path)
+
+
+def test_anybodys_predictions_are_scored(base, tmp_path) -> None:
+    import numpy as np
+
+    source = Squares()
+    for id in source.queries("size"):
+        row = source.read("size", id)
+        path = tmp_path / "maps" / "size" / f"{id.replace('/', '__')}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, row.value.numpy() + 0.25)
+    seen = go(tmp_path / "out", base, repeats=1, methods={"theirs": Stored(tmp_path / "maps")})
+    assert seen[0].score == pytest.approx(0.25, abs=1e-6)
+    path.unlink()
+    with pytest.raises(InputError, match=r"test__2.npy: no prediction there"):
+        go(tmp_path / "again", base, repeats=1, methods={"theirs": Stored(tmp_path / "maps")})
+
+
+def test_regression_is_left_out_where_it_has_no_meaning(base, tmp_path) -> None:
+    methods = entrants(("concepts-regression",), dino=None, clip_side=None)
+    assert not go(tmp_path, base, repeats=1, tasks=("where",), methods=methods)
+
+
+def test_an_unknown_task_names_the_others(base, tmp_path) -> None:
+    with pytest.raises(InputError, match="squares has no task 'depth': size, where"):
+        go(tmp_path, base, tasks=("depth",))

@@ -1,0 +1,183 @@
+"""One entrant, one support: what it learns from, what it is scored by, what is kept."""
+
+import json
+import math
+
+import pytest
+import torch
+from tests.training.benchmark.conftest import Squares
+
+from diffsight.codecs import VectorWords
+from diffsight.datasets.rooms.source import RoomsSource
+from diffsight.datasets.source import Labelled, SourceTask
+from diffsight.training.benchmark.entrants import Constant, MeanMap, entrants, suits
+from diffsight.training.benchmark.units import (
+    Settings,
+    Unit,
+    draw,
+    run,
+    save,
+    scored,
+    stored,
+    task_of,
+)
+from diffsight.types import InputError
+
+FAST = Settings(shots=3, steps=1)
+ALL = ("features", "concepts", "concepts-k1", "concepts-k0", "concepts-no-self-attention", "vpd")
+
+
+def test_a_support_is_the_same_for_every_method_and_another_in_every_repeat() -> None:
+    source = Squares()
+    first = draw(source, source.tasks["size"], 4, seed=0, repeat=0)[1]
+    assert first == draw(source, source.tasks["where"], 4, seed=0, repeat=0)[1]
+    assert first != draw(source, source.tasks["size"], 4, seed=0, repeat=1)[1]
+    assert len(set(first)) == 4
+    broken = Squares(broken=first[0])
+    without = draw(broken, broken.tasks["size"], 4, seed=0, repeat=0)[1]
+    assert without[:3] == first[1:]
+    assert broken.skipped
+    with pytest.raises(InputError, match=r"7 usable images of size for 8 shots"):
+        draw(broken, broken.tasks["size"], 8, seed=0, repeat=0)
+
+
+def test_the_constant_and_the_mean_map_by_hand(base) -> None:
+    source = Squares()
+    spec = source.tasks["size"]
+    _, ids = draw(source, spec, 3, seed=0, repeat=0)
+    some = [source.read("size", id) for id in ids]
+    known = torch.cat([e.value[0][e.valid] for e in some if e])
+    query = source.read("size", "test/0")
+    assert query is not None
+    found = run(Unit("size", "constant", 0), Constant(), source, base, FAST)
+    squares, count = torch.zeros(()), 0
+    for id in source.queries("size"):
+        row = source.read("size", id)
+        assert row is not None
+        squares = squares + (row.value[0][row.valid] - known.mean()).square().sum()
+        count += int(row.valid.sum())
+    assert found["score"] == pytest.approx(math.sqrt(float(squares) / count), rel=1e-5)
+    assert found["support"] == ids
+    mean = run(Unit("size", "mean-map", 0), MeanMap(), source, base, FAST)
+    stack = torch.stack([e.value[0] for e in some if e]).mean(dim=0)
+    total = torch.zeros(())
+    for id in source.queries("size"):
+        row = source.read("size", id)
+        assert row is not None
+        total = total + (row.value[0] - stack)[row.valid].square().sum()
+    assert mean["score"] == pytest.approx(math.sqrt(float(total) / count), rel=1e-5)
+
+
+def test_the_majority_is_the_floor_of_a_segmentation(base) -> None:
+    source = Squares()
+    found = run(Unit("where", "constant", 0), Constant(), source, base, FAST)
+    ground = [
+        float((~source.read("where", i).value.bool()[0][2:]).float().mean())
+        for i in source.queries("where")
+    ]
+    assert found["score"] == pytest.approx(sum(ground) / 3 / 2, rel=1e-6)
+    assert found["higher_is_better"]
+
+
+@pytest.mark.parametrize("task", ["size", "where", "way", "one"])
+def test_every_entrant_learns_every_kind(task, base) -> None:
+    source = Squares()
+    for name, entrant in entrants(ALL, dino=None, clip_side=None).items():
+        if task != "size" and name not in ("features", "concepts", "vpd"):
+            continue
+        found = run(Unit(task, name, 0), entrant, source, base, FAST)
+        assert math.isfinite(found["score"])
+        assert found["facts"]["parameters"] > 0
+        assert len(found["per_image"]) == 3
+        json.dumps(found)
+
+
+def test_the_regression_is_between_the_extremes(base) -> None:
+    source = Squares()
+    (entrant,) = entrants(("concepts-regression",), dino=None, clip_side=None).values()
+    found = run(Unit("size", "concepts-regression", 0), entrant, source, base, FAST)
+    width = base.backbone.context_dim
+    assert found["facts"]["parameters"] == 2 * width
+    assert suits(entrant, source.tasks["size"])
+    assert not suits(entrant, source.tasks["where"])
+
+
+def test_an_unknown_method_names_the_others() -> None:
+    with pytest.raises(InputError, match="unknown method 'ours': choose from auto, concepts"):
+        entrants(("ours",), dino=None, clip_side=None)
+    with pytest.raises(InputError, match="--dino"):
+        entrants(("dinov2-linear",), dino=None, clip_side=None)
+
+
+def test_a_unit_is_kept_whole_and_its_options_are_known(base, tmp_path) -> None:
+    unit, entrant = Unit("size", "constant", 2), Constant()
+    key = unit.key(entrant, "squares", base, FAST)
+    assert key == unit.key(Constant(), "squares", base, Settings(shots=3, steps=1))
+    assert key != unit.key(entrant, "squares", base, Settings(shots=3, steps=2))
+    assert key != unit.key(MeanMap(), "squares", base, FAST)
+    path = unit.path(tmp_path, 3)
+    assert path == tmp_path / "size/constant/shots3/rep002.json"
+    assert stored(path, key) is None
+    found = run(unit, entrant, Squares(), base, FAST)
+    save(path, key, found)
+    again = stored(path, key)
+    assert again is not None
+    assert again["score"] == found["score"]
+    with pytest.raises(InputError, match="made with other options"):
+        stored(path, "another")
+    path.write_text(path.read_text()[:50])
+    with pytest.raises(InputError, match=r"rep002.json: damaged"):
+        stored(path, key)
+    with pytest.raises(InputError, match="score is nan"):
+        save(path, key, found | {"measures": {"score": math.nan}})
+
+
+def test_a_curve_gives_words_of_several_channels() -> None:
+    spec = SourceTask(
+        "curve",
+        "vector",
+        "values",
+        4,
+        curve=lambda g: torch.stack([g, (2 * g).clamp(max=1), g.square(), g, g], dim=-1),
+    )
+    source = Squares()
+    source.tasks = {"curve": spec, "size": source.tasks["size"]}
+    support, _ = draw(source, source.tasks["size"], 3, seed=0, repeat=0)
+    task = task_of(spec, support)
+    codec = task.codec
+    assert isinstance(codec, VectorWords)
+    centres = torch.tensor([0.125, 0.375, 0.625, 0.875])
+    torch.testing.assert_close(codec.words[:, 0], centres)
+    torch.testing.assert_close(codec.words[:, 1], (2 * centres).clamp(max=1))
+    label = codec.words[2][None, :, None, None]
+    assert int(codec.encode(label).ids) == 2
+
+
+def test_what_is_scored_has_the_truths_size_and_range() -> None:
+    truth = torch.full((1, 32, 32), 0.5)
+    nowhere = torch.ones(64, 64, dtype=torch.bool)
+    image = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    query = Labelled("a", image, torch.zeros(1, 64, 64), nowhere, truth)
+    spec = SourceTask("x", "scalar", "values", 8, clip=(0.0, 1.0), primary="vtm_mae")
+    found, _, valid = scored(spec, torch.full((1, 64, 64), 3.0), query)
+    assert found.shape == (1, 1, 32, 32)
+    assert float(found.max()) == 1
+    assert bool(valid.all())
+    assert spec.measure == "vtm_mae"
+
+
+def test_rooms_have_taskonomys_tasks() -> None:
+    source = RoomsSource(size=32, count=2, pool=3)
+    assert len(source.tasks) == 10
+    assert source.tasks["normal"].bins == source.tasks["depth_zbuffer"].bins == 40
+    assert source.tasks["reshading"].bins == 20
+    assert set(source.pool("normal")).isdisjoint(source.queries("normal"))
+    for name, spec in source.tasks.items():
+        row = source.read(name, "test/1")
+        channels = {"vector": 2, "normals": 3}.get(spec.kind, 1)
+        assert row.value.shape == (channels, 32, 32)
+        assert float(row.value[:, ~row.valid].abs().sum()) == 0
+    euclidean, z = (source.read(f"depth_{n}", "test/0") for n in ("euclidean", "zbuffer"))
+    assert bool((euclidean.value >= z.value - 1e-4)[:, z.valid].all())
+    curvature = source.read("principal_curvature", "test/0").value
+    assert float(curvature.abs().max()) <= 1 / 0.03 + 1e-3
