@@ -60,6 +60,18 @@ def test_numbers(tmp_path: Path, task: str) -> None:
         assert scored.all()
 
 
+def test_vtms_measures_are_those_of_its_preset(tmp_path: Path) -> None:
+    root = write_all(tmp_path)
+    tasks = {preset: Taskonomy(root=root, preset=preset).tasks for preset in ("vtm", "clean")}
+    for name in DENSE:
+        normal = name == "normal"
+        assert tasks["vtm"][name].measure == ("merr_vtm" if normal else "vtm_mae")
+        assert tasks["clean"][name].measure == ("merr_true" if normal else "rmse_valid")
+        assert tasks["vtm"][name].clip == (None if normal else (0, 1))
+    native = Taskonomy(root=root, preset="native").tasks["depth_zbuffer"]
+    assert (native.kind, native.unit, native.clip) == ("depth", "m", None)
+
+
 def test_what_ends_at_one(tmp_path: Path) -> None:
     root = write_all(tmp_path, keypoints2d=words(600), edge_texture=words(60000))
     source = Taskonomy(root=root, preset="native")

@@ -7,7 +7,7 @@ values that are mixed with "no depth"; ``native`` gives one map per task at the 
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -51,6 +51,7 @@ _STRONGEST_TEXTURE = 0.4
 _SOBEL = torch.tensor(((-1, 0, 1), (-2, 0, 2), (-1, 0, 1)), dtype=torch.float64)
 
 _SCORING: dict[str, Scoring] = {"depth": "depth", "normals": "angles"}
+_VTM_MEASURES: dict[Scoring, str] = {"values": "vtm_mae", "angles": "merr_vtm"}
 
 Decoder = Callable[[Float[Tensor, "c h w"]], Float[Tensor, "d h w"]]
 Curve = Callable[[Float[Tensor, " n"]], Float[Tensor, "n d"]]
@@ -86,8 +87,13 @@ def rules(preset: Preset) -> dict[str, Rule]:
         _rule("principal_curvature", "vector", 40, lambda c: c[:2] / 255),
         _rule("normal", "normals", 40, lambda c: c / 127.5 - 1, vtm_scores_all=True),
     )
-    own = _native() if preset == "native" else _vtm()
-    return {rule.task.name: rule for rule in (*own, *both)}
+    every = (*(_native() if preset == "native" else _vtm()), *both)
+    if preset == "vtm":
+        every = tuple(
+            replace(rule, task=replace(rule.task, primary=_VTM_MEASURES[rule.task.scoring]))
+            for rule in every
+        )
+    return {rule.task.name: rule for rule in every}
 
 
 def _native() -> tuple[Rule, ...]:
@@ -146,7 +152,8 @@ def _rule(
     limits: tuple[float, float] = (0.0, 1.0),
 ) -> Rule:
     scoring = _SCORING.get(kind, "values")
-    task = SourceTask(name, kind, scoring, bins, unit, curve=curve, limits=limits)
+    clip = (0.0, 1.0) if scoring == "values" else None
+    task = SourceTask(name, kind, scoring, bins, unit, curve=curve, limits=limits, clip=clip)
     return Rule(task, domain or name, decode, by_depth, vtm_scores_all)
 
 
