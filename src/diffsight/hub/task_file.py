@@ -18,7 +18,7 @@ from diffsight.hub.save import fingerprint
 from diffsight.methods import FeatureHead, FewShot
 from diffsight.methods.base import AbstractMethod
 from diffsight.model import DenseModel
-from diffsight.prompts.text import empty_prompt
+from diffsight.prompts.text import empty_prompt, without_bars
 from diffsight.tasks import AbstractDense, Classes, Directions, Scalars, Vectors
 from diffsight.types import InputError
 
@@ -200,7 +200,8 @@ def _method(about: Mapping[str, Any], task: AbstractDense, base: Base) -> Abstra
             **options,
         )
     size, source = options.pop("codebook"), options.pop("clip")
-    vision = ClipVision(source) if size > 1 and centres is not None else None
+    with without_bars():
+        vision = ClipVision(source) if size > 1 and centres is not None else None
     codebook = None
     if centres is not None:
         assert task.spread is not None

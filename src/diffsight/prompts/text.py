@@ -162,7 +162,7 @@ def load_text_encoder(encoder: str | Path) -> tuple[Any, Any]:
     )
     sub = ("tokenizer", "text_encoder") if nested else ("", "")
     try:
-        with _without_bars() if folder.exists() else contextlib.nullcontext():
+        with without_bars() if folder.exists() else contextlib.nullcontext():
             tokenizer = CLIPTokenizer.from_pretrained(source, subfolder=sub[0])
             config = CLIPTextConfig.from_pretrained(source, subfolder=sub[1])
             projects = "CLIPTextModelWithProjection" in (config.architectures or ())
@@ -197,7 +197,7 @@ def empty_prompt(folder: Path, dim: int) -> Float[Tensor, "1 n e"]:
 
 
 @contextlib.contextmanager
-def _without_bars() -> Iterator[None]:
+def without_bars() -> Iterator[None]:
     """Transformers shows a progress bar for every file that it reads, however small."""
     from transformers.utils import logging
 

@@ -9,11 +9,13 @@ import torch
 from diffsight.datasets.base import Sample
 from diffsight.datasets.rooms.dataset import Rooms
 from diffsight.datasets.rooms.world import CLASSES
-from diffsight.datasets.source import AbstractSource, Labelled, SourceTask
+from diffsight.datasets.source import AbstractSource, Labelled, Scoring, SourceTask
 from diffsight.types import InputError
 
 # Taskonomy's curvature labels end at a radius of 3 cm
 MAX_CURVATURE_PER_M = 1 / 0.03
+
+_SCORING: Mapping[str, Scoring] = {"normals": "angles", "segmentation": "classes"}
 
 # name of the task: (label of Rooms, kind, classes of the paper, unit)
 _LABELS = {
@@ -49,7 +51,7 @@ class RoomsSource(AbstractSource):
             name: SourceTask(
                 name,
                 kind,
-                {"normals": "angles", "segmentation": "classes"}.get(kind, "values"),
+                _SCORING.get(kind, "values"),
                 bins,
                 unit,
                 CLASSES if kind == "segmentation" else (),

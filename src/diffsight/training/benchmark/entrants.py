@@ -30,6 +30,7 @@ from diffsight.methods.base import AbstractCachedMethod
 from diffsight.necks import Merging
 from diffsight.ops.resize import resized_image, resized_label, working_hw
 from diffsight.prompts import TextTable
+from diffsight.prompts.text import without_bars
 from diffsight.tasks.classes import Classes
 from diffsight.tasks.dense import AbstractDense
 from diffsight.tasks.directions import Directions
@@ -194,7 +195,8 @@ class Probe(AbstractEntrant):
 
     def learn(self, lesson: Lesson) -> Learned:
         """One linear layer, its tokens computed once."""
-        vision = PatchTokens(self.source or lesson.base.source, side=self.side)
+        with without_bars():
+            vision = PatchTokens(self.source or lesson.base.source, side=self.side)
         torch.manual_seed(lesson.seed)
         method = LinearProbe(
             num_outputs=lesson.task.num_outputs, vision=vision, centres=lesson.task.codec.centres

@@ -174,7 +174,7 @@ def draw(
     Raises:
         InputError: if there are not enough images.
     """
-    pool = source.pool(spec.name)
+    pool = list(source.pool(spec.name))
     generator = torch.Generator().manual_seed(seed_of(seed, repeat))
     found: list[Labelled] = []
     for place in torch.randperm(len(pool), generator=generator).tolist():
