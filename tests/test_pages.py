@@ -13,6 +13,8 @@ from PIL import Image
 import diffsight
 from diffsight.backbones import StableDiffusion
 from diffsight.cli import COMMANDS
+from diffsight.datasets.labels import LabelFormat
+from diffsight.datasets.support import read_support
 from diffsight.heads import DeconvHead
 from diffsight.methods import VPD
 from diffsight.model import DenseModel
@@ -69,12 +71,19 @@ def test_two_commands_set_everything_up_and_ci_runs_the_second() -> None:
     assert SETUP[1] in (ROOT / ".ci" / "run").read_text()
 
 
-def test_readme_predicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readme_draws_and_predicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in ("photos", "masks"):
+        (tmp_path / name).mkdir()
+    Image.new("RGB", (640, 480), (120, 160, 220)).save("photos/beach.jpg")
     diffsight.save(model(), "runs/my-rooms/model")
     Image.new("RGB", (50, 40), (120, 90, 60)).save("photo.jpg")
     names: dict[str, Any] = {}
     for block in blocks(ROOT / "README.md", "python"):
         exec(compile(block, "README.md", "exec"), names)
+    support = read_support(Path("photos"), Path("masks"), LabelFormat("segmentation"))
+    assert support.ids == (0, 1)
+    assert support.colours == ((40, 40, 40), (0, 130, 200))
+    assert 0.4 < float(support.values().mean()) < 0.45  # 200 of 480 rows are sky
     assert names["prediction"].depth_m.shape == (40, 50)
     assert 0 < names["near"] < 10

@@ -85,6 +85,16 @@ def test_labels_without_pixels_cost_nothing_and_keep_their_graph(build) -> None:
     assert not maps.grad.any()
 
 
+def test_an_infinite_alpha_is_a_regression() -> None:
+    label, valid = label_of(scalars()), torch.ones(2, 6, 8, dtype=torch.bool)
+    raw = RawOutput(noise(2, 1, 6, 8), "value", {"value": noise(2, 1, 6, 8)})
+    losses = scalars(alpha=math.inf).loss(raw, Target(label, valid))
+    spread = torch.linspace(1, 5, 500).std()
+    gap = (raw.auxiliary["value"] - label) / spread
+    torch.testing.assert_close(losses["loss"], gap.square().mean())
+    assert losses.keys() == {"loss", "value"}
+
+
 def test_invalid_labels_may_be_anything() -> None:
     task = scalars()
     label = label_of(task)

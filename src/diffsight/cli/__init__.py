@@ -44,9 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if argv[0] not in COMMANDS:
         return _fail(f"unknown command {argv[0]!r}: choose from {', '.join(COMMANDS)}", 2)
-    # how long an idle thread of libgomp spins before it sleeps: with its default, training took 3
-    # to 10 times as long where another process wanted the core; torch reads it when it is loaded
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # how long an idle thread of libgomp spins before it sleeps: with its default (0.3 million),
+    # training took 3 to 10 times as long where another process wanted the core; with 1,000 a third
+    # more on a free machine. torch reads it when it is loaded
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     return _guarded(COMMANDS[argv[0]][0], argv[1:])
 

@@ -1,9 +1,11 @@
 """A light head on the frozen features of Stable Diffusion: the plain alternative to concepts.
 
 One pass without noise and without words; every level of the pyramid is brought to a few channels,
-all to the finest one, and mixed there. What is frozen runs once per image.
+all to the finest one with the place in the picture, and mixed there. What is frozen runs once per
+image.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -18,6 +20,7 @@ from diffsight.ops.padding import MID_GREY, pad_to_multiple
 from diffsight.types import Draws, Inputs, RawOutput, Target
 
 MOST_PARAMETERS = 70_000
+PLACE = 5  # channels that tell where a pixel is
 
 
 class FeatureHead(AbstractCachedMethod):
@@ -30,6 +33,8 @@ class FeatureHead(AbstractCachedMethod):
         centres: values of the classes; None for a task of discrete classes.
         width: channels after the projections; less where the head would have more than 70,000
             numbers.
+        dropout: share of the frozen channels that a training step hides: ten images are learned
+            by heart otherwise.
         timestep: step whose embedding conditions the UNet; no noise is added.
     """
 
@@ -41,16 +46,18 @@ class FeatureHead(AbstractCachedMethod):
         context: Float[Tensor, "1 tokens e"],
         centres: Float[Tensor, "n d"] | None = None,
         width: int = 48,
+        dropout: float = 0.3,
         timestep: int = 1,
     ) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
         self.timestep = timestep
+        self.dropout = dropout
         self.context: Tensor
         self.centres: Tensor | None
         self.register_buffer("context", context.clone())
         self.register_buffer("centres", None if centres is None else centres.clone())
-        total = sum(backbone.channels)
+        total = sum(backbone.channels) + PLACE
         while (total + 9 * width + num_outputs + 4) * width + num_outputs > MOST_PARAMETERS:
             width -= 4
         self.project = nn.ModuleList(
@@ -60,6 +67,7 @@ class FeatureHead(AbstractCachedMethod):
         for level, channels in enumerate(backbone.channels):
             self.register_buffer(f"mean{level}", torch.zeros(channels, 1, 1))
             self.register_buffer(f"scale{level}", torch.ones(channels, 1, 1))
+        self.place = nn.Conv2d(PLACE, width, 1, bias=False)
         self.mix = nn.Conv2d(width, width, 3, padding=1)
         self.out = nn.Conv2d(width, num_outputs, 1)
 
@@ -89,23 +97,22 @@ class FeatureHead(AbstractCachedMethod):
         Args:
             inputs: as ``encode`` gives them, or without its results.
             target: not used.
-            draws: not used: there is no noise.
+            draws: in training, which channels are hidden; without, none are.
         """
         if "level0" not in inputs.cached:
             inputs = self.encode(inputs)
-        hidden: Tensor | None = None
-        for level, project in enumerate(self.project):
-            x = inputs.cached[f"level{level}"].float() - self.get_buffer(f"mean{level}")
-            x = project((x * self.get_buffer(f"scale{level}")).contiguous())
-            if hidden is None:
-                hidden = x
-            else:
-                hidden = hidden + functional.interpolate(x, hidden.shape[-2:], mode="bilinear")
-        assert hidden is not None
-        hidden = functional.gelu(self.mix(functional.gelu(hidden)))
-        logits = self.out(hidden)
         height, width = inputs.image.shape[-2:]
         stride = self.backbone.strides[0]
+        grid = inputs.cached["level0"].shape[-2:]
+        hidden = self.place(_places(grid, (height / stride, width / stride)).to(self.out.weight))
+        for level, project in enumerate(self.project):
+            x = inputs.cached[f"level{level}"].float() - self.get_buffer(f"mean{level}")
+            if self.training and draws is not None:
+                x = x * self._kept(draws, level, x.shape[1]).to(x)
+            x = project((x * self.get_buffer(f"scale{level}")).contiguous())
+            hidden = hidden + functional.interpolate(x, grid, mode="bilinear")
+        hidden = functional.gelu(self.mix(functional.gelu(hidden)))
+        logits = self.out(hidden)
         whole = (logits.shape[-2] * stride, logits.shape[-1] * stride)
         logits = functional.interpolate(logits, whole, mode="bilinear")[..., :height, :width]
         probability = logits.softmax(dim=1)
@@ -113,3 +120,23 @@ class FeatureHead(AbstractCachedMethod):
             return RawOutput(probability, "probability")
         value = expectation(probability, self.centres[None])
         return RawOutput(probability, "probability", {"value": value})
+
+    def _kept(self, draws: Draws, level: int, channels: int) -> Float[Tensor, "b c 1 1"]:
+        """0 for a hidden channel; the others make up for it."""
+        limit = torch.special.ndtri(torch.tensor(self.dropout))
+        return (draws.normal(level, (channels, 1, 1)) > limit) / (1 - self.dropout)
+
+
+def _places(grid: Sequence[int], used: tuple[float, float]) -> Float[Tensor, "1 5 h w"]:
+    """Row and column from -1 to 1 over the image, their squares and their product.
+
+    Args:
+        grid: of the finest level, padding included.
+        used: rows and columns of it that the image fills.
+    """
+    rows, columns = (
+        2 * (torch.arange(count) + 0.5) / filled - 1
+        for count, filled in zip(grid, used, strict=True)
+    )
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    return torch.stack([y, x, y * y, x * x, x * y])[None]

@@ -92,8 +92,15 @@ class AdamW(Configurable):
             if members
         )
 
-    def build(self, groups: tuple[ParameterGroup, ...]) -> torch.optim.AdamW:
-        """The optimiser; the first step's rates are set by the schedule."""
+    def build(
+        self, groups: tuple[ParameterGroup, ...], *, fused: bool = False
+    ) -> torch.optim.AdamW:
+        """The optimiser; the first step's rates are set by the schedule.
+
+        Args:
+            groups: of parameters.
+            fused: update all tensors in one kernel.
+        """
         return torch.optim.AdamW(
             [
                 {
@@ -106,6 +113,7 @@ class AdamW(Configurable):
             lr=self.lr,
             betas=self.betas,
             eps=self.eps,
+            fused=fused,
         )
 
     def _prefix(self, name: str) -> str:

@@ -10,6 +10,7 @@ from tests.training.benchmark.conftest import Squares
 from diffsight.codecs import VectorWords
 from diffsight.datasets.rooms.source import RoomsSource
 from diffsight.datasets.source import Labelled, SourceTask
+from diffsight.training.adaptation import LEAST_STEPS
 from diffsight.training.benchmark.entrants import Constant, MeanMap, entrants, suits
 from diffsight.training.benchmark.units import (
     Settings,
@@ -100,6 +101,15 @@ def test_the_regression_is_between_the_extremes(base) -> None:
     assert found["facts"]["parameters"] == 2 * width
     assert suits(entrant, source.tasks["size"])
     assert not suits(entrant, source.tasks["where"])
+
+
+def test_learning_takes_its_minutes(base) -> None:
+    source = Squares()
+    for name, entrant in entrants(("features", "vpd"), dino=None, clip_side=None).items():
+        short = Settings(shots=3, minutes=1e-6)
+        found = run(Unit("size", name, 0), entrant, source, base, short)
+        steps = found["facts"]["steps"]
+        assert (steps if name == "vpd" else steps["features"]) == LEAST_STEPS
 
 
 def test_an_unknown_method_names_the_others() -> None:

@@ -68,14 +68,6 @@ class Lesson:
     steps: int | None
     seed: int
 
-    def length(self, method: AbstractCachedMethod, encoded: list[Any], recipe: Recipe) -> int:
-        """Steps that fit into the time."""
-        if self.steps is not None:
-            return self.steps
-        took = seconds_per_step(method, self.task, encoded, recipe)
-        most = MOST_STEPS["concepts"]
-        return max(LEAST_STEPS, min(most, math.floor(60 * self.minutes / took)))
-
 
 @dataclass
 class Learned:
@@ -371,7 +363,11 @@ def _fitted(
     task = task or lesson.task
     examples = lesson.support.examples
     encoded = [encode(method, task, example, lesson.short_side) for example in examples]
-    steps = lesson.length(method, encoded, recipe)
+    steps = lesson.steps
+    if steps is None:
+        took = seconds_per_step(method, task, encoded, recipe)
+        fitting = math.floor(60 * lesson.minutes / took)
+        steps = max(LEAST_STEPS, min(MOST_STEPS["concepts"], fitting))
     fit(method, task, encoded, recipe, steps=steps, seed=lesson.seed)
     facts = {"parameters": learned_parameters(method), "steps": steps}
     return Learned(partial(_asked, method, task, lesson), facts)

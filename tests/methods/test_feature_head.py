@@ -1,0 +1,68 @@
+"""The light head: what it reads, what a training step hides, how many numbers learn."""
+
+import pytest
+import torch
+from tests.backbones.conftest import SMALL
+from tests.support import images
+
+from diffsight.backbones import StableDiffusion
+from diffsight.methods import FeatureHead
+from diffsight.types import Draws, Inputs
+
+
+@pytest.fixture(scope="module")
+def backbone() -> StableDiffusion:
+    torch.manual_seed(0)
+    return StableDiffusion(SMALL, trainable=())
+
+
+def head(backbone: StableDiffusion, classes: int = 3, **options) -> FeatureHead:
+    torch.manual_seed(1)
+    context = torch.randn(1, 2, backbone.context_dim)
+    centres = torch.linspace(0, 1, classes)[:, None]
+    return FeatureHead(
+        num_outputs=classes, backbone=backbone, context=context, centres=centres, **options
+    )
+
+
+def test_a_step_hides_whole_channels_by_its_seed_alone(backbone) -> None:
+    method = head(backbone).train()
+    inputs = method.encode(Inputs(images(2, 64, 64)))
+    first = method(inputs, draws=Draws((5, 6))).maps
+    torch.manual_seed(99)
+    assert torch.equal(first, method(inputs, draws=Draws((5, 6))).maps)
+    assert not torch.allclose(first, method(inputs, draws=Draws((5, 7))).maps)
+    kept = method._kept(Draws(tuple(range(200))), 0, 50)
+    assert float((kept == 0).float().mean()) == pytest.approx(0.3, abs=0.02)
+    assert float(kept.max()) == pytest.approx(1 / 0.7)
+    assert kept.shape == (200, 50, 1, 1)
+
+
+def test_an_answer_hides_nothing_and_does_not_depend_on_its_batch(backbone) -> None:
+    method = head(backbone).eval()
+    image = images(2, 48, 80)
+    both = method(Inputs(image), draws=Draws((1, 2))).maps
+    torch.testing.assert_close(both, method(Inputs(image)).maps)
+    torch.testing.assert_close(both[1:], method(Inputs(image[1:])).maps, rtol=1e-5, atol=1e-6)
+    assert both.shape == (2, 3, 48, 80)
+
+
+def test_the_place_counts_in_the_image_not_in_its_padding(backbone) -> None:
+    method = head(backbone).eval()
+    with torch.no_grad():
+        for name, parameter in method.named_parameters():
+            if name.startswith("project"):
+                parameter.zero_()
+    wide = method(Inputs(images(1, 64, 96))).maps
+    assert wide.std() > 1e-4  # nothing but the place is left
+    padded = method(Inputs(images(1, 64, 90))).maps
+    whole = torch.nn.functional.interpolate(wide, (64, 90), mode="bilinear")
+    torch.testing.assert_close(padded, whole, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("classes", [2, 50, 200])
+def test_at_most_seventy_thousand_numbers_learn(backbone, classes) -> None:
+    method = head(backbone, classes)
+    learning = [n for n, p in method.named_parameters() if p.requires_grad]
+    assert not [n for n in learning if n.startswith("backbone.")]
+    assert sum(method.get_parameter(n).numel() for n in learning) <= 70_000

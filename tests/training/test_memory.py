@@ -1,0 +1,38 @@
+"""Freed memory is kept for the next tensor instead of being cleared by the system again."""
+
+import subprocess
+import sys
+
+import pytest
+
+from diffsight.training.memory import keep_freed_memory
+
+FAULTS = """
+import resource, sys
+from diffsight.training.memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+import numpy as np
+def touch():
+    for _ in range(40):
+        np.ones(40 << 17)  # 40 MiB, more than glibc keeps by itself
+touch()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+touch()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(how: str) -> int:
+    command = [sys.executable, "-c", FAULTS, how]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def test_pages_are_not_cleared_again() -> None:
+    assert faults("leave") > 40 * 100
+    assert faults("keep") < 100
+
+
+def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not keep_freed_memory()
