@@ -12,7 +12,7 @@ def keep_freed_memory() -> bool:
     """Keep the memory of freed tensors for the next ones; whether that could be arranged.
 
     glibc gives large blocks back to the system, which clears every page when a step asks for them
-    again: up to a fifth of the time of a small network's training step (benchmarks/freed_memory.py).
+    again: up to a fifth of a small network's training step (benchmarks/freed_memory.py).
     """
     if not sys.platform.startswith("linux"):
         return False
