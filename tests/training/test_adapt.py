@@ -12,7 +12,7 @@ from PIL import Image
 from diffsight.hub.task_file import Base, load_task, read_task
 from diffsight.tasks import Scalars
 from diffsight.training.adapt import adapt
-from diffsight.training.adaptation import Progress
+from diffsight.training.adaptation import Adaptation, Progress
 from diffsight.types import Draws, InputError, Inputs
 
 COUNT = 6
@@ -271,3 +271,24 @@ def test_files_that_are_no_tasks(base, pipeline_folder, tmp_path) -> None:
     other = Base(base.source, base.folder, base.backbone, "0" * 64)
     with pytest.raises(InputError, match=rf"{base.fingerprint[:12]}\), not on .*000000000000"):
         load_task(path, other)
+
+
+@pytest.mark.parametrize("method", ["features", "concepts"])
+def test_mixed_precision_learns_nearly_the_same(method, base, tmp_path) -> None:
+    folder = pictures(tmp_path)
+    plain = run(folder, base, method=method, steps=2)
+    mixed = run(folder, base, method=method, steps=2, autocast=torch.bfloat16)
+    assert mixed.about["report"]["held_out"] == pytest.approx(
+        plain.about["report"]["held_out"], rel=0.05
+    )
+    state = mixed.model.method.state_dict()
+    assert all(x.dtype == torch.float32 for x in state.values() if x.is_floating_point())
+
+
+def test_too_little_memory_names_a_size_that_fits(base, tmp_path, monkeypatch) -> None:
+    def full(*rest):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Adaptation, "plan", full)
+    with pytest.raises(InputError, match=r"images of 64 px: try --short-side 32"):
+        run(pictures(tmp_path), base, steps=1)

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffsight.cli.options import add_device, device_of
+
 if TYPE_CHECKING:
     from diffsight.datasets.support import Support
     from diffsight.hub.task_file import Base
@@ -25,6 +27,7 @@ def main(argv: Sequence[str]) -> int:
     state = args.out.with_name(f"{args.out.name}.resume")
     _check_out(args.out, args.overwrite or args.resume, state.exists() and not args.resume)
 
+    import torch
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -61,6 +64,8 @@ def main(argv: Sequence[str]) -> int:
             codebook=args.codebook,
             clip=args.clip,
             seed=args.seed,
+            device=device_of(args),
+            autocast=torch.bfloat16 if args.dtype == "bfloat16" else None,
             state=state,
             resume=args.resume,
             announce=_announce,
@@ -157,6 +162,13 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--codebook", type=int, default=10, metavar="K", help="tables (default 10)")
     group.add_argument("--clip", metavar="DIR", help="CLIP vision model for the codebook")
     group.add_argument("--seed", type=int, default=0)
+    add_device(group)
+    group.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="mixed precision (default float32: none)",
+    )
     return parser
 
 

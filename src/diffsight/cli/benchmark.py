@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffsight.cli.options import add_device, device_of
+
 if TYPE_CHECKING:
     from diffsight.datasets.source import AbstractSource
     from diffsight.training.benchmark.run import Standing
@@ -21,14 +23,18 @@ def main(argv: Sequence[str]) -> int:
     _options(commands.add_parser("few-shot", description=__doc__.partition(": ")[2]))
     args = parser.parse_args(argv)
 
+    import torch
+
     from diffsight.hub.task_file import Base
     from diffsight.training.benchmark.entrants import AbstractEntrant, Stored, entrants
     from diffsight.training.benchmark.report import write_report
     from diffsight.training.benchmark.run import benchmark
     from diffsight.training.benchmark.units import Settings
+    from diffsight.training.few_shot import Where
 
     if not args.report:
         names = tuple(args.methods.split(","))
+        dtype = torch.bfloat16 if args.dtype == "bfloat16" else None
         methods: dict[str, AbstractEntrant] = entrants(
             names, dino=args.dino, clip_side=args.clip_side
         )
@@ -42,7 +48,14 @@ def main(argv: Sequence[str]) -> int:
             base=Base.load(args.backbone),
             out=args.out,
             repeats=args.repeats,
-            settings=Settings(args.shots, args.minutes, args.steps, args.seed, args.short_side),
+            settings=Settings(
+                args.shots,
+                args.minutes,
+                args.steps,
+                args.seed,
+                args.short_side,
+                Where(torch.device(device_of(args)), dtype),
+            ),
             shard=args.shard,
             announce=_announce,
             advance=_advance,
@@ -128,6 +141,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--steps", type=int, metavar="N", help="of learning, instead")
     group.add_argument("--short-side", type=int, metavar="PX", help="working size of images")
     group.add_argument("--seed", type=int, default=0)
+    add_device(group)
+    group.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     group.add_argument("--shard", type=_shard, default=(0, 1), metavar="I/N", help="part of it")
 
 

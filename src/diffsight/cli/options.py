@@ -31,7 +31,7 @@ def add_model(parser: argparse.ArgumentParser, *, tasks: bool = False) -> None:
     )
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
+def add_device(parser: "argparse._ActionsContainer") -> None:
     """``--device``."""
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: the GPU if there is one)")
 

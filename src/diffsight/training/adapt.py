@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 import diffsight
 from diffsight.datasets.labels import LabelFormat
 from diffsight.datasets.support import Support, read_support
@@ -13,7 +15,7 @@ from diffsight.hub.task_file import FORMAT, Base, Task
 from diffsight.tasks.dense import AbstractDense
 from diffsight.training.adapt_state import AdaptState
 from diffsight.training.adaptation import METHODS, Adaptation, MethodName, Progress
-from diffsight.training.few_shot import dense_task
+from diffsight.training.few_shot import Where, dense_task
 from diffsight.training.memory import keep_freed_memory
 from diffsight.types import InputError
 
@@ -41,6 +43,8 @@ def adapt(
     clip: str | Path | None = None,
     maps: Mapping[str, Any] | None = None,
     seed: int = 0,
+    device: str = "cpu",
+    autocast: torch.dtype | None = None,
     state: Path | None = None,
     resume: bool = False,
     announce: Callable[[Support, AbstractDense, Base, Mapping[str, int]], None] | None = None,
@@ -70,6 +74,8 @@ def adapt(
         clip: CLIP vision model for a codebook of several tables; default: the backbone's own.
         maps: options of ``ConceptRequest``.
         seed: of everything random.
+        device: where to run; the task is on the CPU in the end.
+        autocast: ``torch.bfloat16`` for mixed precision; default: 32 bit.
         state: file that keeps where the adaptation stands, until it is complete.
         resume: go on where ``state`` stands; with the same seed and steps the result is that of an
             adaptation without interruption.
@@ -107,12 +113,26 @@ def adapt(
         seed=seed,
         advance=advance,
         state=AdaptState.open(state, decisive, resume),
+        where=Where(torch.device(device), autocast),
     )
     wanted: tuple[MethodName, ...] = METHODS if method == "auto" else (method,)
-    plan = job.plan(wanted, minutes, steps)
-    if announce:
-        announce(support, task, base, plan)
-    return job.run(plan)
+    try:
+        plan = job.plan(wanted, minutes, steps)
+        if announce:
+            announce(support, task, base, plan)
+        found = job.run(plan)
+    except torch.OutOfMemoryError:
+        smaller = round_down(side / 2**0.5, base.backbone.size_multiple)
+        raise InputError(
+            f"{device} has not enough memory for images of {side} px: try --short-side {smaller}"
+        ) from None
+    found.model.to("cpu")
+    return found
+
+
+def round_down(size: float, multiple: int) -> int:
+    """The next smaller multiple, at least one of it."""
+    return max(multiple, int(size // multiple * multiple))
 
 
 def describe(

@@ -13,8 +13,10 @@ from diffsight.methods import FeatureHead
 from diffsight.tasks.dense import AbstractDense
 from diffsight.training.adapt_state import AdaptState, learned, restore
 from diffsight.training.few_shot import (
+    CPU,
     RECIPES,
     Encoded,
+    Where,
     encode,
     fit,
     folds_of,
@@ -84,6 +86,7 @@ class Adaptation:
         advance: called after every step.
         state: where it stands.
         compare: hold images out; without, the first method is trained on all of them.
+        where: to run.
     """
 
     support: Support
@@ -96,6 +99,7 @@ class Adaptation:
     advance: Callable[[Progress], None]
     state: AdaptState
     compare: bool = True
+    where: Where = CPU
     _encoded: dict[str, list[Encoded]] = field(default_factory=dict)
     _asked: dict[str, list[Encoded]] = field(default_factory=dict)
 
@@ -125,7 +129,9 @@ class Adaptation:
         plan = {}
         for name in wanted:
             model = self.model(name, self._encoded[name])
-            took = seconds_per_step(model.method, self.task, self._encoded[name], RECIPES[name])
+            took = seconds_per_step(
+                model.method, self.task, self._encoded[name], RECIPES[name], self.where
+            )
             plan[name] = max(LEAST_STEPS, min(MOST_STEPS[name], math.floor(seconds / took)))
         self.state.plan = plan
         return plan
@@ -134,7 +140,7 @@ class Adaptation:
         """A new one with its random start, for the features of these examples."""
         torch.manual_seed(self.seed)
         about = self.about | {"method": name, "options": self.options[name]}
-        model = build_model(about, self.task, self.base)
+        model = build_model(about, self.task, self.base).to(self.where.device)
         if isinstance(model.method, FeatureHead) and examples:
             model.method.standardise([e.inputs[0] for e in examples])
         return model
@@ -144,7 +150,7 @@ class Adaptation:
         method, side = self.model(name).method, self.about["short_side"]
         for store, support in ((self._encoded, self.support), (self._asked, self.others)):
             examples = support.examples if support else ()
-            store[name] = [encode(method, self.task, example, side) for example in examples]
+            store[name] = [encode(method, self.task, e, side, self.where) for e in examples]
 
     def run(self, plan: Mapping[str, int]) -> Task:
         """Compare on held-out images, then train the better one on all of them."""
@@ -222,6 +228,7 @@ class Adaptation:
                 RECIPES[name],
                 steps=steps,
                 seed=self.seed,
+                where=self.where,
                 start=start,
                 optimiser=optimiser,
                 advance=note,
@@ -231,7 +238,7 @@ class Adaptation:
             raise
         found: dict[str, Any] = {"learned": learned(method)}
         if held:
-            found["sums"] = measure(method, self.task, held)
+            found["sums"] = measure(method, self.task, held, self.where)
             found["blind"] = measure_constant(self.task, some, held)
         self.state.finish(key, found)
         return found

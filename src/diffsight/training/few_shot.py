@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float64
@@ -38,6 +38,24 @@ class Encoded:
 
 
 @dataclass(frozen=True)
+class Where:
+    """On what a method runs.
+
+    Attributes:
+        device: of method, images and labels.
+        autocast: type of mixed precision; None is 32 bit.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    autocast: torch.dtype | None = None
+
+    def mixed(self) -> torch.autocast:
+        """A context for the passes."""
+        enabled = self.autocast is not None
+        return torch.autocast(self.device.type, self.autocast, enabled=enabled)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How a method is fitted.
 
@@ -53,6 +71,8 @@ class Recipe:
     constant: float
     weight_decay: float = 0.0
 
+
+CPU = Where()
 
 RECIPES = {
     # Adam, 0.1 for the concepts as in SLiMe, whose concepts they are; the paper tells no rate
@@ -95,7 +115,11 @@ def dense_task(support: Support, *, bins: int | None = None, alpha: float = 1.0)
 
 
 def encode(
-    method: AbstractCachedMethod, task: AbstractDense, example: Example, short_side: int
+    method: AbstractCachedMethod,
+    task: AbstractDense,
+    example: Example,
+    short_side: int,
+    where: Where = CPU,
 ) -> Encoded:
     """An example at its working size, and its mirror image, through all that is frozen."""
     height, width = example.valid.shape
@@ -105,8 +129,9 @@ def encode(
     pairs = ((image, value, valid), (image.flip(-1), task.mirrored(value), valid.flip(-1)))
     inputs, targets = [], []
     for picture, label, known in pairs:
-        inputs.append(method.encode(Inputs(picture)))
-        targets.append(Target(label[None], known))
+        with where.mixed():
+            inputs.append(method.encode(Inputs(picture.to(where.device))))
+        targets.append(Target(label[None], known).to(where.device))
     return Encoded((inputs[0], inputs[1]), (targets[0], targets[1]))
 
 
@@ -118,6 +143,7 @@ def fit(
     *,
     steps: int,
     seed: int,
+    where: Where = CPU,
     start: int = 0,
     optimiser: torch.optim.Optimizer | None = None,
     advance: Callable[[int, dict[str, float]], None] = lambda step, losses: None,
@@ -131,6 +157,7 @@ def fit(
         recipe: rates and batch size.
         steps: of the whole training.
         seed: of batches, mirrors, noise and timesteps.
+        where: the method and the examples are.
         start: steps that are done.
         optimiser: of an interrupted training.
         advance: called after every step with its number and the losses.
@@ -147,7 +174,9 @@ def fit(
                 group["lr"] = rate * factor
             inputs, target, draws = _batch(groups, recipe.batch_size, seed, step)
             optimiser.zero_grad(set_to_none=True)
-            losses = task.loss(method(inputs, draws=draws), target)
+            with where.mixed():
+                raw = method(inputs, draws=draws)
+            losses = task.loss(raw, target)
             losses["loss"].backward()
             if clipped:
                 nn.utils.clip_grad_norm_(clipped, CLIP_NORM)
@@ -170,11 +199,16 @@ def optimiser_for(method: AbstractCachedMethod, recipe: Recipe) -> torch.optim.O
 
 @torch.no_grad()
 def measure(
-    method: AbstractCachedMethod, task: AbstractDense, examples: Sequence[Encoded]
+    method: AbstractCachedMethod,
+    task: AbstractDense,
+    examples: Sequence[Encoded],
+    where: Where = CPU,
 ) -> Float64[Tensor, "..."]:
     """The task's sums over images that were not learned from; one noise for all, as predictions."""
-    sums = [task.measure(method(e.inputs[0], draws=Draws((0,))), e.target[0]) for e in examples]
-    return torch.stack(sums).sum(dim=0)
+    with where.mixed():
+        raws = (method(e.inputs[0], draws=Draws((0,))) for e in examples)
+        sums = [task.measure(raw, e.target[0]) for raw, e in zip(raws, examples, strict=True)]
+    return torch.stack(sums).sum(dim=0).cpu()
 
 
 def measure_constant(
@@ -183,14 +217,14 @@ def measure_constant(
     """The same for the best constant of the known labels."""
     labels = [e.target[0].label.movedim(1, -1)[e.target[0].valid] for e in known]
     flat = torch.cat(labels).T[None, :, None]
-    value = task.constant(flat, torch.ones(1, 1, flat.shape[-1], dtype=torch.bool))
+    value = task.constant(flat, torch.ones(1, 1, flat.shape[-1], dtype=torch.bool).to(flat.device))
     sums = []
     for example in asked:
         target = example.target[0]
         blind = value[None, :, None, None].expand_as(target.label)
         output: RawOutput = task.as_output(blind)
         sums.append(task.measure(output, target))
-    return torch.stack(sums).sum(dim=0)
+    return torch.stack(sums).sum(dim=0).cpu()
 
 
 def folds_of(count: int, folds: int) -> Iterator[tuple[list[int], list[int]]]:
@@ -201,13 +235,17 @@ def folds_of(count: int, folds: int) -> Iterator[tuple[list[int], list[int]]]:
 
 
 def seconds_per_step(
-    method: AbstractCachedMethod, task: AbstractDense, examples: Sequence[Encoded], recipe: Recipe
+    method: AbstractCachedMethod,
+    task: AbstractDense,
+    examples: Sequence[Encoded],
+    recipe: Recipe,
+    where: Where = CPU,
 ) -> float:
-    """What a step takes, from a few that are thrown away."""
+    """What a step takes, from a few that are thrown away; reading the losses waits for the GPU."""
     state = {name: p.detach().clone() for name, p in method.named_parameters() if p.requires_grad}
-    fit(method, task, examples, recipe, steps=2, seed=0)
+    fit(method, task, examples, recipe, steps=2, seed=0, where=where)
     begin = time.perf_counter()
-    fit(method, task, examples, recipe, steps=3, seed=0)
+    fit(method, task, examples, recipe, steps=3, seed=0, where=where)
     took = (time.perf_counter() - begin) / 3
     with torch.no_grad():
         for name, value in state.items():

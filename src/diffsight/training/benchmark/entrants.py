@@ -38,7 +38,7 @@ from diffsight.tasks.values import Scalars
 from diffsight.training.adapt import describe, method_options
 from diffsight.training.adapt_state import AdaptState
 from diffsight.training.adaptation import LEAST_STEPS, METHODS, MOST_STEPS, Adaptation
-from diffsight.training.few_shot import RECIPES, Recipe, encode, fit, seconds_per_step
+from diffsight.training.few_shot import RECIPES, Recipe, Where, encode, fit, seconds_per_step
 from diffsight.types import Draws, InputError, Inputs, RawOutput, Target
 
 Answer = Callable[[Labelled], Float[Tensor, "d h w"]]
@@ -57,6 +57,7 @@ class Lesson:
         minutes: what learning may take.
         steps: instead of ``minutes``, exactly.
         seed: of everything random.
+        where: to run.
     """
 
     spec: SourceTask
@@ -67,6 +68,7 @@ class Lesson:
     minutes: float
     steps: int | None
     seed: int
+    where: Where
 
 
 @dataclass
@@ -159,6 +161,7 @@ class Adapted(AbstractEntrant):
             advance=lambda progress: None,
             state=AdaptState(None, ""),
             compare=self.method == "auto",
+            where=lesson.where,
         )
         wanted = METHODS if self.method == "auto" else (self.method,)
         found = job.run(job.plan(wanted, lesson.minutes, lesson.steps))
@@ -361,14 +364,14 @@ def _fitted(
     task: AbstractDense | None = None,
 ) -> Learned:
     task = task or lesson.task
-    examples = lesson.support.examples
-    encoded = [encode(method, task, example, lesson.short_side) for example in examples]
+    where, method = lesson.where, method.to(lesson.where.device)
+    encoded = [encode(method, task, e, lesson.short_side, where) for e in lesson.support.examples]
     steps = lesson.steps
     if steps is None:
-        took = seconds_per_step(method, task, encoded, recipe)
+        took = seconds_per_step(method, task, encoded, recipe, where)
         fitting = math.floor(60 * lesson.minutes / took)
         steps = max(LEAST_STEPS, min(MOST_STEPS["concepts"], fitting))
-    fit(method, task, encoded, recipe, steps=steps, seed=lesson.seed)
+    fit(method, task, encoded, recipe, steps=steps, seed=lesson.seed, where=where)
     facts = {"parameters": learned_parameters(method), "steps": steps}
     return Learned(partial(_asked, method, task, lesson), facts)
 
@@ -379,9 +382,10 @@ def _asked(
 ) -> Float[Tensor, "d h w"]:
     """At the size at which the method works."""
     hw = working_hw(*_hw(query.valid), lesson.short_side)
-    image = resized_image(query.image[None].float() / 255, hw)
-    raw = method(Inputs(image), draws=Draws((0,)))
+    image = resized_image(query.image[None].to(lesson.where.device).float() / 255, hw)
+    with lesson.where.mixed():
+        raw = method(Inputs(image), draws=Draws((0,)))
     if isinstance(task, Classes):
-        return raw.maps[0]
-    value = task.value(raw)
+        return raw.maps[0].float().cpu()
+    value = task.value(raw).float().cpu()
     return functional.normalize(value, dim=1)[0] if isinstance(task, Directions) else value[0]

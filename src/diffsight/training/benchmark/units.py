@@ -26,7 +26,7 @@ from diffsight.ops.resize import resized_image
 from diffsight.tasks.dense import AbstractDense
 from diffsight.tasks.values import Vectors
 from diffsight.training.benchmark.entrants import AbstractEntrant, Lesson
-from diffsight.training.few_shot import dense_task
+from diffsight.training.few_shot import CPU, Where, dense_task
 from diffsight.training.stream import seed_of
 from diffsight.types import InputError
 
@@ -44,6 +44,7 @@ class Settings:
         steps: instead of ``minutes``, exactly.
         seed: of supports and of everything random.
         short_side: at which methods work, in pixels; None is the base's own.
+        where: to run.
     """
 
     shots: int = 10
@@ -51,6 +52,7 @@ class Settings:
     steps: int | None = None
     seed: int = 0
     short_side: int | None = None
+    where: Where = CPU
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ def run(
         minutes=settings.minutes,
         steps=settings.steps,
         seed=seed_of(settings.seed, unit.repeat),
+        where=settings.where,
     )
     begin = time.monotonic()
     learned = entrant.learn(lesson)
