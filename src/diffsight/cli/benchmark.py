@@ -20,7 +20,11 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="diffsight benchmark")
     commands = parser.add_subparsers(dest="name", required=True, metavar="few-shot")
-    _options(commands.add_parser("few-shot", description=__doc__.partition(": ")[2]))
+    _options(
+        commands.add_parser(
+            "few-shot", description="Methods against one another on the same few images."
+        )
+    )
     args = parser.parse_args(argv)
 
     import torch

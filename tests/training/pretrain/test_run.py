@@ -62,6 +62,7 @@ def test_what_a_run_makes(whole):
         ("clip", 2),
         ("denoiser", 6),
     ]
+    assert all(h["scores"] for h in history)  # of the last step, whatever validate_every is
     assert "license: apache-2.0" in (model / "README.md").read_text()
     with Image.open(whole / "denoiser" / "pictures" / "step_000003.png") as picture:
         assert picture.size == (6 * 32, 2 * 32)

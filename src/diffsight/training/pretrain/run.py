@@ -127,6 +127,8 @@ def pretrain(
         announce(learner, trainer, precision, done)
         with quiet():
             trainer.fit(learner, ckpt_path=folder / LAST if goes_on else None, weights_only=True)
+            if learner.scored_step != learner.steps:
+                trainer.validate(learner, verbose=False)
         if trainer.is_global_zero:
             _finish(stage, learner, shop, folder, minutes=_seconds(trainer) / 60)
         trainer.strategy.barrier()
