@@ -292,3 +292,7 @@ def test_too_little_memory_names_a_size_that_fits(base, tmp_path, monkeypatch) -
     monkeypatch.setattr(Adaptation, "plan", full)
     with pytest.raises(InputError, match=r"images of 64 px: try --short-side 32"):
         run(pictures(tmp_path), base, steps=1)
+
+
+def test_one_vision_tower_serves_all_folds(base) -> None:
+    assert base.vision(base.source) is base.vision(base.source)

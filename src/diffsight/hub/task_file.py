@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Base:
     folder: Path
     backbone: StableDiffusion
     fingerprint: str
+    _towers: dict[str, ClipVision] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def load(cls, source: str | Path) -> "Base":
@@ -62,6 +63,17 @@ class Base:
             trainable=(),
         )
         return cls(str(source), folder, backbone.eval(), fingerprint(backbone))
+
+    def vision(self, source: str) -> ClipVision:
+        """A CLIP vision tower, frozen too: loaded once for all folds and tasks.
+
+        Raises:
+            InputError: if there is none.
+        """
+        if source not in self._towers:
+            with without_bars():
+                self._towers[source] = ClipVision(source)
+        return self._towers[source]
 
     @property
     def short_side_px(self) -> int:
@@ -200,8 +212,7 @@ def _method(about: Mapping[str, Any], task: AbstractDense, base: Base) -> Abstra
             **options,
         )
     size, source = options.pop("codebook"), options.pop("clip")
-    with without_bars():
-        vision = ClipVision(source) if size > 1 and centres is not None else None
+    vision = base.vision(source) if size > 1 and centres is not None else None
     codebook = None
     if centres is not None:
         assert task.spread is not None

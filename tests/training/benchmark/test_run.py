@@ -5,6 +5,9 @@ import json
 import pytest
 from tests.training.benchmark.conftest import Squares
 
+from diffsight.datasets.nyu_few_shot import NORMAL
+from diffsight.training import adaptation
+from diffsight.training.benchmark import report
 from diffsight.training.benchmark import run as module
 from diffsight.training.benchmark.entrants import Constant, MeanMap, Stored, entrants
 from diffsight.training.benchmark.report import write_report
@@ -47,6 +50,33 @@ def test_finished_units_are_not_run_again(base, tmp_path, monkeypatch) -> None:
     assert [s.done for s in seen] == [3, 4]
     assert not go(tmp_path, base, repeats=2)
     assert len(calls) == 5
+
+
+def test_an_interrupted_learner_is_no_result(base, tmp_path, monkeypatch) -> None:
+    """``adapt`` keeps what it has learned by Ctrl-C; a unit that was cut off is not finished."""
+    real = adaptation.fit
+
+    def cut(*rest, advance, **options):
+        def stop(step, losses):
+            advance(step, losses)
+            raise KeyboardInterrupt
+
+        real(*rest, advance=stop, **options)
+
+    monkeypatch.setattr(adaptation, "fit", cut)
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path, base, repeats=1, methods=entrants(("features",), dino=None, clip_side=None))
+    assert not list(tmp_path.rglob("rep*.json"))
+
+
+def test_a_target_stands_beside_its_own_measure_only() -> None:
+    def title(measure: str) -> str:
+        unit = {"measure": measure, "higher_is_better": False}
+        return report._title("depth_euclidean", 10, {"auto": {0: unit}})
+
+    assert "the paper's FewShot: 0.0776" in title("vtm_mae")
+    assert "paper" not in title("rmse")  # metres
+    assert ("nyu_normal", NORMAL.measure) in report.TARGETS
 
 
 def test_shards_share_the_units(base, tmp_path) -> None:

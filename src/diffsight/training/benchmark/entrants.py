@@ -166,6 +166,8 @@ class Adapted(AbstractEntrant):
         wanted = METHODS if self.method == "auto" else (self.method,)
         found = job.run(job.plan(wanted, lesson.minutes, lesson.steps))
         report = found.about["report"]
+        if report["interrupted"]:  # half a training is an answer for adapt's user, not for a table
+            raise KeyboardInterrupt
         facts = {
             "parameters": found.about["parameters"],
             "steps": report["steps"],
