@@ -8,7 +8,7 @@ import numpy as np
 from diffsight.datasets.rooms.draw import Draw
 from diffsight.datasets.rooms.materials import COLOURS, LOOKS, material, plain, wood
 from diffsight.datasets.rooms.models import Model, Style
-from diffsight.datasets.rooms.world import Material, Pattern, Vector, align_y, point
+from diffsight.datasets.rooms.world import Material, Pattern, Vector, align_y, cross, point
 
 WHITE = plain((0.92, 0.92, 0.90))
 PANE = plain((0.5, 0.6, 0.7))
@@ -68,7 +68,7 @@ def shell(
         (point(0, 0, -1), point(1, 0, 0), point(-1, 0, 0), point(0, 0, 1)),
         strict=True,
     ):
-        turn = np.stack([np.cross(inward, up), inward, up], axis=1)
+        turn = np.stack([cross(inward, up), inward, up], axis=1)
         sides.add("plane", foot, (1, 1, 1), surface, rotation=turn)
     return [ground, top, sides]
 

@@ -6,7 +6,7 @@ from diffsight.datasets.rooms.draw import Draw
 from diffsight.datasets.rooms.furniture import DARK_METAL, METAL
 from diffsight.datasets.rooms.materials import COLOURS, LOOKS, material, plain
 from diffsight.datasets.rooms.models import Model, Style, Surface
-from diffsight.datasets.rooms.world import Material, Pattern, align_y, point, rotation_y
+from diffsight.datasets.rooms.world import Material, Pattern, align_y, cross, point, rotation_y
 
 SCREEN = plain((0.05, 0.06, 0.08), gloss=0.5)
 
@@ -214,4 +214,4 @@ def _upright(turn: np.ndarray) -> np.ndarray:
     """The same tilt with local x along the world's x."""
     y = turn[:, 1]
     x = point(1, 0, 0)
-    return np.stack([x, y, np.cross(x, y)], axis=1)
+    return np.stack([x, y, cross(x, y)], axis=1)

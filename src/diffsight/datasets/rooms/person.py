@@ -12,6 +12,7 @@ from diffsight.datasets.rooms.world import (
     Pattern,
     Vector,
     align_y,
+    cross,
     point,
     rotate,
     rotation_y,
@@ -182,7 +183,7 @@ def _dress(
     chest = joints["neck"] * 0.55 + hips * 0.45
     spine = align_y(joints["neck"] - hips)[:, 1]
     across = point(1, 0, 0)
-    turn = np.stack([across, spine, np.cross(across, spine)], axis=1)
+    turn = np.stack([across, spine, cross(across, spine)], axis=1)
     model.add("ellipsoid", chest, (0.175 * size, 0.30 * size, 0.115 * size), shirt, rotation=turn)
     model.add("ellipsoid", hips, (0.165 * size, 0.13 * size, 0.12 * size), trousers)
     model.limb(joints["left_shoulder"], joints["right_shoulder"], 0.068 * size, shirt)
@@ -198,7 +199,7 @@ def _dress(
         model.add("ellipsoid", joints[f"{s}_eye"], _ball(0.014 * size), clothes["eyes"])
         model.add("ellipsoid", joints[f"{s}_ear"], _ball(0.022 * size), skin)
     gaze = joints["gaze"]
-    look = np.stack([np.cross(point(0, 1, 0), gaze), point(0, 1, 0), gaze], axis=1)
+    look = np.stack([cross(point(0, 1, 0), gaze), point(0, 1, 0), gaze], axis=1)
     model.add(
         "ellipsoid", joints["head"], (0.088 * size, 0.12 * size, 0.1 * size), skin, rotation=look
     )

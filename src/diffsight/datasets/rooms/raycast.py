@@ -112,8 +112,8 @@ def occluded(
 
 def rotate_rows(matrix: np.ndarray, rows: np.ndarray | list[np.ndarray]) -> list[np.ndarray]:
     """Matrix times ``(3, p)`` by explicit sums."""
-    m = [[float(v) for v in row] for row in matrix]
-    return [r[0] * rows[0] + r[1] * rows[1] + r[2] * rows[2] for r in m]
+    x, y, z = rows
+    return [a * x + b * y + c * z for a, b, c in matrix.tolist()]
 
 
 def _behind_ball(

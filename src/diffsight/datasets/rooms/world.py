@@ -313,12 +313,19 @@ def rotation_y(yaw: Real) -> np.ndarray:
 def rotate(matrix: np.ndarray, vector: Vector | np.ndarray) -> np.ndarray:
     """Matrix times vector by explicit sums (no BLAS: its last bits depend on the machine)."""
     x, y, z = (float(v) for v in vector)
-    return matrix[:, 0] * x + matrix[:, 1] * y + matrix[:, 2] * z
+    return np.array([a * x + b * y + c * z for a, b, c in matrix.tolist()])
 
 
 def compose(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Matrix product by explicit sums."""
-    return np.stack([rotate(a, b[:, column]) for column in range(3)], axis=1)
+    columns = list(zip(*b.tolist(), strict=True))
+    return np.array([[p * x + q * y + r * z for x, y, z in columns] for p, q, r in a.tolist()])
+
+
+def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cross product of two vectors."""
+    (ax, ay, az), (bx, by, bz) = a.tolist(), b.tolist()
+    return np.array([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx])
 
 
 def align_y(direction: Vector | np.ndarray) -> np.ndarray:
@@ -326,6 +333,6 @@ def align_y(direction: Vector | np.ndarray) -> np.ndarray:
     d = np.asarray(direction, dtype=np.float64)
     d = d / length(d)
     helper = np.array([1.0, 0.0, 0.0]) if abs(d[0]) < 0.9 else np.array([0.0, 0.0, 1.0])
-    x = np.cross(d, helper)
+    x = cross(d, helper)
     x = x / length(x)
-    return np.stack([x, d, np.cross(x, d)], axis=1)
+    return np.stack([x, d, cross(x, d)], axis=1)
