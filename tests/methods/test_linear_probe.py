@@ -33,7 +33,7 @@ def test_a_token_per_patch_in_rows(folder, side, grid) -> None:
     assert tokens.shape == (2, 16, grid, grid)
     pixels = (vision.side, vision.side)
     small = functional.interpolate(image, pixels, mode="bicubic", antialias=True).clamp(0, 1)
-    small = (small - vision.mean) / vision.std
+    small = (small - vision.squeeze.mean) / vision.squeeze.std
     rows = vision.tower(pixel_values=small, **vision.options).last_hidden_state[:, 1:]
     torch.testing.assert_close(tokens[:, :, 1, 2], rows[:, grid + 2])
 

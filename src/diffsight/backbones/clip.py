@@ -1,6 +1,8 @@
 """A frozen CLIP vision tower: one vector per image."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,26 +34,12 @@ class ClipVision(nn.Module):
         super().__init__()
         from transformers import CLIPVisionModelWithProjection  # half a second
 
-        folder = assets.find(str(source)) if str(source) in assets.NAMES else Path(source)
-        if (folder / "image_encoder").is_dir():
-            folder = folder / "image_encoder"
-        try:
+        folder = tower_folder(source)
+        with refused(f"{source}: no CLIP vision model there", "use a codebook of 1"):
             model = CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(
-                f"{source}: no CLIP vision model there ({reason}): give the folder of one, or use "
-                "a codebook of 1"
-            ) from None
         self.tower: Any = model.float().eval().requires_grad_(False)
-        config: Any = model.config
-        self.width: int = config.projection_dim
-        self.side: int = config.image_size
-        mean, std = normalisation_of(folder)
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
+        self.width: int = self.tower.config.projection_dim
+        self.squeeze = Squeeze(folder, self.tower.config.image_size)
 
     @torch.no_grad()
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b f"]:
@@ -60,18 +48,61 @@ class ClipVision(nn.Module):
         Args:
             image: in [0, 1]; it is squeezed to a square, so that all of it is seen.
         """
-        size = (self.side, self.side)
-        small = functional.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
-        embeds = self.tower(pixel_values=(small - self.mean) / self.std).image_embeds
+        embeds = self.tower(pixel_values=self.squeeze(image)).image_embeds
         return functional.normalize(embeds, dim=1) * self.width**0.5
 
 
-def normalisation_of(folder: Path) -> tuple[Float[Tensor, "3 1 1"], Float[Tensor, "3 1 1"]]:
-    """Mean and deviation of the colours that a vision tower expects, from its folder.
+class Squeeze(nn.Module):
+    """Images as a vision tower takes them: squeezed to its square, in its normalisation.
+
+    Args:
+        folder: of the tower; its preprocessor_config.json tells the normalisation.
+        side: of the square, in pixels.
 
     Raises:
-        InputError: if its preprocessor_config.json is damaged.
+        InputError: if that file is damaged.
     """
+
+    def __init__(self, folder: Path, side: int) -> None:
+        super().__init__()
+        self.side = side
+        mean, std = _normalisation(folder)
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+
+    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 side side"]:
+        """The tower's input.
+
+        Args:
+            image: in [0, 1].
+        """
+        size = (self.side, self.side)
+        small = functional.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
+        return (small - self.mean) / self.std
+
+
+def tower_folder(source: str | Path) -> Path:
+    """Where a tower lies: in ``tiny``, in its own folder or in a diffusers folder."""
+    folder = assets.find(str(source)) if str(source) in assets.NAMES else Path(source)
+    inner = folder / "image_encoder"
+    return inner if inner.is_dir() else folder
+
+
+@contextmanager
+def refused(what: str, otherwise: str = "") -> Iterator[None]:
+    """One line instead of what transformers says about a folder."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        repair = ", or ".join(part for part in ("give the folder of one", otherwise) if part)
+        raise InputError(f"{what} ({reason}): {repair}") from None
+
+
+def _normalisation(folder: Path) -> tuple[Float[Tensor, "3 1 1"], Float[Tensor, "3 1 1"]]:
+    """Mean and deviation of the colours that a vision tower expects, from its folder."""
     path, told = folder / "preprocessor_config.json", {}
     if path.is_file():
         try:

@@ -6,10 +6,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
-from diffsight import assets
-from diffsight.backbones.clip import normalisation_of
+from diffsight.backbones.clip import Squeeze, refused, tower_folder
 from diffsight.types import InputError
 
 
@@ -34,19 +32,12 @@ class PatchTokens(nn.Module):
             CLIPVisionModelWithProjection,
         )
 
-        folder = assets.find(str(source)) if str(source) in assets.NAMES else Path(source)
-        if (folder / "image_encoder").is_dir():
-            folder = folder / "image_encoder"
-        try:
+        folder = tower_folder(source)
+        with refused(f"{source}: no vision transformer there"):
             config: Any = AutoConfig.from_pretrained(folder, local_files_only=True)
             clip = config.model_type.startswith("clip")
             cls = CLIPVisionModelWithProjection if clip else AutoModel
             model = cls.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(
-                f"{source}: no vision transformer there ({reason}): give the folder of one"
-            ) from None
         # CLIP must be asked to fit its positions to another side, DINOv2 always does
         self.options = {"interpolate_pos_encoding": True} if clip else {}
         self.tower: Any = model.float().eval().requires_grad_(False)
@@ -56,11 +47,7 @@ class PatchTokens(nn.Module):
         self.side: int = side or config.image_size
         if self.side % self.patch:
             raise InputError(f"side {self.side}: {source} takes multiples of {self.patch} pixels")
-        mean, std = normalisation_of(folder)
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
+        self.squeeze = Squeeze(folder, self.side)
 
     @torch.no_grad()
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c gh gw"]:
@@ -69,9 +56,6 @@ class PatchTokens(nn.Module):
         Args:
             image: in [0, 1].
         """
-        size = (self.side, self.side)
-        small = functional.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
-        pixels = (small - self.mean) / self.std
-        tokens = self.tower(pixel_values=pixels, **self.options).last_hidden_state
+        tokens = self.tower(pixel_values=self.squeeze(image), **self.options).last_hidden_state
         grid = self.side // self.patch
         return tokens[:, 1:].mT.unflatten(2, (grid, grid))
