@@ -9,8 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from diffsight.hub.task_file import Base, load_task, read_task
-from diffsight.tasks import Scalars
+from diffsight.backbones import StableDiffusion
+from diffsight.codecs import VectorWords
+from diffsight.heads import Codebook
+from diffsight.hub.task_file import Base, Task, load_task, read_task
+from diffsight.methods import FewShot
+from diffsight.model import DenseModel
+from diffsight.tasks import Directions, Scalars
 from diffsight.training.adapt import adapt
 from diffsight.training.adaptation import Adaptation, Progress
 from diffsight.types import Draws, InputError, Inputs
@@ -255,6 +260,23 @@ def test_bad_input_is_one_line(change, options, message, base, tmp_path) -> None
     with pytest.raises(InputError, match=message) as error:
         run(folder, base, **({"steps": 2, "method": "features"} | options))
     assert "\n" not in str(error.value)
+
+
+def test_fifty_concepts_on_stable_diffusion_take_less_than_300_kb(base, tmp_path) -> None:
+    """NYU's normals on version 2.1: the 60,380 numbers of spec 1.9, codec and report beside."""
+    folder = pictures(tmp_path, "normals")
+    about = run(folder, base, "normals", method="features", steps=1).about
+    directions = torch.randn(2000, 3, generator=torch.Generator().manual_seed(0))
+    codec = VectorWords.fit(directions, 50, spherical=True, soft=True)
+    with torch.device("meta"):
+        backbone = StableDiffusion("sd21")
+    codebook = Codebook(codec.centres, torch.ones(3), features=768)
+    vision = base.vision(base.source)
+    method = FewShot(num_outputs=50, backbone=backbone, codebook=codebook, vision=vision)
+    task = Directions(codec, spread=torch.ones(3))
+    model = DenseModel(task=task, method=lambda num_outputs: method)
+    path = Task(model, about).save(tmp_path / "nyu_normals.task")
+    assert 60_380 * 4 < path.stat().st_size < 300_000
 
 
 def test_files_that_are_no_tasks(base, pipeline_folder, tmp_path) -> None:
