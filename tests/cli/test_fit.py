@@ -15,6 +15,7 @@ from diffsight.types import InputError
 
 SMALL = [
     *("--train.count", "6", "--val.count", "2", "--steps", "2", "--batch_size", "2"),
+    *("--devices", "1"),
     *("--train.size", "32", "--val.size", "32", "--workers", "0", "--validate_every", "1"),
 ]
 

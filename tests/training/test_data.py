@@ -8,7 +8,7 @@ from tests.training.conftest import Noise, Stripes
 
 from diffsight.datasets.base import Sample
 from diffsight.datasets.transforms import RandomCrop, Resize
-from diffsight.training.data import InMemory, TrainingStream, ValidationBatches
+from diffsight.training.data import TrainingStream, ValidationBatches
 from diffsight.training.stream import epoch_order, seed_of
 from diffsight.types import InputError
 
@@ -166,15 +166,3 @@ def test_validation_sees_every_sample_once_in_order_and_batches_by_size():
         for r in (0, 1)
     ]
     assert sorted(parts[0] + parts[1]) == sorted(f"stripe_{i}" for i in range(12))
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_in_memory_holds_the_same_samples(workers):
-    seen = []
-    held = InMemory(Stripes(), label="depth_m", workers=workers, progress=lambda: seen.append(1))
-    assert len(held) == len(seen) == 12
-    for index in range(12):
-        ours, theirs = held[index], Stripes()[index]
-        assert ours.id == theirs.id
-        assert torch.equal(ours.image, theirs.image)
-        assert torch.equal(ours.labels["depth_m"], theirs.labels["depth_m"])

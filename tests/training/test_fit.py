@@ -119,6 +119,8 @@ def test_two_processes(tmp_path):
     rows = metrics(tmp_path / "run")
     assert [float(r["value"]) for r in rows if r["name"] == "val/images"] == [3.0] * 3
     assert "WARN" not in result.stderr.upper()
+    assert result.stderr.count("reading 18 samples") == 1  # the other process finds them
+    assert not list((tmp_path / "run").glob("*.samples"))
 
 
 def test_what_a_run_writes(whole):

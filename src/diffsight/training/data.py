@@ -1,7 +1,7 @@
 """Labelled images for a training: augmentation is a function of (seed, epoch, sample)."""
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -128,41 +128,19 @@ class ValidationBatches:
             yield collate(held, self.label)
 
 
-class InMemory(AbstractDataset):
-    """Samples that were read once, with the one label that a task needs.
+def read_samples(dataset: AbstractDataset, label: str, workers: int = 0) -> Iterator[Sample]:
+    """Every sample once, in order, with one label alone.
 
     Args:
         dataset: what to read.
-        label: key of ``Sample.labels`` to keep.
+        label: key of ``Sample.labels`` to keep: what workers send takes shared memory.
         workers: processes that read; 0 reads in this process.
-        progress: called after every sample.
+
+    Raises:
+        InputError: for a sample that cannot be read.
     """
-
-    def __init__(
-        self,
-        dataset: AbstractDataset,
-        *,
-        label: str,
-        workers: int = 0,
-        progress: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.name = dataset.name
-        self.class_names = dataset.class_names
-        self._samples: list[Sample] = []
-        # workers send the one label only: shared memory is scarce
-        rows = _loader(_Plain(dataset, keep=label), workers, batch_size=None)
-        for row in rows:
-            (sample,) = _raise_bad([row])
-            self._samples.append(_owned(sample))
-            progress()
-
-    def __len__(self) -> int:
-        """Number of samples."""
-        return len(self._samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        """The sample at ``index``."""
-        return self._samples[index]
+    for row in _loader(_Plain(dataset, keep=label), workers, batch_size=None):
+        yield from _raise_bad([row])
 
 
 class _Keys:
@@ -215,16 +193,6 @@ def _only(sample: Sample, label: str) -> Sample:
         sample,
         labels={name: value for name, value in sample.labels.items() if name == label},
         valid={name: value for name, value in sample.valid.items() if name == label},
-    )
-
-
-def _owned(sample: Sample) -> Sample:
-    """A copy: what a worker sends lies in shared memory and keeps a file open."""
-    return replace(
-        sample,
-        image=sample.image.clone(),
-        labels={name: value.clone() for name, value in sample.labels.items()},
-        valid={name: value.clone() for name, value in sample.valid.items()},
     )
 
 

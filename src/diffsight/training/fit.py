@@ -20,10 +20,12 @@ from diffsight.model import DenseModel
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.baselines import baselines
 from diffsight.training.callbacks import LAST, Pictures
-from diffsight.training.data import InMemory, TrainingStream, ValidationBatches
+from diffsight.training.data import TrainingStream, ValidationBatches
 from diffsight.training.learner import Learner, Validation
 from diffsight.training.objective import Supervised
 from diffsight.training.optim import AdamW
+from diffsight.training.preload import InMemory
+from diffsight.training.preload import preload as in_memory
 from diffsight.training.run import (
     AUTOCAST,
     Accelerator,
@@ -42,6 +44,8 @@ from diffsight.types import InputError
 FIXED = ("task", "method", "augment", "optim", "schedule", "accumulate", "precision")
 # arguments that are not part of the recipe
 OWN = ("out", "resume", "plan")
+# what the run's processes share; gone when it is finished
+PRELOADED = ("train.samples", "val.samples")
 log = logging.getLogger(__name__)
 
 
@@ -118,13 +122,14 @@ def fit(
         clip_norm: largest norm of the gradient; None does not clip.
         precision: ``32``, or mixed ``bf16`` / ``fp16``.
         seed: of initialisation, order, augmentation and draws.
-        devices: processes; more than one trains with DDP (gloo on CPUs).
+        devices: processes; more than one trains with DDP (gloo on CPUs); 0 takes one per GPU, or
+            one per core where there is none.
         accelerator: where to run.
         strategy: Lightning's, for FSDP and the like; ``auto`` is DDP on several devices.
         sync_batchnorm: batch statistics over all devices.
         workers: processes per device that read and augment.
-        preload: processes that read all samples once before training, to keep them in memory;
-            0 reads a sample whenever it is needed.
+        preload: processes that read all samples once before training, to keep them in memory (and
+            on disk until it is finished); 0 reads a sample whenever it is needed.
         checkpoint_every: optimiser steps between checkpoints.
         validate_every: optimiser steps between validations.
         monitor: validation score whose smallest value makes ``best.ckpt``: ``loss``, ``rmse`` ...
@@ -141,7 +146,10 @@ def fit(
     seed_everything(seed, verbose=False)
     model = DenseModel(task=task, method=method)
     if preload:
-        train, val = (_preloaded(data, task.label, preload) for data in (train, val))
+        train, val = (
+            _preloaded(data, task.label, preload, out / kept)
+            for data, kept in zip((train, val), PRELOADED, strict=True)
+        )
     stream = TrainingStream(
         dataset=train,
         label=task.label,
@@ -221,13 +229,15 @@ def _length(
     return steps
 
 
-def _preloaded(data: AbstractDataset, label: str, workers: int) -> InMemory:
+def _preloaded(data: AbstractDataset, label: str, workers: int, path: Path) -> InMemory:
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not console.is_terminal and not path.exists():
         log.info("reading %d samples of %s", len(data), data.name)
     with Progress(console=console, disable=not console.is_terminal) as bar:
         row = bar.add_task(f"reading {data.name}", total=len(data))
-        return InMemory(data, label=label, workers=workers, progress=lambda: bar.advance(row))
+        return in_memory(
+            data, path, label=label, workers=workers, progress=lambda: bar.advance(row)
+        )
 
 
 def _finish(
@@ -241,6 +251,8 @@ def _finish(
         trainer.validate(learner, verbose=False)
     if not leave_others(trainer):
         return None
+    for name in PRELOADED:
+        (out / name).unlink(missing_ok=True)
     info = {
         "training": {
             "steps": learner.steps,

@@ -1,6 +1,7 @@
 """A training from its folder to its last step: what ``fit`` and ``pretrain`` have in common."""
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -105,7 +106,7 @@ def trainer_for(
         pictures: draws during validation.
         done: steps of the interrupted run.
         accelerator: where to run.
-        devices: processes.
+        devices: processes; 0 takes one per GPU, or one per core where there is none.
         strategy: Lightning's; ``auto`` is DDP on several devices.
         sync_batchnorm: batch statistics over all devices.
         precision: ``32``, or mixed ``bf16`` / ``fp16``.
@@ -121,6 +122,8 @@ def trainer_for(
         logging.getLogger(name).setLevel(logging.WARNING)
     keep_freed_memory()
     checkpoints = Checkpoints(out, every=checkpoint_every, monitor=monitor)
+    gpus = torch.cuda.device_count() if accelerator != "cpu" else 0
+    devices = devices or gpus or os.cpu_count() or 1
     trainer = Trainer(
         accelerator=accelerator,
         devices=devices,

@@ -100,7 +100,6 @@ def pretrain(
         for split, count in (("train", images), ("val", held_out))
     )
     shop = Workshop(model=model, cache=cache, train=train, held_out=val, seed=seed)
-    gpus = torch.cuda.device_count() if accelerator != "cpu" else 0
     for stage in stages:
         folder = out / stage.name
         if (folder / DONE).is_file():
@@ -118,7 +117,7 @@ def pretrain(
             pictures=Previews(stage, shop, folder),
             done=done,
             accelerator=accelerator,
-            devices=devices or gpus or os.cpu_count() or 1,
+            devices=devices,
             precision=precision,
             clip_norm=clip_norm,
             checkpoint_every=checkpoint_every,

@@ -1,0 +1,95 @@
+"""Samples that are read once: kept in memory, and in the run's folder while it lasts.
+
+The processes of a run and a resumed run find them there: nothing is rendered or decoded again.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffsight.config import to_config
+from diffsight.datasets.base import AbstractDataset, Sample
+from diffsight.datasets.files import replacing
+from diffsight.training.data import read_samples
+from diffsight.types import Camera
+
+
+class InMemory(AbstractDataset):
+    """Samples of a data set that were read before.
+
+    Args:
+        dataset: where they are from.
+        samples: all of them, in its order.
+    """
+
+    def __init__(self, dataset: AbstractDataset, samples: Sequence[Sample]) -> None:
+        self.name = dataset.name
+        self.class_names = dataset.class_names
+        self._samples = samples
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample at ``index``."""
+        return self._samples[index]
+
+
+def preload(
+    dataset: AbstractDataset,
+    path: Path,
+    *,
+    label: str,
+    workers: int = 0,
+    progress: Callable[[], None] = lambda: None,
+) -> InMemory:
+    """All samples, from ``path`` if it holds this data set, else read and written there.
+
+    Args:
+        dataset: what to read.
+        path: a file of this function's own.
+        label: key of ``Sample.labels`` to keep.
+        workers: processes that read; 0 reads in this process.
+        progress: called after every sample that is read.
+
+    Raises:
+        InputError: for a sample that cannot be read, or a file that cannot be written.
+    """
+    key = json.dumps([to_config(dataset), label], sort_keys=True)
+    if path.is_file():
+        kept = torch.load(path, mmap=True, weights_only=True)
+        if kept["key"] == key:
+            return InMemory(dataset, [_unpacked(row) for row in kept["samples"]])
+    samples = []
+    for sample in read_samples(dataset, label, workers):
+        samples.append(_owned(sample))
+        progress()
+    with replacing(path) as partial:
+        try:
+            torch.save({"key": key, "samples": [_packed(sample) for sample in samples]}, partial)
+        except RuntimeError as error:  # of a short write
+            raise OSError(str(error).splitlines()[0]) from None
+    return InMemory(dataset, samples)
+
+
+def _owned(sample: Sample) -> Sample:
+    """A copy: what a worker sends lies in shared memory and keeps a file open."""
+    return replace(
+        sample,
+        image=sample.image.clone(),
+        labels={name: value.clone() for name, value in sample.labels.items()},
+        valid={name: value.clone() for name, value in sample.valid.items()},
+    )
+
+
+def _packed(sample: Sample) -> dict[str, Any]:
+    return vars(sample) | {"camera": sample.camera and asdict(sample.camera)}
+
+
+def _unpacked(row: dict[str, Any]) -> Sample:
+    return Sample(**row | {"camera": row["camera"] and Camera(**row["camera"])})

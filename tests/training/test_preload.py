@@ -1,0 +1,58 @@
+"""Samples are read once, whoever asks afterwards."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.training.conftest import Stripes
+
+from diffsight.datasets.rooms import Rooms
+from diffsight.training.preload import preload
+from diffsight.types import InputError
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_same_samples_read_once(tmp_path, monkeypatch, workers):
+    seen = []
+    data, path = Rooms(split="val", count=3, size=16), tmp_path / "samples"
+    first = preload(data, path, label="depth_m", workers=workers, progress=lambda: seen.append(1))
+    assert len(seen) == 3
+    truth = [data[index] for index in range(3)]
+
+    def unread(self, index):
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(Rooms, "__getitem__", unread)
+    again = preload(data, path, label="depth_m", workers=workers)
+    for held in (first, again):
+        assert (len(held), held.name) == (3, "rooms")
+        for ours, theirs in zip((held[index] for index in range(3)), truth, strict=True):
+            assert torch.equal(ours.image, theirs.image)
+            assert ours.labels.keys() == ours.valid.keys() == {"depth_m"}
+            assert torch.equal(ours.labels["depth_m"], theirs.labels["depth_m"])
+            assert torch.equal(ours.valid["depth_m"], theirs.valid["depth_m"])
+            assert theirs.prompt is not None
+            assert theirs.camera is not None
+            rest = replace(theirs, image=ours.image, labels=ours.labels, valid=ours.valid)
+            assert vars(ours) == vars(rest)
+
+
+def test_another_data_set_is_not_taken_for_it(tmp_path):
+    path = tmp_path / "samples"
+    preload(Stripes(length=3), path, label="depth_m")
+    assert len(preload(Stripes(length=4), path, label="depth_m")) == 4
+    assert len(preload(Stripes(length=4, broken=9), path, label="depth_m")) == 4
+
+
+def test_a_bad_sample_or_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "samples"
+    with pytest.raises(InputError, match=r"stripe_2\.png: truncated"):
+        preload(Stripes(broken=2), path, label="depth_m")
+
+    def full(*_):
+        raise RuntimeError("unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(InputError, match=r"cannot be written \(unexpected pos 64 vs 0\)"):
+        preload(Stripes(), path, label="depth_m")
+    assert list(tmp_path.iterdir()) == []
