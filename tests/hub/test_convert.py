@@ -7,20 +7,46 @@ import pytest
 import torch
 
 from diffsight.cli import main
-from diffsight.hub.convert import convert_vpd_depth, read_original
+from diffsight.hub.convert import convert_vpd_depth, convert_vpd_segmentation, read_original
 from diffsight.types import InputError
 
-MANIFEST = Path(__file__).parents[1] / "parity" / "vpd_depth" / "manifest.json"
+PARITY = Path(__file__).parents[1] / "parity"
 
 
-@pytest.fixture
-def original() -> dict[str, torch.Tensor]:
-    """The authors' 839 entries, shapes only."""
-    manifest = json.loads(MANIFEST.read_text())
+def shapes(model: str) -> dict[str, torch.Tensor]:
+    """The authors' entries without their values."""
+    manifest = json.loads((PARITY / model / "manifest.json").read_text())
     return {
         key: torch.empty(entry["shape"], dtype=getattr(torch, entry["dtype"]), device="meta")
         for key, entry in manifest.items()
     }
+
+
+@pytest.fixture
+def original() -> dict[str, torch.Tensor]:
+    return shapes("vpd_depth")
+
+
+def test_every_key_of_segmentation_is_accounted_for() -> None:
+    original = shapes("vpd_seg")
+    model, report = convert_vpd_segmentation(original)
+    assert set(report.used) | set(report.dropped) == set(original)
+    assert set(report.used.values()) == set(model.state_dict())
+    assert not report.unused
+    assert not report.missing
+    dropped = {key: original[key].numel() for key in report.dropped if "sd_model" not in key}
+    assert sum(n for key, n in dropped.items() if "post_quant_conv" in key) == 20
+    assert sum(n for key, n in dropped.items() if ".diffusion_model.out." in key) == 12_164
+    assert sum(dropped.values()) == 20 + 12_164
+    ours = {name: p.numel() for name, p in model.named_parameters()}
+    assert sum(ours.values()) + 20 + 12_164 == 902_376_766
+    learned = sum(n for name, n in ours.items() if ".vae." not in name)
+    assert learned + 12_164 == 868_213_082
+    assert model.method.prompts.names[-1] == "flag"
+    with pytest.raises(InputError, match=r"150 rows, but 2 names.*--names"):
+        convert_vpd_segmentation(original, names=["a", "b"])
+    with pytest.raises(InputError, match="not a checkpoint of VPD depth: it looks like VPD seg"):
+        convert_vpd_depth(original)
 
 
 def test_every_key_is_accounted_for(original: dict[str, torch.Tensor]) -> None:

@@ -13,16 +13,16 @@ log = logging.getLogger(__name__)
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="diffsight convert", description=__doc__)
-    parser.add_argument("kind", help="what the checkpoint is: vpd-depth")
+    parser.add_argument("kind", help="what the checkpoint is: vpd-depth, vpd-segmentation")
     parser.add_argument(
         "checkpoint", type=Path, help="the authors' .ckpt / .pth, or a .safetensors"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the model")
     parser.add_argument(
-        "--max-depth", type=float, default=10.0, help="depth cap in metres (default 10)"
+        "--max-depth", type=float, help="of depth models: cap in metres (default 10)"
     )
     parser.add_argument(
-        "--names", type=Path, help="text file with the scene names of its text table"
+        "--names", type=Path, help="text file, a line for each scene or class of its text table"
     )
     parser.add_argument("--partial", action="store_true", help="go on where entries are missing")
     parser.add_argument("--json", action="store_true", help="print the key report as JSON")
@@ -34,11 +34,15 @@ def main(argv: Sequence[str]) -> int:
 
     if args.kind not in CONVERTERS:
         raise InputError(f"unknown kind {args.kind!r}: choose from {', '.join(CONVERTERS)}")
-    names = args.names.read_text().split() if args.names else None
+    options = {}
+    if args.names:
+        options["names"] = [line for line in map(str.strip, args.names.open()) if line]
+    if args.max_depth is not None:
+        if not args.kind.endswith("depth"):
+            raise InputError(f"--max-depth: {args.kind} has none: leave it out")
+        options["max_depth_m"] = args.max_depth
     state = read_original(args.checkpoint)
-    model, report = CONVERTERS[args.kind](
-        state, max_depth_m=args.max_depth, names=names, partial=args.partial
-    )
+    model, report = CONVERTERS[args.kind](state, partial=args.partial, **options)
     save(model, args.out, info={"converted_from": args.checkpoint.name, "kind": args.kind})
     log.info("%s -> %s: %s", args.checkpoint, args.out, report.summary())
     if args.json:

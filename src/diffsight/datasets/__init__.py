@@ -1,5 +1,6 @@
 """Data sets, and the paired augmentation of their samples."""
 
+from diffsight.datasets.ade20k import ADE20K
 from diffsight.datasets.folder import Folder
 from diffsight.datasets.kitti import KITTIDepth
 from diffsight.datasets.nyu import NYUDepth
@@ -16,6 +17,7 @@ from diffsight.datasets.transforms import (
 )
 
 __all__ = [
+    "ADE20K",
     "CutDepth",
     "DropPrompt",
     "Folder",

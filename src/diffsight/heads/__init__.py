@@ -2,5 +2,6 @@
 
 from diffsight.heads.codebook import Codebook
 from diffsight.heads.deconv import DeconvHead
+from diffsight.heads.semantic_fpn import SemanticFPN
 
-__all__ = ["Codebook", "DeconvHead"]
+__all__ = ["Codebook", "DeconvHead", "SemanticFPN"]

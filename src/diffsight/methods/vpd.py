@@ -2,7 +2,8 @@
 
 Equation 4: p(y | x, S) = p3(y | F) p2(F | x, C) p1(C | S). p1 is a text table and its adapter
 (equation 5), p2 one pass of Stable Diffusion's encoder and UNet without noise, p3 a neck and a
-head. Depth: ``Merging`` and ``DeconvHead``.
+head. Depth: ``TextTable``, ``Merging`` and ``DeconvHead``; segmentation: ``ClassTokens``, ``FPN``
+and ``SemanticFPN`` with ``attention_maps="A32"``.
 """
 
 from dataclasses import replace
@@ -16,6 +17,7 @@ from diffsight.heads.base import HeadBuilder
 from diffsight.methods.base import AbstractMethod
 from diffsight.necks.base import NeckBuilder
 from diffsight.ops.padding import MID_GREY, crop_to_valid, pad_to_multiple
+from diffsight.prompts.classes import ClassTokens
 from diffsight.prompts.text import TextTable
 from diffsight.types import Draws, InputError, Inputs, Pyramid, RawOutput, Target
 
@@ -47,7 +49,7 @@ class VPD(AbstractMethod):
         *,
         num_outputs: int,
         backbone: StableDiffusion,
-        prompts: TextTable,
+        prompts: TextTable | ClassTokens,
         head: HeadBuilder,
         neck: NeckBuilder | None = None,
         attention_maps: Literal["none", "A32", "A64"] = "none",

@@ -1,5 +1,6 @@
 """Pyramid to pyramid."""
 
+from diffsight.necks.fpn import FPN
 from diffsight.necks.merging import Merging
 
-__all__ = ["Merging"]
+__all__ = ["FPN", "Merging"]

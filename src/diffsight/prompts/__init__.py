@@ -1,6 +1,7 @@
 """What conditions the UNet."""
 
+from diffsight.prompts.classes import ClassTokens
 from diffsight.prompts.concept import Concepts
 from diffsight.prompts.text import TextTable
 
-__all__ = ["Concepts", "TextTable"]
+__all__ = ["ClassTokens", "Concepts", "TextTable"]

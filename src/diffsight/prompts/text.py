@@ -58,16 +58,7 @@ class TextTable(nn.Module, Configurable):
     ) -> None:
         super().__init__()
         self.names = tuple(names)
-        duplicates = sorted({name for name in self.names if self.names.count(name) > 1})
-        if duplicates or not self.names:
-            raise InputError(
-                f"a text table needs different names; repeated: {duplicates or 'none given'}"
-            )
-        if weights is None:
-            generator = torch.Generator().manual_seed(0)
-            rows = torch.empty(len(self.names), dim).normal_(generator=generator)
-        else:
-            rows = _rows_by_name(Path(weights), self.names, dim)
+        rows = table_rows(self.names, dim, weights)
         self.rows: Tensor
         if learn_rows:
             self.rows = nn.Parameter(rows)
@@ -229,6 +220,25 @@ def save_table(path: Path, names: Sequence[str], rows: Float[Tensor, "n c"], sou
     # save_file's files are private to their owner
     partial.write_bytes(save({"rows": rows.contiguous()}, metadata))
     partial.replace(path)
+
+
+def table_rows(
+    names: Sequence[str], dim: int, weights: str | Path | None
+) -> Float[Tensor, "n {dim}"]:
+    """Vectors of names: from a table, or random and unit normal, the same in every process.
+
+    Raises:
+        InputError: for repeated names, or a table that lacks one.
+    """
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates or not names:
+        raise InputError(
+            f"a text table needs different names; repeated: {duplicates or 'none given'}"
+        )
+    if weights is None:
+        generator = torch.Generator().manual_seed(0)
+        return torch.empty(len(names), dim).normal_(generator=generator)
+    return _rows_by_name(Path(weights), names, dim)
 
 
 def _rows_by_name(path: Path, names: Sequence[str], dim: int) -> Tensor:

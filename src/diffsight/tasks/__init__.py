@@ -5,6 +5,7 @@ from diffsight.tasks.classes import Classes
 from diffsight.tasks.dense import AbstractDense
 from diffsight.tasks.depth import MetricDepth
 from diffsight.tasks.directions import Directions
+from diffsight.tasks.semantic import Semantic
 from diffsight.tasks.values import Scalars, Vectors
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "Directions",
     "MetricDepth",
     "Scalars",
+    "Semantic",
     "Vectors",
 ]

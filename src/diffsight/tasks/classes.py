@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Float64, UInt8
 from torch import Tensor
 
 from diffsight.codecs import AbstractCodec
+from diffsight.tasks.class_pictures import draw, draw_wrong
 from diffsight.tasks.dense import AbstractDense
 from diffsight.types import ClassPrediction, RawOutput, Target
 
@@ -66,17 +67,10 @@ class Classes(AbstractDense):
 
     def draw(self, prediction: ClassPrediction) -> UInt8[Tensor, "3 h w"]:
         """In the colours of the classes."""
-        picture = torch.zeros(3, *prediction.ids.shape, dtype=torch.uint8)
-        ids = prediction.ids.cpu()
-        for number, colour in prediction.palette.items():
-            picture[:, ids == number] = torch.tensor(colour, dtype=torch.uint8)[:, None]
-        return picture
+        return draw(prediction)
 
     def draw_error(
         self, truth: ClassPrediction, prediction: ClassPrediction
     ) -> UInt8[Tensor, "3 h w"]:
         """Red where the class is wrong."""
-        wrong = (truth.ids != prediction.ids).cpu()
-        picture = torch.full((3, *wrong.shape), 245, dtype=torch.uint8)
-        picture[1:, wrong] = 60
-        return picture
+        return draw_wrong(truth, prediction)

@@ -1,35 +1,24 @@
 """The authors' checkpoints become diffsight models, with a report of every key."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from torch import Tensor
 
 from diffsight.backbones.ldm_keys import KeyReport
 from diffsight.backbones.sources import read_tensors
-from diffsight.hub.convert.vpd import convert_vpd_depth
+from diffsight.hub.convert.vpd import convert_vpd_depth, convert_vpd_segmentation
 from diffsight.model import DenseModel
 from diffsight.types import InputError
 
+Converter = Callable[..., tuple[DenseModel, KeyReport]]
+"""Builds our model around the tensors of an original state dict; options are keywords."""
 
-@runtime_checkable
-class Converter(Protocol):
-    """Builds our model around the tensors of an original state dict."""
-
-    def __call__(
-        self,
-        state: Mapping[str, Tensor],
-        *,
-        max_depth_m: float,
-        names: Sequence[str] | None,
-        partial: bool,
-    ) -> tuple[DenseModel, KeyReport]:
-        """The model and what became of every key."""
-        ...
-
-
-CONVERTERS: Mapping[str, Converter] = {"vpd-depth": convert_vpd_depth}
+CONVERTERS: Mapping[str, Converter] = {
+    "vpd-depth": convert_vpd_depth,
+    "vpd-segmentation": convert_vpd_segmentation,
+}
 
 
 def read_original(path: str | Path) -> dict[str, Tensor]:

@@ -1,0 +1,72 @@
+"""Semantic FPN (Kirillov et al., CVPR 2019): every level up to the finest, their sum, one layer."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diffsight.heads.base import AbstractHead
+from diffsight.types import Pyramid, RawOutput
+
+
+class SemanticFPN(AbstractHead):
+    """Convolutions with doublings bring each level to the finest; a 1 x 1 convolution names the
+    sum.
+
+    VPD, segmentation: four levels of 256 channels at strides 8 to 64.
+
+    Args:
+        in_channels: of the levels, finest first.
+        strides: their strides, each a power of two times the first.
+        num_outputs: classes.
+        width: channels of the sum.
+        dropout: probability of dropping a whole channel of the sum in training.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: Sequence[int],
+        strides: Sequence[int],
+        num_outputs: int,
+        width: int = 256,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.stride = strides[0]
+        self.scales = nn.ModuleList()
+        for channels, stride in zip(in_channels, strides, strict=True):
+            doublings = (stride // self.stride).bit_length() - 1
+            layers: list[nn.Module] = []
+            for i in range(max(doublings, 1)):
+                layers.append(_block(channels if i == 0 else width, width))
+                if doublings:
+                    layers.append(nn.Upsample(scale_factor=2, mode="bilinear"))
+            self.scales.append(nn.Sequential(*layers))
+        self.dropout = nn.Dropout2d(dropout)
+        self.output = nn.Conv2d(width, num_outputs, 1)
+        assert self.output.bias is not None
+        nn.init.normal_(self.output.weight, std=0.01)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, pyramid: Pyramid) -> RawOutput:
+        """``b num_outputs h w`` at stride 1, in ``logits`` space."""
+        finest = pyramid.features[0].shape[-2:]
+        total: Tensor | None = None
+        for scale, feature in zip(self.scales, pyramid.features, strict=True):
+            level = scale(feature)
+            if level.shape[-2:] != finest:  # padding was cut off: a coarse level may reach over
+                level = level[..., : finest[0], : finest[1]]
+            total = level if total is None else total + level
+        assert isinstance(total, torch.Tensor)
+        logits = self.output(self.dropout(total))
+        return RawOutput(
+            functional.interpolate(logits, scale_factor=self.stride, mode="bilinear"), "logits"
+        )
+
+
+def _block(channels: int, width: int) -> nn.Sequential:
+    conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True))

@@ -1,0 +1,50 @@
+"""Feature pyramid network (Lin et al., CVPR 2017): coarse levels are added to finer ones."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diffsight.necks.base import AbstractNeck
+from diffsight.types import Pyramid
+
+
+class FPN(AbstractNeck):
+    """Every level to one width, sums from coarse to fine, a 3 x 3 convolution on each.
+
+    VPD, segmentation: 320 / 790 / 1430 / 1280 channels become 256 each.
+
+    Args:
+        in_channels: of the levels, finest first.
+        strides: their strides.
+        width: channels of every level that comes out.
+    """
+
+    def __init__(
+        self, *, in_channels: Sequence[int], strides: Sequence[int], width: int = 256
+    ) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in in_channels)
+        self.output = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in in_channels)
+        self.out_channels = (width,) * len(in_channels)
+        self.out_strides = tuple(strides)
+        for conv in (*self.lateral, *self.output):
+            assert isinstance(conv, nn.Conv2d)
+            assert conv.bias is not None
+            nn.init.xavier_uniform_(conv.weight)
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, pyramid: Pyramid) -> Pyramid:
+        """The same levels, ``width`` channels each."""
+        sums: list[Float[Tensor, "b c _ _"]] = []
+        for lateral, feature in zip(
+            reversed(self.lateral), reversed(pyramid.features), strict=True
+        ):
+            level = lateral(feature)
+            if sums:
+                level = level + functional.interpolate(sums[-1], level.shape[-2:], mode="nearest")
+            sums.append(level)
+        levels = zip(self.output, reversed(sums), strict=True)
+        return replace(pyramid, features=tuple(output(level) for output, level in levels))
