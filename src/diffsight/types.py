@@ -36,8 +36,9 @@ class Inputs:
 
     Attributes:
         image: RGB in [0, 1].
-        prompts: one name per image for methods with a text table (for depth the scene type); None
-            in a row, or None altogether, stands for the mean of the table.
+        prompts: one text per image: a name for methods with a text table (for depth the scene
+            type; None in a row, or None altogether, stands for the mean of the table), or a
+            sentence.
         cached: frozen intermediate results by name, computed once per image.
     """
 
@@ -170,6 +171,19 @@ class ClassPrediction:
     confidence: Float[Tensor, "h w"]
     names: Mapping[int, str]
     palette: Mapping[int, tuple[int, int, int]]
+
+
+@dataclass(frozen=True)
+class MaskPrediction:
+    """The thing that a sentence means, in one image.
+
+    Attributes:
+        mask: where it is.
+        probability: of being it.
+    """
+
+    mask: Bool[Tensor, "h w"]
+    probability: Float[Tensor, "h w"]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from diffsight.cli import main
-from diffsight.hub.convert import convert_vpd_depth, convert_vpd_segmentation, read_original
+from diffsight.hub.convert import (
+    convert_vpd_depth,
+    convert_vpd_referring,
+    convert_vpd_segmentation,
+    read_original,
+)
 from diffsight.types import InputError
 
 PARITY = Path(__file__).parents[1] / "parity"
@@ -47,6 +52,19 @@ def test_every_key_of_segmentation_is_accounted_for() -> None:
         convert_vpd_segmentation(original, names=["a", "b"])
     with pytest.raises(InputError, match="not a checkpoint of VPD depth: it looks like VPD seg"):
         convert_vpd_depth(original)
+
+
+def test_every_key_of_referring_is_accounted_for() -> None:
+    original = shapes("vpd_refer")
+    model, report = convert_vpd_referring(original)
+    assert set(report.used) | set(report.dropped) == set(original)
+    assert set(report.used.values()) == set(model.state_dict())
+    dropped = sum(original[key].numel() for key in report.dropped)
+    assert dropped in (20, 20 + 12_164)
+    assert sum(p.numel() for p in model.parameters()) + dropped == 934_043_562
+    assert model.method.prompts.num_tokens == 40
+    with pytest.raises(InputError, match="VPD segmentation: it looks like VPD or EVP referring"):
+        convert_vpd_segmentation(original)
 
 
 def test_every_key_is_accounted_for(original: dict[str, torch.Tensor]) -> None:

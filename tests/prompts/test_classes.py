@@ -3,7 +3,7 @@ import torch
 
 from diffsight.prompts import ClassTokens
 from diffsight.prompts.text import save_table
-from diffsight.types import InputError
+from diffsight.types import InputError, Inputs
 
 
 def test_every_image_gets_all_classes(tmp_path) -> None:
@@ -12,7 +12,7 @@ def test_every_image_gets_all_classes(tmp_path) -> None:
     tokens = ClassTokens(["wall", "door"], dim=4, weights=tmp_path / "table.safetensors")
     assert tokens.num_tokens == 2
     with torch.no_grad():
-        context = tokens(("ignored", None), 2)
+        context = tokens(Inputs(torch.zeros(2, 3, 8, 8), ("ignored", None)))
         expected = rows[1:] + tokens.adapter.gamma * tokens.adapter.mlp(rows[1:])
     assert context.shape == (2, 2, 4)
     torch.testing.assert_close(context[0], expected)

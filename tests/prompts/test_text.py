@@ -15,7 +15,7 @@ from diffsight.cli import main
 from diffsight.prompts import TextTable
 from diffsight.prompts.templates import TEMPLATES
 from diffsight.prompts.text import TextAdapter, build_text_table
-from diffsight.types import InputError
+from diffsight.types import InputError, Inputs
 
 
 @pytest.fixture(scope="module")
@@ -92,13 +92,13 @@ def test_command_writes_a_table_that_is_looked_up_by_name(clip: Path, tmp_path: 
 def test_rows_the_mean_and_unknown_names() -> None:
     table = TextTable(["a", "b", "c"], dim=4)
     with torch.no_grad():
-        out = table(("b", None), 2)
+        out = table(Inputs(torch.zeros(2, 3, 8, 8), ("b", None)))
         torch.testing.assert_close(out[0, 0], table.adapter(table.rows[1]))
         torch.testing.assert_close(out[1, 0], table.adapter(table.rows.mean(0)))
-        torch.testing.assert_close(table(None, 1)[0], out[1])
+        torch.testing.assert_close(table(Inputs(torch.zeros(1, 3, 8, 8)))[0], out[1])
     assert out.shape == (2, 1, 4)
     with pytest.raises(InputError, match="unknown name 'd': the text table has a, b, c"):
-        table(("d",), 1)
+        table(Inputs(torch.zeros(1, 3, 8, 8), ("d",)))
 
 
 def test_adapter_starts_as_almost_the_identity() -> None:

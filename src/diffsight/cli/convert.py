@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="diffsight convert", description=__doc__)
-    parser.add_argument("kind", help="what the checkpoint is: vpd-depth, vpd-segmentation")
+    parser.add_argument("kind", help="what the checkpoint is: vpd-depth, vpd-segmentation, vpd-referring")
     parser.add_argument(
         "checkpoint", type=Path, help="the authors' .ckpt / .pth, or a .safetensors"
     )

@@ -2,6 +2,7 @@
 
 from diffsight.heads.codebook import Codebook
 from diffsight.heads.deconv import DeconvHead
+from diffsight.heads.referring import ReferringDecoder
 from diffsight.heads.semantic_fpn import SemanticFPN
 
-__all__ = ["Codebook", "DeconvHead", "SemanticFPN"]
+__all__ = ["Codebook", "DeconvHead", "ReferringDecoder", "SemanticFPN"]

@@ -3,7 +3,8 @@
 Equation 4: p(y | x, S) = p3(y | F) p2(F | x, C) p1(C | S). p1 is a text table and its adapter
 (equation 5), p2 one pass of Stable Diffusion's encoder and UNet without noise, p3 a neck and a
 head. Depth: ``TextTable``, ``Merging`` and ``DeconvHead``; segmentation: ``ClassTokens``, ``FPN``
-and ``SemanticFPN`` with ``attention_maps="A32"``.
+and ``SemanticFPN``, referring segmentation: ``Sentences`` and ``ReferringDecoder``, both with
+``attention_maps="A32"``.
 """
 
 from dataclasses import replace
@@ -18,6 +19,7 @@ from diffsight.methods.base import AbstractMethod
 from diffsight.necks.base import NeckBuilder
 from diffsight.ops.padding import MID_GREY, crop_to_valid, pad_to_multiple
 from diffsight.prompts.classes import ClassTokens
+from diffsight.prompts.sentences import Sentences
 from diffsight.prompts.text import TextTable
 from diffsight.types import Draws, InputError, Inputs, Pyramid, RawOutput, Target
 
@@ -49,7 +51,7 @@ class VPD(AbstractMethod):
         *,
         num_outputs: int,
         backbone: StableDiffusion,
-        prompts: TextTable | ClassTokens,
+        prompts: TextTable | ClassTokens | Sentences,
         head: HeadBuilder,
         neck: NeckBuilder | None = None,
         attention_maps: Literal["none", "A32", "A64"] = "none",
@@ -58,12 +60,11 @@ class VPD(AbstractMethod):
         timestep: int = 1,
     ) -> None:
         super().__init__()
-        width = prompts.rows.shape[1]
+        width = prompts.dim
         if width != backbone.context_dim:
             raise InputError(
                 f"the text table has vectors of {width} numbers, the backbone takes "
-                f"{backbone.context_dim}: "
-                f"set the table's dim to {backbone.context_dim}"
+                f"{backbone.context_dim}: set the table's dim to {backbone.context_dim}"
             )
         levels = MAP_LEVELS[attention_maps]
         self.maps = MapRequest(levels, attention_places, detach_attention_maps)
@@ -87,7 +88,7 @@ class VPD(AbstractMethod):
         """Pad to the backbone's multiple, one pass, drop what is padding, head; any image size."""
         height, width = inputs.image.shape[-2:]
         image = pad_to_multiple(inputs.image, self.backbone.size_multiple, MID_GREY)
-        context = self.prompts(inputs.prompts, image.shape[0])
+        context = self.prompts(inputs)
         pyramid = self.backbone(
             image,
             context,

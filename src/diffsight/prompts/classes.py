@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from diffsight.config import Configurable
 from diffsight.prompts.text import TextAdapter, table_rows
+from diffsight.types import Inputs
 
 
 class ClassTokens(nn.Module, Configurable):
@@ -36,6 +37,7 @@ class ClassTokens(nn.Module, Configurable):
     ) -> None:
         super().__init__()
         self.names = tuple(names)
+        self.dim = dim
         rows = table_rows(self.names, dim, weights)
         self.rows: Tensor
         if learn_rows:
@@ -49,8 +51,6 @@ class ClassTokens(nn.Module, Configurable):
         """One per class."""
         return len(self.names)
 
-    def forward(
-        self, prompts: Sequence[str | None] | None, batch: int
-    ) -> Float[Tensor, "b {self.num_tokens} c"]:
+    def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
         """The same condition for each image: a prompt of its own plays no part."""
-        return self.adapter(self.rows).expand(batch, -1, -1)
+        return self.adapter(self.rows).expand(len(inputs.image), -1, -1)

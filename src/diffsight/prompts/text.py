@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from diffsight import assets
 from diffsight.config import Configurable
 from diffsight.prompts.templates import TEMPLATES
-from diffsight.types import InputError
+from diffsight.types import InputError, Inputs
 
 
 class TextAdapter(nn.Module):
@@ -58,6 +58,7 @@ class TextTable(nn.Module, Configurable):
     ) -> None:
         super().__init__()
         self.names = tuple(names)
+        self.dim = dim
         rows = table_rows(self.names, dim, weights)
         self.rows: Tensor
         if learn_rows:
@@ -66,15 +67,13 @@ class TextTable(nn.Module, Configurable):
             self.register_buffer("rows", rows)
         self.adapter = TextAdapter(dim)
 
-    def forward(
-        self, prompts: Sequence[str | None] | None, batch: int
-    ) -> Float[Tensor, "b {self.num_tokens} c"]:
+    def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
         """The condition of each image, one token.
 
         Raises:
             InputError: for a name that the table does not have.
         """
-        prompts = (None,) * batch if prompts is None else prompts
+        prompts = (None,) * len(inputs.image) if inputs.prompts is None else inputs.prompts
         rows = torch.stack([self._row(name) for name in prompts])
         return self.adapter(rows)[:, None]
 

@@ -5,6 +5,7 @@ from diffsight.tasks.classes import Classes
 from diffsight.tasks.dense import AbstractDense
 from diffsight.tasks.depth import MetricDepth
 from diffsight.tasks.directions import Directions
+from diffsight.tasks.referring import Referring
 from diffsight.tasks.semantic import Semantic
 from diffsight.tasks.values import Scalars, Vectors
 
@@ -14,6 +15,7 @@ __all__ = [
     "Classes",
     "Directions",
     "MetricDepth",
+    "Referring",
     "Scalars",
     "Semantic",
     "Vectors",

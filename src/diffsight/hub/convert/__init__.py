@@ -8,7 +8,11 @@ from torch import Tensor
 
 from diffsight.backbones.ldm_keys import KeyReport
 from diffsight.backbones.sources import read_tensors
-from diffsight.hub.convert.vpd import convert_vpd_depth, convert_vpd_segmentation
+from diffsight.hub.convert.vpd import (
+    convert_vpd_depth,
+    convert_vpd_referring,
+    convert_vpd_segmentation,
+)
 from diffsight.model import DenseModel
 from diffsight.types import InputError
 
@@ -17,6 +21,7 @@ Converter = Callable[..., tuple[DenseModel, KeyReport]]
 
 CONVERTERS: Mapping[str, Converter] = {
     "vpd-depth": convert_vpd_depth,
+    "vpd-referring": convert_vpd_referring,
     "vpd-segmentation": convert_vpd_segmentation,
 }
 

@@ -9,13 +9,13 @@ from diffsight.backbones.ldm_keys import KeyReport
 from diffsight.backbones.stable_diffusion import StableDiffusion
 from diffsight.datasets.ade20k import ADE20K_CLASSES
 from diffsight.datasets.nyu import NYU_SCENES
-from diffsight.heads import DeconvHead, SemanticFPN
+from diffsight.heads import DeconvHead, ReferringDecoder, SemanticFPN
 from diffsight.hub.convert.layout import Layout, convert, unneeded
 from diffsight.methods import VPD
 from diffsight.model import DenseModel
 from diffsight.necks import FPN, Merging
-from diffsight.prompts import ClassTokens, TextTable
-from diffsight.tasks import MetricDepth, Semantic
+from diffsight.prompts import ClassTokens, Sentences, TextTable
+from diffsight.tasks import MetricDepth, Referring, Semantic
 from diffsight.types import InputError
 
 _LDM = "unet.unet.diffusion_model."
@@ -51,6 +51,24 @@ SEGMENTATION = Layout(
         r"decode_head\.scale_heads\.(\d+)\.(\d+)\.conv\.": r"head.scales.\1.\2.0.",
         r"decode_head\.scale_heads\.(\d+)\.(\d+)\.bn\.": r"head.scales.\1.\2.1.",
         r"decode_head\.conv_seg\.": "head.output.",
+    },
+    dropped=unneeded(_LDM, "encoder_vq."),
+)
+REFERRING = Layout(
+    title="VPD referring segmentation",
+    sign=("classifier.conv1_4.weight", "text_adapter.fc.0.weight"),
+    unet=_LDM,
+    vae="encoder_vq.",
+    names={
+        r"gamma$": "prompts.adapter.gamma",
+        r"text_adapter\.fc\.": "prompts.adapter.mlp.",
+        r"classifier\.conv1_1\.": "head.output.",
+    }
+    | {
+        rf"classifier\.{kind}{layer}_{4 - stage}\.": f"head.stages.{stage}.{3 * layer - 3 + place}."
+        for stage in range(3)
+        for layer in (1, 2)
+        for place, kind in enumerate(("conv", "bn"))
     },
     dropped=unneeded(_LDM, "encoder_vq."),
 )
@@ -123,6 +141,37 @@ def convert_vpd_segmentation(
         return DenseModel(task=Semantic(names), method=method)
 
     return convert(state, SEGMENTATION, build, partial=partial)
+
+
+def convert_vpd_referring(
+    state: Mapping[str, Tensor], *, partial: bool = False, encoder: str | None = None
+) -> tuple[DenseModel, KeyReport]:
+    """VPD's referring model (A32 maps, LAVT's decoder) from an original checkpoint.
+
+    Args:
+        state: original names, without ``module.``; the number of tokens (40 or 77) is read off the
+            decoder.
+        partial: accept missing entries (they keep their random initialisation).
+        encoder: CLIP ViT-L/14's text tower, which is not in the checkpoint, for prompts as texts.
+
+    Raises:
+        InputError: if it is a checkpoint of something else, or entries are missing.
+    """
+    if not all(key in state for key in REFERRING.sign):
+        raise InputError(f"not a checkpoint of {REFERRING.title}{_guess(state)}")
+    tokens = state[REFERRING.sign[0]].shape[1] - 2 * 1280
+
+    def build() -> DenseModel:
+        method = bind(
+            VPD,
+            backbone=StableDiffusion("sd15"),
+            prompts=Sentences(tokens, encoder=encoder),
+            head=ReferringDecoder,
+            attention_maps="A32",
+        )
+        return DenseModel(task=Referring(), method=method)
+
+    return convert(state, REFERRING, build, partial=partial)
 
 
 def _rows(

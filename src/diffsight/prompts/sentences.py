@@ -1,0 +1,82 @@
+"""A sentence per image, token by token (VPD and EVP, referring segmentation)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diffsight.config import Configurable
+from diffsight.prompts.text import TextAdapter, load_text_encoder
+from diffsight.types import InputError, Inputs
+
+CACHED = "text"  # key of ``Inputs.cached``
+
+
+class Sentences(nn.Module, Configurable):
+    """The last hidden states of CLIP's text tower for the prompts, refined by the adapter.
+
+    A sentence is cut or filled up to ``num_tokens``; what fills it up is attended to as well, as in
+    the authors' code, which loads an attention mask and never uses it.
+
+    Args:
+        num_tokens: of a sentence, begin and end included: 40 for RefCOCO and RefCOCO+, 77 for
+            G-Ref.
+        dim: width of a vector (768 for Stable Diffusion 1.x, 1024 for 2.x).
+        encoder: as for ``load_text_encoder``; read when the first sentence comes, frozen, and never
+            stored with the model. None: features come with the inputs.
+    """
+
+    def __init__(
+        self, num_tokens: int = 40, *, dim: int = 768, encoder: str | Path | None = None
+    ) -> None:
+        super().__init__()
+        self.num_tokens = num_tokens
+        self.dim = dim
+        self.encoder = encoder
+        self.adapter = TextAdapter(dim)
+        self._tower: list[tuple[Any, Any]] = []
+
+    def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
+        """The condition of each image: ``inputs.cached["text"]``, or else its prompt's features.
+
+        Raises:
+            InputError: if an image has neither.
+        """
+        features = inputs.cached.get(CACHED)
+        if features is None:
+            features = self.features(inputs.prompts or ()).to(inputs.image)
+        if features.shape[1:] != (self.num_tokens, self.dim) or len(features) != len(inputs.image):
+            raise InputError(
+                f"{tuple(features.shape)} text features for {len(inputs.image)} images: the model "
+                f"takes {self.num_tokens} tokens of {self.dim} numbers each"
+            )
+        return self.adapter(features)
+
+    @torch.no_grad()
+    def features(self, sentences: Sequence[str | None]) -> Float[Tensor, "b n c"]:
+        """What the frozen tower says; the same sentence always gives the same.
+
+        Raises:
+            InputError: if there is no tower, it cannot be loaded, or a sentence is missing.
+        """
+        if self.encoder is None:
+            raise InputError(
+                "the model has no text encoder: name one (encoder), or give text features"
+            )
+        words = [sentence for sentence in sentences if sentence]
+        if len(words) != len(sentences) or not words:
+            raise InputError("every image needs a sentence: say what to look for in it")
+        if not self._tower:
+            self._tower.append(load_text_encoder(self.encoder))
+        tokenizer, tower = self._tower[0]
+        tokens = tokenizer(
+            words,
+            padding="max_length",
+            truncation=True,
+            max_length=self.num_tokens,
+            return_tensors="pt",
+        )
+        return tower(input_ids=tokens["input_ids"]).last_hidden_state

@@ -1,0 +1,37 @@
+import torch
+from tests.contracts import HeadContract
+from torch.nn import functional
+
+from diffsight.heads import ReferringDecoder
+from diffsight.types import Pyramid
+
+
+def test_parameters_of_vpd() -> None:
+    for tokens, expected in ((40, 39_176_962), (77, 39_603_202)):
+        with torch.device("meta"):
+            head = ReferringDecoder(
+                in_channels=(320, 640 + tokens, 1280 + tokens, 1280),
+                strides=(8, 16, 32, 64),
+                num_outputs=2,
+            )
+        assert sum(p.numel() for p in head.parameters()) == expected
+
+
+def test_the_coarser_level_comes_first_with_aligned_corners() -> None:
+    head = ReferringDecoder(in_channels=(3, 4), strides=(4, 8), num_outputs=2, width=5).eval()
+    fine, coarse = torch.randn(1, 3, 6, 8), torch.randn(1, 4, 3, 4)
+    with torch.no_grad():
+        found = head(Pyramid((fine, coarse), (4, 8), (24, 32))).maps
+        up = functional.interpolate(coarse, (6, 8), mode="bilinear", align_corners=True)
+        logits = head.output(head.stages[0](torch.cat([up, fine], dim=1)))
+    assert torch.equal(found[..., 0, 0], logits[..., 0, 0])
+    assert torch.equal(found[..., -1, -1], logits[..., -1, -1])
+
+
+class TestReferringDecoder(HeadContract):
+    pyramids = (((4, 5, 3, 6), (8, 16, 32, 64)), ((3, 8), (4, 8)))
+
+    def build(self, in_channels: tuple[int, ...], strides: tuple[int, ...]) -> ReferringDecoder:
+        return ReferringDecoder(
+            in_channels=in_channels, strides=strides, num_outputs=self.num_outputs, width=8
+        )

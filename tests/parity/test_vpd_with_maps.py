@@ -1,0 +1,79 @@
+"""VPD's segmentation models against the authors' implementation at every tap."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from diffsight.hub.convert import convert_vpd_referring, convert_vpd_segmentation
+from diffsight.types import Inputs
+from tests.parity import fill_rule
+from tests.parity.support import (
+    Golden,
+    assert_agrees,
+    checkpoint,
+    golden_paths,
+    image,
+    read_golden,
+)
+
+
+def listen(method: nn.Module, golden: Golden) -> dict[str, Tensor]:
+    """What both models have in common, filled by the next pass."""
+    settings = golden.about["settings"]
+    assert settings["latent"] == "mode, not scaled"
+    assert settings["attention"] == "up_cross+down_cross, strides 16 and 32"
+    assert method.timestep == settings["timestep"]
+    taps: dict[str, Tensor] = {}
+    method.backbone.vae.register_forward_hook(lambda *a: taps.update(latent=a[2]))
+    method.prompts.register_forward_hook(lambda *a: taps.update(c_crossattn=a[2]))
+    method.backbone.register_forward_hook(
+        lambda *a: taps.update(attn32=a[2].attention[1], attn16=a[2].attention[2])
+    )
+    (method.neck or method.head).register_forward_pre_hook(
+        lambda *a: taps.update({f"unet.{i}": f for i, f in enumerate(a[1][0].features)})
+    )
+    return taps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", golden_paths("vpd_seg"), ids=lambda path: path.stem)
+def test_segmentation_agrees_with_the_authors_at_every_tap(path: Path) -> None:
+    golden = read_golden(path)
+    model, report = convert_vpd_segmentation(checkpoint(golden))
+    method = model.method
+    assert model.task.num_outputs == golden.about["settings"]["num_classes"]
+    assert not report.unused
+    assert not report.missing
+    taps = listen(method, golden)
+    method.neck.register_forward_hook(
+        lambda *a: taps.update({f"fpn.{i}": f for i, f in enumerate(a[2].features)})
+    )
+    method.head.output.register_forward_hook(lambda *a: taps.update(logits_quarter=a[2]))
+    with torch.inference_mode():
+        taps["out_c10_s4"] = model(Inputs(image(golden))).maps
+    assert set(golden.arrays) <= set(taps)
+    for name in golden.arrays:
+        assert_agrees(golden, name, taps[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", golden_paths("vpd_refer"), ids=lambda path: path.stem)
+def test_referring_agrees_with_the_authors_at_every_tap(path: Path) -> None:
+    golden = read_golden(path)
+    model, report = convert_vpd_referring(checkpoint(golden))
+    method = model.method
+    assert method.prompts.num_tokens == golden.about["settings"]["token_length"]
+    assert not report.unused
+    assert not report.missing
+    taps = listen(method, golden)
+    method.head.output.register_forward_hook(lambda *a: taps.update(classifier=a[2]))
+    given = golden.about["inputs"]["text_features"]
+    assert given["rule"] == "normal"
+    text = torch.from_numpy(fill_rule.normal(given["name"], given["shape"]))
+    with torch.inference_mode():
+        taps["out"] = model(Inputs(image(golden), cached={"text": text})).maps
+    assert set(golden.arrays) <= set(taps)
+    for name in golden.arrays:
+        assert_agrees(golden, name, taps[name])

@@ -1,0 +1,35 @@
+import pytest
+import torch
+
+from diffsight.prompts import Sentences
+from diffsight.prompts.text import load_text_encoder
+from diffsight.types import InputError, Inputs
+
+IMAGE = torch.zeros(2, 3, 8, 8)
+
+
+def test_features_of_the_tower_or_of_the_inputs() -> None:
+    """Filled up to the length with the tower's own filling, and cut off there."""
+    tokenizer, tower = load_text_encoder("tiny")
+    texts = ("the red chair", "a table " * 20)
+    prompts = Sentences(12, dim=tower.config.hidden_size, encoder="tiny")
+    tokens = tokenizer(list(texts), padding="max_length", truncation=True, max_length=12)
+    with torch.no_grad():
+        states = tower(input_ids=torch.tensor(tokens["input_ids"])).last_hidden_state
+        expected = states + prompts.adapter.gamma * prompts.adapter.mlp(states)
+        found = prompts(Inputs(IMAGE, texts))
+        torch.testing.assert_close(found, expected)
+        cached = Inputs(IMAGE, cached={"text": prompts.features(texts)})
+        assert torch.equal(prompts(cached), found)
+    assert all(name.startswith("adapter.") for name in prompts.state_dict())
+
+
+def test_what_is_missing() -> None:
+    prompts = Sentences(12, dim=32, encoder="tiny")
+    for given in (None, ("a", None), ("a", "")):
+        with pytest.raises(InputError, match="every image needs a sentence"):
+            prompts(Inputs(IMAGE, given))
+    with pytest.raises(InputError, match="no text encoder: name one"):
+        Sentences(12, dim=32)(Inputs(IMAGE, ("a", "b")))
+    with pytest.raises(InputError, match=r"\(2, 3, 32\) text features for 2 images: .* 12 tokens"):
+        prompts(Inputs(IMAGE, cached={"text": torch.zeros(2, 3, 32)}))
