@@ -160,4 +160,12 @@ def test_command_reports_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "it looks like EVP depth" in capsys.readouterr().err
     assert main(["convert", "vpd", str(tmp_path / "evp.ckpt"), *out]) == 2
     assert "unknown kind 'vpd': choose from vpd-depth" in capsys.readouterr().err
+    for option, value, message in (
+        ("--max-depth", "80", "--max-depth: vpd-referring has none"),
+        ("--encoder", "clip", "--encoder: vpd-depth has none"),
+        ("--names", str(tmp_path / "none.txt"), "none.txt: cannot be read as a list of names"),
+    ):
+        kind = "vpd-referring" if option == "--max-depth" else "vpd-depth"
+        assert main(["convert", kind, str(tmp_path / "evp.ckpt"), *out, option, value]) == 2
+        assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -1,11 +1,13 @@
 """Turn an original checkpoint into a diffsight model, with a report of every key."""
 
 import argparse
+import inspect
 import json
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -13,7 +15,9 @@ log = logging.getLogger(__name__)
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="diffsight convert", description=__doc__)
-    parser.add_argument("kind", help="what the checkpoint is: vpd-depth, vpd-segmentation, vpd-referring")
+    parser.add_argument(
+        "kind", help="what the checkpoint is: vpd-depth, vpd-segmentation or vpd-referring"
+    )
     parser.add_argument(
         "checkpoint", type=Path, help="the authors' .ckpt / .pth, or a .safetensors"
     )
@@ -23,6 +27,9 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument(
         "--names", type=Path, help="text file, a line for each scene or class of its text table"
+    )
+    parser.add_argument(
+        "--encoder", help="of referring models: CLIP's text tower, a folder or hub id"
     )
     parser.add_argument("--partial", action="store_true", help="go on where entries are missing")
     parser.add_argument("--json", action="store_true", help="print the key report as JSON")
@@ -34,15 +41,20 @@ def main(argv: Sequence[str]) -> int:
 
     if args.kind not in CONVERTERS:
         raise InputError(f"unknown kind {args.kind!r}: choose from {', '.join(CONVERTERS)}")
-    options = {}
-    if args.names:
-        options["names"] = [line for line in map(str.strip, args.names.open()) if line]
-    if args.max_depth is not None:
-        if not args.kind.endswith("depth"):
-            raise InputError(f"--max-depth: {args.kind} has none: leave it out")
-        options["max_depth_m"] = args.max_depth
+    converter = CONVERTERS[args.kind]
+    options: dict[str, Any] = {"partial": args.partial}
+    for option, name, value in (
+        ("--max-depth", "max_depth_m", args.max_depth),
+        ("--names", "names", args.names and _lines(args.names)),
+        ("--encoder", "encoder", args.encoder),
+    ):
+        if value is None:
+            continue
+        if name not in inspect.signature(converter).parameters:
+            raise InputError(f"{option}: {args.kind} has none: leave it out")
+        options[name] = value
     state = read_original(args.checkpoint)
-    model, report = CONVERTERS[args.kind](state, partial=args.partial, **options)
+    model, report = converter(state, **options)
     save(model, args.out, info={"converted_from": args.checkpoint.name, "kind": args.kind})
     log.info("%s -> %s: %s", args.checkpoint, args.out, report.summary())
     if args.json:
@@ -54,3 +66,13 @@ def main(argv: Sequence[str]) -> int:
         for key in keys:
             log.info("  %s %s", title, key)
     return 0
+
+
+def _lines(path: Path) -> list[str]:
+    from diffsight.types import InputError
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a list of names ({error})") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
