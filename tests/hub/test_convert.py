@@ -8,6 +8,7 @@ import torch
 
 from diffsight.cli import main
 from diffsight.hub.convert import (
+    CONVERTERS,
     convert_vpd_depth,
     convert_vpd_referring,
     convert_vpd_segmentation,
@@ -65,6 +66,46 @@ def test_every_key_of_referring_is_accounted_for() -> None:
     assert model.method.prompts.num_tokens == 40
     with pytest.raises(InputError, match="VPD segmentation: it looks like VPD or EVP referring"):
         convert_vpd_segmentation(original)
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "expected"),
+    [("evp-depth", "evp_depth", 933_814_544), ("evp-referring", "evp_refer", 1_079_442_336)],
+)
+def test_every_key_of_evp_is_accounted_for(kind: str, model: str, expected: int) -> None:
+    original = shapes(model)
+    converted, report = CONVERTERS[kind](original)
+    assert set(report.used) | set(report.dropped) == set(original)
+    assert set(report.used.values()) == set(converted.state_dict())
+    constants = ("log_binomial_transform", "position_ids")
+    dropped = sum(
+        original[key].numel() for key in report.dropped if not any(c in key for c in constants)
+    )
+    assert dropped <= 20 + 12_164
+    assert sum(p.numel() for p in converted.parameters()) + dropped == expected
+    assert all(p.requires_grad for p in converted.parameters())
+    assert converted.method.backbone.latent_scale == pytest.approx(
+        1 / (5.07543 if kind == "evp-depth" else 4.7164)
+    )
+    with pytest.raises(InputError, match="not a checkpoint of VPD"):
+        convert_vpd_segmentation(original)
+
+
+def test_evp_with_its_own_captions_has_the_tower_inside() -> None:
+    """The released training: no aggregated tokens, CLIP inside the encoder."""
+    original = shapes("evp_depth")
+    del original["encoder.class_embeddings"]
+    inside = {key: v for key, v in shapes("evp_refer").items() if key.startswith("clip_model.")}
+    for key, value in inside.items():
+        name = key.removeprefix("clip_model.")
+        original[f"encoder.clip_model.transformer.{name}"] = value
+    model, report = CONVERTERS["evp-depth"](original, max_depth_m=80.0)
+    assert not report.unused
+    constants = ("log_binomial_transform", "position_ids")
+    dropped = [key for key in report.dropped if not any(c in key for c in constants)]
+    ours = sum(p.numel() for p in model.parameters())
+    assert ours + sum(original[key].numel() for key in dropped) == 933_814_544 + 123_060_480
+    assert model.method.backbone.latent_scale == pytest.approx(1 / 4.6211)
 
 
 def test_every_key_is_accounted_for(original: dict[str, torch.Tensor]) -> None:
@@ -159,7 +200,7 @@ def test_command_reports_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["convert", "vpd-depth", str(tmp_path / "evp.ckpt"), *out]) == 2
     assert "it looks like EVP depth" in capsys.readouterr().err
     assert main(["convert", "vpd", str(tmp_path / "evp.ckpt"), *out]) == 2
-    assert "unknown kind 'vpd': choose from vpd-depth" in capsys.readouterr().err
+    assert "unknown kind 'vpd': choose from evp-depth" in capsys.readouterr().err
     for option, value, message in (
         ("--max-depth", "80", "--max-depth: vpd-referring has none"),
         ("--encoder", "clip", "--encoder: vpd-depth has none"),

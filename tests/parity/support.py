@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.parity import fill_rule
 
 ROOT = Path(os.environ.get("DIFFSIGHT_PARITY_DIR", Path(__file__).parent))
+STEP = " with s = max(1, width // 16)"
 TOLERANCE = 2e-4  # of the golden array's largest absolute value
 
 
@@ -68,13 +69,38 @@ def image(golden: Golden) -> Tensor:
     return torch.from_numpy(fill_rule.image(given["name"], given["shape"]))
 
 
+def tokens(golden: Golden) -> Tensor:
+    given = golden.about["inputs"]["input_ids"]
+    assert given["rule"] == "tokens"
+    return torch.from_numpy(fill_rule.tokens(given["name"], *given["shape"]))
+
+
+def listen(method: nn.Module) -> dict[str, Tensor]:
+    """What the prompted models with attention maps have in common, filled by the next pass."""
+    taps: dict[str, Tensor] = {}
+    method.backbone.vae.register_forward_hook(
+        lambda *a: taps.update(latent=a[2], latent_undivided=a[2])
+    )
+    method.prompts.register_forward_hook(lambda *a: taps.update(c_crossattn=a[2]))
+    method.backbone.register_forward_hook(
+        lambda *a: taps.update(attn32=a[2].attention[1], attn16=a[2].attention[2])
+    )
+    first = getattr(method, "refine", None) or method.neck or method.head
+    first.register_forward_pre_hook(
+        lambda *a: taps.update({f"unet.{i}": f for i, f in enumerate(a[1][0].features)})
+    )
+    return taps
+
+
 def assert_agrees(golden: Golden, name: str, ours: Tensor) -> None:
     """Compare one recorded array with the same slice of ours."""
     expected = golden.arrays[name]
     cut = golden.about["taps"][name]["slice"]
     actual = ours.detach().float().numpy()
     if cut:
-        index = eval(f"np.s_{cut}", {"np": np})  # the goldens are ours; a slice such as [:, ::4]
+        # the goldens are ours; a slice such as [:, ::4], or of a step that depends on the width
+        names = {"np": np, "s": max(1, actual.shape[-1] // 16)}
+        index = eval(f"np.s_{cut.removesuffix(STEP)}", names)
         actual = actual[index]
     assert actual.shape == expected.shape, (name, actual.shape, expected.shape)
     error = float(np.abs(actual - expected).max() / np.abs(expected).max())

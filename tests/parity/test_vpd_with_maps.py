@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from diffsight.hub.convert import convert_vpd_referring, convert_vpd_segmentation
 from diffsight.types import Inputs
@@ -15,26 +14,16 @@ from tests.parity.support import (
     checkpoint,
     golden_paths,
     image,
+    listen,
     read_golden,
 )
 
 
-def listen(method: nn.Module, golden: Golden) -> dict[str, Tensor]:
-    """What both models have in common, filled by the next pass."""
+def assert_settings(golden: Golden, timestep: int) -> None:
     settings = golden.about["settings"]
     assert settings["latent"] == "mode, not scaled"
     assert settings["attention"] == "up_cross+down_cross, strides 16 and 32"
-    assert method.timestep == settings["timestep"]
-    taps: dict[str, Tensor] = {}
-    method.backbone.vae.register_forward_hook(lambda *a: taps.update(latent=a[2]))
-    method.prompts.register_forward_hook(lambda *a: taps.update(c_crossattn=a[2]))
-    method.backbone.register_forward_hook(
-        lambda *a: taps.update(attn32=a[2].attention[1], attn16=a[2].attention[2])
-    )
-    (method.neck or method.head).register_forward_pre_hook(
-        lambda *a: taps.update({f"unet.{i}": f for i, f in enumerate(a[1][0].features)})
-    )
-    return taps
+    assert timestep == settings["timestep"]
 
 
 @pytest.mark.slow
@@ -46,7 +35,8 @@ def test_segmentation_agrees_with_the_authors_at_every_tap(path: Path) -> None:
     assert model.task.num_outputs == golden.about["settings"]["num_classes"]
     assert not report.unused
     assert not report.missing
-    taps = listen(method, golden)
+    assert_settings(golden, method.timestep)
+    taps = listen(method)
     method.neck.register_forward_hook(
         lambda *a: taps.update({f"fpn.{i}": f for i, f in enumerate(a[2].features)})
     )
@@ -67,7 +57,8 @@ def test_referring_agrees_with_the_authors_at_every_tap(path: Path) -> None:
     assert method.prompts.num_tokens == golden.about["settings"]["token_length"]
     assert not report.unused
     assert not report.missing
-    taps = listen(method, golden)
+    assert_settings(golden, method.timestep)
+    taps = listen(method)
     method.head.output.register_forward_hook(lambda *a: taps.update(classifier=a[2]))
     given = golden.about["inputs"]["text_features"]
     assert given["rule"] == "normal"

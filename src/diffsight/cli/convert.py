@@ -16,7 +16,8 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="diffsight convert", description=__doc__)
     parser.add_argument(
-        "kind", help="what the checkpoint is: vpd-depth, vpd-segmentation or vpd-referring"
+        "kind",
+        help="what it is: evp-depth, evp-referring, vpd-depth, vpd-referring, vpd-segmentation",
     )
     parser.add_argument(
         "checkpoint", type=Path, help="the authors' .ckpt / .pth, or a .safetensors"
@@ -25,12 +26,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--max-depth", type=float, help="of depth models: cap in metres (default 10)"
     )
+    parser.add_argument("--latent-std", type=float, help="of EVP: what the latents were divided by")
     parser.add_argument(
         "--names", type=Path, help="text file, a line for each scene or class of its text table"
     )
-    parser.add_argument(
-        "--encoder", help="of referring models: CLIP's text tower, a folder or hub id"
-    )
+    parser.add_argument("--encoder", help="CLIP, a folder or hub id, for sentences as prompts")
     parser.add_argument("--partial", action="store_true", help="go on where entries are missing")
     parser.add_argument("--json", action="store_true", help="print the key report as JSON")
     args = parser.parse_args(argv)
@@ -47,6 +47,7 @@ def main(argv: Sequence[str]) -> int:
         ("--max-depth", "max_depth_m", args.max_depth),
         ("--names", "names", args.names and _lines(args.names)),
         ("--encoder", "encoder", args.encoder),
+        ("--latent-std", "latent_std", args.latent_std),
     ):
         if value is None:
             continue

@@ -2,7 +2,8 @@
 
 from diffsight.heads.codebook import Codebook
 from diffsight.heads.deconv import DeconvHead
+from diffsight.heads.metric_bins import MetricBins
 from diffsight.heads.referring import ReferringDecoder
 from diffsight.heads.semantic_fpn import SemanticFPN
 
-__all__ = ["Codebook", "DeconvHead", "ReferringDecoder", "SemanticFPN"]
+__all__ = ["Codebook", "DeconvHead", "MetricBins", "ReferringDecoder", "SemanticFPN"]

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.nn import functional
 
 from diffsight.heads.base import AbstractHead
@@ -70,10 +71,27 @@ class DeconvHead(AbstractHead):
 
     def forward(self, pyramid: Pyramid) -> RawOutput:
         """``b num_outputs h w`` at stride 1, in ``value`` space."""
-        x = self.conv(self.deconv(pyramid.features[0]))
-        for _ in range(self.bilinear_doublings):
+        return RawOutput(self.value(self.maps(pyramid.features[0])[1]), "value")
+
+    def maps(
+        self, x: Float[Tensor, "b c _ _"]
+    ) -> tuple[list[Float[Tensor, "b _ _ _"]], Float[Tensor, "b c2 h w"]]:
+        """What comes after each transposed convolution and after the first bilinear doubling, and
+        the features at full resolution.
+        """
+        stages = []
+        for layer in self.deconv:
+            x = layer(x)
+            if isinstance(layer, nn.ReLU):
+                stages.append(x)
+        x = self.conv(x)
+        for i in range(self.bilinear_doublings):
             x = functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+            if i == 0:
+                stages.append(x)
+        return stages, x
+
+    def value(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
+        """Outputs from the features at full resolution, bounded where there is a bound."""
         x = self.output(x)
-        if self.max_value is not None:
-            x = torch.sigmoid(x) * self.max_value
-        return RawOutput(x, "value")
+        return x if self.max_value is None else torch.sigmoid(x) * self.max_value

@@ -7,23 +7,23 @@ and ``SemanticFPN``, referring segmentation: ``Sentences`` and ``ReferringDecode
 ``attention_maps="A32"``.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
-
-import torch
 
 from diffsight.backbones.attention_maps import MapRequest, Place
 from diffsight.backbones.stable_diffusion import StableDiffusion
 from diffsight.heads.base import HeadBuilder
 from diffsight.methods.base import AbstractMethod
+from diffsight.methods.prompted import (
+    MAP_LEVELS,
+    AttentionMaps,
+    channels_with_maps,
+    prompted_pyramid,
+    without_padding,
+)
 from diffsight.necks.base import NeckBuilder
-from diffsight.ops.padding import MID_GREY, crop_to_valid, pad_to_multiple
-from diffsight.prompts.classes import ClassTokens
-from diffsight.prompts.sentences import Sentences
-from diffsight.prompts.text import TextTable
-from diffsight.types import Draws, InputError, Inputs, Pyramid, RawOutput, Target
-
-MAP_LEVELS = {"none": (), "A32": (1, 2), "A64": (0, 1, 2)}
+from diffsight.prompts import Prompts
+from diffsight.types import Draws, Inputs, RawOutput, Target
 
 
 class VPD(AbstractMethod):
@@ -51,30 +51,21 @@ class VPD(AbstractMethod):
         *,
         num_outputs: int,
         backbone: StableDiffusion,
-        prompts: TextTable | ClassTokens | Sentences,
+        prompts: Prompts,
         head: HeadBuilder,
         neck: NeckBuilder | None = None,
-        attention_maps: Literal["none", "A32", "A64"] = "none",
+        attention_maps: AttentionMaps = "none",
         attention_places: tuple[Place, ...] = ("up", "down"),
         detach_attention_maps: bool = True,
         timestep: int = 1,
     ) -> None:
         super().__init__()
-        width = prompts.dim
-        if width != backbone.context_dim:
-            raise InputError(
-                f"the text table has vectors of {width} numbers, the backbone takes "
-                f"{backbone.context_dim}: set the table's dim to {backbone.context_dim}"
-            )
         levels = MAP_LEVELS[attention_maps]
         self.maps = MapRequest(levels, attention_places, detach_attention_maps)
         self.timestep = timestep
         self.backbone = backbone
         self.prompts = prompts
-        channels = [
-            c + (prompts.num_tokens if level in levels else 0)
-            for level, c in enumerate(backbone.channels)
-        ]
+        channels: Sequence[int] = channels_with_maps(backbone, prompts, levels)
         strides = backbone.strides
         self.neck = None
         if neck is not None:
@@ -86,36 +77,16 @@ class VPD(AbstractMethod):
         self, inputs: Inputs, target: Target | None = None, *, draws: Draws | None = None
     ) -> RawOutput:
         """Pad to the backbone's multiple, one pass, drop what is padding, head; any image size."""
-        height, width = inputs.image.shape[-2:]
-        image = pad_to_multiple(inputs.image, self.backbone.size_multiple, MID_GREY)
-        context = self.prompts(inputs)
-        pyramid = self.backbone(
-            image,
-            context,
+        pyramid = prompted_pyramid(
+            self.backbone,
+            self.prompts,
+            inputs,
+            maps=self.maps,
             timestep=self.timestep,
-            attention=self.maps,
-            valid_hw=(height, width),
             draws=draws,
         )
-        pyramid = _append_maps(pyramid)
         if self.neck is not None:
             pyramid = self.neck(pyramid)
-        pyramid = replace(
-            pyramid,
-            features=tuple(
-                crop_to_valid(feature, pyramid.valid_hw, stride)
-                for feature, stride in zip(pyramid.features, pyramid.strides, strict=True)
-            ),
-        )
-        raw = self.head(pyramid)
+        raw = self.head(without_padding(pyramid))
+        height, width = inputs.image.shape[-2:]
         return replace(raw, maps=raw.maps[..., :height, :width])
-
-
-def _append_maps(pyramid: Pyramid) -> Pyramid:
-    features = tuple(
-        torch.cat([feature, pyramid.attention[level].to(feature.dtype)], dim=1)
-        if level in pyramid.attention
-        else feature
-        for level, feature in enumerate(pyramid.features)
-    )
-    return replace(pyramid, features=features)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diffsight.backbones.ldm_keys import KeyReport
 from diffsight.backbones.sources import read_tensors
+from diffsight.hub.convert.evp import convert_evp_depth, convert_evp_referring
 from diffsight.hub.convert.vpd import (
     convert_vpd_depth,
     convert_vpd_referring,
@@ -20,6 +21,8 @@ Converter = Callable[..., tuple[DenseModel, KeyReport]]
 """Builds our model around the tensors of an original state dict; options are keywords."""
 
 CONVERTERS: Mapping[str, Converter] = {
+    "evp-depth": convert_evp_depth,
+    "evp-referring": convert_evp_referring,
     "vpd-depth": convert_vpd_depth,
     "vpd-referring": convert_vpd_referring,
     "vpd-segmentation": convert_vpd_segmentation,

@@ -12,6 +12,15 @@ from diffsight.backbones.sources import ldm_renamer
 from diffsight.model import DenseModel
 from diffsight.types import InputError
 
+# what tells the authors' models apart, the more special first
+SIGNS = {
+    "decode_head.conv_seg.weight": "VPD segmentation",
+    "seed_bin_regressor._net.0.weight": "EVP depth",
+    "last_layer_depth.0.weight": "VPD depth",
+    "clip_model.text_model.final_layer_norm.weight": "EVP referring segmentation",
+    "classifier.conv1_4.weight": "VPD or EVP referring segmentation",
+}
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -43,6 +52,20 @@ def unneeded(unet: str, vae: str) -> dict[str, str]:
         unet + "out.": "the UNet's output head, which VPD never runs",
         "sd_model.": "constants of the noise schedule, which VPD never uses",
     }
+
+
+def require(state: Mapping[str, Tensor], layout: Layout) -> None:
+    """Refuse a checkpoint of another model.
+
+    Raises:
+        InputError: that names what it looks like.
+    """
+    if all(key in state for key in layout.sign):
+        return
+    found = next((name for key, name in SIGNS.items() if key in state), None)
+    first = next(iter(state), "none")
+    guess = f": it looks like {found}" if found else f" (its first entry is {first})"
+    raise InputError(f"not a checkpoint of {layout.title}{guess}")
 
 
 def convert(

@@ -10,7 +10,7 @@ from diffsight.backbones.stable_diffusion import StableDiffusion
 from diffsight.datasets.ade20k import ADE20K_CLASSES
 from diffsight.datasets.nyu import NYU_SCENES
 from diffsight.heads import DeconvHead, ReferringDecoder, SemanticFPN
-from diffsight.hub.convert.layout import Layout, convert, unneeded
+from diffsight.hub.convert.layout import Layout, convert, require, unneeded
 from diffsight.methods import VPD
 from diffsight.model import DenseModel
 from diffsight.necks import FPN, Merging
@@ -72,12 +72,6 @@ REFERRING = Layout(
     },
     dropped=unneeded(_LDM, "encoder_vq."),
 )
-_SIGNS = {
-    "decode_head.conv_seg.weight": "VPD segmentation",
-    "last_layer_depth.0.weight": "VPD depth",
-    "classifier.conv1_4.weight": "VPD or EVP referring segmentation",
-    "seed_bin_regressor._net.0.weight": "EVP depth",
-}
 
 
 def convert_vpd_depth(
@@ -157,8 +151,7 @@ def convert_vpd_referring(
     Raises:
         InputError: if it is a checkpoint of something else, or entries are missing.
     """
-    if not all(key in state for key in REFERRING.sign):
-        raise InputError(f"not a checkpoint of {REFERRING.title}{_guess(state)}")
+    require(state, REFERRING)
     tokens = state[REFERRING.sign[0]].shape[1] - 2 * 1280
 
     def build() -> DenseModel:
@@ -182,8 +175,7 @@ def _rows(
     Raises:
         InputError: if it is another model's, or has another number of rows.
     """
-    if not all(key in state for key in layout.sign):
-        raise InputError(f"not a checkpoint of {layout.title}{_guess(state)}")
+    require(state, layout)
     rows, width = state[layout.sign[0]].shape
     if len(names) != rows:
         raise InputError(
@@ -191,12 +183,3 @@ def _rows(
             "name them with --names"
         )
     return tuple(names), width
-
-
-def _guess(state: Mapping[str, Tensor]) -> str:
-    found = next((name for key, name in _SIGNS.items() if key in state), None)
-    return (
-        f": it looks like {found}"
-        if found
-        else f" (its first entry is {next(iter(state), 'none')})"
-    )

@@ -1,0 +1,172 @@
+"""Metric bins: depth as the mean of bins that attractors move (ZoeDepth, Bhat et al. 2023)."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diffsight.heads.base import AbstractHead
+from diffsight.heads.deconv import DeconvHead
+from diffsight.types import InputError, Pyramid, RawOutput
+
+FLOOR = 1e-4  # of probabilities and of their parts
+
+
+class MetricBins(AbstractHead):
+    """A decoder of transposed convolutions whose maps move the centres of bins; depth is their mean
+    under a log-binomial distribution.
+
+    EVP, depth: 1536 channels at stride 32. Centres are metres, softplus of what is learned: neither
+    bounded nor sorted. Differs from ZoeDepth's paper: the attractors' strength is 300, as it comes
+    out in ZoeDepth's and EVP's code, where the configured 1000 is not passed on.
+
+    Args:
+        in_channels: of the one level it takes.
+        strides: its stride, a power of two.
+        num_outputs: 1.
+        widths: channels after each transposed convolution.
+        width: channels of the decoder's full-resolution layers.
+        max_depth_m: bound of the decoder's own depth, which only conditions the distribution.
+        bins: how many.
+        bottleneck: channels from which the first centres are told.
+        embedding: channels of what moves them.
+        attractors: per decoder map: one per transposed convolution, and one after the first
+            bilinear doubling.
+        strength: of an attractor, 1/m^2: a centre ``d`` away moves by ``d / (1 + strength d^2)``.
+        temperatures: least and largest of the distribution.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: Sequence[int],
+        strides: Sequence[int],
+        num_outputs: int,
+        widths: Sequence[int] = (32, 32, 32),
+        width: int = 192,
+        max_depth_m: float = 10.0,
+        bins: int = 64,
+        bottleneck: int = 256,
+        embedding: int = 128,
+        attractors: Sequence[int] = (16, 8, 4, 1),
+        strength: float = 300.0,
+        temperatures: tuple[float, float] = (0.0212, 50.0),
+    ) -> None:
+        super().__init__()
+        if num_outputs != 1:
+            raise InputError(f"MetricBins gives one map of metres, not {num_outputs}")
+        self.decoder = DeconvHead(
+            in_channels=in_channels,
+            strides=strides,
+            num_outputs=1,
+            widths=widths,
+            width=width,
+            max_value=max_depth_m,
+        )
+        maps = (*widths, width)
+        if len(attractors) != len(maps) or self.decoder.bilinear_doublings < 1:
+            raise InputError(
+                f"MetricBins moves its bins after {len(widths)} transposed convolutions and one "
+                f"bilinear doubling: give {len(maps)} numbers of attractors and a stride of at "
+                f"least {2 ** len(maps)}"
+            )
+        self.strength = strength
+        self.bottleneck = nn.Sequential(
+            nn.Conv2d(in_channels[0], bottleneck, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(bottleneck, bottleneck, 3, padding=1),
+        )
+        for layer in (self.bottleneck[0], self.bottleneck[2]):
+            assert isinstance(layer, nn.Conv2d)
+            assert layer.bias is not None
+            nn.init.normal_(layer.weight, std=0.001)
+            nn.init.zeros_(layer.bias)
+        self.seed = _two_layers(bottleneck, 256, bins)
+        self.seed_embedding = _two_layers(bottleneck, embedding, embedding)
+        self.embeddings = nn.ModuleList(_two_layers(c, embedding, embedding) for c in maps)
+        self.attractors = nn.ModuleList(
+            _two_layers(embedding, embedding, count) for count in attractors
+        )
+        self.distribution = LogBinomial(width + 1 + embedding, bins, temperatures)
+
+    def forward(self, pyramid: Pyramid) -> RawOutput:
+        """``b 1 h w`` at stride 1, in ``value`` space (metres)."""
+        maps, last = self.decoder.maps(pyramid.features[0])
+        x = self.bottleneck(pyramid.features[0])
+        centres = functional.softplus(self.seed(x))
+        before = self.seed_embedding(x)
+        for feature, embed, attract in zip(maps, self.embeddings, self.attractors, strict=True):
+            size = feature.shape[-2:]
+            embedding = embed(feature)
+            goals = functional.softplus(attract(embedding + _resized(before, size)))
+            centres = self.moved(_resized(centres, size), goals)
+            before = embedding
+        size = last.shape[-2:]
+        conditions = (last, self.decoder.value(last), _resized(before, size))
+        probability = self.distribution(torch.cat(conditions, dim=1))
+        depth_m = (probability * _resized(centres, size)).sum(dim=1, keepdim=True)
+        return RawOutput(depth_m, "value")
+
+    def moved(
+        self, centres: Float[Tensor, "b n h w"], goals: Float[Tensor, "b a h w"]
+    ) -> Float[Tensor, "b n h w"]:
+        """Centres after the mean pull of the attractors' goals, both in metres."""
+        pull = torch.zeros_like(centres)
+        for goal in goals.unbind(1):
+            gap = goal[:, None] - centres
+            pull = pull + gap / (1 + self.strength * gap.square())
+        return centres + pull / goals.shape[1]
+
+
+class LogBinomial(nn.Module):
+    """A distribution over ordered bins from two numbers per pixel: where, and how sharp.
+
+    Args:
+        channels: of the conditions.
+        bins: how many.
+        temperatures: least and largest.
+    """
+
+    def __init__(self, channels: int, bins: int, temperatures: tuple[float, float]) -> None:
+        super().__init__()
+        self.bins = bins
+        self.temperatures = temperatures
+        self.mlp = nn.Sequential(
+            nn.Conv2d(channels, channels // 2, 1),
+            nn.GELU(),
+            nn.Conv2d(channels // 2, 4, 1),
+            nn.Softplus(),
+        )
+
+    def forward(self, conditions: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n h w"]:
+        """Probabilities of the bins; they sum to 1."""
+        parts = self.mlp(conditions) + FLOOR
+        place = (parts[:, 0] / (parts[:, 0] + parts[:, 1]))[:, None]
+        share = (parts[:, 2] / (parts[:, 2] + parts[:, 3]))[:, None]
+        low, high = self.temperatures
+        temperature = low + (high - low) * share
+        steps = torch.arange(self.bins, device=place.device)[:, None, None]
+        logits = (
+            _log_choices(self.bins)[:, None, None].to(place)
+            + steps * place.clamp(FLOOR, 1).log()
+            + (self.bins - 1 - steps) * (1 - place).clamp(FLOOR, 1).log()
+        )
+        return (logits / temperature).softmax(dim=1)
+
+
+def _log_choices(bins: int) -> Float[Tensor, " n"]:
+    """Logarithm of (bins - 1 over k) by Stirling's formula without its half logarithms."""
+    eps = 1e-7
+    k = torch.arange(bins, dtype=torch.float64) + eps
+    n = torch.tensor(bins - 1 + eps, dtype=torch.float64)
+    return (n * n.log() - k * k.log() - (n - k) * (n - k + eps).log()).float()
+
+
+def _resized(x: Float[Tensor, "b c _ _"], size: Sequence[int]) -> Float[Tensor, "b c h w"]:
+    return functional.interpolate(x, tuple(size), mode="bilinear", align_corners=True)
+
+
+def _two_layers(channels: int, inner: int, out: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels, inner, 1), nn.ReLU(), nn.Conv2d(inner, out, 1))

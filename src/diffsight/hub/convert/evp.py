@@ -1,0 +1,169 @@
+"""Original EVP checkpoints -> ours."""
+
+from collections.abc import Mapping
+from functools import partial as bind
+
+from torch import Tensor
+
+from diffsight.backbones.ldm_keys import KeyReport
+from diffsight.backbones.stable_diffusion import StableDiffusion
+from diffsight.heads import MetricBins, ReferringDecoder
+from diffsight.hub.convert.layout import Layout, convert, require, unneeded
+from diffsight.hub.convert.vpd import DEPTH as VPD_DEPTH
+from diffsight.hub.convert.vpd import REFERRING as VPD_REFERRING
+from diffsight.methods import EVP
+from diffsight.model import DenseModel
+from diffsight.necks import IMAFR, Merging
+from diffsight.prompts import Aggregated, LearnedSentences, Prompts
+from diffsight.tasks import MetricDepth, Referring
+from diffsight.types import InputError
+
+LATENT_STD = {"nyu": 5.07543, "kitti": 4.6211, "refcoco": 4.7164}
+"""What the authors divide the latent by."""
+
+_CLIP = {
+    r"clip_model\.text_model\.": "prompts.tower.",
+    r"clip_model\.transformer\.text_model\.": "prompts.tower.",
+}
+_POSITIONS = "numbers 0 to 76, which some versions of transformers store"
+
+
+def _refinement(prefix: str) -> dict[str, str]:
+    """IMAFR: one layer, then pairs of a halving and a mixture."""
+    names = {
+        rf"{prefix}aggregation\.layer1\.spatial_attention\.0\.": "refine.spatial.",
+        rf"{prefix}aggregation\.layer1\.conv1\.": "refine.conv.",
+        rf"{prefix}aggregation\.layer1\.group_norm\.": "refine.norm.",
+    }
+    for i in range(3):
+        theirs, ours = rf"{prefix}aggregation\.layer{2 * i + 2}\.", f"refine.halve.{i}."
+        names |= {
+            theirs + r"spatial_attention\.0\.": ours + "spatial.",
+            theirs + r"channel_attention\.1\.": ours + "channel.0.",
+            theirs + r"channel_attention\.3\.": ours + "channel.2.",
+            theirs + r"conv1\.": ours + "conv.",
+            theirs + r"conv2\.": ours + "down.",
+            theirs + r"group_norm\.": ours + "norm.",
+            rf"{prefix}aggregation\.layer{2 * i + 3}\.conv1\.": f"refine.mix.{i}.",
+        }
+    return names
+
+
+DEPTH = Layout(
+    title="EVP depth",
+    sign=("seed_bin_regressor._net.0.weight", "encoder.aggregation.layer1.conv1.weight"),
+    unet=VPD_DEPTH.unet,
+    vae=VPD_DEPTH.vae,
+    names={
+        **VPD_DEPTH.names,
+        **_refinement(r"encoder\."),
+        **{r"encoder\." + theirs: ours for theirs, ours in _CLIP.items()},
+        r"decoder\.deconv_layers\.": "head.decoder.deconv.",
+        r"decoder\.conv_layers\.": "head.decoder.conv.",
+        r"decoder\.last_layer_depth\.": "head.decoder.output.",
+        r"bottle_neck\.": "head.bottleneck.",
+        r"seed_bin_regressor\._net\.": "head.seed.",
+        r"seed_projector\._net\.": "head.seed_embedding.",
+        r"projectors\.(\d)\._net\.": r"head.embeddings.\1.",
+        r"attractors\.(\d)\._net\.": r"head.attractors.\1.",
+        r"conditional_log_binomial\.mlp\.": "head.distribution.mlp.",
+    },
+    dropped=unneeded(VPD_DEPTH.unet, VPD_DEPTH.vae)
+    | {
+        "conditional_log_binomial.log_binomial_transform.": "constants of the distribution",
+        "encoder.clip_model.transformer.text_model.embeddings.position_ids": _POSITIONS,
+    },
+)
+REFERRING = Layout(
+    title="EVP referring segmentation",
+    sign=("classifier.conv1_4.weight", "aggregation.layer1.conv1.weight"),
+    unet=VPD_REFERRING.unet,
+    vae=VPD_REFERRING.vae,
+    names={**_refinement(""), **_CLIP, **VPD_REFERRING.names},
+    dropped=unneeded(VPD_REFERRING.unet, VPD_REFERRING.vae)
+    | {"clip_model.text_model.embeddings.position_ids": _POSITIONS},
+)
+
+
+def convert_evp_depth(
+    state: Mapping[str, Tensor],
+    *,
+    max_depth_m: float = 10.0,
+    latent_std: float | None = None,
+    encoder: str | None = None,
+    partial: bool = False,
+) -> tuple[DenseModel, KeyReport]:
+    """EVP's depth model from an original checkpoint, with its aggregated captions or its CLIP.
+
+    Args:
+        state: original names, without ``module.``.
+        max_depth_m: cap that the checkpoint was trained with (10 for NYU, 80 for KITTI).
+        latent_std: what its latents were divided by; default: 5.07543 up to 10 m (NYU), 4.6211
+            beyond (KITTI).
+        encoder: CLIP ViT-L/14, for its tokenizer, where the checkpoint has the tower inside.
+        partial: accept missing entries (they keep their random initialisation).
+
+    Raises:
+        InputError: if it is a checkpoint of something else, or entries are missing.
+    """
+    require(state, DEPTH)
+    rows = state.get("encoder.class_embeddings")
+    divisor = latent_std or LATENT_STD["nyu" if max_depth_m <= 10 else "kitti"]
+
+    def build() -> DenseModel:
+        prompts: Prompts = (
+            LearnedSentences(tokenizer=encoder) if rows is None else Aggregated(rows.shape[-2])
+        )
+        method = bind(
+            EVP,
+            backbone=_backbone(divisor),
+            prompts=prompts,
+            refine=IMAFR,
+            neck=Merging,
+            head=bind(MetricBins, max_depth_m=max_depth_m),
+        )
+        return DenseModel(task=MetricDepth(max_depth_m=max_depth_m), method=method)
+
+    if rows is not None:
+        state = {**state, "encoder.class_embeddings": rows.reshape(rows.shape[-2:])}
+    return convert(state, DEPTH, build, partial=partial)
+
+
+def convert_evp_referring(
+    state: Mapping[str, Tensor],
+    *,
+    latent_std: float = LATENT_STD["refcoco"],
+    encoder: str | None = None,
+    partial: bool = False,
+) -> tuple[DenseModel, KeyReport]:
+    """EVP's referring model, its text tower inside, from an original checkpoint.
+
+    Args:
+        state: original names, without ``module.``.
+        latent_std: what its latents were divided by.
+        encoder: CLIP ViT-L/14, for its tokenizer.
+        partial: accept missing entries (they keep their random initialisation).
+
+    Raises:
+        InputError: if it is a checkpoint of something else, or entries are missing.
+    """
+    require(state, REFERRING)
+    tokens = state[REFERRING.sign[0]].shape[1] - 2 * 1280
+
+    def build() -> DenseModel:
+        method = bind(
+            EVP,
+            backbone=_backbone(latent_std),
+            prompts=LearnedSentences(tokens, tokenizer=encoder),
+            refine=bind(IMAFR, init_std=None),
+            head=ReferringDecoder,
+        )
+        return DenseModel(task=Referring(), method=method)
+
+    return convert(state, REFERRING, build, partial=partial)
+
+
+def _backbone(divisor: float) -> StableDiffusion:
+    if divisor <= 0:
+        raise InputError(f"latents are divided by a positive number, not by {divisor:g}")
+    return StableDiffusion("sd15", latent_scale=1 / divisor, trainable=("unet", "vae"))

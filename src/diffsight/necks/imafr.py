@@ -1,0 +1,93 @@
+"""Inverse multi-attentive feature refinement: EVP's path from fine to coarse (its section 3.2)."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diffsight.necks.base import AbstractNeck
+from diffsight.types import InputError, Pyramid
+
+
+class IMAFR(AbstractNeck):
+    """Each level gets the next finer one, weighted by place and by channel and halved; no channel
+    count changes.
+
+    Differs from the paper: the finest level goes through a convolution after its attention, as in
+    the authors' code. The two group normalisations of a halving share their weights, as there.
+
+    Args:
+        in_channels: of the levels, finest first; ``groups`` divides them, and half of them too (but
+            of the coarsest).
+        strides: their strides.
+        groups: of the group normalisations.
+        init_std: of the convolutions' truncated normal start (depth); None is PyTorch's own
+            (referring).
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: Sequence[int],
+        strides: Sequence[int],
+        groups: int = 20,
+        init_std: float | None = 0.02,
+    ) -> None:
+        super().__init__()
+        halves = [channels // 2 for channels in in_channels[:-1]]
+        odd = [c for c in (*in_channels, *halves) if c % groups]
+        if odd:
+            raise InputError(
+                f"IMAFR normalises in {groups} groups, which do not divide {odd[0]} channels: "
+                "choose groups or the number of text tokens to fit"
+            )
+        first = in_channels[0]
+        self.spatial = nn.Conv2d(first, 1, 1)
+        self.conv = nn.Conv2d(first, first, 3, padding=1)
+        self.norm = nn.GroupNorm(groups, first)
+        self.halve = nn.ModuleList(_Halving(c, groups) for c in in_channels[:-1])
+        self.mix = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(half + channels, channels, 1), nn.GroupNorm(groups, channels), nn.ReLU()
+            )
+            for half, channels in zip(halves, in_channels[1:], strict=True)
+        )
+        self.out_channels, self.out_strides = tuple(in_channels), tuple(strides)
+        for module in self.modules():
+            if init_std is not None and isinstance(module, nn.Conv2d):
+                assert module.bias is not None
+                nn.init.trunc_normal_(module.weight, std=init_std)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, pyramid: Pyramid) -> Pyramid:
+        """Levels of the same sizes."""
+        finest, *coarser = pyramid.features
+        x = torch.relu(self.norm(self.conv(finest * self.spatial(finest).sigmoid())))
+        refined = [x]
+        for halve, mix, feature in zip(self.halve, self.mix, coarser, strict=True):
+            x = mix(torch.cat([halve(x), feature], dim=1))
+            refined.append(x)
+        return replace(pyramid, features=tuple(refined))
+
+
+class _Halving(nn.Module):
+    """Attention over places, then over channels; half the channels, half the size."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        half = channels // 2
+        self.spatial = nn.Conv2d(channels, 1, 1)
+        self.channel = nn.Sequential(
+            nn.Conv2d(channels, channels // 8, 1), nn.ReLU(), nn.Conv2d(channels // 8, channels, 1)
+        )
+        self.conv = nn.Conv2d(channels, half, 3, padding=1)
+        self.down = nn.Conv2d(half, half, 3, stride=2, padding=1)
+        self.norm = nn.GroupNorm(groups, half)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b half h2 w2"]:
+        x = x * self.spatial(x).sigmoid()
+        x = x * self.channel(x.mean(dim=(2, 3), keepdim=True)).sigmoid()
+        x = torch.relu(self.norm(self.conv(x)))
+        return torch.relu(self.norm(self.down(x)))
