@@ -7,26 +7,15 @@ and ``SemanticFPN``, referring segmentation: ``Sentences`` and ``ReferringDecode
 ``attention_maps="A32"``.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
-
-from diffsight.backbones.attention_maps import MapRequest, Place
+from diffsight.backbones.attention_maps import Place
 from diffsight.backbones.stable_diffusion import StableDiffusion
 from diffsight.heads.base import HeadBuilder
-from diffsight.methods.base import AbstractMethod
-from diffsight.methods.prompted import (
-    MAP_LEVELS,
-    AttentionMaps,
-    channels_with_maps,
-    prompted_pyramid,
-    without_padding,
-)
+from diffsight.methods.prompted import AbstractPrompted, AttentionMaps
 from diffsight.necks.base import NeckBuilder
 from diffsight.prompts import Prompts
-from diffsight.types import Draws, Inputs, RawOutput, Target
 
 
-class VPD(AbstractMethod):
+class VPD(AbstractPrompted):
     """Text-prompted UNet as a backbone; cross-attention maps as extra channels.
 
     Differs from the paper: timestep 1, not 0; the latent is the posterior's mode without Stable
@@ -59,34 +48,15 @@ class VPD(AbstractMethod):
         detach_attention_maps: bool = True,
         timestep: int = 1,
     ) -> None:
-        super().__init__()
-        levels = MAP_LEVELS[attention_maps]
-        self.maps = MapRequest(levels, attention_places, detach_attention_maps)
-        self.timestep = timestep
-        self.backbone = backbone
-        self.prompts = prompts
-        channels: Sequence[int] = channels_with_maps(backbone, prompts, levels)
-        strides = backbone.strides
-        self.neck = None
-        if neck is not None:
-            self.neck = neck(in_channels=channels, strides=strides)
-            channels, strides = self.neck.out_channels, self.neck.out_strides
-        self.head = head(in_channels=channels, strides=strides, num_outputs=num_outputs)
-
-    def forward(
-        self, inputs: Inputs, target: Target | None = None, *, draws: Draws | None = None
-    ) -> RawOutput:
-        """Pad to the backbone's multiple, one pass, drop what is padding, head; any image size."""
-        pyramid = prompted_pyramid(
-            self.backbone,
-            self.prompts,
-            inputs,
-            maps=self.maps,
-            timestep=self.timestep,
-            draws=draws,
+        super().__init__(
+            num_outputs=num_outputs,
+            backbone=backbone,
+            prompts=prompts,
+            head=head,
+            refine=None,
+            neck=neck,
+            attention_maps=attention_maps,
+            attention_places=attention_places,
+            detach_attention_maps=detach_attention_maps,
+            timestep=timestep,
         )
-        if self.neck is not None:
-            pyramid = self.neck(pyramid)
-        raw = self.head(without_padding(pyramid))
-        height, width = inputs.image.shape[-2:]
-        return replace(raw, maps=raw.maps[..., :height, :width])
