@@ -43,7 +43,7 @@ class Semantic(AbstractTask):
                 raise InputError(f"{len(names)} classes, but {len(given)} {what}: give one each")
         self.names: Mapping[int, str] = dict(enumerate(names))
         self.colours: Mapping[int, Colour] = dict(enumerate(colours or palette(len(names))))
-        self.weights = weights and torch.tensor(weights)
+        self.weights = None if weights is None else torch.tensor(weights)
         self.num_outputs = len(names)
         self.label = label
 

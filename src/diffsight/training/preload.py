@@ -92,4 +92,5 @@ def _packed(sample: Sample) -> dict[str, Any]:
 
 
 def _unpacked(row: dict[str, Any]) -> Sample:
-    return Sample(**row | {"camera": row["camera"] and Camera(**row["camera"])})
+    camera = None if row["camera"] is None else Camera(**row["camera"])
+    return replace(Sample(**row), camera=camera)
