@@ -7,7 +7,7 @@ from diffsight.tasks import Referring
 from diffsight.types import RawOutput, Target
 
 RAW = RawOutput(torch.tensor([[[[0.0, 1.0, 3.0]], [[0.0, 2.0, 1.0]]]]), "logits")
-TARGET = Target(torch.tensor([[[0, 1, 1]]]), torch.tensor([[[True, True, False]]]))
+TARGET = Target(torch.tensor([[[0, 1, 255]]]), torch.tensor([[[True, True, False]]]))
 
 
 def test_loss_is_the_weighted_mean_surprise() -> None:

@@ -33,10 +33,11 @@ class Referring(AbstractTask):
     def loss(self, raw: RawOutput, target: Target) -> dict[str, Tensor]:
         """Cross-entropy, weighted mean over the pixels with a label (VPD and EVP: all pixels)."""
         weight = torch.tensor(self.weights).to(raw.maps)
+        ids = torch.where(target.valid, target.label, 0).long()
         surprise = functional.cross_entropy(
-            raw.maps.float(), target.label.long(), weight=weight.float(), reduction="none"
+            raw.maps.float(), ids, weight=weight.float(), reduction="none"
         )
-        counts = weight[target.label.long()] * target.valid
+        counts = weight[ids] * target.valid
         loss = (surprise * target.valid).sum() / counts.sum().clamp(min=1e-6)
         return {"loss": loss, "cross_entropy": loss.detach()}
 
