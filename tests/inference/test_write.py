@@ -10,7 +10,13 @@ from PIL import Image
 
 from diffsight.datasets.labels import LabelFormat, read_label
 from diffsight.inference.write import Job, find_images, write_prediction
-from diffsight.types import ClassPrediction, DepthPrediction, InputError, ValuePrediction
+from diffsight.types import (
+    ClassPrediction,
+    DepthPrediction,
+    InputError,
+    MaskPrediction,
+    ValuePrediction,
+)
 
 PICTURE = torch.zeros(3, 4, 5, dtype=torch.uint8)
 
@@ -172,6 +178,19 @@ def test_classes_keep_the_ids_of_the_labels(tmp_path: Path) -> None:
     colours = ClassPrediction(ids + (200 << 16), torch.ones(16, 24), {(200 << 16) + 7: "a"}, {})
     write_prediction(colours, PICTURE, tmp_path, Job(Path("c.jpg"), Path("c")), {})
     assert np.asarray(Image.open(tmp_path / "c_classes.png"))[0, 1].tolist() == [200, 0, 7]
+
+
+def test_a_mask_is_black_and_white(tmp_path: Path) -> None:
+    mask = torch.zeros(4, 5, dtype=torch.bool)
+    mask[1:3, 2] = True
+    found = MaskPrediction(mask, mask * 0.75)
+    about = write_prediction(found, PICTURE, tmp_path, Job(Path("a.jpg"), Path("a")), {})
+    assert (about["size"], about["pixels"]) == ([5, 4], 2)
+    with Image.open(tmp_path / "a_mask.png") as image:
+        assert np.array_equal(np.asarray(image), mask.numpy() * 255)
+    assert np.load(tmp_path / "a_probability.npy")[1, 2] == 0.75
+    touch(tmp_path, "a.jpg")
+    assert [job.image.name for job in find_images([str(tmp_path)])] == ["a.jpg"]
 
 
 def test_values_are_numbers_with_their_unit(tmp_path: Path) -> None:

@@ -15,11 +15,17 @@ from PIL import Image
 from torch import Tensor
 
 from diffsight.datasets.files import IMAGE_SUFFIXES, replacing, write_depth_png
-from diffsight.types import ClassPrediction, DepthPrediction, InputError, ValuePrediction
+from diffsight.types import (
+    ClassPrediction,
+    DepthPrediction,
+    InputError,
+    MaskPrediction,
+    ValuePrediction,
+)
 
 LARGEST_M = 65.535
 # what a PNG beside an image may be, other than an image
-KINDS = ("depth", "classes", "colour")
+KINDS = ("depth", "classes", "mask", "colour")
 # of `diffsight explain`: the numbers, and the pictures beside them
 EXPLAINED, PICTURES = "explain.json", ("concepts.png", "codebook.png", "bins.png")
 
@@ -61,7 +67,8 @@ def write_prediction(
     """Write the numbers, ``NAME_colour.png`` and ``NAME.json``, which says what they mean.
 
     Depth: ``NAME_depth.png`` (16-bit millimetres, 0 = unknown). Classes: ``NAME_classes.png`` (the
-    ids of the label files) and ``NAME_confidence.npy``. Other numbers: ``NAME_values.npy``
+    ids of the label files) and ``NAME_confidence.npy``. Masks: ``NAME_mask.png`` (255 is the thing)
+    and ``NAME_probability.npy``. Other numbers: ``NAME_values.npy``
     (``h w`` or ``h w d``, NaN = unknown) and ``NAME_uncertainty.npy``.
 
     The JSON comes last and is written only when the others are whole.
@@ -129,6 +136,12 @@ def _content(prediction: Any) -> tuple[dict[str, Callable[[Path], None]], dict[s
             },
             "confidence_median": round(float(confidence.median()), 4),
         }
+    if isinstance(prediction, MaskPrediction):
+        mask, probability = prediction.mask.cpu().numpy(), prediction.probability
+        return {
+            "mask.png": lambda path: _save_png(Image.fromarray(mask.astype(np.uint8) * 255), path),
+            "probability.npy": lambda path: _save_npy(probability.half(), path),
+        }, {"size": [mask.shape[1], mask.shape[0]], "pixels": int(mask.sum())}
     if isinstance(prediction, ValuePrediction):
         return _value_content(prediction)
     raise InputError(f"a {type(prediction).__name__} has no form on disk: use another task")
