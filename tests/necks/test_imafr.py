@@ -32,7 +32,8 @@ def test_a_halving_normalises_twice_with_the_same_weights() -> None:
 
 
 class TestIMAFR(NeckContract):
-    pyramids = (((8, 16, 24, 8), STRIDES),)
+    pyramids = (((32, 48, 64, 32), STRIDES),)
 
     def build(self, in_channels: tuple[int, ...], strides: tuple[int, ...]) -> IMAFR:
+        torch.manual_seed(0)  # of a few hidden units of a channel attention all may be dead
         return IMAFR(in_channels=in_channels, strides=strides, groups=4)

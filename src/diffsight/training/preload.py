@@ -93,4 +93,5 @@ def _packed(sample: Sample) -> dict[str, Any]:
 
 def _unpacked(row: dict[str, Any]) -> Sample:
     camera = None if row["camera"] is None else Camera(**row["camera"])
-    return replace(Sample(**row), camera=camera)
+    values: dict[str, Any] = {**row, "camera": camera}
+    return Sample(**values)
