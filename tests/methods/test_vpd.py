@@ -7,12 +7,12 @@ from tests.contracts import MethodContract
 
 from diffsight.backbones import StableDiffusion
 from diffsight.config import to_config
-from diffsight.heads import DeconvHead
+from diffsight.heads import DeconvHead, ReferringDecoder, SemanticFPN
 from diffsight.methods import VPD
 from diffsight.model import DenseModel
-from diffsight.necks import Merging
-from diffsight.prompts import TextTable
-from diffsight.tasks.depth import MetricDepth
+from diffsight.necks import FPN, Merging
+from diffsight.prompts import Aggregated, ClassTokens, TextTable
+from diffsight.tasks import MetricDepth, Referring, Semantic
 from diffsight.types import InputError, Inputs, Target
 
 NAMES = ("kitchen", "bedroom", "office")
@@ -153,3 +153,46 @@ class TestVPD(MethodContract):
 
     def build(self) -> DenseModel:
         return build()
+
+
+class TestVPDSegmentation(MethodContract):
+    frozen = ("method.backbone.vae.",)
+
+    def build(self) -> DenseModel:
+        torch.manual_seed(0)
+        method = partial(
+            VPD,
+            backbone=StableDiffusion(SMALL),
+            prompts=ClassTokens(("wall", "door", "cat"), dim=24),
+            neck=partial(FPN, width=8),
+            head=partial(SemanticFPN, width=8, dropout=0.0),
+            attention_maps="A32",
+        )
+        return DenseModel(task=Semantic(("wall", "door", "cat")), method=method)
+
+    def target(self, batch: int, height: int, width: int) -> Target:
+        return class_ids(batch, height, width, classes=3)
+
+
+class TestVPDReferring(MethodContract):
+    frozen = ("method.backbone.vae.",)
+
+    def build(self) -> DenseModel:
+        torch.manual_seed(0)
+        method = partial(
+            VPD,
+            backbone=StableDiffusion(SMALL),
+            prompts=Aggregated(5, dim=24),
+            head=partial(ReferringDecoder, width=8),
+            attention_maps="A32",
+        )
+        return DenseModel(task=Referring(), method=method)
+
+    def target(self, batch: int, height: int, width: int) -> Target:
+        return class_ids(batch, height, width, classes=2)
+
+
+def class_ids(batch: int, height: int, width: int, classes: int) -> Target:
+    generator = torch.Generator().manual_seed(6)
+    ids = torch.randint(0, classes, (batch, height, width), generator=generator)
+    return Target(ids, torch.ones(batch, height, width, dtype=torch.bool))

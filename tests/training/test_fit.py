@@ -220,6 +220,18 @@ def test_epochs_and_preload(tmp_path):
     assert load(tmp_path / "run" / "last.ckpt")["global_step"] == 6
 
 
+def test_a_new_run_reads_its_samples_again(tmp_path):
+    """One that was stopped leaves them; files may be mended before the next."""
+    out = tmp_path / "run"
+    short(out, plan=True, preload=1)
+    kept = sorted(out.glob("*.samples"))
+    assert [path.name for path in kept] == ["train.samples", "val.samples"]
+    for path in kept:
+        path.write_bytes(b"of another time")
+    assert short(out, preload=1) is not None
+    assert not list(out.glob("*.samples"))
+
+
 def test_validation_does_not_change_the_training(tmp_path):
     short(tmp_path / "often", steps=6, validate_every=1)
     short(tmp_path / "never", steps=6)

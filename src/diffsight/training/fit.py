@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import Progress
 
@@ -143,6 +144,7 @@ def fit(
     done = steps_done(out, recipe, FIXED) if resume else 0
     if not resume:
         start(out, recipe)
+        _forget(out)
     seed_everything(seed, verbose=False)
     model = DenseModel(task=task, method=method)
     if preload:
@@ -229,6 +231,16 @@ def _length(
     return steps
 
 
+@rank_zero_only
+def _forget(out: Path) -> None:
+    """Samples that an earlier run read go: the files may have changed since.
+
+    The first process alone does it, before it reads its own and the others come.
+    """
+    for name in PRELOADED:
+        (out / name).unlink(missing_ok=True)
+
+
 def _preloaded(data: AbstractDataset, label: str, workers: int, path: Path) -> InMemory:
     console = Console(stderr=True)
     if not console.is_terminal and not path.exists():
@@ -251,8 +263,7 @@ def _finish(
         trainer.validate(learner, verbose=False)
     if not leave_others(trainer):
         return None
-    for name in PRELOADED:
-        (out / name).unlink(missing_ok=True)
+    _forget(out)
     info = {
         "training": {
             "steps": learner.steps,
