@@ -1,5 +1,6 @@
 """Text conditions: tables of CLIP features of names, and their adapter (VPD equation 5)."""
 
+import abc
 import contextlib
 import difflib
 import functools
@@ -33,9 +34,8 @@ class TextAdapter(nn.Module):
         return features + self.gamma * self.mlp(features)
 
 
-class TextTable(nn.Module, Configurable):
-    """One text vector per name, refined by the adapter; a prompt picks one row, no prompt the mean
-    of all.
+class AbstractTable(nn.Module, Configurable, abc.ABC):
+    """One text vector per name, and the adapter.
 
     Args:
         names: row names in order; with ``weights``, rows are looked up by name.
@@ -44,9 +44,10 @@ class TextTable(nn.Module, Configurable):
             rows.
         learn_rows: train the rows too (for a backbone trained from scratch, where no text tower
             exists).
-    """
 
-    num_tokens = 1
+    Raises:
+        InputError: for repeated names, or a table that lacks one.
+    """
 
     def __init__(
         self,
@@ -59,13 +60,31 @@ class TextTable(nn.Module, Configurable):
         super().__init__()
         self.names = tuple(names)
         self.dim = dim
-        rows = table_rows(self.names, dim, weights)
+        rows = _rows(self.names, dim, weights)
         self.rows: Tensor
         if learn_rows:
             self.rows = nn.Parameter(rows)
         else:
             self.register_buffer("rows", rows)
         self.adapter = TextAdapter(dim)
+
+    @property
+    @abc.abstractmethod
+    def num_tokens(self) -> int:
+        """Of an image's condition."""
+
+    @abc.abstractmethod
+    def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
+        """The condition of each image."""
+
+
+class TextTable(AbstractTable):
+    """A prompt picks one row, no prompt the mean of all; arguments as of ``AbstractTable``."""
+
+    @property
+    def num_tokens(self) -> int:
+        """One."""
+        return 1
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
         """The condition of each image, one token.
@@ -221,9 +240,7 @@ def save_table(path: Path, names: Sequence[str], rows: Float[Tensor, "n c"], sou
     partial.replace(path)
 
 
-def table_rows(
-    names: Sequence[str], dim: int, weights: str | Path | None
-) -> Float[Tensor, "n {dim}"]:
+def _rows(names: Sequence[str], dim: int, weights: str | Path | None) -> Float[Tensor, "n {dim}"]:
     """Vectors of names: from a table, or random and unit normal, the same in every process.
 
     Raises:
