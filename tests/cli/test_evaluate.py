@@ -68,7 +68,7 @@ def test_report(
 def test_training_labels_make_the_rivals(
     folder: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tensors = {"mean_map": torch.full((4, 5), 3.0), "median": torch.tensor(3.0)}
+    tensors = {"mean map": torch.full((4, 5), 3.0), "constant median": torch.full((1, 1), 3.0)}
     save_file(tensors, folder / "baselines.safetensors")
     assert run(folder, "--data", "Folder", f"root={pairs}", "--json") == 0
     rivals = json.loads(capsys.readouterr().out)["rivals"]

@@ -66,3 +66,18 @@ class Blur(AbstractMethod):
 
 def model(method: type[AbstractMethod]) -> DenseModel:
     return DenseModel(task=MetricDepth(), method=method)
+
+
+class Logits(AbstractMethod):
+    """Logits of a random convolution, for classes and masks."""
+
+    def __init__(self, *, num_outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, num_outputs, 5, padding=2)
+        generator = torch.Generator().manual_seed(0)
+        nn.init.normal_(self.conv.weight, generator=generator)
+
+    def forward(
+        self, inputs: Inputs, target: Target | None = None, *, draws: Draws | None = None
+    ) -> RawOutput:
+        return RawOutput(self.conv(inputs.image), "logits")

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,11 @@ from diffsight import protocols
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.hub import read_config, record, save
 from diffsight.inference import Plan, Predictor
-from diffsight.inference.evaluate import First, evaluate, read_rivals, rivals
-from diffsight.types import InputError
+from diffsight.inference.evaluate import First, evaluate, read_rivals
+from diffsight.methods.base import AbstractMethod
+from diffsight.model import DenseModel
+from diffsight.tasks.semantic import Semantic
+from diffsight.types import Draws, InputError, Inputs, RawOutput, Target
 
 
 class Grey(AbstractDataset):
@@ -57,7 +61,7 @@ def test_scores_are_those_of_the_definition() -> None:
 
 def test_rivals_stand_beside_the_model() -> None:
     truths = [1.0, 1.2, 1.4, 1.6]
-    beside = rivals(torch.full((8, 10), 1.3), 1.2)
+    beside = {"constant median": torch.full((1, 1), 1.2), "mean map": torch.full((8, 10), 1.3)}
     result = evaluate(Predictor(model(Brightness)), Grey(), ROOMS, beside=beside)
     assert list(result.scores) == ["model", "constant median", "mean map"]
     rmse = sum(abs(t - 1.3) for t in truths) / 4
@@ -73,7 +77,7 @@ def test_the_scene_is_told_only_where_the_protocol_says_so() -> None:
     assert told.scores["model"]["rmse"] > silent.scores["model"]["rmse"] + 1
     assert told.as_dict()["protocol"]["prompt"] == "oracle-scene"
     oracle = protocols.get("rooms-v1", prompt="oracle-scene")
-    with pytest.raises(InputError, match="names no scene"):
+    with pytest.raises(InputError, match="names no scene or sentence"):
         evaluate(Predictor(model(Blur)), Grey(), oracle)
 
 
@@ -106,10 +110,56 @@ def test_a_missing_label_is_named() -> None:
         evaluate(Predictor(dense), Grey(), ROOMS)
 
 
+class Dots(AbstractDataset):
+    """Images whose class is which colour is the strongest, as ``Strongest`` sees it."""
+
+    name = "dots"
+    class_names: Mapping[str, tuple[str, ...]] = {"semantic": ("red", "green", "blue")}
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Sample:
+        generator = torch.Generator().manual_seed(index)
+        image = torch.randint(0, 256, (3, 8, 9 + index), dtype=torch.uint8, generator=generator)
+        ids = image.int().argmax(dim=0)
+        valid = torch.ones(8, 9 + index, dtype=torch.bool)
+        return Sample(f"d{index}", image, {"semantic": ids}, {"semantic": valid})
+
+
+class Strongest(AbstractMethod):
+    """Logits = colours."""
+
+    def __init__(self, *, num_outputs: int) -> None:
+        super().__init__()
+
+    def forward(
+        self, inputs: Inputs, target: Target | None = None, *, draws: Draws | None = None
+    ) -> RawOutput:
+        return RawOutput(inputs.image * 100, "logits")
+
+
+def test_classes_are_scored_beside_what_never_looks() -> None:
+    dense = DenseModel(task=Semantic(["red", "green", "blue"]), method=Strongest)
+    beside = {"constant majority": torch.tensor([[1]])}
+    result = evaluate(Predictor(dense), Dots(), protocols.get("classes-v1"), beside=beside)
+    assert result.scores["model"] == {"miou": 1.0, "macc": 1.0, "aacc": 1.0}
+    green = sum(int((Dots()[i].labels["semantic"] == 1).sum()) for i in range(3))
+    share = green / (8 * (9 + 10 + 11))
+    expected = {"miou": share / 3, "macc": 1 / 3, "aacc": share}
+    assert result.scores["constant majority"] == pytest.approx(expected)
+    turned = Predictor(DenseModel(task=Semantic(["green", "red", "blue"]), method=Strongest))
+    with pytest.raises(InputError, match="class 0 is 'red' in data set 'dots' and 'green' in the"):
+        evaluate(turned, Dots(), protocols.get("classes-v1"))
+    few = Predictor(DenseModel(task=Semantic(["red", "green"]), method=Strongest))
+    with pytest.raises(InputError, match="has 3 classes, the task 2"):
+        evaluate(few, Dots(), protocols.get("classes-v1"))
+
+
 def test_rivals_of_a_model_folder(tmp_path: Path) -> None:
     assert read_rivals(tmp_path) == {}
     mean_map = torch.rand(4, 6)
-    tensors = {"mean_map": mean_map, "median": torch.tensor(2.5)}
+    tensors = {"mean map": mean_map, "constant median": torch.tensor([[2.5]])}
     save_file(tensors, tmp_path / "baselines.safetensors")
     found = read_rivals(tmp_path)
     assert torch.equal(found["mean map"], mean_map)

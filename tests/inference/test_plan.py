@@ -2,7 +2,8 @@
 
 import pytest
 
-from diffsight.inference.plan import ShortSide, short_side_px
+from diffsight.inference.plan import Plan, ShortSide, short_side_px
+from diffsight.types import InputError
 
 TRAINED = {"info": {"training": {"short_side": 64}}}
 
@@ -18,3 +19,38 @@ TRAINED = {"info": {"training": {"short_side": 64}}}
 )
 def test_short_side(wish: ShortSide, config: dict, expected: int | None) -> None:
     assert short_side_px(wish, config) == expected
+
+
+ADE = {"short_side": 512, "long_side": 2048, "tile": 512, "stride": 341}
+
+
+def test_ade20k_slides_as_the_paper_does() -> None:
+    plan = Plan(**ADE, scales=(1.0, 1.125, 1.25, 1.375, 1.5), flip=True)
+    assert plan.working_hw(512, 683) == (512, 683)
+    assert plan.working_hw(300, 3000) == (205, 2048)  # the long side decides
+    assert plan.working_hw(512, 683, 1.125) == (576, 768)
+    columns = [w[1] for w in plan.windows_of(512, 683)]
+    assert columns == [slice(0, 512), slice(171, 683)]
+    # 1 x 2, 2 x 2 and three times 2 x 3 windows, each mirrored too
+    assert plan.passes(512, 683) == (2 + 4 + 6 + 6 + 6) * 2
+    line = plan.describe()
+    for part in ("short side 512 px", "at most 2048", "512 px every 341 px", "1.375", "with flip"):
+        assert part in line
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"tile": 512}, "belong together"),
+        ({"tile": 512, "stride": 600}, "leaves gaps"),
+        ({"tile": 512, "stride": 341, "windows": 2}, "not both"),
+        ({"tile": 0, "stride": 1}, "tile must be at least 1"),
+        ({"long_side": 2048}, "give short_side too"),
+        ({"scales": ()}, "different positive numbers"),
+        ({"scales": (1.0, 1.0)}, "different positive numbers"),
+        ({"scales": (0.0,)}, "different positive numbers"),
+    ],
+)
+def test_plans_that_cannot_be_run(fields: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Plan(**fields)

@@ -1,14 +1,18 @@
+import itertools
 from collections.abc import Iterator
 
 import pytest
 import torch
 from tests.hub.tiny import tiny
-from tests.inference.standins import Blur, Brightness, Columns, model
+from tests.inference.standins import Blur, Brightness, Columns, Logits, model
 from torch import Tensor
+from torch.nn import functional
 
 from diffsight.inference.plan import Plan
 from diffsight.inference.predictor import Predictor
-from diffsight.types import InputError
+from diffsight.model import DenseModel
+from diffsight.tasks.semantic import Semantic
+from diffsight.types import InputError, Inputs
 
 
 def image(height: int, width: int, seed: int = 0) -> Tensor:
@@ -158,3 +162,64 @@ def test_a_plan_says_all_that_changes_the_result() -> None:
     assert Plan().describe() == "own size, whole image, no flip"
     described = Plan(480, windows=2, flip=True, batch_size=8).describe()
     assert described == "short side 480 px, 2 square windows, with flip"
+
+
+def test_slide_scales_and_flip_average_as_mmsegmentation_does() -> None:
+    """Logits over windows, then probabilities over scales and mirror images."""
+    dense = DenseModel(task=Semantic(["wall", "floor", "lamp"]), method=Logits).eval()
+    pixels = image(20, 33)
+    plan = Plan(short_side=16, tile=12, stride=8, scales=(1.0, 1.5), flip=True, batch_size=3)
+
+    def resize(maps: Tensor, hw: tuple[int, int]) -> Tensor:
+        return functional.interpolate(maps, hw, mode="bilinear", antialias=True)
+
+    total = torch.zeros(3, 20, 33)
+    for hw in ((16, 26), (24, 40)):
+        small = resize(pixels[None].float() / 255, hw)
+        for flip in (False, True):
+            view = small.flip(-1) if flip else small
+            logits, count = torch.zeros(1, 3, *hw), torch.zeros(hw)
+            for top, left in itertools.product(*(_mmseg_starts(side, 12, 8) for side in hw)):
+                window = (..., slice(top, top + 12), slice(left, left + 12))
+                with torch.no_grad():
+                    logits[window] += dense.method(Inputs(view[window])).maps
+                count[window] += 1
+            logits = resize(logits / count, (20, 33))[0].softmax(dim=0)
+            total += logits.flip(-1) if flip else logits
+    confidence, ids = (total / 4).max(dim=0)
+    found = Predictor(dense, plan).one(pixels)
+    torch.testing.assert_close(found.confidence, confidence, rtol=1e-5, atol=1e-6)
+    assert (found.ids == ids).float().mean() > 0.999
+
+
+def _mmseg_starts(long: int, crop: int, stride: int) -> list[int]:
+    grids = max(long - crop + stride - 1, 0) // stride + 1
+    ends = [min(i * stride + crop, long) for i in range(grids)]
+    return [max(end - crop, 0) for end in ends]
+
+
+def test_scales_leave_values_in_their_unit() -> None:
+    pixels = torch.full((3, 12, 15), 51, dtype=torch.uint8)
+    prediction = Predictor(model(Brightness), Plan(scales=(0.5, 1.0, 2.0), flip=True)).one(pixels)
+    torch.testing.assert_close(prediction.depth_m, torch.full((12, 15), 1.2))
+    assert prediction.uncertainty_m.max() < 1e-6
+
+
+def test_all_classes_or_some() -> None:
+    dense = DenseModel(task=Semantic(["wall", "floor", "lamp"]), method=Logits).eval()
+    pixels = image(9, 11)
+    free = Predictor(dense).one(pixels)
+    dense.task = dense.task.only(["lamp", "wall"])
+    bound = Predictor(dense).one(pixels)
+    assert set(free.ids.unique().tolist()) == {0, 1, 2}
+    assert set(bound.ids.unique().tolist()) == {0, 2}
+    kept = free.ids != 1
+    assert torch.equal(bound.ids[kept], free.ids[kept])
+    assert (bound.confidence[kept] >= free.confidence[kept]).all()
+    for names, message in [
+        (["lmap"], "unknown class 'lmap': did you mean 'lamp'"),
+        (["lamp", "lamp"], "different names"),
+        ([], "at least one"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            dense.task.only(names)

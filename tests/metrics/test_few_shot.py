@@ -225,7 +225,8 @@ def test_classes_that_do_not_occur_do_not_count() -> None:
     for part in (slice(0, 2), slice(2, 4)):
         metric.update(prediction[part], target[part], valid[part])
     right = sum(p == g for p, g in pairs)
-    expected = {"miou": sum(ious) / 3, "aacc": right / len(pairs)}
+    hits = [sum(p == g == k for p, g in pairs) / sum(g == k for _, g in pairs) for k in (0, 1, 2)]
+    expected = {"miou": sum(ious) / 3, "macc": sum(hits) / 3, "aacc": right / len(pairs)}
     assert numbers(metric) == pytest.approx(expected)
     assert torch.equal(
         metric.per_image(prediction.long(), target.long(), valid),

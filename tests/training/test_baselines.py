@@ -5,7 +5,10 @@ import torch
 from safetensors.torch import load_file
 
 from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.training.baselines import baselines
+from diffsight.tasks.depth import MetricDepth
+from diffsight.tasks.referring import Referring
+from diffsight.tasks.semantic import Semantic
+from diffsight.training.baselines import baselines, save_baselines
 
 
 class Given(AbstractDataset):
@@ -31,24 +34,58 @@ NAN = float("nan")
 
 def test_mean_of_what_is_valid_and_median_elsewhere(tmp_path):
     data = Given([[[1.0, 2.0, NAN]], [[3.0, NAN, NAN]]])
-    result = baselines(data, "depth_m")
+    result = baselines(data, MetricDepth())
     # every 7th valid pixel: 1 and 3, of which torch's median is the lower
-    assert result.median == 1.0
-    assert result.mean_map.tolist() == [[2.0, 2.0, 1.0]]
-    result.save(tmp_path)
+    assert result["constant median"].tolist() == [[1.0]]
+    assert result["mean map"].tolist() == [[2.0, 2.0, 1.0]]
+    save_baselines(result, tmp_path)
     saved = load_file(tmp_path / "baselines.safetensors")
-    assert torch.equal(saved["mean_map"], result.mean_map)
-    assert saved["median"] == 1.0
-    assert saved["median"].shape == ()
+    assert saved.keys() == result.keys()
+    assert all(torch.equal(saved[name], result[name]) for name in saved)
 
 
 def test_other_sizes_are_brought_to_the_first():
     data = Given([[[1.0, 3.0]], [[5.0, 5.0, 7.0, 7.0], [5.0, 5.0, 7.0, 7.0]]])
-    assert baselines(data, "depth_m").mean_map.tolist() == [[3.0, 5.0]]
+    assert baselines(data, MetricDepth())["mean map"].tolist() == [[3.0, 5.0]]
 
 
 def test_the_median_is_that_of_all_pixels_nearly():
     generator = torch.Generator().manual_seed(0)
     maps = [(torch.rand(32, 32, generator=generator) * 4 + 1).tolist() for _ in range(8)]
     expected = torch.tensor(maps).median().item()
-    assert baselines(Given(maps), "depth_m").median == pytest.approx(expected, abs=0.1)
+    found = baselines(Given(maps), MetricDepth())["constant median"].item()
+    assert found == pytest.approx(expected, abs=0.1)
+
+
+class Ids(AbstractDataset):
+    """Maps of ids as they are given; -1 is where there is no label."""
+
+    name = "ids"
+
+    def __init__(self, label: str, maps: list[list[list[int]]]) -> None:
+        self.label = label
+        self.maps = [torch.tensor(m) for m in maps]
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def __getitem__(self, index: int) -> Sample:
+        ids = self.maps[index]
+        image = torch.zeros(3, *ids.shape, dtype=torch.uint8)
+        return Sample(str(index), image, {self.label: ids.clamp(min=0)}, {self.label: ids >= 0})
+
+
+def test_the_most_frequent_class_of_all_and_of_every_place():
+    data = Ids("semantic", [[[0, 1, 2, -1]], [[0, 1, 2, -1]], [[2, 2, 2, -1]]])
+    result = baselines(data, Semantic(["a", "b", "c"]))
+    assert result["constant majority"].tolist() == [[2]]
+    assert result["majority map"].tolist() == [[0, 1, 2, 2]]
+
+
+def test_the_place_where_things_are():
+    # the thing is at the left in 3, 2, 0 and 1 of three images; overlap 3 / 3, 5 / 6, 5 / 9 ...
+    data = Ids("referent", [[[1, 1, 0, 0]], [[1, 1, 0, 0]], [[1, 0, 0, 1]]])
+    result = baselines(data, Referring())
+    assert result["everything"].tolist() == [[1]]
+    # keeping 1 place: 3 of 6 + 0; 2 places: 5 of 7; all places: 6 of 12
+    assert result["best place"].tolist() == [[1, 1, 0, 0]]

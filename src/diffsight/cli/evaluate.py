@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from diffsight.datasets.base import AbstractDataset
     from diffsight.inference.evaluate import Evaluation
+    from diffsight.tasks.base import AbstractTask
 
 WIDE = 130  # columns of the table where the output is no terminal
 
@@ -35,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     if args.limit is not None:
         dataset = First(dataset, args.limit)
     predictor, _ = predictor_of(args, folder)
-    beside = _beside(folder, dataset, predictor.model.task.label)
+    beside = _beside(folder, dataset, predictor.model.task)
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as bar:
         row = bar.add_task("evaluating", total=len(dataset))
@@ -50,8 +51,8 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="diffsight evaluate",
-        description="Score a model under a protocol, beside the constant median and the mean map "
-        "of the training labels.",
+        description="Score a model under a protocol, beside predictors that never look at an "
+        "image: for depth the constant median and the mean map of the training labels.",
     )
     parser.add_argument("--protocol", required=True, metavar="ID", help="such as nyu-eigen-v1")
     data = parser.add_mutually_exclusive_group()
@@ -126,15 +127,14 @@ def _recipe_of(folder: Path) -> Path:
     )
 
 
-def _beside(folder: Path, dataset: "AbstractDataset", label: str) -> dict[str, "Tensor"]:
+def _beside(folder: Path, dataset: "AbstractDataset", task: "AbstractTask") -> dict[str, "Tensor"]:
     """The predictors that the table shows beside the model."""
-    from diffsight.inference.evaluate import read_rivals, rivals
+    from diffsight.inference.evaluate import read_rivals
     from diffsight.training.baselines import baselines
 
     if known := read_rivals(folder):
         return known
-    oracle = baselines(dataset, label)
-    return rivals(oracle.mean_map, oracle.median, " (oracle)")
+    return {f"{name} (oracle)": one for name, one in baselines(dataset, task).items()}
 
 
 def _give(

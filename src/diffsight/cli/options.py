@@ -37,7 +37,7 @@ def add_device(parser: "argparse._ActionsContainer") -> None:
 
 
 def add_plan(parser: argparse.ArgumentParser) -> None:
-    """``--short-side``, ``--windows``, ``--flip``, ``--batch-size``."""
+    """How an image is run: a ``Plan``, option by option."""
     group = parser.add_argument_group("plan", "how an image is run; part of every result")
     group.add_argument(
         "--short-side",
@@ -54,6 +54,22 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="1: the whole image; from 2: square windows along the longer side, averaged",
     )
+    group.add_argument(
+        "--tile", type=int, metavar="PX", help="side of square windows over both sides, averaged"
+    )
+    group.add_argument(
+        "--stride", type=int, metavar="PX", help="from one window of --tile to the next"
+    )
+    group.add_argument(
+        "--long-side", type=int, metavar="PX", help="most that --short-side may make of the longer"
+    )
+    group.add_argument(
+        "--scales",
+        type=_scales,
+        default=(1.0,),
+        metavar="S,S,...",
+        help="run at these times the size and average the probabilities, such as 1,1.25,1.5",
+    )
     group.add_argument("--flip", action="store_true", help="average with the mirrored image")
     group.add_argument(
         "--batch-size", type=int, default=1, metavar="N", help="windows of one size run together"
@@ -67,6 +83,10 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _scales(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
 def _short_side(text: str) -> int | str:
     return text if text in ("training", "own") else int(text)
 
@@ -76,8 +96,17 @@ def plan_of(args: argparse.Namespace, config: Mapping[str, Any]) -> "Plan":
     from diffsight.inference import Plan
     from diffsight.inference.plan import short_side_px
 
-    short_side = short_side_px(args.short_side, config)
-    return Plan(short_side, args.windows, args.flip, args.batch_size, args.noises)
+    return Plan(
+        short_side=short_side_px(args.short_side, config),
+        long_side=args.long_side,
+        windows=args.windows,
+        tile=args.tile,
+        stride=args.stride,
+        scales=args.scales,
+        flip=args.flip,
+        noises=args.noises,
+        batch_size=args.batch_size,
+    )
 
 
 def device_of(args: argparse.Namespace) -> str:

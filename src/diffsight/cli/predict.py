@@ -5,7 +5,7 @@ import itertools
 import json
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     console = Console(stderr=True)
     jobs = find_images(args.images)
     require_writable(args.out)
-    loaded = _load(args)
+    loaded, bases = _load(args)
     failed = 0
     with _progress(console) as bar:
         row = bar.add_task("predicting", total=len(jobs) * len(loaded))
@@ -59,9 +59,9 @@ def main(argv: Sequence[str]) -> int:
                 sys.stdout.flush()
 
         if len(loaded) == 1:
-            _run(jobs, loaded[0], args.scene, report)
+            _run(jobs, loaded[0], _prompt(args), report)
         else:
-            _run_together(jobs, loaded, args.scene, report)
+            _run_together(jobs, loaded, bases.values(), _prompt(args), report)
     whole = len(jobs) * len(loaded)
     what = "images" if len(loaded) == 1 else "predictions"
     summary = f"{whole - failed} of {whole} {what} -> {args.out}"
@@ -81,14 +81,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--scene", metavar="NAME", help="scene type, such as kitchen (default: none)"
     )
+    parser.add_argument(
+        "--expression", metavar="TEXT", help="what to look for, for models that find what it says"
+    )
+    parser.add_argument(
+        "--classes", metavar="A,B,...", help="answer with these classes of the model only"
+    )
     parser.add_argument("--json", action="store_true", help="print one line of JSON per image")
     add_model(parser, tasks=True)
     add_plan(parser)
     return parser
 
 
-def _load(args: argparse.Namespace) -> "list[_Loaded]":
-    """All models before the first image; tasks share what they stand on, and its latents."""
+def _load(args: argparse.Namespace) -> "tuple[list[_Loaded], dict[str, Any]]":
+    """All models before the first image, and what tasks stand on and share."""
     from diffsight.types import InputError
 
     sources = [args.model] if args.model else args.task
@@ -96,18 +102,50 @@ def _load(args: argparse.Namespace) -> "list[_Loaded]":
     loaded = []
     for source in sources:
         predictor, config = predictor_of(args, source, bases)
+        _ask(args, predictor, source)
         out = args.out / Path(source).stem if len(sources) > 1 else args.out
         loaded.append(_Loaded(predictor, out, _notes(args, source, config, predictor)))
     if len({one.out for one in loaded}) < len(loaded):
         raise InputError("two tasks have the same name, and so would their folders: rename one")
-    if len(loaded) > 1:
-        for base in bases.values():
-            base.backbone.remember(loaded[0].predictor.plan.passes)
-    return loaded
+    return loaded, bases
+
+
+def _prompt(args: argparse.Namespace) -> str | None:
+    return args.scene if args.expression is None else args.expression
+
+
+def _ask(args: argparse.Namespace, predictor: "Predictor", source: str) -> None:
+    """What the options ask of a model, before the first image.
+
+    Raises:
+        InputError: if it cannot answer.
+    """
+    from diffsight.methods.prompted import AbstractPrompted
+    from diffsight.prompts import LearnedSentences, Sentences
+    from diffsight.tasks.semantic import Semantic
+    from diffsight.types import InputError
+
+    method, task = predictor.model.method, predictor.model.task
+    expression: str | None = args.expression
+    if task.asks and not (expression or "").strip():
+        raise InputError(f"{source} finds what a sentence says: give one with --expression")
+    if expression is not None and not task.asks:
+        raise InputError(f"{source} takes no sentence: leave --expression out")
+    prompts = method.prompts if isinstance(method, AbstractPrompted) else None
+    if expression is not None and isinstance(prompts, Sentences | LearnedSentences):
+        prompts.tokenizer.refuse_long(expression)
+    if args.classes is not None:
+        if not isinstance(task, Semantic):
+            raise InputError(f"{source} predicts no classes of its own: leave --classes out")
+        predictor.model.task = task.only([name.strip() for name in args.classes.split(",")])
 
 
 def _run_together(
-    jobs: Sequence["Job"], loaded: "Sequence[_Loaded]", scene: str | None, report: Report
+    jobs: Sequence["Job"],
+    loaded: Sequence[_Loaded],
+    bases: Iterable[Any],
+    prompt: str | None,
+    report: Report,
 ) -> None:
     """Image by image, so that what the models share is computed once."""
     from diffsight.inference.write import write_prediction
@@ -118,13 +156,16 @@ def _run_together(
             if isinstance(image, str):
                 report(one.out, job, {"image": str(job.image), "error": image})
                 continue
-            prediction = one.predictor.one(image, scene)
+            if one is loaded[0]:
+                for base in bases:
+                    base.backbone.remember(one.predictor.plan.passes(*image.shape[-2:]))
+            prediction = one.predictor.one(image, prompt)
             picture = one.predictor.model.task.draw(prediction)
             result = write_prediction(prediction, picture, one.out, job, one.notes)
             report(one.out, job, result)
 
 
-def _run(jobs: Sequence["Job"], one: "_Loaded", scene: str | None, report: Report) -> None:
+def _run(jobs: Sequence["Job"], one: _Loaded, prompt: str | None, report: Report) -> None:
     """Predict and write one image after the other, those that cannot be read left out."""
     from diffsight.inference.write import write_prediction
 
@@ -139,7 +180,7 @@ def _run(jobs: Sequence["Job"], one: "_Loaded", scene: str | None, report: Repor
                 waiting.append(job)
                 yield image
 
-    for prediction in one.predictor(images(), itertools.repeat(scene)):
+    for prediction in one.predictor(images(), itertools.repeat(prompt)):
         job = waiting.popleft()
         picture = one.predictor.model.task.draw(prediction)
         report(one.out, job, write_prediction(prediction, picture, one.out, job, one.notes))
@@ -179,6 +220,7 @@ def _notes(
         "model": {"id": model, "fingerprint": config.get("fingerprint")},
         "plan": predictor.plan.describe(),
         "scene": args.scene,
+        "expression": args.expression,
         "evaluated": evaluated,
         "diffsight_version": diffsight.__version__,
     }

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -20,8 +19,10 @@ from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.hub.folder import BASELINES
 from diffsight.inference.plan import Plan
 from diffsight.inference.predictor import Predictor
-from diffsight.protocols import DepthProtocol
-from diffsight.types import DepthPrediction, InputError
+from diffsight.protocols import AbstractProtocol
+from diffsight.tasks.base import AbstractTask
+from diffsight.tasks.semantic import Semantic
+from diffsight.types import InputError, Target
 
 COUNTS = ("images", "skipped")
 
@@ -40,7 +41,7 @@ class Evaluation:
         scores: by predictor, then by measure; ``model`` comes first.
     """
 
-    protocol: DepthProtocol
+    protocol: AbstractProtocol
     plan: Plan
     data: str
     images: int
@@ -89,9 +90,9 @@ class First(AbstractDataset):
 def evaluate(
     predictor: Predictor,
     dataset: AbstractDataset,
-    protocol: DepthProtocol,
+    protocol: AbstractProtocol,
     *,
-    beside: Mapping[str, Float[Tensor, "_ _"]] | None = None,
+    beside: Mapping[str, Tensor] | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Score a model, and maps that are the same for every image, on a data set.
@@ -103,39 +104,37 @@ def evaluate(
         dataset: samples with the label that the model's task learns.
         protocol: which pixels count; its prompt rule decides whether the model is told the sample's
             scene.
-        beside: depth maps in metres by name, each resized to the image (1 x 1 is a constant).
+        beside: label maps by name (metres or ids), each resized to the image (1 x 1 is a constant).
         advance: called after every image.
 
     Raises:
-        InputError: if a sample lacks its label, or its prompt where the protocol wants it.
+        InputError: if a sample lacks its label, or its prompt where it must be told; or if the
+            classes of data set and model differ.
     """
     beside = beside or {}
-    metrics = {name: protocol.metric() for name in ("model", *beside)}
+    task = predictor.model.task
+    check_classes(task, dataset)
+    metrics = {name: protocol.metric(task.num_outputs) for name in ("model", *beside)}
     waiting: deque[Sample] = deque()
-    label = predictor.model.task.label
+    told = task.asks or protocol.told
 
     def samples() -> Iterator[Sample]:
         for index in range(len(dataset)):
             sample = dataset[index]
-            _check(sample, label, protocol)
+            _check(sample, task.label, told)
             waiting.append(sample)
             yield sample
 
     for_image, for_prompt = itertools.tee(samples())
-    told = protocol.prompt == "oracle-scene"
     prompts = (sample.prompt if told else None for sample in for_prompt)
+    counted = 0
     start = time.perf_counter()
     for prediction in predictor((sample.image for sample in for_image), prompts):
-        if not isinstance(prediction, DepthPrediction):
-            raise InputError(
-                f"{protocol.name} scores metric depth, not {type(prediction).__name__}"
-            )
         sample = waiting.popleft()
-        target_m, valid = sample.labels[label][0][None], sample.valid[label][None]
-        mask = protocol.mask(target_m, valid)
-        maps = {name: _resized(rival, target_m) for name, rival in beside.items()}
-        for name, depth_m in {"model": prediction.depth_m[None].cpu(), **maps}.items():
-            metrics[name].update(protocol.prepare(depth_m), target_m, mask)
+        label, valid = sample.labels[task.label], sample.valid[task.label]
+        counted += protocol.measure(metrics["model"], prediction, label, valid)
+        for name, rival in beside.items():
+            protocol.measure(metrics[name], _as_prediction(task, rival, valid), label, valid)
         advance()
     seconds = time.perf_counter() - start
     try:
@@ -146,18 +145,18 @@ def evaluate(
         protocol=protocol,
         plan=predictor.plan,
         data=dataset.name,
-        images=int(rows["model"]["images"]),
-        skipped=int(rows["model"]["skipped"]),
+        images=counted,
+        skipped=len(dataset) - counted,
         seconds_per_image=seconds / len(dataset),
         scores={n: {k: v for k, v in r.items() if k not in COUNTS} for n, r in rows.items()},
     )
 
 
-def read_rivals(folder: Path) -> dict[str, Float[Tensor, "_ _"]]:
-    """The constant median and the mean map of the training labels, as ``fit`` left them.
+def read_rivals(folder: Path) -> dict[str, Tensor]:
+    """Label maps of the training set that are the same for every image, as ``fit`` left them.
 
     Returns:
-        Maps in metres by name; empty if the folder has none.
+        As ``evaluate`` takes them; empty if the folder has none.
 
     Raises:
         InputError: if the file is damaged.
@@ -166,30 +165,50 @@ def read_rivals(folder: Path) -> dict[str, Float[Tensor, "_ _"]]:
     if not path.is_file():
         return {}
     try:
-        tensors = load_file(path)
-        return rivals(tensors["mean_map"], tensors["median"].item())
-    except (SafetensorError, KeyError) as error:
+        maps = dict(sorted(load_file(path).items()))
+        if any(one.ndim != 2 for one in maps.values()):
+            raise SafetensorError("not maps of height and width")
+        return maps
+    except SafetensorError as error:
         raise InputError(f"{path}: damaged ({error}): delete it, or copy the model again") from None
 
 
-def rivals(
-    mean_map: Float[Tensor, "_ _"], median: float, note: str = ""
-) -> dict[str, Float[Tensor, "_ _"]]:
-    """Predictors that never look at the image, as ``evaluate`` takes them; depth in metres."""
-    constant = torch.full((1, 1), median)
-    return {f"constant median{note}": constant, f"mean map{note}": mean_map}
+def check_classes(task: AbstractTask, dataset: AbstractDataset) -> None:
+    """Ids mean the same in both: the names agree, in order.
+
+    Raises:
+        InputError: naming the first class that differs.
+    """
+    theirs = dataset.class_names.get(task.label)
+    if not isinstance(task, Semantic) or theirs is None:
+        return
+    ours = tuple(task.names.values())
+    if len(ours) != len(theirs):
+        raise InputError(
+            f"data set {dataset.name!r} has {len(theirs)} classes, the task {len(ours)}: give both "
+            "the same list"
+        )
+    for index, (own, other) in enumerate(zip(ours, theirs, strict=True)):
+        if own != other:
+            raise InputError(
+                f"class {index} is {other!r} in data set {dataset.name!r} and {own!r} in the task: "
+                "give both the same list, in one order"
+            )
 
 
-def _check(sample: Sample, label: str, protocol: DepthProtocol) -> None:
+def _check(sample: Sample, label: str, told: bool) -> None:
     if label not in sample.labels:
         known = ", ".join(sorted(sample.labels)) or "none"
         raise InputError(f"sample {sample.id} has no label {label!r} (it has: {known})")
-    if protocol.prompt == "oracle-scene" and sample.prompt is None:
-        raise InputError(
-            f"sample {sample.id} names no scene, which oracle-scene needs: evaluate without it"
-        )
+    if told and sample.prompt is None:
+        raise InputError(f"sample {sample.id} names no scene or sentence, which is asked for here")
 
 
-def _resized(rival: Tensor, target_m: Float[Tensor, "1 h w"]) -> Float[Tensor, "1 h w"]:
-    size = target_m.shape[-2:]
-    return functional.interpolate(rival[None, None], size, mode="bilinear", align_corners=False)[0]
+def _as_prediction(task: AbstractTask, rival: Tensor, valid: Tensor) -> Any:
+    """A label map as the task's perfect prediction, at the size of the image."""
+    hw = tuple(valid.shape)
+    if rival.is_floating_point():
+        label = functional.interpolate(rival[None, None], hw, mode="bilinear", align_corners=False)
+    else:
+        label = functional.interpolate(rival[None, None].double(), hw)[0].long()
+    return task.truth(Target(label, torch.ones_like(valid)[None]))[0]

@@ -29,6 +29,10 @@ def pipeline(
     flip: bool = False,
     batch_size: int = 1,
     noises: int = 1,
+    long_side: int | None = None,
+    tile: int | None = None,
+    stride: int | None = None,
+    scales: tuple[float, ...] = (1.0,),
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     revision: str | None = None,
@@ -43,6 +47,10 @@ def pipeline(
         flip: average with the mirrored image.
         batch_size: windows of one size that are run together.
         noises: draws of noise that are averaged, for methods that add some.
+        long_side: most pixels that the longer side may have after ``short_side``.
+        tile: side of square windows over both sides of the image.
+        stride: pixels from one window of ``tile`` to the next.
+        scales: of the size; from two on, probabilities are averaged over them.
         device: where to run; default: the GPU if there is one.
         dtype: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
         revision: of a hub id.
@@ -53,7 +61,17 @@ def pipeline(
     config: Mapping[str, Any] = {}
     if not isinstance(model, DenseModel):
         model, config = hub.open_model(model, revision=revision)
-    plan = Plan(short_side_px(short_side, config), windows, flip, batch_size, noises)
+    plan = Plan(
+        short_side=short_side_px(short_side, config),
+        windows=windows,
+        flip=flip,
+        batch_size=batch_size,
+        noises=noises,
+        long_side=long_side,
+        tile=tile,
+        stride=stride,
+        scales=scales,
+    )
     return Pipeline(Predictor(model, plan, device=device or default_device(), autocast=dtype))
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from diffsight.ops.resize import working_hw
+from diffsight.ops.tiles import Window, tiles_of, windows_of
 from diffsight.types import InputError
 
 ShortSide = int | Literal["training", "own"]
@@ -39,6 +40,12 @@ class Plan:
         noises: for methods that add noise, how many draws of it are averaged.
         batch_size: windows of one size that are run together. It changes the speed, never the
             result.
+        long_side: most pixels that the longer side may have after the resize.
+        tile: side of square windows over both sides of the image, every ``stride`` px, in place of
+            ``windows``; their results are averaged.
+        stride: pixels from a window to the next, at most ``tile``.
+        scales: of the working size; the image is run at each. From two on, logits become
+            probabilities before scales and mirrored passes are averaged, as in mmsegmentation.
     """
 
     short_side: int | None = None
@@ -46,35 +53,76 @@ class Plan:
     flip: bool = False
     batch_size: int = 1
     noises: int = 1
+    long_side: int | None = None
+    tile: int | None = None
+    stride: int | None = None
+    scales: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
-        for name in ("short_side", "windows", "batch_size", "noises"):
+        whole = ("short_side", "windows", "batch_size", "noises", "long_side", "tile", "stride")
+        for name in whole:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
+        if (self.tile is None) != (self.stride is None):
+            raise InputError("tile and stride belong together: give both, or neither")
+        if self.tile is not None and self.stride is not None:
+            if self.windows > 1:
+                raise InputError("give windows or tile and stride, not both")
+            if self.stride > self.tile:
+                raise InputError(
+                    f"a stride of {self.stride} px leaves gaps between windows of {self.tile} px: "
+                    "choose a smaller one"
+                )
+        if self.long_side is not None and self.short_side is None:
+            raise InputError("long_side limits what short_side asks for: give short_side too")
+        if not self.scales or min(self.scales) <= 0 or len(set(self.scales)) < len(self.scales):
+            raise InputError(f"scales must be different positive numbers, got {self.scales}")
 
-    @property
-    def passes(self) -> int:
-        """Per image, at most: there may be more windows where it takes more to cover the image."""
-        return self.windows * (2 if self.flip else 1) * self.noises
+    def passes(self, height: int, width: int) -> int:
+        """Forward passes for an image of this size."""
+        windows = sum(len(self.windows_of(*self.working_hw(height, width, s))) for s in self.scales)
+        return windows * (2 if self.flip else 1) * self.noises
 
     def describe(self) -> str:
         """One line for a table's caption, a sidecar or a card; says all that changes the result."""
         size = "own size" if self.short_side is None else f"short side {self.short_side} px"
+        limit = "" if self.long_side is None else f" (long side at most {self.long_side} px)"
         windows = "whole image" if self.windows == 1 else f"{self.windows} square windows"
+        if self.tile is not None:
+            windows = f"windows of {self.tile} px every {self.stride} px"
         noises = "" if self.noises == 1 else f", mean of {self.noises} noises"
-        return f"{size}, {windows}, {'with' if self.flip else 'no'} flip{noises}"
+        sizes = " ".join(f"{scale:g}" for scale in self.scales)
+        scales = "" if self.scales == (1.0,) else f", scales {sizes}"
+        flip = "with" if self.flip else "no"
+        return f"{size}{limit}, {windows}, {flip} flip{scales}{noises}"
 
-    def working_hw(self, height: int, width: int) -> tuple[int, int]:
+    def windows_of(self, height: int, width: int, *, mirrored: bool = False) -> list[Window]:
+        """The windows over an image of this working size.
+
+        Args:
+            height: pixels.
+            width: pixels.
+            mirrored: where those of the mirrored image lie in the image itself: tiles begin at its
+                other end, as mmsegmentation's do; square windows stay, as VPD's do.
+        """
+        if self.tile is None or self.stride is None:
+            return windows_of(height, width, self.windows)
+        tiles = tiles_of(height, width, self.tile, self.stride)
+        if not mirrored:
+            return tiles
+        return [(rows, slice(width - c.stop, width - c.start)) for rows, c in tiles]
+
+    def working_hw(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
         """The size at which an image of ``height`` x ``width`` pixels is run.
 
         Raises:
             InputError: if that is more than ``MAX_PIXELS``.
         """
-        hw = (height, width)
-        if self.short_side is not None:
-            hw = working_hw(height, width, self.short_side)
+        short = scale * (min(height, width) if self.short_side is None else self.short_side)
+        long = None if self.long_side is None else int(scale * self.long_side)
+        hw = working_hw(height, width, max(1, int(short)), long)
         if hw[0] * hw[1] > MAX_PIXELS:
             raise InputError(
                 f"image of {width} x {height} px would be run at {hw[1]} x {hw[0]} px, more than "

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from diffsight.inference.plan import Plan
 from diffsight.model import DenseModel
-from diffsight.ops.tiles import PassAverage, Window, windows_of
+from diffsight.ops.tiles import PassAverage, Window
 from diffsight.types import Draws, InputError, Inputs, RawOutput
 
 VALUE = "value"  # what a method may give beside its maps, to be averaged like them
@@ -22,12 +22,25 @@ Image = UInt8[Tensor, "3 _ _"] | Float[Tensor, "3 _ _"]
 
 @dataclass(frozen=True)
 class _Canvas:
-    """One image at its working size, and what was computed of it so far."""
+    """One image at a working size, and what was computed of it so far.
+
+    Attributes:
+        image: at the working size.
+        prompt: of the image.
+        original_hw: size of the image in pixels.
+        sides: mirrored or not, or both.
+        average: of what was computed at the working size.
+        scales: average over the scales and sides of the image, where there are several.
+        last: whether the image is finished with this canvas.
+    """
 
     image: Tensor
     prompt: str | None
     original_hw: tuple[int, int]
+    sides: tuple[bool, ...]
     average: PassAverage
+    scales: PassAverage | None
+    last: bool
 
 
 @dataclass(frozen=True)
@@ -97,7 +110,9 @@ class Predictor:
             for step, row in zip(batch, maps, strict=True):
                 step.canvas.average.add(row, step.window)
                 if step.last:
-                    yield self._finish(step.canvas, form)
+                    raw = self._finish(step.canvas, form)
+                    if step.canvas.last:
+                        yield self.model.task.decode(raw)[0]
 
     def one(self, image: Image, prompt: str | None = None) -> Any:
         """The prediction of one image."""
@@ -105,21 +120,36 @@ class Predictor:
 
     def _passes(self, images: Iterable[Image], prompts: Iterable[str | None]) -> Iterator[_Pass]:
         for image, prompt in zip(images, prompts, strict=False):
-            canvas = self._canvas(image, prompt)
-            height, width = canvas.image.shape[-2:]
-            windows = windows_of(height, width, self.plan.windows)
-            sides = (False, True) if self.plan.flip else (False,)
-            steps = list(itertools.product(windows, sides, range(self.plan.noises)))
-            for i, (window, mirrored, noise) in enumerate(steps):
-                yield _Pass(canvas, window, mirrored, noise, last=i == len(steps) - 1)
+            for canvas in self._canvases(image, prompt):
+                height, width = canvas.image.shape[-2:]
+                # as if the mirrored image were laid out by itself
+                windows = [self.plan.windows_of(height, width, mirrored=m) for m in canvas.sides]
+                places = [
+                    place
+                    for row in zip(*windows, strict=True)
+                    for place in zip(row, canvas.sides, strict=True)
+                ]
+                steps = list(itertools.product(places, range(self.plan.noises)))
+                for i, ((window, mirrored), noise) in enumerate(steps):
+                    yield _Pass(canvas, window, mirrored, noise, last=i == len(steps) - 1)
 
-    def _canvas(self, image: Image, prompt: str | None) -> _Canvas:
-        height, width = image.shape[-2:]
-        hw = self.plan.working_hw(height, width)
+    def _canvases(self, image: Image, prompt: str | None) -> Iterator[_Canvas]:
+        """One, or for several scales one for each of them and each side."""
+        original = (image.shape[-2], image.shape[-1])
         pixels = image.to(self.device).float()
         if image.dtype == torch.uint8:
             pixels = pixels / 255
-        return _Canvas(_resize(pixels, hw), prompt, (height, width), PassAverage(*hw))
+        sides = (False, True) if self.plan.flip else (False,)
+        scales = self.plan.scales
+        together = PassAverage(*original) if len(scales) > 1 else None
+        groups = [sides] if together is None else [(side,) for side in sides]
+        views = list(itertools.product(scales, groups))
+        for i, (scale, group) in enumerate(views):
+            hw = self.plan.working_hw(*original, scale)
+            average, last = PassAverage(*hw), i == len(views) - 1
+            yield _Canvas(
+                _resize(pixels, hw), prompt, original, group, average, together, last=last
+            )
 
     @torch.inference_mode()
     def _forward(self, batch: Sequence[_Pass]) -> tuple[list[Tensor], "_Form"]:
@@ -143,14 +173,24 @@ class Predictor:
         rows = [form.joined(back if step.mirrored else raw)[i] for i, step in enumerate(batch)]
         return rows, form
 
-    def _finish(self, canvas: _Canvas, form: "_Form") -> Any:
-        average = canvas.average
-        # on the CPU, so that what the caller keeps does not fill the GPU
-        raw = form.split(_resize(average.mean(), canvas.original_hw)[None].cpu())
+    def _finish(self, canvas: _Canvas, form: "_Form") -> RawOutput:
+        """What is known of the image by now, at its own size.
+
+        On the CPU, so that what the caller keeps does not fill the GPU.
+        """
+        average, hw = canvas.average, canvas.original_hw
+        if canvas.scales is not None:
+            stack = _resize(average.mean(), hw)
+            if form.space == "logits":
+                raw = form.split(stack[None])
+                stack = form.joined(replace(raw, maps=raw.maps.softmax(dim=1)))[0]
+                form = replace(form, space="probability")
+            average = canvas.scales
+            average.add(stack, (slice(None), slice(None)))
+        raw = form.split(_resize(average.mean(), hw)[None].cpu())
         if average.passes > 1:
-            std = _resize(average.std(), canvas.original_hw)[None].cpu()
-            raw = replace(raw, std=form.split(std).maps)
-        return self.model.task.decode(raw)[0]
+            raw = replace(raw, std=form.split(_resize(average.std(), hw)[None].cpu()).maps)
+        return raw
 
 
 @dataclass(frozen=True)

@@ -249,19 +249,23 @@ class ClassIoU(Metric):
     """Segmentation by one confusion matrix over the valid pixels of all images.
 
     ``compute`` gives ``miou``, the mean of intersection / union over the classes that occur in the
-    truth, whatever is predicted, so that methods are compared over the same classes; and ``aacc``,
-    the share of pixels that are right.
+    truth; ``macc``, the mean over the same classes of the share of their pixels that are right;
+    and ``aacc``, the share of all pixels that are right.
 
     Args:
         classes: their number; classes are 0, 1 ...
+        invented: ``zero`` counts classes in ``miou`` that are predicted and never occur, with 0
+            (mmsegmentation, and so the tables of ADE20K); ``skip`` leaves them out, so that methods
+            are compared over the same classes.
     """
 
     full_state_update = False
     confusion: Float64[Tensor, "k k"]
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, invented: Literal["skip", "zero"] = "skip") -> None:
         super().__init__()
         self.classes = classes
+        self.invented = invented
         empty = torch.zeros(classes, classes, dtype=torch.float64)
         self.add_state("confusion", empty, dist_reduce_fx="sum")
 
@@ -286,8 +290,11 @@ class ClassIoU(Metric):
         """
         count = self.confusion.sum()
         _require_some(count)
+        there = self.confusion.sum(dim=1)
+        accuracy = self.confusion.diagonal() / there.clamp(min=1)
         return {
-            "miou": _mean_iou(self.confusion[None])[0],
+            "miou": _mean_iou(self.confusion[None], self.invented)[0],
+            "macc": accuracy.sum() / (there > 0).sum(),
             "aacc": self.confusion.trace() / count,
         }
 
@@ -302,7 +309,7 @@ class ClassIoU(Metric):
         Raises:
             InputError: if a valid pixel is no whole number from 0 to below ``classes``.
         """
-        return _mean_iou(self._confusions(prediction, target, valid))
+        return _mean_iou(self._confusions(prediction, target, valid), self.invented)
 
     def _confusions(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         """Rows are the truth's classes, columns the predicted ones; a matrix for every image."""
@@ -377,10 +384,10 @@ def _angles(
     return 2 * torch.rad2deg(torch.atan2((p - g).norm(dim=1), (p + g).norm(dim=1)))
 
 
-def _mean_iou(confusion: Float64[Tensor, "b k k"]) -> Float64[Tensor, " b"]:
-    """Over the classes of each matrix that occur in the truth; 0 where none does."""
+def _mean_iou(confusion: Float64[Tensor, "b k k"], invented: str) -> Float64[Tensor, " b"]:
+    """Over the classes of each matrix that count; 0 where none does."""
     right = confusion.diagonal(dim1=1, dim2=2)
     there, found = confusion.sum(dim=2), confusion.sum(dim=1)
     iou = right / (there + found - right).clamp(min=1)
-    occurs = there > 0
-    return torch.where(occurs, iou, 0).sum(dim=1) / occurs.sum(dim=1).clamp(min=1)
+    counts = there + found > 0 if invented == "zero" else there > 0
+    return torch.where(counts, iou, 0).sum(dim=1) / counts.sum(dim=1).clamp(min=1)

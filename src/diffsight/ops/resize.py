@@ -6,10 +6,21 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def working_hw(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """The size with this shorter side and nearly the same shape, in pixels."""
+def working_hw(
+    height: int, width: int, short_side: int, long_side: int | None = None
+) -> tuple[int, int]:
+    """The size with this shorter side and nearly the same shape, in pixels.
+
+    Args:
+        height: of the image.
+        width: of the image.
+        short_side: what it shall have.
+        long_side: most that the longer side may have; the shorter one becomes smaller for it.
+    """
     scale = short_side / min(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
+    if long_side is not None:
+        scale = min(scale, long_side / max(height, width))
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
 def nearest(old: int, new: int) -> Int[Tensor, " new"]:

@@ -1,4 +1,4 @@
-"""Square windows along the longer side of an image, and the average of what is computed in them."""
+"""Windows over an image, and the average of what is computed in them."""
 
 import torch
 from jaxtyping import Float
@@ -39,6 +39,25 @@ def windows_of(height: int, width: int, windows: int) -> list[Window]:
     if height > width:
         return [(slice(start, start + side), slice(0, width)) for start in starts]
     return [(slice(0, height), slice(start, start + side)) for start in starts]
+
+
+def tiles_of(height: int, width: int, tile: int, stride: int) -> list[Window]:
+    """The (rows, columns) of windows of ``tile`` x ``tile`` px every ``stride`` px, row by row.
+
+    The last of a row or column ends at the edge; where the image is smaller than a window, so is
+    the window. The positions are those of mmsegmentation's slide inference.
+    """
+    rows, columns = (_tile_starts(long, tile, stride) for long in (height, width))
+    return [
+        (slice(top, min(top + tile, height)), slice(left, min(left + tile, width)))
+        for top in rows
+        for left in columns
+    ]
+
+
+def _tile_starts(long: int, tile: int, stride: int) -> list[int]:
+    count = -(-max(long - tile, 0) // stride) + 1
+    return [max(min(i * stride, long - tile), 0) for i in range(count)]
 
 
 class PassAverage:

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffsight.config import Configurable
 from diffsight.prompts.text import TextAdapter, load_text_encoder
+from diffsight.prompts.tokens import Tokenizer
 from diffsight.types import InputError, Inputs
 
 CACHED = "tokens"  # key of ``Inputs.cached``
@@ -55,41 +56,24 @@ class LearnedSentences(nn.Module, Configurable):
         config = CLIPTextConfig(**(CLIP_L14 if architecture is None else architecture))
         self.num_tokens = num_tokens
         self.dim: int = config.hidden_size
-        self.tokenizer = tokenizer
+        self.tokenizer = Tokenizer(tokenizer, num_tokens)
         self.tower: Any = CLIPTextModel(config)
         positions = torch.arange(config.max_position_embeddings, device="cpu")
         self.tower.embeddings.position_ids = positions[None]  # a meta device makes them unusable
         if weights is not None:
             self._start_from(weights)
         self.adapter = TextAdapter(self.dim)
-        self._tokenizer: list[Any] = []
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
         """The condition of each image: of ``inputs.cached["tokens"]``, or else of its prompt.
 
         Raises:
-            InputError: if an image has neither.
+            InputError: if an image has neither, or there is no tokenizer.
         """
         tokens = inputs.cached.get(CACHED)
         if tokens is None:
-            tokens = self.tokens(inputs).to(inputs.image.device)
+            tokens = self.tokenizer(inputs.prompts, len(inputs.image)).to(inputs.image.device)
         return self.adapter(self.tower(input_ids=tokens).last_hidden_state)
-
-    def tokens(self, inputs: Inputs) -> Int[Tensor, "b {self.num_tokens}"]:
-        """Ids of the prompts' words.
-
-        Raises:
-            InputError: if there is no tokenizer, or an image has no sentence.
-        """
-        if self.tokenizer is None:
-            raise InputError("the model has no tokenizer: name one (tokenizer), or give tokens")
-        words = [sentence for sentence in inputs.prompts or () if sentence]
-        if len(words) != len(inputs.image):
-            raise InputError("every image needs a sentence: say what to look for in it")
-        if not self._tokenizer:
-            self._tokenizer.append(load_text_encoder(self.tokenizer)[0])
-        filled = {"padding": "max_length", "truncation": True, "max_length": self.num_tokens}
-        return self._tokenizer[0](words, **filled, return_tensors="pt")["input_ids"]
 
     def _start_from(self, source: str | Path) -> None:
         state = load_text_encoder(source)[1].state_dict()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from diffsight.config import Configurable
 from diffsight.prompts.text import TextAdapter, load_text_encoder
+from diffsight.prompts.tokens import Tokenizer
 from diffsight.types import InputError, Inputs
 
 CACHED = "text"  # key of ``Inputs.cached``
@@ -36,8 +37,9 @@ class Sentences(nn.Module, Configurable):
         self.num_tokens = num_tokens
         self.dim = dim
         self.encoder = encoder
+        self.tokenizer = Tokenizer(None if encoder is None else str(encoder), num_tokens)
         self.adapter = TextAdapter(dim)
-        self._tower: list[tuple[Any, Any]] = []
+        self._tower: list[Any] = []
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
         """The condition of each image: ``inputs.cached["text"]``, or else its prompt's features.
@@ -66,17 +68,7 @@ class Sentences(nn.Module, Configurable):
             raise InputError(
                 "the model has no text encoder: name one (encoder), or give text features"
             )
-        words = [sentence for sentence in sentences if sentence]
-        if len(words) != len(sentences) or not words:
-            raise InputError("every image needs a sentence: say what to look for in it")
+        tokens = self.tokenizer(sentences, max(1, len(sentences)))
         if not self._tower:
-            self._tower.append(load_text_encoder(self.encoder))
-        tokenizer, tower = self._tower[0]
-        tokens = tokenizer(
-            words,
-            padding="max_length",
-            truncation=True,
-            max_length=self.num_tokens,
-            return_tensors="pt",
-        )
-        return tower(input_ids=tokens["input_ids"]).last_hidden_state
+            self._tower.append(load_text_encoder(self.encoder)[1])
+        return self._tower[0](input_ids=tokens).last_hidden_state

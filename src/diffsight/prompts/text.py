@@ -156,36 +156,57 @@ def load_text_encoder(encoder: str | Path) -> tuple[Any, Any]:
     Raises:
         InputError: if it cannot be loaded.
     """
-    # transformers takes seconds to import, and only this function needs it
-    from transformers import (
-        CLIPTextConfig,
-        CLIPTextModel,
-        CLIPTextModelWithProjection,
-        CLIPTokenizer,
-    )
+    # transformers takes seconds to import, and only what reads such files needs it
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+    tokenizer = load_tokenizer(encoder)
+    source, _, sub = _text_folders(encoder)
+    with _reading(encoder):
+        config = CLIPTextConfig.from_pretrained(source, subfolder=sub)
+        projects = "CLIPTextModelWithProjection" in (config.architectures or ())
+        cls = CLIPTextModelWithProjection if projects else CLIPTextModel
+        model = cls.from_pretrained(source, subfolder=sub, use_safetensors=None)
+    text_model: Any = model.text_model if projects else model
+    # a file of 16-bit weights would be run in 16 bit
+    return tokenizer, text_model.float().eval()
+
+
+def load_tokenizer(encoder: str | Path) -> Any:
+    """CLIP's tokenizer alone, of the same places as ``load_text_encoder``.
+
+    Raises:
+        InputError: if it cannot be loaded.
+    """
+    from transformers import CLIPTokenizer
+
+    source, sub, _ = _text_folders(encoder)
+    with _reading(encoder):
+        return CLIPTokenizer.from_pretrained(source, subfolder=sub)
+
+
+def _text_folders(encoder: str | Path) -> tuple[str, str, str]:
+    """Folder or hub id, and in it the folders of the tokenizer and the text model."""
     source = str(assets.find(str(encoder)) if encoder in assets.NAMES else encoder)
     folder = Path(source)
     nested = (folder / "text_encoder").is_dir() or (
         not folder.exists() and "clip" not in str(encoder)
     )
-    sub = ("tokenizer", "text_encoder") if nested else ("", "")
+    return (source, "tokenizer", "text_encoder") if nested else (source, "", "")
+
+
+@contextlib.contextmanager
+def _reading(encoder: str | Path) -> Iterator[None]:
+    """One line for whatever goes wrong: the tokenizer raises nothing narrow on a damaged file."""
+    local = Path(_text_folders(encoder)[0]).exists()
     try:
-        with without_bars() if folder.exists() else contextlib.nullcontext():
-            tokenizer = CLIPTokenizer.from_pretrained(source, subfolder=sub[0])
-            config = CLIPTextConfig.from_pretrained(source, subfolder=sub[1])
-            projects = "CLIPTextModelWithProjection" in (config.architectures or ())
-            cls = CLIPTextModelWithProjection if projects else CLIPTextModel
-            model = cls.from_pretrained(source, subfolder=sub[1], use_safetensors=None)
-    except Exception as error:  # the tokenizer raises nothing narrower on a damaged file
+        with without_bars() if local else contextlib.nullcontext():
+            yield
+    except Exception as error:
         reason = " ".join(str(error).split())
         raise InputError(
             f"{encoder}: no CLIP text model and tokenizer there ({reason}): give a Stable "
             "Diffusion folder with text_encoder/ and tokenizer/, or a CLIP text model's folder"
         ) from None
-    text_model: Any = model.text_model if projects else model
-    # a file of 16-bit weights would be run in 16 bit
-    return tokenizer, text_model.float().eval()
 
 
 @functools.cache

@@ -3,6 +3,8 @@
 import dataclasses
 import difflib
 
+from diffsight.protocols.base import AbstractProtocol
+from diffsight.protocols.classes import ADE20K_MS_V1, ADE20K_SS_V1, CLASSES_V1, ClassProtocol
 from diffsight.protocols.depth import (
     KITTI_GARG_V1,
     NYU_EIGEN_V1,
@@ -10,11 +12,38 @@ from diffsight.protocols.depth import (
     DepthProtocol,
     PromptRule,
 )
+from diffsight.protocols.referring import (
+    REFCOCO_PLUS_V1,
+    REFCOCO_V1,
+    REFCOCOG_V1,
+    SENTENCES_V1,
+    ReferringProtocol,
+)
 from diffsight.types import InputError
 
-__all__ = ["DepthProtocol", "PromptRule", "get", "names"]
+__all__ = [
+    "AbstractProtocol",
+    "ClassProtocol",
+    "DepthProtocol",
+    "PromptRule",
+    "ReferringProtocol",
+    "get",
+    "names",
+]
 
-_PROTOCOLS = {protocol.name: protocol for protocol in (NYU_EIGEN_V1, KITTI_GARG_V1, ROOMS_V1)}
+_ALL: tuple[AbstractProtocol, ...] = (
+    NYU_EIGEN_V1,
+    KITTI_GARG_V1,
+    ROOMS_V1,
+    ADE20K_SS_V1,
+    ADE20K_MS_V1,
+    CLASSES_V1,
+    REFCOCO_V1,
+    REFCOCO_PLUS_V1,
+    REFCOCOG_V1,
+    SENTENCES_V1,
+)
+_PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
 
 
 def names() -> tuple[str, ...]:
@@ -22,15 +51,21 @@ def names() -> tuple[str, ...]:
     return tuple(_PROTOCOLS)
 
 
-def get(name: str, *, prompt: PromptRule = "mean") -> DepthProtocol:
+def get(name: str, *, prompt: PromptRule = "mean") -> AbstractProtocol:
     """A protocol by name, with the prompt rule that the evaluation wants.
 
     Raises:
-        InputError: naming the nearest protocol, if there is none of this name.
+        InputError: naming the nearest protocol, if there is none of this name; or for a scene type
+            where no depth is scored.
     """
     if name not in _PROTOCOLS:
         nearest = difflib.get_close_matches(name, names(), n=1, cutoff=0)[0]
         raise InputError(
             f"unknown protocol {name!r}: did you mean {nearest!r}? (known: {', '.join(names())})"
         )
-    return dataclasses.replace(_PROTOCOLS[name], prompt=prompt)
+    protocol = _PROTOCOLS[name]
+    if isinstance(protocol, DepthProtocol):
+        return dataclasses.replace(protocol, prompt=prompt)
+    if prompt != "mean":
+        raise InputError(f"{name}: only protocols of depth tell a scene type: leave it out")
+    return protocol

@@ -1,12 +1,5 @@
-"""Evaluation protocols of metric depth as data: which pixels count, and how they are averaged.
+"""Evaluation protocols of metric depth: which pixels count, and how they are averaged."""
 
-A protocol is printed with every result. Its fingerprint changes with any of its fields, so that
-two numbers with the same fingerprint were measured in the same way.
-"""
-
-import dataclasses
-import hashlib
-import json
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,9 +7,11 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torchmetrics import Metric
 
 from diffsight.metrics.depth import DepthMetrics
-from diffsight.types import DepthType, InputError
+from diffsight.protocols.base import AbstractProtocol
+from diffsight.types import DepthPrediction, DepthType, InputError
 
 PromptRule = Literal["mean", "oracle-scene"]
 
@@ -59,12 +54,10 @@ class FractionCrop:
 
 
 @dataclass(frozen=True)
-class DepthProtocol:
+class DepthProtocol(AbstractProtocol):
     """How metric depth is scored.
 
     Attributes:
-        name: name with version; a published protocol never changes, it gets a new version.
-        split: the images that it is meant for.
         crop: pixels that count, or None for all.
         min_depth_m: only a truth above it counts; stands in for predictions that are not positive.
         max_depth_m: only a truth below it counts; stands in for infinite predictions.
@@ -73,35 +66,25 @@ class DepthProtocol:
         prompt: ``mean`` of the text table, or ``oracle-scene``: the scene type that comes with the
             test image, which the original NYU evaluation takes from the name of its folder.
         averaging: ``image``: each measure per image, then the mean over the images.
-        plan: the passes behind the papers' figures, for reading; the plan that really ran is
-            printed beside the protocol.
     """
 
-    name: str
-    split: str
     crop: PixelCrop | FractionCrop | None
     min_depth_m: float
     max_depth_m: float
-    plan: str
     depth_type: DepthType = "z"
     resolution: Literal["ground-truth"] = "ground-truth"
     prompt: PromptRule = "mean"
     averaging: Literal["image"] = "image"
 
     @property
-    def fingerprint(self) -> str:
-        """SHA-256 over every field."""
-        data = json.dumps(self._data(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(data.encode()).hexdigest()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Every field and the fingerprint as plain data for a JSON report."""
-        return self._data() | {"fingerprint": self.fingerprint}
+    def told(self) -> bool:
+        """With ``oracle-scene``."""
+        return self.prompt == "oracle-scene"
 
     def describe(self) -> str:
         """One line for a table's caption."""
         parts = (
-            f"{self.name} [{self.fingerprint[:12]}]",
+            self.title(),
             f"crop {_crop_text(self.crop)}",
             f"{self.min_depth_m:g} m < truth < {self.max_depth_m:g} m ({self.depth_type})",
             f"at {self.resolution} resolution",
@@ -135,12 +118,23 @@ class DepthProtocol:
         finite = prediction_m.nan_to_num(nan=self.min_depth_m, posinf=self.max_depth_m)
         return torch.where(finite > 0, finite, self.min_depth_m)
 
-    def metric(self) -> DepthMetrics:
+    def metric(self, outputs: int = 1) -> DepthMetrics:
         """A fresh metric for what ``prepare`` and ``mask`` give."""
         return DepthMetrics()
 
-    def _data(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+    def measure(
+        self, metric: Metric, prediction: Any, label: Tensor, valid: Bool[Tensor, "h w"]
+    ) -> bool:
+        """Add one image; the label is ``1 h w`` in metres.
+
+        Raises:
+            InputError: if the prediction is no depth, or the crop is made for another size.
+        """
+        if not isinstance(prediction, DepthPrediction):
+            raise self.refuse(prediction, "metric depth")
+        mask = self.mask(label, valid[None])
+        metric.update(self.prepare(prediction.depth_m[None].float()), label, mask)
+        return bool(mask.any())
 
 
 def _crop_text(crop: PixelCrop | FractionCrop | None) -> str:

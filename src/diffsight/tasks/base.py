@@ -17,10 +17,12 @@ class AbstractTask(Configurable, abc.ABC):
     Attributes:
         label: key of ``Sample.labels`` that this task learns.
         num_outputs: channels that a method must give.
+        asks: whether a prompt is part of the question, as a sentence is for its mask.
     """
 
     label: str
     num_outputs: int
+    asks: bool = False
 
     @abc.abstractmethod
     def loss(self, raw: RawOutput, target: Target) -> dict[str, Tensor]:

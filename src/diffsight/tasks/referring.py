@@ -23,6 +23,7 @@ class Referring(AbstractTask):
     """
 
     num_outputs = 2
+    asks = True
 
     def __init__(
         self, *, weights: tuple[float, float] = (0.9, 1.1), label: str = "referent"

@@ -1,5 +1,7 @@
 """Semantic segmentation: cross-entropy, class ids with their names, and pictures of them."""
 
+import copy
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -46,6 +48,26 @@ class Semantic(AbstractTask):
         self.weights = None if weights is None else torch.tensor(weights)
         self.num_outputs = len(names)
         self.label = label
+        self._answers = torch.ones(len(names), dtype=torch.bool)
+
+    def only(self, names: Sequence[str]) -> "Semantic":
+        """The same task that answers with these classes alone; ids stay.
+
+        Raises:
+            InputError: for an unknown name (naming the nearest), a repeated one, or none.
+        """
+        known = list(self.names.values())
+        for name in names:
+            if name not in known:
+                nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+                raise InputError(
+                    f"unknown class {name!r}: did you mean {nearest!r}? (known: {', '.join(known)})"
+                )
+        if len(set(names)) < len(names) or not names:
+            raise InputError(f"classes {', '.join(names)}: give different names, at least one")
+        task = copy.copy(self)
+        task._answers = torch.tensor([name in names for name in known])
+        return task
 
     def loss(self, raw: RawOutput, target: Target) -> dict[str, Tensor]:
         """Cross-entropy, mean over the pixels with a label (weighted, where classes have weights).
@@ -69,9 +91,10 @@ class Semantic(AbstractTask):
         return replace(raw, maps=raw.maps.flip(-1), auxiliary=auxiliary, std=std)
 
     def decode(self, raw: RawOutput) -> list[ClassPrediction]:
-        """The most probable class of every pixel."""
-        maps = raw.maps if raw.space == "probability" else _logits(raw).softmax(dim=1)
-        confidence, ids = maps.float().max(dim=1)
+        """The most probable class of every pixel, out of those that may be answered."""
+        maps = raw.maps.float() if raw.space == "probability" else _logits(raw).softmax(dim=1)
+        maps = maps * self._answers.to(maps.device)[:, None, None]
+        confidence, ids = (maps / maps.sum(dim=1, keepdim=True).clamp(min=1e-30)).max(dim=1)
         pairs = zip(ids, confidence, strict=True)
         return [ClassPrediction(one, sure, self.names, self.colours) for one, sure in pairs]
 

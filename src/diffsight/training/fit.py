@@ -13,13 +13,13 @@ from rich.progress import Progress
 from diffsight import hub, protocols
 from diffsight.config import to_config
 from diffsight.datasets.base import AbstractDataset, AbstractTransform, Batch
-from diffsight.inference.evaluate import Evaluation, evaluate, rivals
+from diffsight.inference.evaluate import Evaluation, check_classes, evaluate
 from diffsight.inference.plan import Plan
 from diffsight.inference.predictor import Predictor
 from diffsight.methods.base import MethodBuilder
 from diffsight.model import DenseModel
 from diffsight.tasks.base import AbstractTask
-from diffsight.training.baselines import baselines
+from diffsight.training.baselines import baselines, save_baselines
 from diffsight.training.callbacks import LAST, Pictures
 from diffsight.training.data import TrainingStream, ValidationBatches
 from diffsight.training.learner import Learner, Validation
@@ -145,6 +145,8 @@ def fit(
     if not resume:
         start(out, recipe)
         _forget(out)
+    for data in (train, val):
+        check_classes(task, data)
     seed_everything(seed, verbose=False)
     model = DenseModel(task=task, method=method)
     if preload:
@@ -272,8 +274,8 @@ def _finish(
         }
     }
     folder = hub.save(model, out / "model", info=info)
-    blind = baselines(stream.dataset, model.task.label)
-    blind.save(folder)
+    blind = baselines(stream.dataset, model.task)
+    save_baselines(blind, folder)
     if protocol is None:
         return Fitted(model, out, learner.scores, val, None)
     predictor = Predictor(
@@ -282,7 +284,6 @@ def _finish(
         device=trainer.strategy.root_device,
         autocast=AUTOCAST[precision],
     )
-    beside = rivals(blind.mean_map, blind.median)
-    evaluation = evaluate(predictor, val, protocol, beside=beside)
+    evaluation = evaluate(predictor, val, protocol, beside=blind)
     hub.record(folder, evaluation.as_dict())
     return Fitted(model, out, evaluation.scores["model"], val, evaluation)

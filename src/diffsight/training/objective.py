@@ -10,7 +10,7 @@ from torchmetrics import MeanMetric
 
 from diffsight.datasets.base import Batch
 from diffsight.model import DenseModel
-from diffsight.protocols import DepthProtocol
+from diffsight.protocols import AbstractProtocol
 from diffsight.training.data import TrainingBatch
 
 
@@ -47,11 +47,11 @@ class Supervised(AbstractObjective):
         protocol: how it is scored; None gives the loss alone.
     """
 
-    def __init__(self, model: DenseModel, protocol: DepthProtocol | None) -> None:
+    def __init__(self, model: DenseModel, protocol: AbstractProtocol | None) -> None:
         super().__init__()
         self.model = model
         self.protocol = protocol
-        self.metric = None if protocol is None else protocol.metric()
+        self.metric = None if protocol is None else protocol.metric(model.task.num_outputs)
         self.mean_loss = MeanMetric()
 
     @property
@@ -69,16 +69,16 @@ class Supervised(AbstractObjective):
 
     def score(self, batch: Batch) -> Sequence[Any]:
         """Loss and measures; returns the predictions."""
-        oracle = self.protocol is not None and self.protocol.prompt == "oracle-scene"
-        raw = self.model(batch.inputs if oracle else replace(batch.inputs, prompts=None))
+        told = self.model.task.asks or (self.protocol is not None and self.protocol.told)
+        raw = self.model(batch.inputs if told else replace(batch.inputs, prompts=None))
         loss = self.model.task.loss(raw, batch.target)["loss"]
         self.mean_loss.update(loss, len(batch.ids))
+        predictions = self.model.task.decode(raw)
         if self.protocol is not None and self.metric is not None:
-            truth_m = batch.target.label[:, 0]
-            prediction_m = self.protocol.prepare(raw.maps[:, 0].float())
-            mask = self.protocol.mask(truth_m, batch.target.valid)
-            self.metric.update(prediction_m, truth_m, mask)
-        return self.model.task.decode(raw)
+            labels = zip(batch.target.label, batch.target.valid, strict=True)
+            for prediction, (label, valid) in zip(predictions, labels, strict=True):
+                self.protocol.measure(self.metric, prediction, label, valid)
+        return predictions
 
     def scores(self) -> Mapping[str, Tensor]:
         """``loss`` and the protocol's measures."""

@@ -1,0 +1,91 @@
+"""Evaluation protocols of semantic segmentation: one confusion matrix over a data set."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jaxtyping import Bool
+from torch import Tensor
+from torchmetrics import Metric
+
+from diffsight.metrics.few_shot import ClassIoU
+from diffsight.protocols.base import AbstractProtocol
+from diffsight.types import ClassPrediction, InputError
+
+
+@dataclass(frozen=True)
+class ClassProtocol(AbstractProtocol):
+    """How classes are scored: ``miou``, ``macc`` and ``aacc``.
+
+    Attributes:
+        classes: how many there must be, or None for any number.
+        resolution: where prediction and truth meet.
+        averaging: ``dataset``: the areas of all images are added up before anything is divided.
+        invented: what a class counts that is predicted and never occurs; ``zero`` as in
+            mmsegmentation, whose figures the papers give.
+    """
+
+    classes: int | None
+    resolution: Literal["ground-truth"] = "ground-truth"
+    averaging: Literal["dataset"] = "dataset"
+    invented: Literal["skip", "zero"] = "zero"
+
+    @property
+    def told(self) -> bool:
+        """Never: a model of classes knows their names itself."""
+        return False
+
+    def describe(self) -> str:
+        """One line for a table's caption."""
+        parts = (
+            self.title(),
+            f"{'all' if self.classes is None else self.classes} classes",
+            "pixels without a label left out",
+            f"at {self.resolution} resolution",
+            f"areas of the whole {self.averaging}",
+        )
+        return ", ".join(parts)
+
+    def metric(self, outputs: int) -> ClassIoU:
+        """A fresh confusion matrix.
+
+        Raises:
+            InputError: for another number of classes than the protocol's.
+        """
+        if self.classes not in (None, outputs):
+            raise InputError(
+                f"{self.name} is made for {self.classes} classes, the model has {outputs}: choose "
+                "a protocol without a number of classes, such as classes-v1"
+            )
+        return ClassIoU(outputs, invented=self.invented)
+
+    def measure(
+        self, metric: Metric, prediction: Any, label: Tensor, valid: Bool[Tensor, "h w"]
+    ) -> bool:
+        """Add one image; the label is ``h w`` of ids.
+
+        Raises:
+            InputError: if the prediction has no classes, or an id is unknown.
+        """
+        if not isinstance(prediction, ClassPrediction):
+            raise self.refuse(prediction, "classes")
+        ids = prediction.ids.to(label.device)
+        metric.update(ids[None, None], label[None, None], valid[None])
+        return bool(valid.any())
+
+
+ADE20K_SS_V1 = ClassProtocol(
+    name="ade20k-ss-v1",
+    split="ADE20K validation, 2,000 images",
+    classes=150,
+    plan="short side 512 px, long side at most 2048 px, windows of 512 px every 341 px (VPD)",
+)
+ADE20K_MS_V1 = ClassProtocol(
+    name="ade20k-ms-v1",
+    split="ADE20K validation, 2,000 images",
+    classes=150,
+    plan="as ade20k-ss-v1 at 1, 1.125, 1.25, 1.375 and 1.5 times the size, each with its mirror "
+    "image, mean of the probabilities (VPD)",
+)
+CLASSES_V1 = ClassProtocol(
+    name="classes-v1", split="any", classes=None, plan="the whole image, one pass"
+)

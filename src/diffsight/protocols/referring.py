@@ -1,0 +1,78 @@
+"""Evaluation protocols of referring segmentation: a mask for every sentence."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Bool
+from torch import Tensor
+from torchmetrics import Metric
+
+from diffsight.metrics.referring import MaskMetrics
+from diffsight.protocols.base import AbstractProtocol
+from diffsight.types import InputError, MaskPrediction
+
+
+@dataclass(frozen=True)
+class ReferringProtocol(AbstractProtocol):
+    """How masks of sentences are scored: ``oiou``, ``miou`` and the share above five overlaps.
+
+    Attributes:
+        size: side in pixels of the square that image and truth are stretched to before they meet,
+            or None for the truth's own size.
+        sentences: ``every``: each sentence of each thing is a sample.
+    """
+
+    size: int | None
+    sentences: str = "every"
+
+    @property
+    def told(self) -> bool:
+        """Always: the sentence is the question."""
+        return True
+
+    def describe(self) -> str:
+        """One line for a table's caption."""
+        where = "ground-truth resolution" if self.size is None else f"{self.size} x {self.size} px"
+        return f"{self.title()}, {self.sentences} sentence, at {where}"
+
+    def metric(self, outputs: int) -> MaskMetrics:
+        """A fresh metric."""
+        return MaskMetrics()
+
+    def measure(
+        self, metric: Metric, prediction: Any, label: Tensor, valid: Bool[Tensor, "h w"]
+    ) -> bool:
+        """Add one sentence; the label is ``h w``, 1 where the thing is.
+
+        Raises:
+            InputError: if the prediction is no mask, or the truth has another size than the
+                protocol's.
+        """
+        if not isinstance(prediction, MaskPrediction):
+            raise self.refuse(prediction, "masks of sentences")
+        height, width = label.shape
+        if self.size is not None and (height, width) != (self.size, self.size):
+            raise InputError(
+                f"{self.name} compares at {self.size} x {self.size} px, these masks have "
+                f"{width} x {height}: read the data set with size={self.size}"
+            )
+        mask = prediction.mask.to(label.device)
+        metric.update(mask[None], label[None] == 1, valid[None])
+        return bool(valid.any())
+
+
+def _refcoco(variant: str, split: str) -> ReferringProtocol:
+    return ReferringProtocol(
+        name=f"{variant}-v1",
+        split=split,
+        size=512,
+        plan="the image stretched to 512 x 512 px, one pass (VPD, EVP)",
+    )
+
+
+REFCOCO_V1 = _refcoco("refcoco", "RefCOCO val, testA or testB, split by UNC")
+REFCOCO_PLUS_V1 = _refcoco("refcoco+", "RefCOCO+ val, testA or testB, split by UNC")
+REFCOCOG_V1 = _refcoco("refcocog", "RefCOCOg val or test, split by UMD")
+SENTENCES_V1 = ReferringProtocol(
+    name="sentences-v1", split="any", size=None, plan="the whole image, one pass"
+)

@@ -1,0 +1,51 @@
+"""Masks of sentences: every measure from its definition."""
+
+import pytest
+import torch
+
+from diffsight.metrics import MaskMetrics
+from diffsight.types import InputError
+
+
+def test_measures_are_those_of_the_definition() -> None:
+    generator = torch.Generator().manual_seed(0)
+    found, truth, valid = (torch.rand(6, 5, 7, generator=generator) > p for p in (0.4, 0.4, 0.1))
+    found[1] = truth[1]  # perfect
+    found[3] = truth[3]
+    found[3, 0] = False
+    found[2] = truth[2] = False  # nothing there, nothing found
+    metric = MaskMetrics()
+    metric.update(found[:4], truth[:4], valid[:4])
+    metric.update(found[4:], truth[4:], valid[4:])
+    areas = []
+    for p, g, known in zip(found.tolist(), truth.tolist(), valid.tolist(), strict=True):
+        flat = [
+            (a, b)
+            for rows in zip(p, g, known, strict=True)
+            for a, b, k in zip(*rows, strict=True)
+            if k
+        ]
+        areas.append((sum(a and b for a, b in flat), sum(a or b for a, b in flat)))
+    ious = [i / u if u else 0.0 for i, u in areas]
+    expected = {
+        "oiou": sum(i for i, _ in areas) / sum(u for _, u in areas),
+        "miou": sum(ious) / 6,
+    } | {f"p@{t}": sum(iou >= t for iou in ious) / 6 for t in (0.5, 0.6, 0.7, 0.8, 0.9)}
+    result = {name: float(value) for name, value in metric.compute().items()}
+    assert result == pytest.approx(expected, abs=1e-12)
+    assert 0 < result["p@0.9"] < result["p@0.5"] < 1
+
+
+def test_an_overlap_of_exactly_the_threshold_counts() -> None:
+    metric = MaskMetrics()
+    truth = torch.ones(1, 1, 10, dtype=torch.bool)
+    found = torch.arange(10)[None, None] < 6
+    metric.update(found, truth, truth)
+    assert float(metric.compute()["p@0.6"]) == 1
+    assert float(metric.compute()["p@0.7"]) == 0
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning")
+def test_nothing_seen() -> None:
+    with pytest.raises(InputError, match="no sentence was seen"):
+        MaskMetrics().compute()

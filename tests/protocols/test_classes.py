@@ -1,0 +1,53 @@
+"""Classes over a whole data set."""
+
+import pytest
+import torch
+
+from diffsight import protocols
+from diffsight.types import ClassPrediction, DepthPrediction, InputError
+
+NAMES = {0: "wall", 1: "floor", 2: "lamp", 3: "chair"}
+
+
+def prediction(ids: list[list[int]]) -> ClassPrediction:
+    tensor = torch.tensor(ids)
+    return ClassPrediction(tensor, torch.ones(tensor.shape), NAMES, {})
+
+
+def test_areas_are_summed_before_they_are_divided() -> None:
+    protocol = protocols.get("classes-v1")
+    metric = protocol.metric(4)
+    known = torch.ones(1, 4, dtype=torch.bool)
+    first = (prediction([[0, 0, 1, 2]]), torch.tensor([[0, 0, 0, 1]]), known)
+    hidden = torch.tensor([[True, True, True, False]])
+    second = (prediction([[0, 1, 1, 3]]), torch.tensor([[0, 1, 1, 3]]), hidden)
+    assert protocol.measure(metric, *first)
+    assert protocol.measure(metric, *second)
+    # wall 3 of 4, floor 2 of 4; lamp is found and never there: 0; chair has no pixel
+    expected = {
+        "miou": (3 / 4 + 2 / 4 + 0) / 3,
+        "macc": (3 / 4 + 2 / 3) / 2,
+        "aacc": 5 / 7,
+    }
+    result = {name: float(value) for name, value in metric.compute().items()}
+    assert result == pytest.approx(expected)
+    assert not protocol.measure(metric, *first[:2], ~known)
+    assert {name: float(value) for name, value in metric.compute().items()} == result
+
+
+def test_what_it_is_not_made_for() -> None:
+    protocol = protocols.get("ade20k-ss-v1")
+    with pytest.raises(InputError, match="made for 150 classes, the model has 4"):
+        protocol.metric(4)
+    depth = DepthPrediction(torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool), "z")
+    metric = protocol.metric(150)
+    with pytest.raises(InputError, match="scores classes, not DepthPrediction"):
+        protocol.measure(metric, depth, torch.zeros(1, 1).long(), depth.valid)
+    with pytest.raises(InputError, match="only protocols of depth tell a scene"):
+        protocols.get("ade20k-ss-v1", prompt="oracle-scene")
+
+
+def test_description_says_what_was_done() -> None:
+    line = protocols.get("ade20k-ms-v1").describe()
+    for part in ("ade20k-ms-v1", "150 classes", "whole dataset", "without a label left out"):
+        assert part in line
