@@ -4,7 +4,8 @@ from diffsight.datasets.ade20k import ADE20K
 from diffsight.datasets.folder import Folder
 from diffsight.datasets.kitti import KITTIDepth
 from diffsight.datasets.nyu import NYUDepth
-from diffsight.datasets.rooms import Rooms
+from diffsight.datasets.refcoco import RefCOCO
+from diffsight.datasets.rooms import ReferringRooms, Rooms
 from diffsight.datasets.transforms import (
     CutDepth,
     DropPrompt,
@@ -13,6 +14,7 @@ from diffsight.datasets.transforms import (
     RandomBrightnessContrast,
     RandomCrop,
     RandomGamma,
+    RandomSentence,
     Resize,
 )
 
@@ -28,6 +30,9 @@ __all__ = [
     "RandomBrightnessContrast",
     "RandomCrop",
     "RandomGamma",
+    "RandomSentence",
+    "RefCOCO",
+    "ReferringRooms",
     "Resize",
     "Rooms",
 ]

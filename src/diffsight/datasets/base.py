@@ -22,8 +22,10 @@ class Sample:
         labels: by name with unit (``depth_m``, ``normals``, ``semantic`` ...): ``c h w`` of
             float32, or ``h w`` of int64 class ids.
         valid: by the same names; False where the label means nothing.
-        prompt: the sample's own text name (for depth the scene type), or None.
+        prompt: the sample's own text name (for depth the scene type) or sentence, or None.
         camera: intrinsics for this image size, or None.
+        sentences: all that may be said of the labelled thing; ``RandomSentence`` makes one of them
+            the prompt.
     """
 
     id: str
@@ -32,6 +34,7 @@ class Sample:
     valid: Mapping[str, Bool[Tensor, "h w"]]
     prompt: str | None = None
     camera: Camera | None = None
+    sentences: tuple[str, ...] = ()
 
 
 class AbstractDataset(Configurable, abc.ABC):

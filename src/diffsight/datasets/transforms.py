@@ -235,6 +235,16 @@ class DropPrompt(AbstractTransform):
         return replace(sample, prompt=None) if _chance(generator, self.probability) else sample
 
 
+class RandomSentence(AbstractTransform):
+    """Another sentence about the labelled thing every time; a sample without any stays."""
+
+    def __call__(self, sample: Sample, generator: Generator) -> Sample:
+        """The sample with one of its sentences as its prompt."""
+        if not sample.sentences:
+            return sample
+        return replace(sample, prompt=sample.sentences[_integer(generator, len(sample.sentences))])
+
+
 def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:
     """The window of image, labels and camera whose first pixel is (top, left)."""
     rows, columns = slice(top, top + height), slice(left, left + width)

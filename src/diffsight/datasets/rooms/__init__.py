@@ -5,6 +5,7 @@ from diffsight.datasets.rooms.draw import RENDERER_VERSION, SPLITS
 from diffsight.datasets.rooms.labels import LABELS
 from diffsight.datasets.rooms.people import Person
 from diffsight.datasets.rooms.person import KEYPOINTS
+from diffsight.datasets.rooms.referring import ReferringRooms
 from diffsight.datasets.rooms.scene import ROOM_TYPES
 from diffsight.datasets.rooms.world import CLASSES
 
@@ -17,6 +18,7 @@ __all__ = [
     "SPLITS",
     "Expression",
     "Person",
+    "ReferringRooms",
     "Rendering",
     "Rooms",
     "render_scene",

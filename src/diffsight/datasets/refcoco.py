@@ -1,0 +1,242 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg: sentences about things in COCO's images, and their masks."""
+
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from diffsight.datasets.base import AbstractDataset, Sample
+from diffsight.datasets.files import read_image, replacing
+from diffsight.types import InputError
+
+Variant = Literal["refcoco", "refcoco+", "refcocog"]
+SPLITTERS = {
+    "refcoco": ("unc", "google"),
+    "refcoco+": ("unc",),
+    "refcocog": ("umd", "google"),
+}
+IMAGES = Path("images", "mscoco", "images", "train2014")
+NAMED = 3  # missing files that a message lists
+
+
+class RefCOCO(AbstractDataset):
+    """Things of a split with their sentences, in the layout of the REFER tool.
+
+    ``root`` holds ``images/mscoco/images/train2014`` and ``refcoco``, ``refcoco+`` or ``refcocog``
+    with ``instances.json`` and ``refs(SPLITTER).p``. That pickle is read without running anything
+    that it names, and converted once to ``refs(SPLITTER).json`` beside it.
+
+    Label ``referent`` is ``h w`` of int64: 1 where the thing is; 2 where its parts overlap, which
+    the authors count as background.
+
+    Args:
+        root: folder of the data set.
+        variant: which of the three.
+        splitter: who split it; default: ``unc``, and ``umd`` for RefCOCOg, as in the papers.
+        split: ``train``, ``val``, ``testA``, ``testB`` or ``test``, whichever the file has.
+        size: side in pixels of the square that image (bilinear) and mask (nearest) are stretched
+            to, as the papers do; None keeps their own.
+        every_sentence: a sample for each sentence (evaluation), not for each thing (training, with
+            ``RandomSentence``).
+
+    Raises:
+        InputError: if a file is missing or damaged, images are missing (with their number and the
+            first), or there is no such split.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | Path,
+        variant: Variant = "refcoco",
+        splitter: str | None = None,
+        split: str = "train",
+        size: int | None = 512,
+        every_sentence: bool = False,
+    ) -> None:
+        splitter = SPLITTERS[variant][0] if splitter is None else splitter
+        if splitter not in SPLITTERS[variant]:
+            known = ", ".join(SPLITTERS[variant])
+            raise InputError(f"{variant} was not split by {splitter!r}: choose {known}")
+        self.name = f"{variant}-{splitter}-{split}"
+        self.root = Path(root)
+        self.size = size
+        folder = self.root / variant
+        rows = read_refs(folder / f"refs({splitter}).p")
+        splits = sorted({row["split"] for row in rows})
+        if split not in splits:
+            raise InputError(
+                f"{folder}: no split {split!r} by {splitter}; it has {', '.join(splits)}"
+            )
+        mine = [row for row in rows if row["split"] == split]
+        self._things = _things(folder / "instances.json", {row["ann_id"] for row in mine})
+        self._require_images()
+        self.samples: list[tuple[dict[str, Any], tuple[str, ...]]] = []
+        for row in mine:
+            said = tuple(row["sentences"])
+            parts = [(sentence,) for sentence in said] if every_sentence else [said]
+            self.samples += [(row, part) for part in parts]
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample at ``index``; its prompt is the first of its sentences.
+
+        Raises:
+            InputError: if the image cannot be used, or is not of the size that its mask has.
+        """
+        row, sentences = self.samples[index]
+        thing = self._things[row["ann_id"]]
+        height, width = thing.image_hw
+        path = self.root / IMAGES / thing.image
+        image = read_image(path)
+        if image.shape[-2:] != (height, width):
+            raise InputError(
+                f"{path}: {image.shape[2]} x {image.shape[1]} pixels, instances.json says "
+                f"{width} x {height}: take COCO's own file"
+            )
+        mask = rasterised(thing.outline, height, width)
+        if self.size is not None:
+            image, mask = stretched(image, mask, self.size)
+        return Sample(
+            id=f"{row['ref_id']}-{sentences[0]}",
+            image=image,
+            labels={"referent": mask.long()},
+            valid={"referent": torch.ones_like(mask, dtype=torch.bool)},
+            prompt=sentences[0],
+            sentences=sentences,
+        )
+
+    def _require_images(self) -> None:
+        folder = self.root / IMAGES
+        there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        wanted = sorted({thing.image for thing in self._things.values()})
+        missing = [name for name in wanted if name not in there]
+        if missing:
+            some = ", ".join(missing[:NAMED]) + (", ..." if len(missing) > NAMED else "")
+            raise InputError(
+                f"{folder}: {len(missing)} of {len(wanted)} images of {self.name} are missing "
+                f"({some}): copy COCO's train2014 there"
+            )
+
+
+def read_refs(path: Path) -> list[dict[str, Any]]:
+    """Things with their sentences, from the pickle of the REFER tool or its copy as JSON.
+
+    Returns:
+        Rows with ``ref_id``, ``ann_id``, ``split`` and ``sentences``.
+
+    Raises:
+        InputError: if the file is missing, damaged, or names anything but plain data.
+    """
+    copy = path.with_suffix(".json")
+    if copy.is_file():
+        try:
+            return json.loads(copy.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{copy}: damaged ({error}): delete it") from None
+    try:
+        with path.open("rb") as file:
+            rows = [_row(ref) for ref in _Plain(file, encoding="latin1").load()]
+    except OSError as error:
+        raise InputError(
+            f"{path}: {error.strerror}: unpack the data set of the REFER tool there"
+        ) from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except Exception as error:  # a damaged pickle raises anything
+        raise InputError(f"{path}: no list of references ({error}): copy it again") from None
+    try:
+        with replacing(copy) as partial:
+            partial.write_text(json.dumps(rows), encoding="utf-8")
+    except (InputError, OSError):
+        pass  # a folder that may only be read: the pickle is read again next time
+    return rows
+
+
+def rasterised(outline: Any, height: int, width: int) -> Tensor:
+    """How many parts of a COCO segmentation cover every pixel, ``h w``.
+
+    Args:
+        outline: polygons, or run lengths.
+        height: of the image.
+        width: of the image.
+    """
+    from faster_coco_eval.core import mask as coco  # a fifth of a second
+
+    runs = coco.frPyObjects(outline, height, width)
+    parts = coco.decode(runs if isinstance(runs, list) else [runs])
+    return torch.from_numpy(parts.astype(np.uint8).sum(axis=2, dtype=np.uint8))
+
+
+def stretched(image: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Both as squares: the image bilinear, the mask nearest (Pillow's, as the papers use)."""
+    square = (size, size)
+    pixels = Image.fromarray(image.permute(1, 2, 0).numpy()).resize(
+        square, Image.Resampling.BILINEAR
+    )
+    labels = Image.fromarray(mask.numpy()).resize(square, Image.Resampling.NEAREST)
+    return (
+        torch.from_numpy(np.array(pixels)).permute(2, 0, 1).contiguous(),
+        torch.from_numpy(np.array(labels)),
+    )
+
+
+@dataclass(frozen=True)
+class _Thing:
+    """File name and (height, width) of its image, and its segmentation."""
+
+    image: str
+    image_hw: tuple[int, int]
+    outline: Any
+
+
+class _Plain(pickle.Unpickler):
+    """Lists, dicts, numbers and texts; whatever else a pickle names is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise InputError(
+            f"names {module}.{name}, but a list of references is plain data: do not trust this file"
+        )
+
+
+def _row(ref: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "ref_id": int(ref["ref_id"]),
+        "ann_id": int(ref["ann_id"]),
+        "split": str(ref["split"]),
+        "sentences": [str(sentence["sent"]) for sentence in ref["sentences"]],
+    }
+
+
+def _things(path: Path, wanted: set[int]) -> dict[int, _Thing]:
+    """By annotation."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        images = {
+            image["id"]: (image["file_name"], (image["height"], image["width"]))
+            for image in data["images"]
+        }
+        found = {
+            a["id"]: _Thing(*images[a["image_id"]], a["segmentation"])
+            for a in data["annotations"]
+            if a["id"] in wanted
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: not COCO's instances of this data set ({error}): unpack it there"
+        ) from None
+    if missing := sorted(wanted - found.keys()):
+        raise InputError(
+            f"{path}: {len(missing)} of {len(wanted)} annotations are missing (first: "
+            f"{missing[0]}): take the file that came with the references"
+        )
+    return found
