@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from diffsight.datasets import ADE20K
-from diffsight.datasets.ade20k import ADE20K_CLASSES
+from diffsight.label_maps import ADE20K_CLASSES
 from diffsight.types import InputError
 
 

@@ -8,19 +8,22 @@ import torch
 from diffsight import recipes
 from diffsight.cli.fit import fit_parser
 from diffsight.cli.recipe import parse
+from diffsight.cli.recipe import read as recipe_data
 from diffsight.model import DenseModel
 from diffsight.training.fit import fit
 from diffsight.types import InputError
-
-# weights that a fresh machine does not have
-WEIGHTS = ("--method.backbone.weights", "null", "--method.prompts.weights", "null")
 
 
 def instantiate(name: str):
     """The settings of a recipe, and its model; the data sets may not be there."""
     parser = fit_parser()
     large = not name.startswith("rooms/")
-    words = ["--recipe", name, "--out", "unused", *(WEIGHTS if large else ())]
+    words = ["--recipe", name, "--out", "unused"]
+    if large:  # weights that a fresh machine does not have
+        words += ["--method.backbone.weights", "null"]
+        prompts = recipe_data(name)["method"]["init_args"]["prompts"]
+        if "weights" in prompts.get("init_args", {}):
+            words += ["--method.prompts.weights", "null"]
     settings = parse(parser, words, fit)
     if large:
         del settings["train"], settings["val"]
@@ -73,3 +76,52 @@ def test_names_are_found_and_the_nearest_is_named(tmp_path):
     assert recipes.find(own) == own
     with pytest.raises(InputError, match="did you mean 'vpd/depth_nyu'"):
         recipes.find(Path("vpd/dept_nyu"))
+
+
+def groups_of(name: str) -> dict[str, tuple[float, float, int]]:
+    built, model = instantiate(name)
+    return {g.name: (g.lr_scale, g.weight_decay, g.numel) for g in built.optim.groups(model)}
+
+
+def test_vpd_on_ade20k_learns_as_the_authors_run_did():
+    """mmcv's first fitting key gives the UNet's transformer norms the full rate and no decay."""
+    groups = groups_of("vpd/ade20k_80k")
+    assert set(groups) == {
+        "method.backbone.unet.*attentions.*norm*",
+        "method.backbone.unet",
+        "everything else",
+    }
+    scale, decay, norms = groups["method.backbone.unet.*attentions.*norm*"]
+    assert (scale, decay) == (1.0, 0.0)
+    # 16 transformers of 4 norms with a weight and a bias each
+    widths = [320] * 5 + [640] * 5 + [1280] * 6
+    assert norms == sum(4 * 2 * width for width in widths)
+    assert groups["method.backbone.unet"][:2] == (0.1, 1e-3)
+    assert norms + groups["method.backbone.unet"][2] == 859_520_964 - 12_164
+    assert groups["everything else"][:2] == (1.0, 1e-3)
+    paper = groups_of("vpd/ade20k_80k_paper")
+    assert {scale for scale, _, _ in paper.values()} == {0.1, 1.0}
+    assert paper["method.backbone.unet"][1] == 1e-4
+
+
+def test_evp_learns_slowly_where_the_authors_do():
+    groups = groups_of("evp/depth_nyu")
+    slow = sum(numel for scale, _, numel in groups.values() if scale == 0.01)
+    # UNet without its output, autoencoder's half, text tower
+    assert slow == 859_520_964 - 12_164 + 34_163_592 + 72 + 123_060_480
+    referring = groups_of("evp/refcoco")
+    assert referring["method.refine.*norm*"][:2] == (1.0, 0.0)
+    assert sum(n for scale, _, n in referring.values() if scale == 0.01) == slow
+
+
+def test_every_row_of_the_tables_has_a_recipe():
+    """VPD: tables 1 to 5; EVP: tables 1 to 4. Row 1 of EVP's table 4 is VPD itself."""
+    known = set(recipes.names())
+    ladder = ("no_prompt", "no_adapter", "no_maps", "mid", "down", "up", "a32", "a64")
+    wanted = {f"vpd/ade20k_{k}k_{row}" for k in (4, 8) for row in ladder}
+    wanted |= {"vpd/ade20k_80k", "vpd/depth_nyu", "vpd/depth_nyu_1_epoch"}
+    variants = ("refcoco", "refcoco_plus", "refcocog")
+    wanted |= {f"vpd/{v}{e}" for v in variants for e in ("", "_1_epoch")}
+    wanted |= {f"evp/depth_nyu_row{row:02d}" for row in range(2, 11)}
+    wanted |= {"evp/depth_nyu", "evp/depth_nyu_aggregated", "evp/depth_kitti", "evp/refcoco"}
+    assert wanted <= known

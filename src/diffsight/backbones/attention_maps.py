@@ -109,7 +109,9 @@ def head_mean(
 def _head_mean(query: Tensor, key: Tensor) -> Tensor:
     scale = query.shape[-1] ** -0.5
     total = None
-    with torch.autocast(query.device.type, enabled=False):
+    # autocast knows no meta tensors, which are counted only
+    device = "cpu" if query.is_meta else query.device.type
+    with torch.autocast(device, enabled=False):
         for q, k in zip(query.float().unbind(1), key.float().unbind(1), strict=True):
             probability = torch.softmax((q * scale) @ k.mT, dim=-1)
             total = probability if total is None else total + probability

@@ -22,6 +22,17 @@ COMMANDS = {
     "benchmark": ("diffsight.cli.benchmark", "compare few-shot methods on the same few images"),
     "generate": ("diffsight.cli.generate", "turn texts into images with the embedded model"),
     "render": ("diffsight.cli.render", "write images and exact labels of the procedural world"),
+    "describe": ("diffsight.cli.describe", "say what a recipe's model is and costs"),
+    "check-data": ("diffsight.cli.check_data", "read a data set end to end and report its traps"),
+    "caption": ("diffsight.cli.caption", "describe the images of a data set in words (EVP)"),
+    "aggregate-prompts": (
+        "diffsight.cli.aggregate_prompts",
+        "turn captions into one prompt for a data set (EVP)",
+    ),
+    "latent-std": (
+        "diffsight.cli.latent_std",
+        "measure the deviation of a data set's latents (EVP)",
+    ),
     "text-table": ("diffsight.cli.text_table", "turn names into a table of CLIP text features"),
     "convert": ("diffsight.cli.convert", "turn an original checkpoint into a diffsight model"),
     "doctor": ("diffsight.cli.doctor", "look for known traps in this installation"),

@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,15 +27,16 @@ def main(argv: Sequence[str]) -> int:
     from rich.progress import Progress
 
     from diffsight import hub, protocols
-    from diffsight.inference.evaluate import First, evaluate
+    from diffsight.inference.evaluate import First, evaluate, protocol_for
 
-    protocol = protocols.get(args.protocol, prompt="oracle-scene" if args.oracle_scene else "mean")
+    protocols.get(args.protocol)  # an unknown name is told before anything is loaded
     folder = hub.resolve(args.model)
     config = hub.read_config(folder)
     dataset = _dataset(args, folder)
     if args.limit is not None:
         dataset = First(dataset, args.limit)
     predictor, _ = predictor_of(args, folder)
+    protocol = protocol_for(args.protocol, predictor.model, oracle_scene=args.oracle_scene)
     beside = _beside(folder, dataset, predictor.model.task)
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as bar:
@@ -84,35 +85,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _dataset(args: argparse.Namespace, folder: Path) -> "AbstractDataset":
-    import yaml
-
-    from diffsight import recipes
-    from diffsight.datasets.base import AbstractDataset
-    from diffsight.hub.build import TRUSTED, construct
+    from diffsight.cli.recipe import data_of, data_of_recipe
     from diffsight.types import InputError
 
     if args.limit is not None and args.limit < 1:
         raise InputError(f"--limit must be at least 1, got {args.limit}")
     if args.data:
-        name, *pairs = args.data
-        if wrong := [pair for pair in pairs if "=" not in pair]:
-            raise InputError(f"--data: {wrong[0]!r} is not of the form key=value")
-        arguments = {
-            key: yaml.safe_load(v) for key, _, v in (pair.partition("=") for pair in pairs)
-        }
-        call = {"class_path": name, "init_args": arguments}
-        # whoever types a class's name trusts it
-        trusted = (*TRUSTED, name.partition(".")[0])
-        return construct(AbstractDataset, call, where="--data", trusted=trusted)
-    path = recipes.find(args.recipe) if args.recipe else _recipe_of(folder)
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not a readable recipe ({reason}): name another") from None
-    if not isinstance(recipe, Mapping) or "val" not in recipe:
-        raise InputError(f"{path}: has no validation set (val): choose the data with --data")
-    return construct(AbstractDataset, recipe["val"], where="val")
+        return data_of(args.data)
+    return data_of_recipe(args.recipe or _recipe_of(folder), "val")
 
 
 def _recipe_of(folder: Path) -> Path:

@@ -1,12 +1,14 @@
 """A command whose options are the arguments of a function, with recipes to fill them in."""
 
 from argparse import ArgumentError
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
+
+    from diffsight.datasets.base import AbstractDataset
 
 
 def build_parser(
@@ -79,6 +81,68 @@ def call(parser: "ArgumentParser", argv: Sequence[str], function: Callable[..., 
     arguments = parser.instantiate(settings).as_dict()
     del arguments["recipe"]
     return function(**arguments)
+
+
+def read(recipe: "str | Path") -> Mapping[str, Any]:
+    """A recipe as data, given by name or as a file.
+
+    Raises:
+        InputError: if there is none, or it cannot be read.
+    """
+    import yaml
+
+    from diffsight import recipes
+    from diffsight.types import InputError
+
+    path = recipes.find(recipe)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not a readable recipe ({reason}): name another") from None
+    if not isinstance(data, Mapping):
+        raise InputError(f"{path}: not a readable recipe (no keys): name another")
+    return data
+
+
+def data_of_recipe(recipe: "str | Path", part: str) -> "AbstractDataset":
+    """The data set of a recipe; ``part`` is ``train`` or ``val``.
+
+    Raises:
+        InputError: if it has none, or the data set cannot be used.
+    """
+    from diffsight.datasets.base import AbstractDataset
+    from diffsight.hub.build import construct
+    from diffsight.types import InputError
+
+    data = read(recipe)
+    if part not in data:
+        what = {"train": "training", "val": "validation"}[part]
+        raise InputError(f"{recipe}: has no {what} set ({part}): choose the data with --data")
+    return construct(AbstractDataset, data[part], where=part)
+
+
+def data_of(words: Sequence[str]) -> "AbstractDataset":
+    """The data set that ``--data CLASS KEY=VALUE ...`` names.
+
+    Raises:
+        InputError: if there is none, or it cannot be used.
+    """
+    import yaml
+
+    from diffsight.datasets.base import AbstractDataset
+    from diffsight.hub.build import TRUSTED, construct
+    from diffsight.types import InputError
+
+    name, *pairs = words
+    if wrong := [pair for pair in pairs if "=" not in pair]:
+        raise InputError(f"--data: {wrong[0]!r} is not of the form key=value")
+    arguments = {key: yaml.safe_load(v) for key, _, v in (pair.partition("=") for pair in pairs)}
+    call = {"class_path": name, "init_args": arguments}
+    # whoever types a class's name trusts it
+    return construct(
+        AbstractDataset, call, where="--data", trusted=(*TRUSTED, name.partition(".")[0])
+    )
 
 
 def _with_file(argv: Sequence[str]) -> list[str]:

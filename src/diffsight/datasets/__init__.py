@@ -1,6 +1,8 @@
 """Data sets, and the paired augmentation of their samples."""
 
 from diffsight.datasets.ade20k import ADE20K
+from diffsight.datasets.captioned import Captioned
+from diffsight.datasets.class_transforms import ClassCrop, PhotoMetricDistortion, RandomScale
 from diffsight.datasets.folder import Folder
 from diffsight.datasets.kitti import KITTIDepth
 from diffsight.datasets.nyu import NYUDepth
@@ -20,6 +22,8 @@ from diffsight.datasets.transforms import (
 
 __all__ = [
     "ADE20K",
+    "Captioned",
+    "ClassCrop",
     "CutDepth",
     "DropPrompt",
     "Folder",
@@ -27,9 +31,11 @@ __all__ = [
     "HueSaturationValue",
     "KITTIDepth",
     "NYUDepth",
+    "PhotoMetricDistortion",
     "RandomBrightnessContrast",
     "RandomCrop",
     "RandomGamma",
+    "RandomScale",
     "RandomSentence",
     "RefCOCO",
     "ReferringRooms",

@@ -5,38 +5,8 @@ from typing import Literal
 
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.pairs import Pair, read_list, read_pair, require_files
+from diffsight.label_maps import NYU_SCENES
 from diffsight.types import InputError
-
-NYU_SCENES = (
-    "printer_room",
-    "bathroom",
-    "living_room",
-    "study",
-    "conference_room",
-    "study_room",
-    "kitchen",
-    "home_office",
-    "bedroom",
-    "dinette",
-    "playroom",
-    "indoor_balcony",
-    "laundry_room",
-    "basement",
-    "excercise_room",
-    "foyer",
-    "home_storage",
-    "cafe",
-    "furniture_store",
-    "office_kitchen",
-    "student_lounge",
-    "dining_room",
-    "reception_room",
-    "computer_lab",
-    "classroom",
-    "office",
-    "bookstore",
-)
-"""The 27 scene types in the order (and spelling) of the text table that VPD was trained with."""
 
 
 class NYUDepth(AbstractDataset):

@@ -46,10 +46,10 @@ class CutDepth(AbstractTransform):
         """
         if "depth_m" not in sample.labels:
             raise InputError(f"sample {sample.id} has no depth_m: remove CutDepth from the recipe")
-        if not _chance(generator, self.probability):
+        if not chance(generator, self.probability):
             return sample
         width = sample.image.shape[-1]
-        start, share = _uniform(generator, 0.0, float(width)), _uniform(generator, 0.0, 0.75)
+        start, share = uniform(generator, 0.0, float(width)), uniform(generator, 0.0, 0.75)
         strip = slice(int(start), int(start) + int(max((width - start) * share, 1)))
         depth_m = sample.labels["depth_m"][..., strip] * sample.valid["depth_m"][..., strip]
         image = sample.image.clone()
@@ -69,7 +69,7 @@ class HorizontalFlip(AbstractTransform):
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
         """The sample, or its mirror image."""
-        if not _chance(generator, self.probability):
+        if not chance(generator, self.probability):
             return sample
         flipped = _move(sample, lambda grid: grid.flip(-1))
         if "normals" in flipped.labels:
@@ -107,8 +107,8 @@ class RandomCrop(AbstractTransform):
                 f"than the crop of {self.height} x {self.width}: make the crop smaller, or put a "
                 "Resize before it"
             )
-        top = _integer(generator, height - self.height + 1)
-        left = _integer(generator, width - self.width + 1)
+        top = integer(generator, height - self.height + 1)
+        left = integer(generator, width - self.width + 1)
         return crop(sample, top, left, self.height, self.width)
 
 
@@ -150,10 +150,10 @@ class RandomBrightnessContrast(AbstractTransform):
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
         """The sample with a changed image."""
-        if not _chance(generator, self.probability):
+        if not chance(generator, self.probability):
             return sample
-        gain = 1 + _uniform(generator, -self.contrast, self.contrast)
-        offset = 255 * _uniform(generator, -self.brightness, self.brightness)
+        gain = 1 + uniform(generator, -self.contrast, self.contrast)
+        offset = 255 * uniform(generator, -self.brightness, self.brightness)
         return replace(sample, image=_look_up(torch.arange(256.0) * gain + offset, sample.image))
 
 
@@ -175,9 +175,9 @@ class RandomGamma(AbstractTransform):
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
         """The sample with a changed image."""
-        if not _chance(generator, self.probability):
+        if not chance(generator, self.probability):
             return sample
-        gamma = _uniform(generator, self.low_percent, self.high_percent) / 100
+        gamma = uniform(generator, self.low_percent, self.high_percent) / 100
         table = (torch.arange(256, dtype=torch.float64) / 255) ** gamma * 255
         return replace(sample, image=_look_up(table, sample.image))
 
@@ -207,9 +207,9 @@ class HueSaturationValue(AbstractTransform):
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
         """The sample with a changed image."""
-        if not _chance(generator, self.probability):
+        if not chance(generator, self.probability):
             return sample
-        shifts = [_uniform(generator, -s, s) for s in (self.hue, self.saturation, self.value)]
+        shifts = [uniform(generator, -s, s) for s in (self.hue, self.saturation, self.value)]
         hue, saturation, value = rgb_to_hsv(sample.image)
         hue = ((hue + shifts[0]) % 180).floor()
         saturation = (saturation + shifts[1]).clamp(0, 255).floor()
@@ -232,7 +232,7 @@ class DropPrompt(AbstractTransform):
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
         """The sample, or the same without its name."""
-        return replace(sample, prompt=None) if _chance(generator, self.probability) else sample
+        return replace(sample, prompt=None) if chance(generator, self.probability) else sample
 
 
 class RandomSentence(AbstractTransform):
@@ -242,7 +242,7 @@ class RandomSentence(AbstractTransform):
         """The sample with one of its sentences as its prompt."""
         if not sample.sentences:
             return sample
-        return replace(sample, prompt=sample.sentences[_integer(generator, len(sample.sentences))])
+        return replace(sample, prompt=sample.sentences[integer(generator, len(sample.sentences))])
 
 
 def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:
@@ -320,13 +320,16 @@ def _look_up(table: Float[Tensor, "256"], image: UInt8[Tensor, "3 h w"]) -> UInt
     return levels.index_select(0, image.flatten().int()).view_as(image)
 
 
-def _uniform(generator: Generator, low: float, high: float) -> float:
+def uniform(generator: Generator, low: float, high: float) -> float:
+    """A number in [low, high)."""
     return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
 
 
-def _chance(generator: Generator, probability: float) -> bool:
-    return _uniform(generator, 0.0, 1.0) < probability
+def chance(generator: Generator, probability: float) -> bool:
+    """True with this probability."""
+    return uniform(generator, 0.0, 1.0) < probability
 
 
-def _integer(generator: Generator, count: int) -> int:
+def integer(generator: Generator, count: int) -> int:
+    """A whole number from 0 to below ``count``."""
     return int(torch.randint(count, (), generator=generator))

@@ -4,7 +4,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,15 @@ from torch import Tensor
 from torch.nn import functional
 
 import diffsight
+from diffsight import protocols
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.hub.folder import BASELINES
 from diffsight.inference.plan import Plan
 from diffsight.inference.predictor import Predictor
-from diffsight.protocols import AbstractProtocol
+from diffsight.methods.prompted import AbstractPrompted
+from diffsight.model import DenseModel
+from diffsight.prompts import LearnedSentences, Sentences
+from diffsight.protocols import AbstractProtocol, DepthProtocol
 from diffsight.tasks.base import AbstractTask
 from diffsight.tasks.semantic import Semantic
 from diffsight.types import InputError, Target
@@ -150,6 +154,27 @@ def evaluate(
         seconds_per_image=seconds / len(dataset),
         scores={n: {k: v for k, v in r.items() if k not in COUNTS} for n, r in rows.items()},
     )
+
+
+def protocol_for(name: str, model: DenseModel, *, oracle_scene: bool = False) -> AbstractProtocol:
+    """A protocol by name, with the prompt rule that the model needs.
+
+    Args:
+        name: as for ``protocols.get``.
+        model: one that reads sentences is told the caption of an image (EVP).
+        oracle_scene: tell it the scene type that the sample names.
+
+    Raises:
+        InputError: as ``protocols.get``, or for a scene type where sentences are read.
+    """
+    protocol = protocols.get(name, prompt="oracle-scene" if oracle_scene else "mean")
+    prompts = model.method.prompts if isinstance(model.method, AbstractPrompted) else None
+    reads = isinstance(prompts, Sentences | LearnedSentences)
+    if not isinstance(protocol, DepthProtocol) or not reads:
+        return protocol
+    if oracle_scene:
+        raise InputError("the model reads captions, not scene types: leave oracle-scene out")
+    return replace(protocol, prompt="caption")
 
 
 def read_rivals(folder: Path) -> dict[str, Tensor]:

@@ -6,8 +6,9 @@ from diffsight.prompts.concept import Concepts
 from diffsight.prompts.learned_sentences import LearnedSentences
 from diffsight.prompts.sentences import Sentences
 from diffsight.prompts.text import TextTable
+from diffsight.prompts.unprompted import Unprompted
 
-Prompts = TextTable | ClassTokens | Sentences | LearnedSentences | Aggregated
+Prompts = TextTable | ClassTokens | Sentences | LearnedSentences | Aggregated | Unprompted
 
 __all__ = [
     "Aggregated",
@@ -17,4 +18,5 @@ __all__ = [
     "Prompts",
     "Sentences",
     "TextTable",
+    "Unprompted",
 ]

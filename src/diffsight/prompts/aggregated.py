@@ -1,12 +1,16 @@
 """One condition for all images of a data set: the mean of its captions' tokens (EVP)."""
 
+from pathlib import Path
+
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from diffsight.config import Configurable
 from diffsight.prompts.text import TextAdapter
-from diffsight.types import Inputs
+from diffsight.types import InputError, Inputs
 
 
 class Aggregated(nn.Module, Configurable):
@@ -15,18 +19,42 @@ class Aggregated(nn.Module, Configurable):
     Args:
         num_tokens: of a caption, filled up: 40 in EVP.
         dim: width of a vector (768 for Stable Diffusion 1.x, 1024 for 2.x).
+        weights: the tokens, as ``diffsight aggregate-prompts`` writes them; None starts from random
+            unit normal ones.
+
+    Raises:
+        InputError: if the file cannot be used.
     """
 
-    def __init__(self, num_tokens: int = 40, *, dim: int = 768) -> None:
+    def __init__(
+        self, num_tokens: int = 40, *, dim: int = 768, weights: str | Path | None = None
+    ) -> None:
         super().__init__()
         self.num_tokens = num_tokens
         self.dim = dim
         generator = torch.Generator().manual_seed(0)
         self.rows: Tensor
         rows = torch.empty(num_tokens, dim).normal_(generator=generator)
+        if weights is not None:
+            rows = _read(Path(weights), num_tokens, dim)
         self.register_buffer("rows", rows)
         self.adapter = TextAdapter(dim)
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
         """The same condition for each image."""
         return self.adapter(self.rows).expand(len(inputs.image), -1, -1)
+
+
+def _read(path: Path, num_tokens: int, dim: int) -> Float[Tensor, "n c"]:
+    try:
+        rows = load_file(path)["rows"]
+    except (SafetensorError, OSError, KeyError) as error:
+        raise InputError(
+            f"{path}: no aggregated prompt ({error}): write it with `diffsight aggregate-prompts`"
+        ) from None
+    if tuple(rows.shape) != (num_tokens, dim):
+        raise InputError(
+            f"{path}: {' x '.join(map(str, rows.shape))} numbers, the model takes {num_tokens} "
+            f"tokens of {dim}"
+        )
+    return rows.float()

@@ -37,6 +37,7 @@ class LearnedSentences(nn.Module, Configurable):
         tokenizer: as for ``load_text_encoder``, for prompts as texts; None: tokens come with the
             inputs.
         weights: where the tower starts, as for ``load_text_encoder``; None is random.
+        pooled: one vector per sentence, that of its end (a row of EVP's table 4).
 
     Raises:
         InputError: if ``weights`` cannot be loaded, or are of another architecture.
@@ -49,12 +50,14 @@ class LearnedSentences(nn.Module, Configurable):
         architecture: Mapping[str, Any] | None = None,
         tokenizer: str | None = None,
         weights: str | None = None,
+        pooled: bool = False,
     ) -> None:
         super().__init__()
         from transformers import CLIPTextConfig, CLIPTextModel  # half a second
 
         config = CLIPTextConfig(**(CLIP_L14 if architecture is None else architecture))
-        self.num_tokens = num_tokens
+        self.num_tokens = 1 if pooled else num_tokens
+        self.pooled = pooled
         self.dim: int = config.hidden_size
         self.tokenizer = Tokenizer(tokenizer, num_tokens)
         self.tower: Any = CLIPTextModel(config)
@@ -73,7 +76,10 @@ class LearnedSentences(nn.Module, Configurable):
         tokens = inputs.cached.get(CACHED)
         if tokens is None:
             tokens = self.tokenizer(inputs.prompts, len(inputs.image)).to(inputs.image.device)
-        return self.adapter(self.tower(input_ids=tokens).last_hidden_state)
+        found = self.tower(input_ids=tokens)
+        return self.adapter(
+            found.pooler_output[:, None] if self.pooled else found.last_hidden_state
+        )
 
     def _start_from(self, source: str | Path) -> None:
         state = load_text_encoder(source)[1].state_dict()

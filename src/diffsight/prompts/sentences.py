@@ -28,13 +28,20 @@ class Sentences(nn.Module, Configurable):
         dim: width of a vector (768 for Stable Diffusion 1.x, 1024 for 2.x).
         encoder: as for ``load_text_encoder``; read when the first sentence comes, frozen, and never
             stored with the model. None: features come with the inputs.
+        pooled: one vector per sentence, that of its end (rows of EVP's table 4).
     """
 
     def __init__(
-        self, num_tokens: int = 40, *, dim: int = 768, encoder: str | Path | None = None
+        self,
+        num_tokens: int = 40,
+        *,
+        dim: int = 768,
+        encoder: str | Path | None = None,
+        pooled: bool = False,
     ) -> None:
         super().__init__()
-        self.num_tokens = num_tokens
+        self.num_tokens = 1 if pooled else num_tokens
+        self.pooled = pooled
         self.dim = dim
         self.encoder = encoder
         self.tokenizer = Tokenizer(None if encoder is None else str(encoder), num_tokens)
@@ -71,4 +78,5 @@ class Sentences(nn.Module, Configurable):
         tokens = self.tokenizer(sentences, max(1, len(sentences)))
         if not self._tower:
             self._tower.append(load_text_encoder(self.encoder)[1])
-        return self._tower[0](input_ids=tokens).last_hidden_state
+        found = self._tower[0](input_ids=tokens)
+        return found.pooler_output[:, None] if self.pooled else found.last_hidden_state

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from diffsight import assets
 from diffsight.config import Configurable
+from diffsight.label_maps import class_names
 from diffsight.prompts.templates import TEMPLATES
 from diffsight.types import InputError, Inputs
 
@@ -38,12 +39,14 @@ class AbstractTable(nn.Module, Configurable, abc.ABC):
     """One text vector per name, and the adapter.
 
     Args:
-        names: row names in order; with ``weights``, rows are looked up by name.
+        names: row names in order, or the name of a list (``label_maps``); with ``weights``, rows
+            are looked up by name.
         dim: width of a vector (768 for Stable Diffusion 1.x, 1024 for 2.x).
-        weights: a table written by ``diffsight text-table``; None starts from random unit normal
-            rows.
+        weights: a table written by ``diffsight text-table``; ``tiny`` makes one with the embedded
+            model's text tower; None starts from random unit normal rows.
         learn_rows: train the rows too (for a backbone trained from scratch, where no text tower
             exists).
+        adapter: refine the rows; False gives them as they are (a row of VPD's table 5).
 
     Raises:
         InputError: for repeated names, or a table that lacks one.
@@ -51,14 +54,15 @@ class AbstractTable(nn.Module, Configurable, abc.ABC):
 
     def __init__(
         self,
-        names: Sequence[str],
+        names: str | Sequence[str],
         *,
         dim: int = 768,
         weights: str | Path | None = None,
         learn_rows: bool = False,
+        adapter: bool = True,
     ) -> None:
         super().__init__()
-        self.names = tuple(names)
+        self.names = class_names(names)
         self.dim = dim
         rows = _rows(self.names, dim, weights)
         self.rows: Tensor
@@ -66,7 +70,7 @@ class AbstractTable(nn.Module, Configurable, abc.ABC):
             self.rows = nn.Parameter(rows)
         else:
             self.register_buffer("rows", rows)
-        self.adapter = TextAdapter(dim)
+        self.adapter = TextAdapter(dim) if adapter else nn.Identity()
 
     @property
     @abc.abstractmethod
@@ -130,11 +134,7 @@ def build_text_table(
         InputError: if the encoder cannot be loaded or a text is too long.
     """
     tokenizer, model = load_text_encoder(encoder)
-    limit = model.config.max_position_embeddings
-    if max_length > limit:
-        raise InputError(
-            f"max_length {max_length}: the text encoder of {encoder} takes {limit} tokens at most"
-        )
+    _check_length(model, encoder, max_length)
     rows = []
     for name in names:
         texts = [template.format(name.replace("_", " ")) for template in TEMPLATES[templates]]
@@ -252,13 +252,67 @@ def _pooled(model: Any, tokenizer: Any, texts: list[str], max_length: int) -> Te
     return model(input_ids=tokens["input_ids"]).pooler_output
 
 
+@torch.no_grad()
+def mean_prompt(
+    texts: Sequence[str],
+    *,
+    encoder: str | Path,
+    num_tokens: int = 40,
+    pooled: bool = False,
+    batch_size: int = 64,
+) -> Float[Tensor, "n c"]:
+    """The mean over texts of what the text tower says at each place (EVP's aggregated prompt).
+
+    Args:
+        texts: captions of a data set, each cut or filled up to ``num_tokens``.
+        encoder: as for ``load_text_encoder``.
+        num_tokens: of a text, begin and end included.
+        pooled: the texts' ends alone, one vector.
+        batch_size: texts run together.
+
+    Raises:
+        InputError: if the encoder cannot be loaded or takes fewer tokens.
+    """
+    tokenizer, model = load_text_encoder(encoder)
+    _check_length(model, encoder, num_tokens)
+    total = torch.zeros((), dtype=torch.float64)
+    for start in range(0, len(texts), batch_size):
+        part = list(texts[start : start + batch_size])
+        filled = {"padding": "max_length", "truncation": True, "max_length": num_tokens}
+        found = model(input_ids=tokenizer(part, **filled, return_tensors="pt")["input_ids"])
+        states = found.pooler_output[:, None] if pooled else found.last_hidden_state
+        total = total + states.double().sum(dim=0)
+    return (total / len(texts)).float()
+
+
+def _check_length(model: Any, encoder: str | Path, length: int) -> None:
+    limit = model.config.max_position_embeddings
+    if length > limit:
+        raise InputError(
+            f"max_length {length}: the text encoder of {encoder} takes {limit} tokens at most"
+        )
+
+
 def save_table(path: Path, names: Sequence[str], rows: Float[Tensor, "n c"], source: str) -> None:
     """Write rows and the order of their names to a safetensors file, atomically."""
+    save_rows(path, rows, {"names": json.dumps(list(names)), "source": source})
+
+
+def save_rows(path: Path, rows: Float[Tensor, "n c"], metadata: dict[str, str]) -> None:
+    """Write vectors to a safetensors file, atomically."""
     partial = path.with_name(f".{path.name}.partial")
-    metadata = {"names": json.dumps(list(names)), "source": source}
     # save_file's files are private to their owner
     partial.write_bytes(save({"rows": rows.contiguous()}, metadata))
     partial.replace(path)
+
+
+def read_table(path: Path) -> Float[Tensor, "n c"]:
+    """All rows of a table that ``save_table`` wrote.
+
+    Raises:
+        InputError: if it is none.
+    """
+    return _open_table(path)[1].float()
 
 
 def _rows(names: Sequence[str], dim: int, weights: str | Path | None) -> Float[Tensor, "n {dim}"]:
@@ -275,10 +329,22 @@ def _rows(names: Sequence[str], dim: int, weights: str | Path | None) -> Float[T
     if weights is None:
         generator = torch.Generator().manual_seed(0)
         return torch.empty(len(names), dim).normal_(generator=generator)
+    if str(weights) in assets.NAMES:
+        return build_text_table(names, encoder=weights, templates="single")
     return _rows_by_name(Path(weights), names, dim)
 
 
 def _rows_by_name(path: Path, names: Sequence[str], dim: int) -> Tensor:
+    known, rows = _open_table(path)
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise InputError(f"{path}: no row for {', '.join(missing)} (it has {', '.join(known)})")
+    if rows.shape[1] != dim:
+        raise InputError(f"{path}: vectors of {rows.shape[1]} numbers, the backbone takes {dim}")
+    return rows[[known.index(name) for name in names]].float()
+
+
+def _open_table(path: Path) -> tuple[list[str], Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             known = json.loads((file.metadata() or {}).get("names", "null"))
@@ -289,9 +355,4 @@ def _rows_by_name(path: Path, names: Sequence[str], dim: int) -> Tensor:
         ) from None
     if known is None or rows is None:
         raise InputError(f"{path}: no names in it: write it with `diffsight text-table`")
-    missing = [name for name in names if name not in known]
-    if missing:
-        raise InputError(f"{path}: no row for {', '.join(missing)} (it has {', '.join(known)})")
-    if rows.shape[1] != dim:
-        raise InputError(f"{path}: vectors of {rows.shape[1]} numbers, the backbone takes {dim}")
-    return rows[[known.index(name) for name in names]].float()
+    return known, rows

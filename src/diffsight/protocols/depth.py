@@ -13,7 +13,7 @@ from diffsight.metrics.depth import DepthMetrics
 from diffsight.protocols.base import AbstractProtocol
 from diffsight.types import DepthPrediction, DepthType, InputError
 
-PromptRule = Literal["mean", "oracle-scene"]
+PromptRule = Literal["mean", "oracle-scene", "caption"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ class DepthProtocol(AbstractProtocol):
         depth_type: what the truth measures.
         resolution: where prediction and truth meet.
         prompt: ``mean`` of the text table, or ``oracle-scene``: the scene type that comes with the
-            test image, which the original NYU evaluation takes from the name of its folder.
+            test image, which the original NYU evaluation takes from the name of its folder; or the
+            ``caption`` that was made of the image (EVP).
         averaging: ``image``: each measure per image, then the mean over the images.
     """
 
@@ -78,8 +79,8 @@ class DepthProtocol(AbstractProtocol):
 
     @property
     def told(self) -> bool:
-        """With ``oracle-scene``."""
-        return self.prompt == "oracle-scene"
+        """Unless the prompt is the mean."""
+        return self.prompt != "mean"
 
     def describe(self) -> str:
         """One line for a table's caption."""

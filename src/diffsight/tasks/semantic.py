@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
+from diffsight.label_maps import class_names
 from diffsight.tasks.base import AbstractTask
 from diffsight.tasks.class_pictures import Colour, draw, draw_wrong, palette
 from diffsight.types import ClassPrediction, InputError, RawOutput, Target
@@ -21,7 +22,7 @@ class Semantic(AbstractTask):
     """One of several classes per pixel; ids run from 0 in the order of the names.
 
     Args:
-        names: of the classes.
+        names: of the classes, or the name of a list (``label_maps``).
         colours: RGB of the classes, 0 to 255; default: a palette of our own.
         weights: of the classes in the loss; default: all 1.
         label: key of ``Sample.labels``, ids.
@@ -32,12 +33,13 @@ class Semantic(AbstractTask):
 
     def __init__(
         self,
-        names: Sequence[str],
+        names: str | Sequence[str],
         *,
         colours: Sequence[Colour] | None = None,
         weights: Sequence[float] | None = None,
         label: str = "semantic",
     ) -> None:
+        names = class_names(names)
         if len(set(names)) != len(names) or len(names) < 2:
             raise InputError("segmentation needs two or more different class names")
         for what, given in (("colours", colours), ("weights", weights)):

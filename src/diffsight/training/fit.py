@@ -10,10 +10,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import Progress
 
-from diffsight import hub, protocols
+from diffsight import hub
 from diffsight.config import to_config
 from diffsight.datasets.base import AbstractDataset, AbstractTransform, Batch
-from diffsight.inference.evaluate import Evaluation, check_classes, evaluate
+from diffsight.inference.evaluate import Evaluation, check_classes, evaluate, protocol_for
 from diffsight.inference.plan import Plan
 from diffsight.inference.predictor import Predictor
 from diffsight.methods.base import MethodBuilder
@@ -163,7 +163,7 @@ def fit(
         workers=workers,
     )
     learner = Learner(
-        Supervised(model, protocols.get(protocol) if protocol else None),
+        Supervised(model, protocol_for(protocol, model) if protocol else None),
         stream=stream,
         optim=optim,
         schedule=schedule or Constant(),

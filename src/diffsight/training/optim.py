@@ -1,8 +1,9 @@
 """AdamW with explicit parameter groups: what learns, how fast, and what decays."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Literal
 
 import torch
@@ -35,6 +36,21 @@ class ParameterGroup:
         return sum(p.numel() for p in self.parameters.values())
 
 
+class Rule(Configurable):
+    """An exception: parameters whose names fit a pattern get a rate and a decay of their own.
+
+    Args:
+        pattern: with ``*`` for any letters, over the whole name in the model.
+        lr_scale: factor on the learning rate.
+        decays: whether they decay.
+    """
+
+    def __init__(self, pattern: str, *, lr_scale: float = 1.0, decays: bool = True) -> None:
+        self.pattern = pattern
+        self.lr_scale = lr_scale
+        self.decays = decays
+
+
 class AdamW(Configurable):
     """Builder of ``torch.optim.AdamW`` and of its parameter groups. Frozen parameters are left out.
 
@@ -46,6 +62,7 @@ class AdamW(Configurable):
         lr_scale: factor on the learning rate by name prefix in the model; the longest prefix wins.
         no_decay: ``vectors``: tensors of one axis or less and everything named ``bias`` do not
             decay; ``none``: everything does.
+        rules: exceptions to both; the first that fits a name wins.
     """
 
     def __init__(
@@ -57,6 +74,7 @@ class AdamW(Configurable):
         eps: float = 1e-8,
         lr_scale: dict[str, float] | None = None,
         no_decay: Literal["vectors", "none"] = "vectors",
+        rules: Sequence[Rule] = (),
     ) -> None:
         self.lr = lr
         self.weight_decay = weight_decay
@@ -64,23 +82,40 @@ class AdamW(Configurable):
         self.eps = eps
         self.lr_scale = dict(lr_scale or {})
         self.no_decay = no_decay
+        self.rules = tuple(rules)
 
     def groups(self, model: nn.Module) -> tuple[ParameterGroup, ...]:
-        """The groups, prefixes first, each with its decaying part before the other.
+        """The rules' groups, then the prefixes', each with its decaying part before the other.
 
         Raises:
-            InputError: if a prefix names no trainable parameter, or nothing is trainable.
+            InputError: if a rule or prefix names no trainable parameter, or nothing is trainable.
         """
         found: dict[tuple[str, bool], dict[str, nn.Parameter]] = {
             (prefix, decays): {} for prefix in (*self.lr_scale, "") for decays in (True, False)
         }
+        special: dict[str, dict[str, nn.Parameter]] = {rule.pattern: {} for rule in self.rules}
         names = {name: p for name, p in model.named_parameters() if p.requires_grad}
         for name, parameter in names.items():
+            rule = next((r for r in self.rules if fnmatchcase(name, r.pattern)), None)
+            if rule is not None:
+                special[rule.pattern][name] = parameter
+                continue
             vector = parameter.ndim <= 1 or name.endswith("bias")
             decays = self.no_decay == "none" or not vector
             found[self._prefix(name), decays][name] = parameter
         self._refuse_unused({prefix for (prefix, _), members in found.items() if members}, names)
+        for pattern, members in special.items():
+            if not members:
+                raise InputError(f"rule {pattern!r}: no trainable parameter has such a name")
         return tuple(
+            ParameterGroup(
+                name=rule.pattern,
+                parameters=special[rule.pattern],
+                lr_scale=rule.lr_scale,
+                weight_decay=self.weight_decay if rule.decays else 0.0,
+            )
+            for rule in self.rules
+        ) + tuple(
             ParameterGroup(
                 name=(prefix or ("everything else" if self.lr_scale else "everything"))
                 + ("" if decays else ", vectors"),

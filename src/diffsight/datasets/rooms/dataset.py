@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -142,6 +143,7 @@ class Rooms(AbstractDataset):
         size: one number, or (height, width) in pixels.
         labels: names out of ``LABELS``; others are not computed.
         seed: another seed gives other scenes.
+        prompt: what a sample's prompt is: the type of the room, or the caption of the image.
     """
 
     name = "rooms"
@@ -154,6 +156,7 @@ class Rooms(AbstractDataset):
         size: int | tuple[int, int] = 128,
         labels: Sequence[str] = ("depth_m",),
         seed: int = 0,
+        prompt: Literal["room_type", "caption"] = "room_type",
     ) -> None:
         if count < 1:
             raise InputError(f"count {count} of rooms: ask for at least one scene")
@@ -162,18 +165,22 @@ class Rooms(AbstractDataset):
         self.size = check_size(size)
         self.labels = check_names(labels)
         self.seed = seed
+        self.prompt = prompt
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> Sample:
-        """The scene with this index; its prompt is the type of the room."""
+        """The scene with this index."""
         if not 0 <= index < self.count:
             raise IndexError(f"rooms has scenes 0 to {self.count - 1}, not {index}")
         scene = sample_scene(self.split, self.seed, index)
         clean = render_clean(scene, *self.size)
         geometry = Geometry(scene, *self.size, clean)
         maps = {name: geometry.label(name) for name in self.labels}
+        prompt = scene.room_type
+        if self.prompt == "caption":
+            prompt = caption(scene, look_around(scene, *self.size))
         return Sample(
             id=scene.id,
             image=torch.from_numpy(add_noise(scene, clean)),
@@ -181,6 +188,6 @@ class Rooms(AbstractDataset):
                 name: torch.from_numpy(np.ascontiguousarray(m.value)) for name, m in maps.items()
             },
             valid={name: torch.from_numpy(m.valid.copy()) for name, m in maps.items()},
-            prompt=scene.room_type,
+            prompt=prompt,
             camera=camera_of(scene, *self.size),
         )

@@ -7,10 +7,9 @@ from torch import Tensor
 
 from diffsight.backbones.ldm_keys import KeyReport
 from diffsight.backbones.stable_diffusion import StableDiffusion
-from diffsight.datasets.ade20k import ADE20K_CLASSES
-from diffsight.datasets.nyu import NYU_SCENES
 from diffsight.heads import DeconvHead, ReferringDecoder, SemanticFPN
 from diffsight.hub.convert.layout import Layout, convert, require, unneeded
+from diffsight.label_maps import ADE20K_CLASSES, NYU_SCENES
 from diffsight.methods import VPD
 from diffsight.model import DenseModel
 from diffsight.necks import FPN, Merging

@@ -1,0 +1,64 @@
+"""Turn captions into one prompt for all images of a data set: the mean of their tokens (EVP)."""
+
+import argparse
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(prog="diffsight aggregate-prompts", description=__doc__)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--captions", type=Path, nargs="+", metavar="FILE", help="what `diffsight caption` wrote"
+    )
+    what.add_argument(
+        "--table", type=Path, metavar="FILE", help="what `diffsight text-table` wrote: one vector"
+    )
+    parser.add_argument("--encoder", help="text tower, as for text-table; with --captions")
+    parser.add_argument(
+        "--tokens", type=int, default=40, metavar="N", help="of a caption, filled up (default 40)"
+    )
+    parser.add_argument(
+        "--pooled", action="store_true", help="one vector, the mean of the captions' ends"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
+    args = parser.parse_args(argv)
+
+    from diffsight.prompts.text import mean_prompt, read_table, save_rows
+    from diffsight.types import InputError
+
+    if args.table is not None:
+        rows, count = read_table(args.table).mean(dim=0, keepdim=True), 1
+    else:
+        if args.encoder is None:
+            raise InputError("--captions need a text tower: name one with --encoder")
+        captions = _captions(args.captions)
+        count = len(captions)
+        rows = mean_prompt(
+            captions, encoder=args.encoder, num_tokens=args.tokens, pooled=args.pooled
+        )
+    save_rows(args.out, rows, {"source": f"{args.encoder or args.table}, {count} texts"})
+    log.info("%s: %d token(s) of %d numbers", args.out, *rows.shape)
+    return 0
+
+
+def _captions(paths: Sequence[Path]) -> list[str]:
+    from diffsight.types import InputError
+
+    found: dict[str, str] = {}
+    for path in paths:
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            found |= {f"{data['data']} {name}": text for name, text in data["captions"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{path}: no captions ({error}): write them with `diffsight caption`"
+            ) from None
+    if not found:
+        raise InputError(f"{paths[0]}: has no caption in it: write some with `diffsight caption`")
+    return list(found.values())

@@ -1,0 +1,69 @@
+"""Describe the images of a data set in words, which EVP's prompts are made of."""
+
+import argparse
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+SAVE_EVERY = 50  # images
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; what is in --out already is kept, so an interrupted run goes on."""
+    parser = argparse.ArgumentParser(prog="diffsight caption", description=__doc__)
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        required=True,
+        metavar=("CLASS", "KEY=VALUE"),
+        help="data set and its arguments, such as: NYUDepth root=nyu_depth_v2 split=train",
+    )
+    parser.add_argument(
+        "--captioner", metavar="ID", help="folder or hub id (default: EVP's BLIP-2)"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the .json to write"
+    )
+    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="default 8")
+    parser.add_argument("--device", help="cpu, cuda ... (default: the GPU if there is one)")
+    args = parser.parse_args(argv)
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from diffsight.cli.options import device_of
+    from diffsight.cli.recipe import data_of
+    from diffsight.datasets.captioned import read_captions
+    from diffsight.datasets.files import replacing
+    from diffsight.prompts.captions import BLIP2, Captioner
+
+    data = data_of(args.data)
+    captions = read_captions(args.out, data.name) if args.out.exists() else {}
+    captioner = Captioner(args.captioner or BLIP2, device=device_of(args))
+
+    def save() -> None:
+        report = {"data": data.name, "captioner": args.captioner or BLIP2, "captions": captions}
+        with replacing(args.out) as partial:
+            partial.write_text(json.dumps(report, indent=0) + "\n", encoding="utf-8")
+
+    console = Console(stderr=True)
+    waiting, unsaved = [], 0
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        row = bar.add_task("captions", total=len(data))
+        for index in range(len(data)):
+            sample = data[index]
+            if sample.id not in captions:
+                waiting.append(sample)
+            if waiting and (len(waiting) == args.batch_size or index == len(data) - 1):
+                texts = captioner([one.image for one in waiting])
+                captions |= {one.id: text for one, text in zip(waiting, texts, strict=True)}
+                unsaved += len(waiting)
+                waiting = []
+            if unsaved >= SAVE_EVERY or (unsaved and index == len(data) - 1):
+                save()
+                unsaved = 0
+            bar.advance(row)
+    log.info("%s: %d captions of %s", args.out, len(captions), data.name)
+    return 0

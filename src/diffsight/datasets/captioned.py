@@ -1,0 +1,68 @@
+"""A data set whose prompts are captions that were made before (EVP)."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from diffsight.datasets.base import AbstractDataset, Sample
+from diffsight.types import InputError
+
+
+class Captioned(AbstractDataset):
+    """The samples of a data set, each with its caption as its prompt.
+
+    Args:
+        dataset: where samples and labels come from.
+        captions: file that ``diffsight caption`` wrote for it: JSON with ``data``, the name of the
+            data set, and ``captions`` by sample id.
+
+    Raises:
+        InputError: if the file is damaged or is of another data set.
+    """
+
+    def __init__(self, *, dataset: AbstractDataset, captions: str | Path) -> None:
+        self.name = dataset.name
+        self.class_names = dataset.class_names
+        self._dataset = dataset
+        self._path = Path(captions)
+        self._captions = read_captions(self._path, dataset.name)
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample at ``index``.
+
+        Raises:
+            InputError: if it has no caption.
+        """
+        sample = self._dataset[index]
+        if sample.id not in self._captions:
+            raise InputError(
+                f"{self._path}: no caption for {sample.id}: write the missing ones with `diffsight "
+                "caption`"
+            )
+        return replace(sample, prompt=self._captions[sample.id])
+
+
+def read_captions(path: Path, name: str) -> dict[str, str]:
+    """Captions by sample id.
+
+    Args:
+        path: file that ``diffsight caption`` wrote.
+        name: of the data set that they must be of.
+
+    Raises:
+        InputError: if the file is damaged or is of another data set.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        own, captions = str(data["data"]), dict(data["captions"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: no captions ({error}): write them with `diffsight caption`"
+        ) from None
+    if own != name:
+        raise InputError(f"{path}: captions of data set {own!r}, not of {name!r}")
+    return captions

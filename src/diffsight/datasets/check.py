@@ -1,0 +1,191 @@
+"""Reading a data set end to end: counts, labels, unusable files, images in two splits."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffsight.datasets.ade20k import ADE20K
+from diffsight.datasets.base import AbstractDataset, Sample
+from diffsight.datasets.kitti import KITTIDepth
+from diffsight.datasets.nyu import NYUDepth
+from diffsight.datasets.refcoco import RefCOCO
+from diffsight.types import InputError
+
+NEAR_M, FAR_M = 0.1, 150.0  # a median depth beyond these is a wrong unit
+
+
+@dataclass
+class SplitReport:
+    """What was found in a split.
+
+    Attributes:
+        name: of the split.
+        count: samples.
+        official: samples in the literature, or None.
+        unreadable: one line for each sample that cannot be used.
+        labelled: share of pixels with a label.
+        histogram: pixels by class name.
+        depth_m: smallest, median of the medians, and largest depth.
+        notes: what looks wrong.
+    """
+
+    name: str
+    count: int
+    official: int | None
+    unreadable: list[str] = field(default_factory=list)
+    labelled: float = 0.0
+    histogram: dict[str, int] = field(default_factory=dict)
+    depth_m: tuple[float, float, float] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A data set that can be checked.
+
+    Attributes:
+        splits: samples in the literature by split.
+        build: the data set, given its folder and a split.
+    """
+
+    splits: Mapping[str, int]
+    build: Callable[[Path, str], AbstractDataset]
+
+
+def _refcoco(variant: Any) -> Callable[[Path, str], AbstractDataset]:
+    return lambda root, split: RefCOCO(root=root, variant=variant, split=split, size=None)
+
+
+def _kitti(root: Path, split: str) -> AbstractDataset:
+    list_file = root / f"eigen_{split}.txt"
+    return KITTIDepth(root=root, list_file=list_file, split="train" if split == "train" else "test")
+
+
+KNOWN: Mapping[str, Known] = {
+    "ade20k": Known(
+        {"training": 20210, "validation": 2000},
+        lambda root, split: ADE20K(root=root, split=_one_of(split, "training", "validation")),
+    ),
+    "nyu": Known(
+        {"train": 24231, "test": 654},
+        lambda root, split: NYUDepth(root=root, split=_one_of(split, "train", "test")),
+    ),
+    "kitti": Known({"train": 23158, "test": 652}, _kitti),
+    "refcoco": Known(
+        {"train": 42404, "val": 3811, "testA": 1975, "testB": 1810}, _refcoco("refcoco")
+    ),
+    "refcoco+": Known(
+        {"train": 42278, "val": 3805, "testA": 1975, "testB": 1798}, _refcoco("refcoco+")
+    ),
+    "refcocog": Known({"train": 42226, "val": 2573, "test": 5023}, _refcoco("refcocog")),
+}
+
+
+def check(
+    name: str, root: Path, *, advance: Callable[[int], None] = lambda total: None
+) -> tuple[list[SplitReport], dict[str, int]]:
+    """Read every sample of every split.
+
+    Args:
+        name: one of ``KNOWN``.
+        root: folder of the data set.
+        advance: called with the number of samples of the split, after each.
+
+    Returns:
+        A report per split, and for pairs of splits how many images are the same.
+
+    Raises:
+        InputError: if a split cannot be opened at all.
+    """
+    known = KNOWN[name]
+    reports, seen = [], {}
+    for split, official in known.splits.items():
+        data = known.build(root, split)
+        found = _Found(data)
+        for index in range(len(data)):
+            try:
+                found.add(data[index])
+            except InputError as error:
+                found.unreadable.append(str(error))
+            advance(len(data))
+        seen[split] = found.images
+        reports.append(found.report(split, official))
+    names = list(seen)
+    overlap = {
+        f"{a} and {b}": len(seen[a] & seen[b]) for i, a in enumerate(names) for b in names[i + 1 :]
+    }
+    return reports, overlap
+
+
+class _Found:
+    """What is counted while a split is read."""
+
+    def __init__(self, data: AbstractDataset) -> None:
+        self.data = data
+        self.unreadable: list[str] = []
+        self.images: set[bytes] = set()
+        self.pixels = self.labelled = 0
+        self.counts: Tensor = torch.zeros(0, dtype=torch.long)
+        self.medians_m: list[float] = []
+        self.range_m = (float("inf"), 0.0)
+
+    def add(self, sample: Sample) -> None:
+        self.images.add(hashlib.sha256(sample.image.numpy().tobytes()).digest())
+        for name, valid, values in _labels(sample):
+            self.pixels += valid.numel()
+            self.labelled += int(valid.sum())
+            if not len(values):
+                continue
+            if name == "depth_m":
+                self.medians_m.append(float(values.median()))
+                low, high = self.range_m
+                self.range_m = (min(low, float(values.min())), max(high, float(values.max())))
+            else:
+                counts = torch.bincount(values)
+                size = max(len(counts), len(self.counts))
+                self.counts = _padded(self.counts, size) + _padded(counts, size)
+
+    def report(self, split: str, official: int) -> SplitReport:
+        report = SplitReport(split, len(self.data), official, self.unreadable)
+        report.labelled = self.labelled / max(self.pixels, 1)
+        names = next(iter(self.data.class_names.values()), ())
+        report.histogram = {
+            names[i] if i < len(names) else str(i): int(count)
+            for i, count in enumerate(self.counts)
+        }
+        if self.medians_m:
+            median = float(torch.tensor(self.medians_m).median())
+            report.depth_m = (self.range_m[0], median, self.range_m[1])
+            if not NEAR_M < median < FAR_M:
+                report.notes.append(
+                    f"half of the images have a median depth beyond {median:.3g} m: is the unit of "
+                    "the files the right one?"
+                )
+        if len(self.data) != official:
+            report.notes.append(f"{len(self.data):,} samples, {official:,} in the literature")
+        if names and len(self.counts) and not self.counts[0]:
+            report.notes.append(
+                f"no pixel is {names[0]!r}: were ids shifted by one before (0 is no class in the "
+                "files of the challenge)?"
+            )
+        return report
+
+
+def _labels(sample: Sample) -> Iterator[tuple[str, Tensor, Tensor]]:
+    for name, label in sample.labels.items():
+        valid = sample.valid[name]
+        yield name, valid, label.reshape(valid.shape)[valid]
+
+
+def _padded(counts: Tensor, size: int) -> Tensor:
+    return torch.nn.functional.pad(counts, (0, size - len(counts)))
+
+
+def _one_of(split: str, *known: Any) -> Any:
+    assert split in known
+    return split

@@ -1,0 +1,51 @@
+"""Captions of images, by any captioner of transformers (EVP uses BLIP-2)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from diffsight.types import InputError
+
+BLIP2 = "Salesforce/blip2-flan-t5-xxl"
+"""What the authors of EVP used."""
+
+
+class Captioner:
+    """Images to sentences.
+
+    Args:
+        source: folder or hub id of a model that turns images into text.
+        device: where to run.
+        max_tokens: of a caption, at most.
+
+    Raises:
+        InputError: if it cannot be loaded.
+    """
+
+    def __init__(self, source: str = BLIP2, *, device: str = "cpu", max_tokens: int = 40) -> None:
+        import transformers  # takes seconds
+
+        self.device = device
+        self.max_tokens = max_tokens
+        try:
+            self._processor: Any = transformers.AutoProcessor.from_pretrained(source)
+            model: Any = transformers.AutoModelForImageTextToText.from_pretrained(source)
+            self._model = model.to(device).eval()
+        except Exception as error:  # whatever is missing or damaged
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"{source}: no captioner there ({reason}): give a folder or hub id such as {BLIP2}"
+            ) from None
+
+    @torch.no_grad()
+    def __call__(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[str]:
+        """A caption for each; the most probable words, so the same image gets the same."""
+        pictures = [Image.fromarray(image.permute(1, 2, 0).cpu().numpy()) for image in images]
+        inputs = self._processor(images=pictures, return_tensors="pt").to(self.device)
+        words = self._model.generate(**inputs, max_new_tokens=self.max_tokens, do_sample=False)
+        texts = self._processor.batch_decode(words, skip_special_tokens=True)
+        return [text.strip() for text in texts]

@@ -1,0 +1,40 @@
+"""The deviation of a data set's latents."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffsight.backbones import StableDiffusion
+from diffsight.cli import main
+from diffsight.datasets import Rooms
+
+RECIPE = """
+task: {class_path: MetricDepth}
+method:
+  class_path: VPD
+  init_args:
+    backbone:
+      {class_path: StableDiffusion, init_args: {architecture: tiny, latent_scale: 0.5}}
+train: {class_path: Rooms, init_args: {count: 3, size: 64}}
+"""
+
+
+def test_it_is_that_of_all_latents_before_any_scale(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(RECIPE)
+    assert main(["latent-std", "--recipe", str(recipe), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    backbone = StableDiffusion("tiny").eval()
+    data = Rooms(count=3, size=64)
+    images = torch.stack([data[i].image for i in range(3)]).float() / 255
+    with torch.no_grad():
+        expected = float(backbone.encode(images).double().std(correction=0))
+    assert found["std"] == pytest.approx(expected, rel=1e-5)
+    assert found["latent_scale"] == pytest.approx(1 / expected, rel=1e-5)
+    assert main(["latent-std", "--recipe", "pretrain/rooms"]) == 2
+    assert "no task and method" in capsys.readouterr().err
+    assert main(["latent-std", "--recipe", str(recipe), "--images", "0"]) == 2

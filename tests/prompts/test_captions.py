@@ -1,0 +1,145 @@
+"""Captions, and the mean prompt that is made of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import (
+    BertTokenizerFast,
+    BlipConfig,
+    BlipForConditionalGeneration,
+    BlipImageProcessor,
+    BlipProcessor,
+)
+
+from diffsight.cli import main
+from diffsight.prompts import Aggregated
+from diffsight.prompts.captions import Captioner
+from diffsight.prompts.text import load_text_encoder, mean_prompt
+from diffsight.types import InputError, Inputs
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]", "a", "red", "chair", "bed"]
+TEXTS = ["a red chair in a kitchen", "a bed", "two lamps and a table in an office"]
+
+
+@pytest.fixture(scope="module")
+def captioner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """BLIP, small and random."""
+    folder = tmp_path_factory.mktemp("blip")
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    tokenizer = BertTokenizerFast(str(folder / "vocab.txt"))
+    processor = BlipProcessor(BlipImageProcessor(size={"height": 32, "width": 32}), tokenizer)
+    processor.save_pretrained(folder)
+    text = {
+        "vocab_size": len(WORDS),
+        "hidden_size": 16,
+        "encoder_hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "bos_token_id": 5,
+        "eos_token_id": 3,
+        "sep_token_id": 3,
+        "pad_token_id": 0,
+    }
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 32,
+        "patch_size": 16,
+    }
+    torch.manual_seed(0)
+    model = BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=vision))
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    root = tmp_path / "pairs"
+    for part in ("images", "depth"):
+        (root / part).mkdir(parents=True)
+    for i in range(3):
+        Image.new("RGB", (40, 32), (80 * i, 10, 200 - 60 * i)).save(root / "images" / f"p{i}.png")
+        Image.new("I;16", (40, 32), 1500).save(root / "depth" / f"p{i}.png")
+    return root
+
+
+def test_captions_are_kept_and_only_missing_ones_are_made(
+    captioner: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "captions.json"
+    words = ["caption", "--data", "Folder", f"root={pairs}", "--captioner", str(captioner)]
+    assert main([*words, "--out", str(out), "--device", "cpu"]) == 0
+    found = json.loads(out.read_text())
+    assert len(found["captions"]) == 3
+    first = next(iter(found["captions"]))
+    found["captions"][first] = "kept"
+    del found["captions"][list(found["captions"])[-1]]
+    out.write_text(json.dumps(found))
+    assert main([*words, "--out", str(out), "--device", "cpu"]) == 0
+    again = json.loads(out.read_text())["captions"]
+    assert (len(again), again[first]) == (3, "kept")
+    found["data"] = "another"
+    out.write_text(json.dumps(found))
+    assert main([*words, "--out", str(out), "--device", "cpu"]) == 2
+    assert "captions of data set 'another', not of" in capsys.readouterr().err
+
+
+def test_the_same_image_gets_the_same_caption(captioner: Path) -> None:
+    image = torch.randint(0, 256, (3, 30, 44), dtype=torch.uint8)
+    make = Captioner(str(captioner))
+    (alone,) = make([image])
+    assert make([image, image]) == [alone, alone]
+    with pytest.raises(InputError, match="no captioner there"):
+        Captioner(str(captioner / "nothing"))
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_the_mean_prompt_is_the_mean_of_the_texts(pooled: bool) -> None:
+    tokenizer, tower = load_text_encoder("tiny")
+    rows = []
+    for text in TEXTS:
+        tokens = tokenizer([text], padding="max_length", max_length=16, return_tensors="pt")
+        with torch.no_grad():
+            said = tower(input_ids=tokens["input_ids"])
+        rows.append(said.pooler_output if pooled else said.last_hidden_state[0])
+    expected = torch.stack(rows).mean(dim=0)
+    found = mean_prompt(TEXTS, encoder="tiny", num_tokens=16, pooled=pooled, batch_size=2)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert found.shape == ((1, 128) if pooled else (16, 128))
+
+
+def test_aggregated_prompts_from_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions = tmp_path / "captions.json"
+    texts = {f"p{i}": text for i, text in enumerate(TEXTS)}
+    captions.write_text(json.dumps({"data": "pairs", "captions": texts}))
+    out = tmp_path / "mean.safetensors"
+    words = ["aggregate-prompts", "--out", str(out)]
+    made = [*words, "--captions", str(captions), "--encoder", "tiny", "--tokens", "16"]
+    assert main(made) == 0
+    rows = load_file(out)["rows"]
+    torch.testing.assert_close(rows, mean_prompt(TEXTS, encoder="tiny", num_tokens=16))
+    prompts = Aggregated(16, dim=128, weights=out)
+    assert torch.equal(prompts.rows, rows)
+    assert prompts(Inputs(torch.rand(2, 3, 8, 8))).shape == (2, 16, 128)
+    with pytest.raises(InputError, match="16 x 128 numbers, the model takes 40 tokens of 768"):
+        Aggregated(weights=out)
+    with pytest.raises(InputError, match="no aggregated prompt"):
+        Aggregated(weights=captions)
+    assert main([*words, "--captions", str(captions)]) == 2
+    assert "name one with --encoder" in capsys.readouterr().err
+    names = tmp_path / "names.txt"
+    names.write_text("kitchen\noffice\n")
+    table = tmp_path / "table.safetensors"
+    single = ["--templates", "single", "--encoder", "tiny", "--out", str(table)]
+    assert main(["text-table", str(names), *single]) == 0
+    assert main([*words, "--table", str(table)]) == 0
+    torch.testing.assert_close(load_file(out)["rows"][0], load_file(table)["rows"].mean(dim=0))
