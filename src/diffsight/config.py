@@ -4,6 +4,7 @@ import functools
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 Plain = None | bool | int | float | str | list[Any] | dict[str, Any]
@@ -16,7 +17,7 @@ class Configurable:
     configurable class, or ``functools.partial`` of one).
     """
 
-    _arguments: Mapping[str, Any]
+    _arguments: Mapping[str, Any] = MappingProxyType({})  # of a class without a constructor
 
     def _restate(self, arguments: Mapping[str, Any]) -> None:
         """Record other values than those of the call: what names in it stand for today."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from diffsight import recipes
+from diffsight.cli import main
 from diffsight.cli.fit import fit_parser
 from diffsight.cli.recipe import parse
 from diffsight.cli.recipe import read as recipe_data
@@ -125,3 +126,15 @@ def test_every_row_of_the_tables_has_a_recipe():
     wanted |= {f"evp/depth_nyu_row{row:02d}" for row in range(2, 11)}
     wanted |= {"evp/depth_nyu", "evp/depth_nyu_aggregated", "evp/depth_kitti", "evp/refcoco"}
     assert wanted <= known
+
+
+SMALL = [
+    *("--steps", "2", "--batch_size", "2", "--preload", "0", "--checkpoint_every", "2"),
+    *("--validate_every", "2", "--train.count", "2", "--val.count", "2"),
+]
+
+
+@pytest.mark.parametrize("name", [n for n in recipes.names() if n.startswith("rooms/")])
+def test_two_steps_of_every_recipe_on_rooms(name, tmp_path):
+    assert main(["fit", "--recipe", name, "--out", str(tmp_path / "run"), *SMALL]) == 0
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
