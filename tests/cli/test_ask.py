@@ -10,13 +10,14 @@ from PIL import Image
 from tests.cli.test_predict import photo, run
 
 from diffsight.backbones import StableDiffusion
-from diffsight.heads import ReferringDecoder, SemanticFPN
+from diffsight.cli import main
+from diffsight.heads import DeconvHead, ReferringDecoder, SemanticFPN
 from diffsight.hub import save
 from diffsight.methods import VPD
 from diffsight.model import DenseModel
-from diffsight.necks import FPN
+from diffsight.necks import FPN, Merging
 from diffsight.prompts import ClassTokens, Sentences
-from diffsight.tasks import Referring, Semantic
+from diffsight.tasks import MetricDepth, Referring, Semantic
 
 NAMES = ("wall", "floor", "lamp", "chair")
 
@@ -46,6 +47,35 @@ def finder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         head=functools.partial(ReferringDecoder, width=8),
     )
     return save(DenseModel(task=Referring(), method=method), tmp_path_factory.mktemp("f") / "model")
+
+
+@pytest.fixture(scope="module")
+def captioned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Depth that is told what is in the image, as EVP's is."""
+    method = functools.partial(
+        VPD,
+        backbone=StableDiffusion("tiny"),
+        prompts=Sentences(8, dim=128, encoder="tiny"),
+        neck=functools.partial(Merging, width=8, groups=4),
+        head=functools.partial(DeconvHead, widths=(8, 8), width=8),
+    )
+    return save(
+        DenseModel(task=MetricDepth(), method=method), tmp_path_factory.mktemp("d") / "model"
+    )
+
+
+def test_a_caption(captioned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image, out = photo(tmp_path / "a.png"), tmp_path / "out"
+    assert run(captioned, image, "--out", out, "--expression", "a kitchen") == 0
+    assert (out / "a_depth.png").is_file()
+    assert run(captioned, image, "--out", out) == 2
+    assert "reads a caption of the image: give one with --expression" in capsys.readouterr().err
+    data = ["--data", "Rooms", "split=val", "count=2", "size=64", "prompt=caption"]
+    words = ["evaluate", "--model", str(captioned), "--protocol", "rooms-v1", *data, "--json"]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["protocol"]["prompt"] == "caption"
+    assert main([*words, "--oracle-scene"]) == 2
+    assert "reads captions, not scene types" in capsys.readouterr().err
 
 
 def test_some_of_the_classes(

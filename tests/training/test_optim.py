@@ -8,7 +8,7 @@ from rich.console import Console
 from tests.training.conftest import Tiny
 from torch import nn
 
-from diffsight.training.optim import AdamW, table
+from diffsight.training.optim import AdamW, Rule, table
 from diffsight.types import InputError
 
 
@@ -92,3 +92,16 @@ def test_decay_is_decoupled():
     parameter.grad = torch.zeros_like(parameter)
     optimiser.step()
     torch.testing.assert_close(parameter.detach(), torch.full((2, 2), 1 - 0.1 * 0.5))
+
+
+def test_rules_are_exceptions_and_the_first_wins():
+    rules = [Rule("*.unet.bias", lr_scale=2.0, decays=False), Rule("*unet*", decays=True)]
+    optim = AdamW(lr=1.0, weight_decay=0.1, no_decay="none", rules=rules)
+    found = {
+        g.name: (set(g.parameters), g.lr_scale, g.weight_decay) for g in optim.groups(Wrapped())
+    }
+    assert found["*.unet.bias"] == ({"method.backbone.unet.bias"}, 2.0, 0.0)
+    assert found["*unet*"] == ({"method.backbone.unet.weight"}, 1.0, 0.1)
+    assert "method.backbone.unet.weight" not in found["everything"][0]
+    with pytest.raises(InputError, match=r"rule '\*vae\*': no trainable parameter has such a name"):
+        AdamW(lr=1.0, rules=[Rule("*vae*")]).groups(Wrapped())

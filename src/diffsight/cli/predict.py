@@ -120,16 +120,19 @@ def _ask(args: argparse.Namespace, predictor: "Predictor", source: str) -> None:
     Raises:
         InputError: if it cannot answer.
     """
+    from diffsight.inference.evaluate import reads_sentences
     from diffsight.methods.prompted import AbstractPrompted
     from diffsight.prompts import LearnedSentences, Sentences
     from diffsight.tasks.semantic import Semantic
     from diffsight.types import InputError
 
     method, task = predictor.model.method, predictor.model.task
+    asks = reads_sentences(predictor.model)
     expression: str | None = args.expression
-    if task.asks and not (expression or "").strip():
-        raise InputError(f"{source} finds what a sentence says: give one with --expression")
-    if expression is not None and not task.asks:
+    if asks and not (expression or "").strip():
+        what = "finds what a sentence says" if task.asks else "reads a caption of the image"
+        raise InputError(f"{source} {what}: give one with --expression")
+    if expression is not None and not asks:
         raise InputError(f"{source} takes no sentence: leave --expression out")
     prompts = method.prompts if isinstance(method, AbstractPrompted) else None
     if expression is not None and isinstance(prompts, Sentences | LearnedSentences):

@@ -120,7 +120,7 @@ def evaluate(
     check_classes(task, dataset)
     metrics = {name: protocol.metric(task.num_outputs) for name in ("model", *beside)}
     waiting: deque[Sample] = deque()
-    told = task.asks or protocol.told
+    told = protocol.told or reads_sentences(predictor.model)
 
     def samples() -> Iterator[Sample]:
         for index in range(len(dataset)):
@@ -168,13 +168,17 @@ def protocol_for(name: str, model: DenseModel, *, oracle_scene: bool = False) ->
         InputError: as ``protocols.get``, or for a scene type where sentences are read.
     """
     protocol = protocols.get(name, prompt="oracle-scene" if oracle_scene else "mean")
-    prompts = model.method.prompts if isinstance(model.method, AbstractPrompted) else None
-    reads = isinstance(prompts, Sentences | LearnedSentences)
-    if not isinstance(protocol, DepthProtocol) or not reads:
+    if not isinstance(protocol, DepthProtocol) or not reads_sentences(model):
         return protocol
     if oracle_scene:
         raise InputError("the model reads captions, not scene types: leave oracle-scene out")
     return replace(protocol, prompt="caption")
+
+
+def reads_sentences(model: DenseModel) -> bool:
+    """Whether the model needs a sentence about every image: a task's question, or a caption."""
+    prompts = model.method.prompts if isinstance(model.method, AbstractPrompted) else None
+    return model.task.asks or isinstance(prompts, Sentences | LearnedSentences)
 
 
 def read_rivals(folder: Path) -> dict[str, Tensor]:

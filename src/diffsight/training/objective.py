@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from diffsight.datasets.base import Batch
+from diffsight.inference.evaluate import reads_sentences
 from diffsight.model import DenseModel
 from diffsight.protocols import AbstractProtocol
 from diffsight.training.data import TrainingBatch
@@ -69,7 +70,8 @@ class Supervised(AbstractObjective):
 
     def score(self, batch: Batch) -> Sequence[Any]:
         """Loss and measures; returns the predictions."""
-        told = self.model.task.asks or (self.protocol is not None and self.protocol.told)
+        told = self.protocol is not None and self.protocol.told
+        told = told or reads_sentences(self.model)
         raw = self.model(batch.inputs if told else replace(batch.inputs, prompts=None))
         loss = self.model.task.loss(raw, batch.target)["loss"]
         self.mean_loss.update(loss, len(batch.ids))

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from diffsight.datasets.rooms import ROOM_TYPES, Rendering, render_scene
+from diffsight.datasets.rooms import ROOM_TYPES, Rendering, Rooms, render_scene
 from diffsight.datasets.rooms.language import article, look_around, noun, phrase
 from diffsight.datasets.rooms.people import _ellipsoid_bounds
 from diffsight.datasets.rooms.scene import sample_scene
@@ -166,3 +166,11 @@ def test_bounds_of_a_ball() -> None:
     low, high = _ellipsoid_bounds(np.array([0.0, 0.0, 2.0]), np.eye(3) * 0.5)
     np.testing.assert_allclose(high, 0.5 / np.sqrt(4 - 0.25))
     np.testing.assert_allclose(low, -high)
+
+
+def test_captions_can_be_prompts() -> None:
+    plain, told = Rooms("val", count=3, size=32), Rooms("val", count=3, size=32, prompt="caption")
+    for index in range(3):
+        scene = render_scene(index, split="val", size=32, labels=())
+        assert told[index].prompt == scene.caption
+        assert plain[index].prompt == scene.room_type

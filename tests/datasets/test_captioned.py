@@ -1,0 +1,36 @@
+"""Captions as prompts."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from diffsight.datasets import Captioned, Rooms
+from diffsight.types import InputError
+
+
+def write(path: Path, captions: dict[str, str], name: str = "rooms") -> Path:
+    path.write_text(json.dumps({"data": name, "captions": captions}))
+    return path
+
+
+def test_every_sample_is_told_its_caption(tmp_path: Path) -> None:
+    rooms = Rooms(count=2, size=16)
+    ids = [rooms[i].id for i in range(2)]
+    path = write(tmp_path / "c.json", {ids[0]: "a chair"})
+    data = Captioned(dataset=rooms, captions=path)
+    assert (len(data), data.name, data[0].prompt) == (2, "rooms", "a chair")
+    assert data.class_names == rooms.class_names
+    with pytest.raises(InputError, match=f"no caption for {ids[1]}"):
+        data[1]
+
+
+def test_captions_of_something_else(tmp_path: Path) -> None:
+    rooms = Rooms(count=1, size=16)
+    other = write(tmp_path / "c.json", {}, "nyu-train")
+    with pytest.raises(InputError, match=r"c\.json: captions of data set 'nyu-train', not of 'roo"):
+        Captioned(dataset=rooms, captions=other)
+    (tmp_path / "d.json").write_text("[]")
+    for name in ("d.json", "none.json"):
+        with pytest.raises(InputError, match=f"{name}: no captions"):
+            Captioned(dataset=rooms, captions=tmp_path / name)
