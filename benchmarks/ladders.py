@@ -46,7 +46,7 @@ def vpd_rows() -> dict[str, list[str]]:
 
 
 def evp_rows(std: float) -> dict[str, list[str]]:
-    """Table 4: what each row changes in rooms/evp_depth; before captions, prompts are room types."""
+    """Table 4: changes in rooms/evp_depth; before captions, prompts are room types."""
     types = _call("TextTable", names=list(ROOM_TYPES), dim=128, weights="tiny")
     named = ["--method.prompts", types, "--method.attention_maps", "none"]
     named += ["--train.prompt", "room_type", "--val.prompt", "room_type"]
