@@ -1,6 +1,7 @@
 """The layout of the REFER tool, written small."""
 
 import json
+import math
 import os
 import pickle
 from pathlib import Path
@@ -14,7 +15,8 @@ from PIL import Image
 
 from diffsight.datasets import RandomSentence, RefCOCO
 from diffsight.datasets.refcoco import rasterised
-from diffsight.types import InputError
+from diffsight.tasks import Referring
+from diffsight.types import InputError, RawOutput, Target
 
 POLYGONS = [[2.0, 3.0, 17.5, 3.0, 17.5, 12.0, 2.0, 12.0], [10.0, 8.0, 25.0, 8.0, 25.0, 19.0]]
 RUNS = {"size": [24, 30], "counts": [5, 7, 300, 20, 388]}
@@ -89,6 +91,11 @@ def test_stretched_as_the_papers_do(tmp_path: Path) -> None:
     rows = ((torch.arange(64) + 0.5) * 24 / 64).long()
     columns = ((torch.arange(64) + 0.5) * 30 / 64).long()
     assert torch.equal(label, whole[rows][:, columns])
+    # where parts overlap is background, which the loss must take
+    assert set(label.unique().tolist()) == {0, 1}
+    raw = RawOutput(torch.zeros(1, 2, 64, 64), "logits")
+    loss = Referring().loss(raw, Target(label[None], sample.valid["referent"][None]))["loss"]
+    assert float(loss) == pytest.approx(math.log(2), rel=1e-5)
     assert sample.valid["referent"].all()
 
 
@@ -97,9 +104,10 @@ def test_the_pickle_is_converted_once(tmp_path: Path) -> None:
     first = RefCOCO(root=root, split="val")[0].sentences
     (root / "refcoco" / "refs(unc).p").unlink()
     assert RefCOCO(root=root, split="val")[0].sentences == first
-    (root / "refcoco" / "refs(unc).json").write_text("[{")
-    with pytest.raises(InputError, match=r"refs\(unc\)\.json: damaged"):
-        RefCOCO(root=root)
+    for broken in ("[{", '[{"split": "val"}]', "3"):
+        (root / "refcoco" / "refs(unc).json").write_text(broken)
+        with pytest.raises(InputError, match=r"refs\(unc\)\.json: damaged"):
+            RefCOCO(root=root)
 
 
 class Code:

@@ -22,6 +22,7 @@ SPLITTERS = {
     "refcocog": ("umd", "google"),
 }
 IMAGES = Path("images", "mscoco", "images", "train2014")
+_KEYS = ("ref_id", "ann_id", "split", "sentences")
 NAMED = 3  # missing files that a message lists
 
 
@@ -32,8 +33,8 @@ class RefCOCO(AbstractDataset):
     with ``instances.json`` and ``refs(SPLITTER).p``. That pickle is read without running anything
     that it names, and converted once to ``refs(SPLITTER).json`` beside it.
 
-    Label ``referent`` is ``h w`` of int64: 1 where the thing is; 2 where its parts overlap, which
-    the authors count as background.
+    Label ``referent`` is ``h w`` of int64, 1 where the thing is. Where its parts overlap is
+    background, as in the authors' code.
 
     Args:
         root: folder of the data set.
@@ -109,7 +110,7 @@ class RefCOCO(AbstractDataset):
         return Sample(
             id=f"{row['ref_id']}-{sentences[0]}",
             image=image,
-            labels={"referent": mask.long()},
+            labels={"referent": (mask == 1).long()},
             valid={"referent": torch.ones_like(mask, dtype=torch.bool)},
             prompt=sentences[0],
             sentences=sentences,
@@ -140,8 +141,9 @@ def read_refs(path: Path) -> list[dict[str, Any]]:
     copy = path.with_suffix(".json")
     if copy.is_file():
         try:
-            return json.loads(copy.read_text(encoding="utf-8"))
-        except ValueError as error:
+            known = json.loads(copy.read_text(encoding="utf-8"))
+            return [{key: row[key] for key in _KEYS} for row in known]
+        except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{copy}: damaged ({error}): delete it") from None
     try:
         with path.open("rb") as file:
