@@ -1,5 +1,7 @@
 """Predictors that never look at the image."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -89,3 +91,12 @@ def test_the_place_where_things_are():
     assert result["everything"].tolist() == [[1]]
     # keeping 1 place: 3 of 6 + 0; 2 places: 5 of 7; all places: 6 of 12
     assert result["best place"].tolist() == [[1, 1, 0, 0]]
+
+
+def test_several_channels_have_none():
+    class Vectors(Given):
+        def __getitem__(self, index: int) -> Sample:
+            sample = super().__getitem__(index)
+            return replace(sample, labels={"depth_m": sample.labels["depth_m"].expand(3, -1, -1)})
+
+    assert baselines(Vectors([[[1.0, 2.0]]]), MetricDepth()) == {}

@@ -1,7 +1,6 @@
 """Turn captions into one prompt for all images of a data set: the mean of their tokens (EVP)."""
 
 import argparse
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
     args = parser.parse_args(argv)
 
+    from diffsight.datasets.captioned import read_captions
     from diffsight.prompts.text import mean_prompt, read_table, save_rows
     from diffsight.types import InputError
 
@@ -37,7 +37,9 @@ def main(argv: Sequence[str]) -> int:
     else:
         if args.encoder is None:
             raise InputError("--captions need a text tower: name one with --encoder")
-        captions = _captions(args.captions)
+        captions = [text for path in args.captions for text in read_captions(path).values()]
+        if not captions:
+            raise InputError(f"{args.captions[0]}: no caption in it: see `diffsight caption`")
         count = len(captions)
         rows = mean_prompt(
             captions, encoder=args.encoder, num_tokens=args.tokens, pooled=args.pooled
@@ -45,20 +47,3 @@ def main(argv: Sequence[str]) -> int:
     save_rows(args.out, rows, {"source": f"{args.encoder or args.table}, {count} texts"})
     log.info("%s: %d token(s) of %d numbers", args.out, *rows.shape)
     return 0
-
-
-def _captions(paths: Sequence[Path]) -> list[str]:
-    from diffsight.types import InputError
-
-    found: dict[str, str] = {}
-    for path in paths:
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            found |= {f"{data['data']} {name}": text for name, text in data["captions"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{path}: no captions ({error}): write them with `diffsight caption`"
-            ) from None
-    if not found:
-        raise InputError(f"{paths[0]}: has no caption in it: write some with `diffsight caption`")
-    return list(found.values())

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from diffsight.cli.options import add_device, device_of
+
 log = logging.getLogger(__name__)
 SAVE_EVERY = 50  # images
 
@@ -27,13 +29,12 @@ def main(argv: Sequence[str]) -> int:
         "--out", type=Path, required=True, metavar="FILE", help="the .json to write"
     )
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="default 8")
-    parser.add_argument("--device", help="cpu, cuda ... (default: the GPU if there is one)")
+    add_device(parser)
     args = parser.parse_args(argv)
 
     from rich.console import Console
     from rich.progress import Progress
 
-    from diffsight.cli.options import device_of
     from diffsight.cli.recipe import data_of
     from diffsight.datasets.captioned import read_captions
     from diffsight.datasets.files import replacing

@@ -46,12 +46,12 @@ class Captioned(AbstractDataset):
         return replace(sample, prompt=self._captions[sample.id])
 
 
-def read_captions(path: Path, name: str) -> dict[str, str]:
+def read_captions(path: Path, name: str | None = None) -> dict[str, str]:
     """Captions by sample id.
 
     Args:
         path: file that ``diffsight caption`` wrote.
-        name: of the data set that they must be of.
+        name: of the data set that they must be of; None takes any.
 
     Raises:
         InputError: if the file is damaged or is of another data set.
@@ -63,6 +63,6 @@ def read_captions(path: Path, name: str) -> dict[str, str]:
         raise InputError(
             f"{path}: no captions ({error}): write them with `diffsight caption`"
         ) from None
-    if own != name:
+    if name not in (None, own):
         raise InputError(f"{path}: captions of data set {own!r}, not of {name!r}")
     return captions

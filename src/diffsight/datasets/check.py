@@ -26,7 +26,7 @@ class SplitReport:
     Attributes:
         name: of the split.
         count: samples.
-        official: samples in the literature, or None.
+        official: samples in the literature.
         unreadable: one line for each sample that cannot be used.
         labelled: share of pixels with a label.
         histogram: pixels by class name.
@@ -36,7 +36,7 @@ class SplitReport:
 
     name: str
     count: int
-    official: int | None
+    official: int
     unreadable: list[str] = field(default_factory=list)
     labelled: float = 0.0
     histogram: dict[str, int] = field(default_factory=dict)
@@ -54,26 +54,25 @@ class Known:
     """
 
     splits: Mapping[str, int]
-    build: Callable[[Path, str], AbstractDataset]
+    build: Callable[[Path, Any], AbstractDataset]
 
 
-def _refcoco(variant: Any) -> Callable[[Path, str], AbstractDataset]:
+def _refcoco(variant: Any) -> Callable[[Path, Any], AbstractDataset]:
     return lambda root, split: RefCOCO(root=root, variant=variant, split=split, size=None)
 
 
-def _kitti(root: Path, split: str) -> AbstractDataset:
-    list_file = root / f"eigen_{split}.txt"
-    return KITTIDepth(root=root, list_file=list_file, split="train" if split == "train" else "test")
+def _kitti(root: Path, split: Any) -> AbstractDataset:
+    return KITTIDepth(root=root, list_file=root / f"eigen_{split}.txt", split=split)
 
 
 KNOWN: Mapping[str, Known] = {
     "ade20k": Known(
         {"training": 20210, "validation": 2000},
-        lambda root, split: ADE20K(root=root, split=_one_of(split, "training", "validation")),
+        lambda root, split: ADE20K(root=root, split=split),
     ),
     "nyu": Known(
         {"train": 24231, "test": 654},
-        lambda root, split: NYUDepth(root=root, split=_one_of(split, "train", "test")),
+        lambda root, split: NYUDepth(root=root, split=split),
     ),
     "kitti": Known({"train": 23158, "test": 652}, _kitti),
     "refcoco": Known(
@@ -184,8 +183,3 @@ def _labels(sample: Sample) -> Iterator[tuple[str, Tensor, Tensor]]:
 
 def _padded(counts: Tensor, size: int) -> Tensor:
     return torch.nn.functional.pad(counts, (0, size - len(counts)))
-
-
-def _one_of(split: str, *known: Any) -> Any:
-    assert split in known
-    return split

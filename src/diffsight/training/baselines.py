@@ -33,19 +33,23 @@ def baselines(dataset: AbstractDataset, task: AbstractTask) -> dict[str, Tensor]
     * numbers: ``constant median``, and the ``mean map`` of every pixel's place (the median where no
       sample has a label),
     * classes: the ``constant majority``, and the ``majority map`` of every pixel's place,
+    * labels of several channels: nothing,
     * masks of sentences: ``everything``, and the ``best place``: of the masks that keep the places
       where the thing is most often, the one with the largest ``oiou``.
 
     Args:
         dataset: training samples.
-        task: whose label, of one channel, is learned.
+        task: whose label is learned.
 
     Returns:
         ``h w`` or 1 x 1, of floats or ids as the labels are.
     """
     if isinstance(task, Referring):
         return _of_masks(_counts(dataset, task.label, 2))
-    if dataset[0].labels[task.label].is_floating_point():
+    label = dataset[0].labels[task.label]
+    if label.ndim == 3 and len(label) > 1:
+        return {}
+    if label.is_floating_point():
         return _of_values(dataset, task.label)
     return _of_classes(_counts(dataset, task.label, task.num_outputs))
 

@@ -134,7 +134,34 @@ def render_scene(
     )
 
 
-class Rooms(AbstractDataset):
+class AbstractRooms(AbstractDataset):
+    """Scenes of a split, rendered when they are asked for.
+
+    Args:
+        split: ``train``, ``val`` or ``test``: three worlds without a scene in common.
+        count: number of scenes.
+        size: one number, or (height, width) in pixels.
+        seed: another seed gives other scenes.
+    """
+
+    def __init__(self, split: str, count: int, size: int | tuple[int, int], seed: int) -> None:
+        if count < 1:
+            raise InputError(f"count {count} of rooms: ask for at least one scene")
+        self.split = check_split(split)
+        self.count = count
+        self.size = check_size(size)
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.count
+
+    def require(self, index: int) -> None:
+        """Data sets end with an ``IndexError``, or a loop over one would not."""
+        if not 0 <= index < self.count:
+            raise IndexError(f"rooms has scenes 0 to {self.count - 1}, not {index}")
+
+
+class Rooms(AbstractRooms):
     """Rendered rooms with exact labels; see docs/rooms.md for the table of labels.
 
     Args:
@@ -158,22 +185,13 @@ class Rooms(AbstractDataset):
         seed: int = 0,
         prompt: Literal["room_type", "caption"] = "room_type",
     ) -> None:
-        if count < 1:
-            raise InputError(f"count {count} of rooms: ask for at least one scene")
-        self.split = check_split(split)
-        self.count = count
-        self.size = check_size(size)
+        super().__init__(split, count, size, seed)
         self.labels = check_names(labels)
-        self.seed = seed
         self.prompt = prompt
-
-    def __len__(self) -> int:
-        return self.count
 
     def __getitem__(self, index: int) -> Sample:
         """The scene with this index."""
-        if not 0 <= index < self.count:
-            raise IndexError(f"rooms has scenes 0 to {self.count - 1}, not {index}")
+        self.require(index)
         scene = sample_scene(self.split, self.seed, index)
         clean = render_clean(scene, *self.size)
         geometry = Geometry(scene, *self.size, clean)

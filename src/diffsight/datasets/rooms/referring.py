@@ -3,21 +3,20 @@
 import numpy as np
 import torch
 
-from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.datasets.rooms.dataset import camera_of, check_size, check_split
+from diffsight.datasets.base import Sample
+from diffsight.datasets.rooms.dataset import AbstractRooms, camera_of
 from diffsight.datasets.rooms.draw import Draw
 from diffsight.datasets.rooms.labels import Geometry
 from diffsight.datasets.rooms.language import expressions, look_around
 from diffsight.datasets.rooms.render import add_noise, render_clean
 from diffsight.datasets.rooms.scene import sample_scene
 from diffsight.datasets.rooms.world import Scene
-from diffsight.types import InputError
 
 # a scene in which nothing can be told apart is replaced by one that no data set of rooms reaches
 ELSEWHERE = 10**9
 
 
-class ReferringRooms(AbstractDataset):
+class ReferringRooms(AbstractRooms):
     """One thing per scene, with one or two expressions that fit it and nothing else in view.
 
     Label ``referent`` is ``h w`` of int64, 1 where the thing is; every pixel counts.
@@ -38,20 +37,11 @@ class ReferringRooms(AbstractDataset):
         size: int | tuple[int, int] = 128,
         seed: int = 0,
     ) -> None:
-        if count < 1:
-            raise InputError(f"count {count} of rooms: ask for at least one scene")
-        self.split = check_split(split)
-        self.count = count
-        self.size = check_size(size)
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return self.count
+        super().__init__(split, count, size, seed)
 
     def __getitem__(self, index: int) -> Sample:
         """The scene with this index; its prompt is the first of its sentences."""
-        if not 0 <= index < self.count:
-            raise IndexError(f"rooms has scenes 0 to {self.count - 1}, not {index}")
+        self.require(index)
         scene, thing, sentences = self._referent(index)
         clean = render_clean(scene, *self.size)
         instance = Geometry(scene, *self.size, clean).instance
