@@ -46,6 +46,7 @@ NO_CLASS = {
     "--task diffsight.tasks.Metric": "task: there is no class 'diffsight.tasks.Metric': did you me",
 }
 OTHER = {
+    "train.count=3": "'train.count=3' belongs to no option: write options as --key value or",
     "--batch_size many": "batch_size: Expected a <class 'int'>. Got value: many",
     "--recipe rooms/vpd": "no recipe 'rooms/vpd', neither a file nor a name: did you mean 'rooms/v",
 }

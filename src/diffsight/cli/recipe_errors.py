@@ -9,6 +9,7 @@ from diffsight.config import Configurable
 from diffsight.hub.build import nearest
 
 UNKNOWN = re.compile(r"Option '([\w.-]+)' is not accepted|unrecognized arguments: -*([\w.-]+)")
+UNDASHED = re.compile(r"unrecognized arguments: ([^-\s]\S*)")
 NO_CLASS = re.compile(r"dot import path string: ([\w.]*\w)|No module named '([\w.]+)'")
 NO_ATTRIBUTE = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
 MISSING = re.compile(r"the following arguments are required: ([\w., -]+)")
@@ -24,6 +25,8 @@ def explain(message: str, command: Callable[..., object]) -> str:
         message: of jsonargparse's error.
         command: the function whose signature is the schema.
     """
+    if found := UNDASHED.search(message):
+        return f"{found[1]!r} belongs to no option: write options as --key value or --key=value"
     if found := UNKNOWN.search(message):
         key = (found[1] or found[2]).removeprefix("init_args.")
         owner = _owner(message, found)

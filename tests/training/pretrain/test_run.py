@@ -105,6 +105,15 @@ def test_nothing_to_begin_with(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("history", ["[{}]", "[3]", "3", "{"])
+def test_history_that_cannot_be_continued_is_refused_before_the_work(tmp_path, history):
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "training.json").write_text(history)
+    with pytest.raises(InputError, match=r"training.json: not the history of a pretraining"):
+        pretrain(stages=[], out=tmp_path / "run", begin=tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
 def test_probe_of_informative_features():
     """The linear map finds what is a linear function of the features, and nothing in noise."""
     depth = torch.rand(4, 1, 6, 6)

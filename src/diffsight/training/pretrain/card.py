@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -11,10 +12,12 @@ from diffsight.datasets.files import replacing
 from diffsight.datasets.rooms import RENDERER_VERSION
 from diffsight.inference.generate import generate
 from diffsight.training.pretrain.denoiser import FIXED_PROMPTS
+from diffsight.types import InputError
 
 HISTORY = "training.json"
 SAMPLE_PX = 192  # side of a sample in the picture, at most
 COLUMNS = 4
+ENTRY = {"stage", "pictures", "steps", "batch_size", "minutes", "scores"}
 PARTS = ("vae", "text_encoder", "image_encoder", "unet")
 
 
@@ -32,8 +35,29 @@ def describe(folder: Path) -> None:
     assets.write_checksums(folder)
 
 
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """The stages that a model has gone through; of one that does not tell, none.
+
+    Raises:
+        InputError: if the file is no list of them.
+    """
+    path = folder / HISTORY
+    if not path.is_file():
+        return []
+    try:
+        history = json.loads(path.read_text(encoding="utf-8"))
+        if all(stage.keys() >= ENTRY for stage in history):
+            return history
+    except (AttributeError, TypeError, ValueError):
+        pass
+    raise InputError(
+        f"{path}: not the history of a pretraining (a list of {', '.join(sorted(ENTRY))} per "
+        "stage): delete it, and the card tells what is trained from now on"
+    )
+
+
 def _card(folder: Path) -> str:
-    history = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
+    history = read_history(folder)
     rows = [
         f"| {h['stage']} | {h['pictures']:,} | {h['steps']:,} x {h['batch_size']} | "
         f"{h['minutes']:.0f} | {_listed(h['scores'])} |"

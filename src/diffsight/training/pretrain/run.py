@@ -19,7 +19,7 @@ from diffsight.config import Plain, to_config
 from diffsight.datasets.files import replacing
 from diffsight.training.callbacks import LAST, Checkpoints, write_sheet
 from diffsight.training.learner import Learner
-from diffsight.training.pretrain.card import HISTORY, describe
+from diffsight.training.pretrain.card import HISTORY, describe, read_history
 from diffsight.training.pretrain.pictures import Pictures, open_pictures
 from diffsight.training.pretrain.stage import AbstractStage, PictureStream, Workshop
 from diffsight.training.run import (
@@ -183,6 +183,8 @@ def _lay_out(out: Path, begin: Path | None, recipe: dict[str, Plain]) -> None:
     source = assets.find(str(begin)) if str(begin) in assets.NAMES else begin
     if source is not None and not (source / "vae").is_dir():
         raise InputError(f"{source}: no model to begin with: give a diffusers folder, or tiny")
+    if source is not None:
+        read_history(source)
     start(out, recipe)
     if source is None:
         (out / MODEL).mkdir()
@@ -228,8 +230,7 @@ def _finish(
 ) -> None:
     """The part goes into the model, with a line of its history."""
     stage.export(learner.objective.cpu(), shop, shop.model)
-    history = shop.model / HISTORY
-    past = json.loads(history.read_text()) if history.is_file() else []
+    past = read_history(shop.model)
     entry = {
         "stage": stage.name,
         "steps": stage.steps,
@@ -238,6 +239,6 @@ def _finish(
         "minutes": round(minutes, 1),
         "scores": {name: round(value, 4) for name, value in learner.scores.items()},
     }
-    with replacing(history) as partial:
+    with replacing(shop.model / HISTORY) as partial:
         partial.write_text(json.dumps([*past, entry], indent=2) + "\n")
     (folder / DONE).touch()
