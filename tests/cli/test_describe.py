@@ -20,6 +20,9 @@ def test_vpd_segmentation_is_the_papers(capsys: pytest.CaptureFixture[str]) -> N
     assert own / 1e9 == pytest.approx(889.9, abs=0.1)
     # the authors' modules: 971.8; the averaged maps are computed beside the fused attention here
     assert found["multiply_adds"] / 1e9 == pytest.approx(971.8 + 0.74, abs=0.1)
+    # of the activations, the encoder's first level is the fullest: some maps of 128 x 512 x 512
+    beside = found["peak_bytes"] - found["weights_bytes"]
+    assert 3 <= beside / (4 * 128 * 512 * 512) <= 6
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,8 @@ def main(argv: Sequence[str]) -> int:
         f"parameters     {found.parameters:,}, {found.trainable:,} of them learn\n"
         f"multiply-adds  {found.multiply_adds / 1e9:.1f} G; without the products of attention "
         f"{own / 1e9:.1f} G\n"
-        f"memory         weights {found.weights_bytes / 2**30:.2f} GiB in 32 bit; training needs "
-        f"four times that and the activations (`diffsight fit --plan` measures them)\n"
+        f"memory         about {found.peak_bytes / 2**30:.2f} GiB in 32 bit for one image, weights "
+        f"{found.weights_bytes / 2**30:.2f} of them; training needs four times the weights and the "
+        "activations (`diffsight fit --plan` measures them)\n"
     )
     return 0
