@@ -159,12 +159,15 @@ def test_checkpoint_holds_recipe_versions_position_and_random_states(whole):
     assert set(ours["rng"][0]) == {"python", "numpy", "torch", "cuda"}
 
 
-def test_the_best_is_kept_beside_the_last(tmp_path):
-    short(tmp_path / "run", steps=4, validate_every=1, optim=AdamW(lr=3.0), monitor="loss")
+@pytest.mark.parametrize(("monitor", "best_of"), [("loss", min), ("d3", max)])
+def test_the_best_is_kept_beside_the_last(tmp_path, monitor, best_of):
+    settings = {"optim": AdamW(lr=3.0), "monitor": monitor, "protocol": "rooms-v1"}
+    short(tmp_path / "run", steps=4, validate_every=1, **settings)
     rows = metrics(tmp_path / "run")
-    losses = [float(r["value"]) for r in rows if r["name"] == "val/loss"]
+    scores = [float(r["value"]) for r in rows if r["name"] == f"val/{monitor}"]
+    assert len(set(scores)) > 1
     best = load(tmp_path / "run" / "best.ckpt")["global_step"]
-    assert losses[best - 1] == min(losses)
+    assert scores[best - 1] == best_of(scores)
     assert load(tmp_path / "run" / "last.ckpt")["global_step"] == 4
 
 

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from diffsight.datasets.base import Batch
 from diffsight.datasets.files import replacing
+from diffsight.metrics import larger_is_better
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.checkpoints import link_or_copy
 from diffsight.types import InputError
@@ -47,7 +48,7 @@ class Checkpoints(Callback):
     Args:
         folder: where ``last.ckpt`` and ``best.ckpt`` go.
         every: optimiser steps.
-        monitor: score without its prefix ``val/``; lower is better.
+        monitor: score without its prefix ``val/``.
     """
 
     def __init__(self, folder: Path, *, every: int, monitor: str) -> None:
@@ -65,7 +66,7 @@ class Checkpoints(Callback):
         return self.past_s + time.monotonic() - self.began
 
     def state_dict(self) -> dict[str, Any]:
-        """The best score, and the time spent."""
+        """The best score (negative where larger is better), and the time spent."""
         return {"best": self.best, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -99,9 +100,10 @@ class Checkpoints(Callback):
             )
             raise InputError(f"monitor: no score is called {self.monitor!r}; choose from {known}")
         score = float(scores[self.monitor])
-        if not score < self.best:
+        cost = -score if larger_is_better(self.monitor) else score
+        if not cost < self.best:
             return
-        self.best = score
+        self.best = cost
         self.saved_step = -1  # the best score has changed: it belongs into the file
         self.save(trainer)
         if trainer.is_global_zero:

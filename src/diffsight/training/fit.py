@@ -133,7 +133,8 @@ def fit(
             on disk until it is finished); 0 reads a sample whenever it is needed.
         checkpoint_every: optimiser steps between checkpoints.
         validate_every: optimiser steps between validations.
-        monitor: validation score whose smallest value makes ``best.ckpt``: ``loss``, ``rmse`` ...
+        monitor: validation score whose best value makes ``best.ckpt``: ``loss``, ``rmse``, ``oiou``
+            ...
         resume: go on from ``out/last.ckpt``.
         plan: print the forecast and stop.
 

@@ -113,7 +113,7 @@ def trainer_for(
         clip_norm: largest norm of the gradient.
         checkpoint_every: optimiser steps between checkpoints.
         validate_every: optimiser steps between validations.
-        monitor: score whose smallest value makes ``best.ckpt``.
+        monitor: score whose best value makes ``best.ckpt``.
 
     Raises:
         InputError: if the batch does not divide by the devices.
