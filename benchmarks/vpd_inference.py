@@ -1,37 +1,36 @@
-"""Full-size VPD depth on a CPU beside its floor: plain diffusers VAE encoder + UNet with default
-attention.
+"""A recipe's full-size model of VPD or EVP on a CPU beside its floor: plain diffusers VAE encoder +
+UNet with default attention.
 
 Random weights in Stable Diffusion 1.5's shape, fp32, batch 1. The variants take turns in one
 process and share their weights; each round starts with another one and gives a ratio to the floor
 of the same round, and the median of the ratios is printed. Peak memory is that of a process which
-runs one variant alone (weights included), again in turns. Images are padded to a multiple of 64 px
-as VPD does; the floor gets the padded image, and where that differs the image as it is, too.
+runs one variant alone (weights included; Linux), again in turns. Images are padded to a multiple of
+64 px as VPD does; the floor gets the padded image, and where that differs the image as it is, too.
 
-    python benchmarks/vpd_inference.py [--sizes 480x640 512x512] [--rounds 5] [--threads 2]
-                                       [--channels-last]
+    python benchmarks/vpd_inference.py [--recipe vpd/depth_nyu] [--sizes 480x640 512x512]
+                                       [--rounds 5] [--threads 2] [--channels-last]
 """
 
 import argparse
 import json
-import resource
+import re
 import statistics
 import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from functools import partial
+from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from diffsight.backbones import StableDiffusion
 from diffsight.backbones.architectures import PRESETS
-from diffsight.heads import DeconvHead
-from diffsight.methods import VPD
-from diffsight.necks import Merging
+from diffsight.cli.recipe import read
+from diffsight.hub.build import build, uninitialised, without_weights
+from diffsight.methods.prompted import AbstractPrompted
 from diffsight.ops.padding import pad_to_multiple
-from diffsight.prompts import TextTable
 from diffsight.types import Inputs
 
 VARIANTS = ("floor", "floor, unpadded", "trunk and taps", "whole model")
@@ -54,25 +53,31 @@ def build_floor() -> tuple[AutoencoderKL, UNet2DConditionModel]:
     return vae.eval(), unet.eval()
 
 
-def build_ours(vae: AutoencoderKL, unet: UNet2DConditionModel) -> VPD:
-    with torch.device("meta"):
-        backbone = StableDiffusion("sd15")
-    backbone.unet.load_state_dict(unet.state_dict(), assign=True, strict=False)
-    backbone.vae.load_state_dict(vae.state_dict(), assign=True)
-    prompts = TextTable([str(i) for i in range(27)])
-    return VPD(
-        num_outputs=1, backbone=backbone, prompts=prompts, neck=Merging, head=partial(DeconvHead)
-    ).eval()
+def build_ours(recipe: str, vae: AutoencoderKL, unet: UNet2DConditionModel) -> AbstractPrompted:
+    data = read(recipe)
+    config = {part: without_weights(data[part])[0] for part in ("task", "method")}
+    with uninitialised():
+        method = build(config).method
+    assert isinstance(method, AbstractPrompted)
+    assert isinstance(method.backbone, StableDiffusion)
+    for parameter in method.parameters():  # those of the backbone give way to the floor's
+        if not any(parameter is one for one in method.backbone.parameters()):
+            parameter.data.normal_(std=0.02)
+    method.backbone.unet.load_state_dict(unet.state_dict(), assign=True, strict=False)
+    method.backbone.vae.load_state_dict(vae.state_dict(), assign=True)
+    return method.eval()
 
 
-def runs(height: int, width: int, channels_last: bool = False) -> dict[str, Callable[[], object]]:
+def runs(
+    recipe: str, height: int, width: int, channels_last: bool = False
+) -> dict[str, Callable[[], object]]:
     vae, unet = build_floor()
-    ours = build_ours(vae, unet)
+    ours = build_ours(recipe, vae, unet)
     if channels_last:  # the floor keeps the default format: what is loaded with assign is copied
         ours = ours.to(memory_format=torch.channels_last)
     image = torch.rand(1, 3, height, width)
     padded = pad_to_multiple(image, 64, 0.5)
-    context = torch.randn(1, 1, 768)
+    context = torch.randn(1, ours.prompts.num_tokens, 768)
 
     def floor(x: torch.Tensor) -> object:
         return unet(vae.encode(x * 2 - 1).latent_dist.mode(), 1, context)
@@ -90,9 +95,9 @@ def runs(height: int, width: int, channels_last: bool = False) -> dict[str, Call
 
 @torch.inference_mode()
 def time_ratios(
-    height: int, width: int, rounds: int, channels_last: bool
+    recipe: str, height: int, width: int, rounds: int, channels_last: bool
 ) -> dict[str, tuple[float, float]]:
-    variants = runs(height, width, channels_last)
+    variants = runs(recipe, height, width, channels_last)
     for run in variants.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in variants}
@@ -114,19 +119,23 @@ def time_ratios(
 
 
 @torch.inference_mode()
-def peak_mb_of_this_process(variant: str, height: int, width: int) -> float:
-    runs(height, width)[variant]()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def peak_mb_of_this_process(recipe: str, variant: str, height: int, width: int) -> float:
+    run = runs(recipe, height, width)[variant]
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of building
+    run()
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
 
 
-def peak_mb(variant: str, size: str, threads: int) -> float:
-    command = [sys.executable, __file__, "--variant", variant, "--sizes", size]
+def peak_mb(recipe: str, variant: str, size: str, threads: int) -> float:
+    command = [sys.executable, __file__, "--recipe", recipe, "--variant", variant, "--sizes", size]
     out = subprocess.run([*command, "--threads", str(threads)], capture_output=True, check=True)
     return json.loads(out.stdout)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", default="vpd/depth_nyu", help="one that needs no sentence")
     parser.add_argument("--sizes", nargs="+", default=["480x640", "512x512"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--memory-rounds", type=int, default=3)
@@ -138,14 +147,17 @@ def main() -> None:
     for size in args.sizes:
         height, width = map(int, size.split("x"))
         if args.variant:
-            sys.stdout.write(json.dumps(peak_mb_of_this_process(args.variant, height, width)))
+            peak = peak_mb_of_this_process(args.recipe, args.variant, height, width)
+            sys.stdout.write(json.dumps(peak))
             return
-        times = time_ratios(height, width, args.rounds, args.channels_last)
+        times = time_ratios(args.recipe, height, width, args.rounds, args.channels_last)
         memory: dict[str, list[float]] = {name: [] for name in times}
         for _ in range(args.memory_rounds):
             for name in times:
-                memory[name].append(peak_mb(name, size, args.threads))
-        sys.stdout.write(f"\n{size}, {args.threads} threads, torch {torch.__version__}\n")
+                memory[name].append(peak_mb(args.recipe, name, size, args.threads))
+        sys.stdout.write(
+            f"\n{args.recipe}, {size}, {args.threads} threads, torch {torch.__version__}\n"
+        )
         sys.stdout.write(
             f"{'':18}{'seconds':>9}{'time x floor':>14}{'peak MB':>9}{'memory x floor':>16}\n"
         )

@@ -5,7 +5,7 @@ import torch
 from tests.contracts import HeadContract
 from tests.support import enliven, pyramid_of
 
-from diffsight.heads import MetricBins
+from diffsight.heads import MetricBins, metric_bins
 from diffsight.heads.metric_bins import LogBinomial
 from diffsight.types import InputError
 
@@ -74,3 +74,12 @@ class TestMetricBins(HeadContract):
         return MetricBins(
             in_channels=in_channels, strides=strides, num_outputs=self.num_outputs, **SMALL
         )
+
+
+def test_strips_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = enliven(MetricBins(in_channels=[4], strides=[8], num_outputs=1, **SMALL)).eval()
+    pyramid = pyramid_of((4,), (8,), 2, 40, 24)
+    whole = head(pyramid).maps
+    assert whole.std() > 0
+    monkeypatch.setattr(metric_bins, "STRIP_ROWS", 7)
+    torch.testing.assert_close(head(pyramid).maps, whole, rtol=1e-6, atol=0)

@@ -12,6 +12,7 @@ from diffsight.heads.deconv import DeconvHead
 from diffsight.types import InputError, Pyramid, RawOutput
 
 FLOOR = 1e-4  # of probabilities and of their parts
+STRIP_ROWS = 64
 
 
 class MetricBins(AbstractHead):
@@ -104,10 +105,14 @@ class MetricBins(AbstractHead):
             centres = self.moved(_resized(centres, size), goals)
             before = embedding
         size = last.shape[-2:]
-        conditions = (last, self.decoder.value(last), _resized(before, size))
-        probability = self.distribution(torch.cat(conditions, dim=1))
-        depth_m = (probability * _resized(centres, size)).sum(dim=1, keepdim=True)
-        return RawOutput(depth_m, "value")
+        whole = last, self.decoder.value(last), _resized(before, size), _resized(centres, size)
+        # from here on every pixel is on its own: in strips, hundreds of channels need little memory
+        strips = zip(*(x.split(STRIP_ROWS, dim=2) for x in whole), strict=True)
+        depth_m = [
+            (self.distribution(torch.cat(conditions, dim=1)) * bins).sum(dim=1, keepdim=True)
+            for *conditions, bins in strips
+        ]
+        return RawOutput(torch.cat(depth_m, dim=2), "value")
 
     def moved(
         self, centres: Float[Tensor, "b n h w"], goals: Float[Tensor, "b a h w"]
