@@ -12,7 +12,7 @@ from diffsight.heads.deconv import DeconvHead
 from diffsight.types import InputError, Pyramid, RawOutput
 
 FLOOR = 1e-4  # of probabilities and of their parts
-STRIP_ROWS = 64
+STRIP_ROWS = 16  # maps so small that the allocator hands their memory on
 
 
 class MetricBins(AbstractHead):
