@@ -20,11 +20,11 @@ from reporting import RESULTS, table, write_block
 from diffsight.datasets.rooms.source import RoomsSource
 from diffsight.datasets.support import Example
 from diffsight.hub.task_file import Base, build_model
+from diffsight.ops.memory import keep_freed_memory
 from diffsight.tasks.dense import AbstractDense
 from diffsight.training.adapt import describe, method_options
 from diffsight.training.benchmark.units import draw, task_of
 from diffsight.training.few_shot import RECIPES, Encoded, encode, fit, measure
-from diffsight.training.memory import keep_freed_memory
 from diffsight.types import Draws
 
 ASKED, MARKS = 8, 5

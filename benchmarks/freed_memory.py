@@ -17,7 +17,7 @@ import yaml
 
 from diffsight import recipes
 from diffsight.hub.build import build
-from diffsight.training.memory import keep_freed_memory
+from diffsight.ops.memory import keep_freed_memory
 from diffsight.types import Inputs
 
 # name: (keep freed memory, fused)

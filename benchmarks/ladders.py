@@ -1,31 +1,74 @@
-"""VPD's table 5 and EVP's table 4 on rooms: the same minutes for every row, paired by seed.
+"""VPD's table 5, EVP's table 4 and referring on rooms: equal minutes for every row, paired by seed.
 
-The embedded model stands for Stable Diffusion; the rows' order and parts are the papers', sizes and
-lengths are those of ``rooms/vpd_semantic`` and ``rooms/evp_depth``. A row's steps are the given
-minutes over its measured seconds per step, measured once. Finished runs are kept and not repeated.
+The embedded model stands for Stable Diffusion; the rows' order and parts are the papers', sizes are
+those of ``rooms/vpd_semantic``, ``rooms/evp_depth`` and ``rooms/vpd_referring``. A row's steps are
+the given minutes over its measured seconds per step, measured once. Finished runs are kept and not
+repeated. Under each table stand the predictors that never see an image or a sentence.
 
-    python benchmarks/ladders.py [--minutes 1] [--seeds 5] [--out runs/ladders] [--write]
+    python benchmarks/ladders.py --latent-std STD [--minutes 1] [--seeds 5] [--out DIR] [--write]
 """
 
 import argparse
 import json
+import statistics
 import sys
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reporting import RESULTS, claim_folder, mean_and_half_width, table, write_block, write_json
+import torch
+from reporting import (
+    RESULTS,
+    claim_folder,
+    mean_and_half_width,
+    say,
+    table,
+    write_block,
+    write_json,
+)
 
 from diffsight.cli.fit import fit_parser, train
 from diffsight.cli.recipe import parse
+from diffsight.datasets.base import AbstractDataset
 from diffsight.datasets.rooms import CLASSES, ROOM_TYPES
+from diffsight.datasets.rooms.labels import Geometry
+from diffsight.datasets.rooms.language import expressions, look_around
+from diffsight.datasets.rooms.render import render_clean
+from diffsight.datasets.rooms.scene import sample_scene
 from diffsight.inference.evaluate import protocol_for
+from diffsight.metrics.referring import MaskMetrics
 from diffsight.model import DenseModel
+from diffsight.ops.memory import keep_freed_memory
 from diffsight.training.data import TrainingStream
 from diffsight.training.fit import fit
 from diffsight.training.forecast import forecast
-from diffsight.training.memory import keep_freed_memory
 from diffsight.training.objective import Supervised
+from diffsight.training.preload import InMemory
+
+# a sentence is harder than a list of classes: this many times as long
+REFERRING = 5.0
+Scores = dict[str, float]  # by predictor
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Rows of one table.
+
+    Attributes:
+        heading: of the table.
+        recipe: what the rows change.
+        rows: words after the recipe, by the row's name.
+        score: key of the evaluation's scores.
+        unit: name of the score.
+        times: length of a run, in the minutes that are given.
+    """
+
+    heading: str
+    recipe: str
+    rows: dict[str, list[str]]
+    score: str
+    unit: str
+    times: float = 1.0
 
 
 def _call(cls: str, **arguments: Any) -> str:
@@ -63,43 +106,82 @@ def evp_rows(std: float) -> dict[str, list[str]]:
     }
 
 
+def referring_rows() -> dict[str, list[str]]:
+    """The decoder alone, whatever is asked, and with the sentence."""
+    nothing = _call("Unprompted", num_tokens=24, dim=128, weights="tiny")
+    return {"CLIP-free": ["--method.prompts", nothing], "VPD": []}
+
+
 def seconds_per_step(recipe: str, changes: list[str]) -> float:
     """Of a training step of a row."""
     settings = parse(fit_parser(), ["--recipe", recipe, "--out", "unused", *changes], fit)
     built = fit_parser().instantiate(settings)
     model = DenseModel(task=built.task, method=built.method)
+    first = [built.train[index] for index in range(built.batch_size)]
     stream = TrainingStream(
-        dataset=built.train,
+        dataset=InMemory(built.train, first),  # as in training, whose samples are preloaded
         label=model.task.label,
         augment=built.augment,
         batch_size=built.batch_size,
         seed=0,
     )
     objective = Supervised(model, protocol_for(built.protocol, model))
-    began = time.perf_counter()
-    next(iter(stream.batches()))
-    reading = time.perf_counter() - began  # rendering, which training does beforehand
-    return max(forecast(objective, stream, steps=1).seconds_per_step - reading, 0.01)
+    return statistics.median(
+        forecast(objective, stream, steps=1).seconds_per_step for _ in range(5)
+    )
 
 
-def run(recipe: str, changes: list[str], seed: int, minutes: float, out: Path) -> float:
-    """The score of one training; kept in ``out``."""
-    path = out / f"{seed}.json"
+def folder_of(ladder: Ladder, row: str, args: argparse.Namespace) -> Path:
+    """Where what is known of a row lies."""
+    return args.out / ladder.recipe.replace("/", "-") / str(list(ladder.rows).index(row))
+
+
+def length(ladder: Ladder, row: str, args: argparse.Namespace) -> int:
+    """Steps of a row's trainings; measured once and kept."""
+    path = folder_of(ladder, row, args) / "steps.json"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        seconds = seconds_per_step(ladder.recipe, ladder.rows[row])
+        write_json(path, max(2, round(ladder.times * args.minutes * 60 / seconds)))
+    return json.loads(path.read_text())
+
+
+def run(ladder: Ladder, row: str, seed: int, args: argparse.Namespace) -> Scores:
+    """The scores of one training and of its blind predictors; kept."""
+    folder = folder_of(ladder, row, args)
+    path = folder / f"{seed}.json"
     if path.is_file():
-        return json.loads(path.read_text())["score"]
-    steps_path = out / "steps.json"
-    out.mkdir(parents=True, exist_ok=True)
-    if not steps_path.is_file():
-        steps = max(2, round(minutes * 60 / seconds_per_step(recipe, changes)))
-        write_json(steps_path, steps)
-    steps = json.loads(steps_path.read_text())
-    words = ["--recipe", recipe, "--out", str(out / f"run-{seed}"), "--seed", str(seed), *changes]
-    words += ["--steps", str(steps), "--validate_every", str(steps)]
-    fitted = train([*words, "--checkpoint_every", str(steps)])
+        return json.loads(path.read_text())
+    steps = str(length(ladder, row, args))
+    words = ["--recipe", ladder.recipe, "--out", str(folder / f"run-{seed}"), "--seed", str(seed)]
+    words += ["--cache", str(args.out / "cache"), "--steps", steps, "--validate_every", steps]
+    words += ["--checkpoint_every", steps, *ladder.rows[row]]
+    fitted = train(words)
     assert fitted is not None
-    score = fitted.scores["miou" if "semantic" in recipe else "rmse"]
-    write_json(path, {"score": score, "steps": steps})
-    return score
+    assert fitted.evaluation is not None
+    scores = {name: found[ladder.score] for name, found in fitted.evaluation.scores.items()}
+    if ladder.score == "oiou":
+        scores["largest object"] = largest_object(fitted.validation)
+    write_json(path, scores)
+    return scores
+
+
+def largest_object(data: AbstractDataset) -> float:
+    """The oIoU of answering every sentence with the largest thing that can be told apart."""
+    metrics = MaskMetrics()
+    for sample in (data[index] for index in range(len(data))):
+        _, split, seed, index = sample.id.split("-")
+        scene = sample_scene(split, int(seed), int(index))
+        height, width = sample.image.shape[-2:]
+        seen = look_around(scene, height, width)
+        named = {thing for _, thing in expressions(scene, seen)}
+        largest = next(one.index for one in seen if one.index in named)
+        clean = render_clean(scene, height, width)
+        mask = torch.from_numpy(Geometry(scene, height, width, clean).instance == largest)
+        truth = sample.labels["referent"] == 1
+        for _ in sample.sentences:
+            metrics.update(mask[None], truth[None], torch.ones_like(truth)[None])
+    return float(metrics.compute()["oiou"])
 
 
 def interval(values: list[float]) -> str:
@@ -108,24 +190,27 @@ def interval(values: list[float]) -> str:
     return f"{mean:.3f} ± {half:.3f}"
 
 
-def ladder(title: str, recipe: str, rows: dict[str, list[str]], args: argparse.Namespace) -> str:
+def climb(ladder: Ladder, args: argparse.Namespace) -> str:
     """The table of one ladder; seeds in the outer loop, so that a stopped run has whole columns."""
-    scores: dict[str, list[float]] = {name: [] for name in rows}
+    found: dict[str, list[Scores]] = {name: [] for name in ladder.rows}
     for seed in range(args.seeds):
-        for number, (name, changes) in enumerate(rows.items()):
-            out = args.out / title / f"{number}"
-            scores[name].append(run(recipe, changes, seed, args.minutes, out))
-            sys.stderr.write(f"{title} {name} {seed}: {scores[name][-1]:.4f}\n")
+        for name in ladder.rows:
+            found[name].append(run(ladder, name, seed, args))
+            say(f"{ladder.recipe} {name} {seed}: {found[name][-1]['model']:.4f}\n")
     body, before = [], None
-    for number, (name, values) in enumerate(scores.items()):
-        steps = json.loads((args.out / title / f"{number}" / "steps.json").read_text())
+    for name, scores in found.items():
+        values = [one["model"] for one in scores]
         change = (
             "" if before is None else interval([a - b for a, b in zip(values, before, strict=True)])
         )
-        body.append([name, str(steps), interval(values), change])
+        body.append([name, str(length(ladder, name, args)), interval(values), change])
         before = values
-    unit = "mIoU" if "semantic" in recipe else "RMSE, m"
-    return table(("row", "steps", unit, "paired difference to the row above"), body)
+    blind = found[name][0]
+    body += [[name, "", f"{blind[name]:.3f}", ""] for name in blind if name != "model"]
+    head = ("row", "steps", ladder.unit, "paired difference to the row above")
+    return (
+        f"{ladder.heading}, {ladder.times * args.minutes:g} minutes a run:\n\n{table(head, body)}"
+    )
 
 
 def main() -> None:
@@ -138,9 +223,28 @@ def main() -> None:
     args = parser.parse_args()
     keep_freed_memory()
     claim_folder(args.out, {"minutes": args.minutes, "latent_std": args.latent_std})
-    vpd = ladder("vpd", "rooms/vpd_semantic", vpd_rows(), args)
-    evp = ladder("evp", "rooms/evp_depth", evp_rows(args.latent_std), args)
-    text = f"VPD, segmentation (its table 5):\n\n{vpd}\n\nEVP, depth (its table 4):\n\n{evp}"
+    ladders = (
+        Ladder("VPD, segmentation (its table 5)", "rooms/vpd_semantic", vpd_rows(), "miou", "mIoU"),
+        Ladder(
+            "EVP, depth (its table 4)",
+            "rooms/evp_depth",
+            evp_rows(args.latent_std),
+            "rmse",
+            "RMSE, m",
+        ),
+        Ladder(
+            "Referring segmentation",
+            "rooms/vpd_referring",
+            referring_rows(),
+            "oiou",
+            "oIoU",
+            times=REFERRING,
+        ),
+    )
+    for ladder in ladders:  # all before the first training: what else runs later changes nothing
+        for row in ladder.rows:
+            say(f"{ladder.recipe} {row}: {length(ladder, row, args)} steps\n")
+    text = "\n\n".join(climb(ladder, args) for ladder in ladders)
     sys.stdout.write(text + "\n")
     if args.write:
         command = (

@@ -30,6 +30,7 @@ from diffsight.backbones.architectures import PRESETS
 from diffsight.cli.recipe import read
 from diffsight.hub.build import build, uninitialised, without_weights
 from diffsight.methods.prompted import AbstractPrompted
+from diffsight.ops.memory import keep_freed_memory
 from diffsight.ops.padding import pad_to_multiple
 from diffsight.types import Inputs
 
@@ -75,6 +76,7 @@ def runs(
     ours = build_ours(recipe, vae, unet)
     if channels_last:  # the floor keeps the default format: what is loaded with assign is copied
         ours = ours.to(memory_format=torch.channels_last)
+    keep_freed_memory()  # as prediction does with a built model; the floor has it too
     image = torch.rand(1, 3, height, width)
     padded = pad_to_multiple(image, 64, 0.5)
     context = torch.randn(1, ours.prompts.num_tokens, 768)

@@ -228,11 +228,20 @@ def test_a_new_run_reads_its_samples_again(tmp_path):
     out = tmp_path / "run"
     short(out, plan=True, preload=1)
     kept = sorted(out.glob("*.samples"))
-    assert [path.name for path in kept] == ["train.samples", "val.samples"]
+    assert len(kept) == 2
     for path in kept:
         path.write_bytes(b"of another time")
     assert short(out, preload=1) is not None
     assert not list(out.glob("*.samples"))
+
+
+def test_runs_may_share_what_they_preload(tmp_path, monkeypatch):
+    alone = short(tmp_path / "alone", preload=1)
+    short(tmp_path / "first", preload=1, cache=tmp_path / "cache")
+    monkeypatch.setattr(Stripes, "__getitem__", None)  # the second reads nothing
+    second = short(tmp_path / "second", preload=1, cache=tmp_path / "cache")
+    assert second.scores == alone.scores
+    assert len(list((tmp_path / "cache").glob("*.samples"))) == 2
 
 
 def test_validation_does_not_change_the_training(tmp_path):

@@ -14,8 +14,10 @@ from diffsight.types import InputError
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_same_samples_read_once(tmp_path, monkeypatch, workers):
     seen = []
-    data, path = Rooms(split="val", count=3, size=16), tmp_path / "samples"
-    first = preload(data, path, label="depth_m", workers=workers, progress=lambda: seen.append(1))
+    data = Rooms(split="val", count=3, size=16)
+    first = preload(
+        data, tmp_path, label="depth_m", workers=workers, progress=lambda: seen.append(1)
+    )
     assert len(seen) == 3
     truth = [data[index] for index in range(3)]
 
@@ -23,7 +25,7 @@ def test_the_same_samples_read_once(tmp_path, monkeypatch, workers):
         raise AssertionError("read again")
 
     monkeypatch.setattr(Rooms, "__getitem__", unread)
-    again = preload(data, path, label="depth_m", workers=workers)
+    again = preload(data, tmp_path, label="depth_m", workers=workers)
     for held in (first, again):
         assert (len(held), held.name) == (3, "rooms")
         for ours, theirs in zip((held[index] for index in range(3)), truth, strict=True):
@@ -38,21 +40,19 @@ def test_the_same_samples_read_once(tmp_path, monkeypatch, workers):
 
 
 def test_another_data_set_is_not_taken_for_it(tmp_path):
-    path = tmp_path / "samples"
-    preload(Stripes(length=3), path, label="depth_m")
-    assert len(preload(Stripes(length=4), path, label="depth_m")) == 4
-    assert len(preload(Stripes(length=4, broken=9), path, label="depth_m")) == 4
+    preload(Stripes(length=3), tmp_path, label="depth_m")
+    assert len(preload(Stripes(length=4), tmp_path, label="depth_m")) == 4
+    assert len(preload(Stripes(length=4, broken=9), tmp_path, label="depth_m")) == 4
 
 
 def test_a_bad_sample_or_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
-    path = tmp_path / "samples"
     with pytest.raises(InputError, match=r"stripe_2\.png: truncated"):
-        preload(Stripes(broken=2), path, label="depth_m")
+        preload(Stripes(broken=2), tmp_path, label="depth_m")
 
     def full(*_):
         raise RuntimeError("unexpected pos 64 vs 0")
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(InputError, match=r"cannot be written \(unexpected pos 64 vs 0\)"):
-        preload(Stripes(), path, label="depth_m")
+        preload(Stripes(), tmp_path, label="depth_m")
     assert list(tmp_path.iterdir()) == []

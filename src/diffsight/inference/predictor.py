@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from diffsight.inference.plan import Plan
 from diffsight.model import DenseModel
+from diffsight.ops.memory import keep_freed_memory
 from diffsight.ops.tiles import PassAverage, Window
 from diffsight.types import Draws, InputError, Inputs, RawOutput
 
@@ -63,7 +64,8 @@ class Predictor:
     """Runs a model on images as a plan says.
 
     Images are read one after another, as they are needed: a few at a time are in memory, however
-    many there are. A prediction does not depend on which others are run beside it.
+    many there are. A prediction does not depend on which others are run beside it. On a CPU the
+    process keeps the memory of freed tensors (``ops.memory``).
 
     Args:
         model: put into evaluation mode and moved to ``device``.
@@ -87,6 +89,8 @@ class Predictor:
         self.model = model.to(self.device).eval()
         self.dtype = first.dtype
         self.autocast = autocast
+        if self.device.type == "cpu":  # not earlier: what a load leaves behind would split the heap
+            keep_freed_memory()
 
     def __call__(
         self, images: Iterable[Image], prompts: Iterable[str | None] | None = None

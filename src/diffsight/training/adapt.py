@@ -12,11 +12,11 @@ import diffsight
 from diffsight.datasets.labels import LabelFormat
 from diffsight.datasets.support import Support, read_support
 from diffsight.hub.task_file import FORMAT, Base, Task
+from diffsight.ops.memory import keep_freed_memory
 from diffsight.tasks.dense import AbstractDense
 from diffsight.training.adapt_state import AdaptState
 from diffsight.training.adaptation import METHODS, Adaptation, MethodName, Progress
 from diffsight.training.few_shot import Where, dense_task
-from diffsight.training.memory import keep_freed_memory
 from diffsight.types import InputError
 
 log = logging.getLogger(__name__)

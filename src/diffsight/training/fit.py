@@ -1,6 +1,5 @@
 """``fit``: a plain function whose signature is the schema of a recipe."""
 
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from diffsight.training.data import TrainingStream, ValidationBatches
 from diffsight.training.learner import Learner, Validation
 from diffsight.training.objective import Supervised
 from diffsight.training.optim import AdamW
-from diffsight.training.preload import InMemory
+from diffsight.training.preload import SAMPLES, InMemory
 from diffsight.training.preload import preload as in_memory
 from diffsight.training.run import (
     AUTOCAST,
@@ -44,10 +43,7 @@ from diffsight.types import InputError
 # a resumed run must agree with the interrupted one in these
 FIXED = ("task", "method", "augment", "optim", "schedule", "accumulate", "precision")
 # arguments that are not part of the recipe
-OWN = ("out", "resume", "plan")
-# what the run's processes share; gone when it is finished
-PRELOADED = ("train.samples", "val.samples")
-log = logging.getLogger(__name__)
+OWN = ("out", "cache", "resume", "plan")
 
 
 @dataclass(frozen=True)
@@ -94,6 +90,7 @@ def fit(
     sync_batchnorm: bool = False,
     workers: int = 2,
     preload: int = 0,
+    cache: Path | None = None,
     checkpoint_every: int = 500,
     validate_every: int = 500,
     monitor: str = "loss",
@@ -131,6 +128,8 @@ def fit(
         workers: processes per device that read and augment.
         preload: processes that read all samples once before training, to keep them in memory (and
             on disk until it is finished); 0 reads a sample whenever it is needed.
+        cache: folder where preloaded samples stay, for other runs on the same data (files that
+            changed since are not noticed); default: with the run, until it is finished.
         checkpoint_every: optimiser steps between checkpoints.
         validate_every: optimiser steps between validations.
         monitor: validation score whose best value makes ``best.ckpt``: ``loss``, ``rmse``, ``oiou``
@@ -151,10 +150,7 @@ def fit(
     seed_everything(seed, verbose=False)
     model = DenseModel(task=task, method=method)
     if preload:
-        train, val = (
-            _preloaded(data, task.label, preload, out / kept)
-            for data, kept in zip((train, val), PRELOADED, strict=True)
-        )
+        train, val = (_preloaded(data, task.label, preload, cache or out) for data in (train, val))
     stream = TrainingStream(
         dataset=train,
         label=task.label,
@@ -240,18 +236,16 @@ def _forget(out: Path) -> None:
 
     The first process alone does it, before it reads its own and the others come.
     """
-    for name in PRELOADED:
-        (out / name).unlink(missing_ok=True)
+    for path in out.glob(f"*{SAMPLES}"):
+        path.unlink()
 
 
-def _preloaded(data: AbstractDataset, label: str, workers: int, path: Path) -> InMemory:
+def _preloaded(data: AbstractDataset, label: str, workers: int, folder: Path) -> InMemory:
     console = Console(stderr=True)
-    if not console.is_terminal and not path.exists():
-        log.info("reading %d samples of %s", len(data), data.name)
     with Progress(console=console, disable=not console.is_terminal) as bar:
         row = bar.add_task(f"reading {data.name}", total=len(data))
         return in_memory(
-            data, path, label=label, workers=workers, progress=lambda: bar.advance(row)
+            data, folder, label=label, workers=workers, progress=lambda: bar.advance(row)
         )
 
 

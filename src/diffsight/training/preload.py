@@ -1,9 +1,11 @@
-"""Samples that are read once: kept in memory, and in the run's folder while it lasts.
+"""Samples that are read once: kept in memory, and in a folder.
 
 The processes of a run and a resumed run find them there: nothing is rendered or decoded again.
 """
 
+import hashlib
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,6 +18,9 @@ from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.files import replacing
 from diffsight.training.data import read_samples
 from diffsight.types import Camera
+
+SAMPLES = ".samples"
+log = logging.getLogger(__name__)
 
 
 class InMemory(AbstractDataset):
@@ -42,17 +47,17 @@ class InMemory(AbstractDataset):
 
 def preload(
     dataset: AbstractDataset,
-    path: Path,
+    folder: Path,
     *,
     label: str,
     workers: int = 0,
     progress: Callable[[], None] = lambda: None,
 ) -> InMemory:
-    """All samples, from ``path`` if it holds this data set, else read and written there.
+    """All samples, from ``folder`` if it holds this data set, else read and written there.
 
     Args:
         dataset: what to read.
-        path: a file of this function's own.
+        folder: where files of samples lie, one for each data set and label.
         label: key of ``Sample.labels`` to keep.
         workers: processes that read; 0 reads in this process.
         progress: called after every sample that is read.
@@ -61,17 +66,18 @@ def preload(
         InputError: for a sample that cannot be read, or a file that cannot be written.
     """
     key = json.dumps([to_config(dataset), label], sort_keys=True)
+    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()}{SAMPLES}"
     if path.is_file():
         kept = torch.load(path, mmap=True, weights_only=True)
-        if kept["key"] == key:
-            return InMemory(dataset, [_unpacked(row) for row in kept["samples"]])
+        return InMemory(dataset, [_unpacked(row) for row in kept])
+    log.info("reading %d samples of %s", len(dataset), dataset.name)
     samples = []
     for sample in read_samples(dataset, label, workers):
         samples.append(_owned(sample))
         progress()
     with replacing(path) as partial:
         try:
-            torch.save({"key": key, "samples": [_packed(sample) for sample in samples]}, partial)
+            torch.save([_packed(sample) for sample in samples], partial)
         except RuntimeError as error:  # of a short write
             raise OSError(str(error).splitlines()[0]) from None
     return InMemory(dataset, samples)

@@ -17,12 +17,12 @@ from rich.console import Console
 
 from diffsight.config import Plain
 from diffsight.datasets.files import replacing
+from diffsight.ops.memory import keep_freed_memory
 from diffsight.training.callbacks import LAST, Checkpoints, Interrupts, ProgressBar
 from diffsight.training.checkpoints import KEY, AtomicCheckpoints, load, versions
 from diffsight.training.forecast import forecast
 from diffsight.training.learner import Learner
 from diffsight.training.logs import CsvLog
-from diffsight.training.memory import keep_freed_memory
 from diffsight.training.optim import table
 from diffsight.types import InputError
 

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from diffsight.training.memory import keep_freed_memory
+from diffsight.ops.memory import keep_freed_memory
 
 FAULTS = """
 import resource, sys
-from diffsight.training.memory import keep_freed_memory
+from diffsight.ops.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 import numpy as np
