@@ -17,7 +17,7 @@ LISTED = 5
 def main(argv: Sequence[str]) -> int:
     """Run the command; status 1 if something looks wrong."""
     parser = argparse.ArgumentParser(prog="diffsight check-data", description=__doc__)
-    parser.add_argument("name", help="ade20k, nyu, kitti, refcoco, refcoco+ or refcocog")
+    parser.add_argument("name", help="ade20k, nyu, kitti ... (docs/data.md)")
     parser.add_argument("root", type=Path, help="its folder, as in docs/data.md")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args(argv)

@@ -1,6 +1,6 @@
 """Data sets, and the paired augmentation of their samples."""
 
-from diffsight.datasets.ade20k import ADE20K
+from diffsight.datasets.ade20k import ADE20K, ADE20KFull
 from diffsight.datasets.captioned import Captioned
 from diffsight.datasets.class_transforms import ClassCrop, PhotoMetricDistortion, RandomScale
 from diffsight.datasets.folder import Folder
@@ -22,6 +22,7 @@ from diffsight.datasets.transforms import (
 
 __all__ = [
     "ADE20K",
+    "ADE20KFull",
     "Captioned",
     "ClassCrop",
     "CutDepth",

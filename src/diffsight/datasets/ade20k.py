@@ -1,17 +1,20 @@
-"""ADE20K, scene parsing with 150 classes (SceneParse150, Zhou et al. 2017)."""
+"""ADE20K with the 150 classes of scene parsing (Zhou et al. 2017), and the full set."""
 
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.files import read_image
 from diffsight.datasets.labels import LabelFormat, read_label
 from diffsight.datasets.pairs import match_names
-from diffsight.label_maps import ADE20K_CLASSES
+from diffsight.label_maps import ADE20K_CLASSES, ADE20K_SYNONYMS
 from diffsight.types import InputError
 
 
@@ -53,16 +56,107 @@ class ADE20K(AbstractDataset):
         image = read_image(path)
         label = read_label(annotation, LabelFormat("segmentation", invalid=0))
         ids = label.value[0].long() - 1
-        if ids.shape != image.shape[-2:]:
-            raise InputError(
-                f"{annotation}: {ids.shape[1]} x {ids.shape[0]} pixels for an image ({path}) of "
-                f"{image.shape[2]} x {image.shape[1]}: give both the same size"
-            )
+        _require_one_size(annotation, ids, path, image)
         largest = int(ids[label.valid].max()) if label.valid.any() else 0
         if largest >= len(ADE20K_CLASSES):
             raise InputError(
                 f"{annotation}: class {largest + 1} of {len(ADE20K_CLASSES)}: take the annotations "
-                "of the scene parsing challenge, not of the full set"
+                "of the scene parsing challenge (the full set is ADE20KFull)"
             )
         ids = torch.where(label.valid, ids, 0)
         return Sample(path.stem, image, {"semantic": ids}, {"semantic": label.valid})
+
+
+class ADE20KFull(AbstractDataset):
+    """Images of the full data set (release of 2021), in the challenge's 150 classes.
+
+    ``root/images/ADE`` holds ``training`` and ``validation``, with 25,574 and 2,000 images in
+    folders of scene types; beside ``X.jpg`` lie ``X_seg.png``, whose red and green channels hold
+    the class (``red // 10 * 256 + green``, 0 is nothing), and ``X.json``, which names the classes
+    in view. A class is one of the 150 if it has all of its names; the others are not scored. Images
+    have their full size; the challenge's were made smaller.
+
+    Args:
+        root: folder of the data set.
+        split: which half.
+
+    Raises:
+        InputError: if a folder is missing or has no image, or a file has no partner.
+    """
+
+    class_names: Mapping[str, tuple[str, ...]] = ADE20K.class_names
+
+    def __init__(
+        self, *, root: str | Path, split: Literal["training", "validation"] = "training"
+    ) -> None:
+        self.name = f"ade20k-full-{split}"
+        self.root = Path(root)
+        folder = self.root / "images" / "ADE" / split
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder; root is the one that holds images/ADE")
+        self.images = sorted(folder.rglob("*.jpg"), key=lambda path: path.name)
+        if not self.images:
+            raise InputError(f"{folder}: no JPEG image in any of its folders; check the path")
+        for image in self.images:
+            for partner in (_segments(image), image.with_suffix(".json")):
+                if not partner.is_file():
+                    raise InputError(f"{image}: {partner.name} is not beside it; unpack it again")
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample at ``index``, with label ``semantic`` (``h w``, ids from 0).
+
+        Raises:
+            InputError: if a file cannot be used, the two differ in size, or a class has no name.
+        """
+        path = self.images[index]
+        segments = _segments(path)
+        image, coded = read_image(path), read_image(segments).long()
+        full = coded[0] // 10 * 256 + coded[1]
+        _require_one_size(segments, full, path, image)
+        names = _names(path.with_suffix(".json"))
+        ids = torch.full_like(full, -1)
+        for one in full.unique().tolist():
+            if one and one not in names:
+                raise InputError(
+                    f"{segments}: class {one} has no name in {path.stem}.json: unpack both again"
+                )
+            ids[full == one] = _CLASS_OF.get(names.get(one, ()), -1)
+        valid = ids >= 0
+        return Sample(path.stem, image, {"semantic": ids.clamp(min=0)}, {"semantic": valid})
+
+
+_CLASS_OF = {names: index for index, names in enumerate(ADE20K_SYNONYMS)}
+
+
+def _segments(image: Path) -> Path:
+    return image.with_name(f"{image.stem}_seg.png")
+
+
+def _names(path: Path) -> dict[int, tuple[str, ...]]:
+    """All names of a class, by its number in the full data set.
+
+    Raises:
+        InputError: if the file is not one of the data set's.
+    """
+    try:
+        things = json.loads(path.read_text(encoding="latin-1"))["annotation"]["object"]
+        return {
+            int(thing["name_ndx"]): tuple(re.split(r"\s*,\s*", thing["name"].strip()))
+            for thing in things
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: not an annotation of ADE20K ({type(error).__name__}: {error}); unpack again"
+        ) from error
+
+
+def _require_one_size(label: Path, ids: Tensor, path: Path, image: Tensor) -> None:
+    if ids.shape != image.shape[-2:]:
+        raise InputError(
+            f"{label}: {ids.shape[1]} x {ids.shape[0]} pixels for an image ({path}) of "
+            f"{image.shape[2]} x {image.shape[1]}: give both the same size"
+        )

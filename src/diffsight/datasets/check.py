@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffsight.datasets.ade20k import ADE20K
+from diffsight.datasets.ade20k import ADE20K, ADE20KFull
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.kitti import KITTIDepth
 from diffsight.datasets.nyu import NYUDepth
@@ -69,6 +69,10 @@ KNOWN: Mapping[str, Known] = {
     "ade20k": Known(
         {"training": 20210, "validation": 2000},
         lambda root, split: ADE20K(root=root, split=split),
+    ),
+    "ade20k-full": Known(
+        {"training": 25574, "validation": 2000},
+        lambda root, split: ADE20KFull(root=root, split=split),
     ),
     "nyu": Known(
         {"train": 24231, "test": 654},

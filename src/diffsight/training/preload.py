@@ -70,6 +70,7 @@ def preload(
     if path.is_file():
         kept = torch.load(path, mmap=True, weights_only=True)
         return InMemory(dataset, [_unpacked(row) for row in kept])
+    folder.mkdir(parents=True, exist_ok=True)
     log.info("reading %d samples of %s", len(dataset), dataset.name)
     samples = []
     for sample in read_samples(dataset, label, workers):
