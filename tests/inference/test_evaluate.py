@@ -144,6 +144,7 @@ def test_classes_are_scored_beside_what_never_looks() -> None:
     beside = {"constant majority": torch.tensor([[1]])}
     result = evaluate(Predictor(dense), Dots(), protocols.get("classes-v1"), beside=beside)
     assert result.scores["model"] == {"miou": 1.0, "macc": 1.0, "aacc": 1.0}
+    assert result.as_dict()["classes"] == {"red": 1.0, "green": 1.0, "blue": 1.0}
     green = sum(int((Dots()[i].labels["semantic"] == 1).sum()) for i in range(3))
     share = green / (8 * (9 + 10 + 11))
     expected = {"miou": share / 3, "macc": 1 / 3, "aacc": share}

@@ -228,6 +228,9 @@ def test_classes_that_do_not_occur_do_not_count() -> None:
     hits = [sum(p == g == k for p, g in pairs) / sum(g == k for _, g in pairs) for k in (0, 1, 2)]
     expected = {"miou": sum(ious) / 3, "macc": sum(hits) / 3, "aacc": right / len(pairs)}
     assert numbers(metric) == pytest.approx(expected)
+    nowhere = float("nan")
+    wanted = [*ious, nowhere, nowhere]
+    assert metric.per_class().tolist() == pytest.approx(wanted, nan_ok=True)
     assert torch.equal(
         metric.per_image(prediction.long(), target.long(), valid),
         metric.per_image(prediction, target, valid),

@@ -168,6 +168,9 @@ def _captions(result: "Evaluation") -> list[str]:
         f"data      {result.data}: {result.images} images{skipped}, "
         f"{result.seconds_per_image:.3g} s per image",
     ]
+    if result.classes:
+        shares = (f"{name} {iou:.3f}" for name, iou in result.classes.items())
+        lines.append(f"IoU       {', '.join(shares)}")
     if any("oracle" in name for name in result.scores):
         lines.append(
             "(oracle)  made of the evaluated labels: the model brought no baselines of its own"

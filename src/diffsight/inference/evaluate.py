@@ -1,10 +1,11 @@
 """Evaluation: a model under a protocol, beside predictors that never look at the image."""
 
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
+from torchmetrics import Metric
 
 import diffsight
 from diffsight import protocols
@@ -21,6 +23,7 @@ from diffsight.hub.folder import BASELINES
 from diffsight.inference.plan import Plan
 from diffsight.inference.predictor import Predictor
 from diffsight.methods.prompted import AbstractPrompted
+from diffsight.metrics.few_shot import ClassIoU
 from diffsight.model import DenseModel
 from diffsight.prompts import LearnedSentences, Sentences
 from diffsight.protocols import AbstractProtocol, DepthProtocol
@@ -43,6 +46,8 @@ class Evaluation:
         skipped: how many had no pixel that counts.
         seconds_per_image: of the model, reading included.
         scores: by predictor, then by measure; ``model`` comes first.
+        classes: intersection / union of the model's classes by name, those that count in the mean;
+            empty where no classes are scored.
     """
 
     protocol: AbstractProtocol
@@ -52,6 +57,7 @@ class Evaluation:
     skipped: int
     seconds_per_image: float
     scores: Mapping[str, Mapping[str, float]]
+    classes: Mapping[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for a report, and for ``hub.record``."""
@@ -63,6 +69,7 @@ class Evaluation:
             "skipped": self.skipped,
             "seconds_per_image": round(self.seconds_per_image, 4),
             "metrics": dict(self.scores["model"]),
+            **({"classes": dict(self.classes)} if self.classes else {}),
             "rivals": {name: dict(row) for name, row in self.scores.items() if name != "model"},
             "diffsight_version": diffsight.__version__,
         }
@@ -153,7 +160,15 @@ def evaluate(
         skipped=len(dataset) - counted,
         seconds_per_image=seconds / len(dataset),
         scores={n: {k: v for k, v in r.items() if k not in COUNTS} for n, r in rows.items()},
+        classes=_per_class(task, metrics["model"]),
     )
+
+
+def _per_class(task: AbstractTask, metric: Metric) -> dict[str, float]:
+    if not isinstance(task, Semantic) or not isinstance(metric, ClassIoU):
+        return {}
+    found = zip(task.names.values(), metric.per_class().tolist(), strict=True)
+    return {name: iou for name, iou in found if not math.isnan(iou)}
 
 
 def protocol_for(name: str, model: DenseModel, *, oracle_scene: bool = False) -> AbstractProtocol:

@@ -298,6 +298,10 @@ class ClassIoU(Metric):
             "aacc": self.confusion.trace() / count,
         }
 
+    def per_class(self) -> Float64[Tensor, " k"]:
+        """Intersection / union of every class; ``miou`` is the mean of those that are not NaN."""
+        return _ious(self.confusion, self.invented)
+
     def per_image(
         self,
         prediction: Float[Tensor, "b 1 h w"] | Int[Tensor, "b 1 h w"],
@@ -384,10 +388,14 @@ def _angles(
     return 2 * torch.rad2deg(torch.atan2((p - g).norm(dim=1), (p + g).norm(dim=1)))
 
 
+def _ious(confusion: Float64[Tensor, "*b k k"], invented: str) -> Float64[Tensor, "*b k"]:
+    """Of every class; NaN for those that do not count."""
+    right = confusion.diagonal(dim1=-2, dim2=-1)
+    there, found = confusion.sum(dim=-1), confusion.sum(dim=-2)
+    counts = there + found > 0 if invented == "zero" else there > 0
+    return torch.where(counts, right / (there + found - right).clamp(min=1), torch.nan)
+
+
 def _mean_iou(confusion: Float64[Tensor, "b k k"], invented: str) -> Float64[Tensor, " b"]:
     """Over the classes of each matrix that count; 0 where none does."""
-    right = confusion.diagonal(dim1=1, dim2=2)
-    there, found = confusion.sum(dim=2), confusion.sum(dim=1)
-    iou = right / (there + found - right).clamp(min=1)
-    counts = there + found > 0 if invented == "zero" else there > 0
-    return torch.where(counts, iou, 0).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
+    return _ious(confusion, invented).nanmean(dim=1).nan_to_num(0)
