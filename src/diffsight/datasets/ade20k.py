@@ -129,7 +129,9 @@ class ADE20KFull(AbstractDataset):
         return Sample(path.stem, image, {"semantic": ids.clamp(min=0)}, {"semantic": valid})
 
 
-_CLASS_OF = {names: index for index, names in enumerate(ADE20K_SYNONYMS)}
+_CLASS_OF: Mapping[tuple[str, ...], int] = {
+    names: index for index, names in enumerate(ADE20K_SYNONYMS)
+}
 
 
 def _segments(image: Path) -> Path:
