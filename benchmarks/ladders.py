@@ -46,7 +46,7 @@ from diffsight.training.objective import Supervised
 from diffsight.training.preload import InMemory
 
 # a sentence is harder than a list of classes: this many times as long
-REFERRING = 5.0
+REFERRING = 3.0
 Scores = dict[str, float]  # by predictor
 
 
