@@ -47,6 +47,7 @@ from diffsight.training.preload import InMemory
 
 # a sentence is harder than a list of classes: this many times as long
 REFERRING = 3.0
+TURNS = 9
 Scores = dict[str, float]  # by predictor
 
 
@@ -112,23 +113,27 @@ def referring_rows() -> dict[str, list[str]]:
     return {"CLIP-free": ["--method.prompts", nothing], "VPD": []}
 
 
-def seconds_per_step(recipe: str, changes: list[str]) -> float:
-    """Of a training step of a row."""
-    settings = parse(fit_parser(), ["--recipe", recipe, "--out", "unused", *changes], fit)
-    built = fit_parser().instantiate(settings)
-    model = DenseModel(task=built.task, method=built.method)
-    first = [built.train[index] for index in range(built.batch_size)]
-    stream = TrainingStream(
-        dataset=InMemory(built.train, first),  # as in training, whose samples are preloaded
-        label=model.task.label,
-        augment=built.augment,
-        batch_size=built.batch_size,
-        seed=0,
-    )
-    objective = Supervised(model, protocol_for(built.protocol, model))
-    return statistics.median(
-        forecast(objective, stream, steps=1).seconds_per_step for _ in range(5)
-    )
+def seconds_per_step(ladder: Ladder) -> dict[str, float]:
+    """Of a training step of each row; they take turns, so that none has the machine to itself."""
+    rows = {}
+    for row, changes in ladder.rows.items():
+        words = ["--recipe", ladder.recipe, "--out", "unused", *changes]
+        built = fit_parser().instantiate(parse(fit_parser(), words, fit))
+        model = DenseModel(task=built.task, method=built.method)
+        first = [built.train[index] for index in range(built.batch_size)]
+        stream = TrainingStream(
+            dataset=InMemory(built.train, first),  # as in training, whose samples are preloaded
+            label=model.task.label,
+            augment=built.augment,
+            batch_size=built.batch_size,
+            seed=0,
+        )
+        rows[row] = (Supervised(model, protocol_for(built.protocol, model)), stream)
+    found = [
+        {row: forecast(*parts, steps=1).seconds_per_step for row, parts in rows.items()}
+        for _ in range(TURNS + 1)
+    ]
+    return {row: statistics.median(turn[row] for turn in found[1:]) for row in rows}
 
 
 def folder_of(ladder: Ladder, row: str, args: argparse.Namespace) -> Path:
@@ -136,14 +141,20 @@ def folder_of(ladder: Ladder, row: str, args: argparse.Namespace) -> Path:
     return args.out / ladder.recipe.replace("/", "-") / str(list(ladder.rows).index(row))
 
 
+def measure(ladder: Ladder, args: argparse.Namespace) -> None:
+    """Find the steps of every row's trainings, once."""
+    paths = {row: folder_of(ladder, row, args) / "steps.json" for row in ladder.rows}
+    if all(path.is_file() for path in paths.values()):
+        return
+    budget = ladder.times * args.minutes * 60
+    for row, seconds in seconds_per_step(ladder).items():
+        paths[row].parent.mkdir(parents=True, exist_ok=True)
+        write_json(paths[row], max(2, round(budget / seconds)))
+
+
 def length(ladder: Ladder, row: str, args: argparse.Namespace) -> int:
-    """Steps of a row's trainings; measured once and kept."""
-    path = folder_of(ladder, row, args) / "steps.json"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        seconds = seconds_per_step(ladder.recipe, ladder.rows[row])
-        write_json(path, max(2, round(ladder.times * args.minutes * 60 / seconds)))
-    return json.loads(path.read_text())
+    """Steps of a row's trainings, as measured."""
+    return json.loads((folder_of(ladder, row, args) / "steps.json").read_text())
 
 
 def run(ladder: Ladder, row: str, seed: int, args: argparse.Namespace) -> Scores:
@@ -242,6 +253,7 @@ def main() -> None:
         ),
     )
     for ladder in ladders:  # all before the first training: what else runs later changes nothing
+        measure(ladder, args)
         for row in ladder.rows:
             say(f"{ladder.recipe} {row}: {length(ladder, row, args)} steps\n")
     text = "\n\n".join(climb(ladder, args) for ladder in ladders)
