@@ -1,6 +1,7 @@
 """ADE20K's scene parsing layout, written small."""
 
-import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 
 from diffsight.datasets import ADE20K, ADE20KFull
-from diffsight.label_maps import ADE20K_CLASSES, ADE20K_SYNONYMS
+from diffsight.label_maps import ADE20K_CLASSES, ADE20K_FULL
 from diffsight.types import InputError
 
 
@@ -41,9 +42,7 @@ def test_annotations_count_from_one(tmp_path: Path) -> None:
 def test_names() -> None:
     assert len(set(ADE20K_CLASSES)) == 150
     assert ADE20K_CLASSES[:3] == ("wall", "building", "sky")
-    assert all(name == name.strip() and name for names in ADE20K_SYNONYMS for name in names)
-    assert len(set(ADE20K_SYNONYMS)) == 150
-    assert ADE20K_SYNONYMS[14] == ("door", "double door")
+    assert all(name == name.strip() and name for name in ADE20K_CLASSES)
 
 
 def test_bad_input(tmp_path: Path) -> None:
@@ -60,60 +59,68 @@ def test_bad_input(tmp_path: Path) -> None:
         ADE20K(root=root)
 
 
-NAMES = {
-    2978: "wall",
-    774: "door, double door",
-    700: "door",
-    3: "flag",
-    1831: "person, individual, someone, somebody, mortal, soul",
-}
-
-
-def write_full(root: Path, full: np.ndarray, names: dict[int, str] = NAMES) -> Path:
+def write_full(root: Path, full: np.ndarray) -> Path:
     """One image of the full set; returns its path."""
-    folder = root / "images" / "ADE" / "training" / "home_or_hotel" / "hall"
+    folder = root / "training" / "home_or_hotel" / "hall"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "ADE_train_00000001.jpg"
     Image.new("RGB", full.shape[::-1], (9, 8, 7)).save(path)
-    # blue numbers the things of one class
+    # red's last digit means nothing, blue numbers the things of one class
     coded = np.stack([full // 256 * 10 + 7, full % 256, np.full_like(full, 3)], axis=-1)
     Image.fromarray(coded.astype(np.uint8)).save(path.with_name(f"{path.stem}_seg.png"))
-    things = [{"id": 0, "name": name, "name_ndx": index} for index, name in names.items()]
-    text = json.dumps({"annotation": {"object": things, "source": "caf\u00e9"}}, ensure_ascii=False)
-    path.with_suffix(".json").write_bytes(text.encode("latin-1"))
     return path
 
 
-def test_classes_of_the_full_set_are_found_by_all_their_names(tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", ["images", "images/ADE"])
+def test_classes_of_the_full_set(tmp_path: Path, layout: str) -> None:
     full = np.zeros((20, 30), np.int64)
-    full[4:8], full[8:12], full[12:16], full[16:18], full[18:] = 2978, 774, 700, 3, 1831
-    write_full(tmp_path, full)
+    # wall, door, double door, window (which is no windowpane), flag
+    full[4:8], full[8:12], full[12:16], full[16:18], full[18:] = 2978, 774, 783, 3050, 954
+    write_full(tmp_path / layout, full)
     (sample,) = list(ADE20KFull(root=tmp_path))
-    ids, valid = (kept["semantic"] for kept in (sample.labels, sample.valid))
+    ids, valid = sample.labels["semantic"], sample.valid["semantic"]
     assert sample.id == "ADE_train_00000001"
     known = [ADE20K_CLASSES[int(ids[row, 0])] if valid[row, 0] else None for row in range(0, 20, 2)]
-    # "door" alone is another class of the full set than "door, double door"
-    wanted = [None] * 2 + ["wall"] * 2 + ["door"] * 2 + [None] * 2 + ["flag", "person"]
-    assert known == wanted
+    assert known == [None] * 2 + ["wall"] * 2 + ["door"] * 4 + [None, "flag"]
     assert (valid == valid[:, :1]).all()
     assert ids.dtype == torch.int64
 
 
+def test_no_number_of_the_full_set_is_two_classes() -> None:
+    numbers = [number for one in ADE20K_FULL for number in one]
+    assert (len(ADE20K_FULL), len(numbers)) == (150, 153)
+    assert len(set(numbers)) == 153
+
+
+@pytest.mark.realdata
+def test_the_full_set_agrees_with_the_challenge(tmp_path: Path) -> None:
+    """A raw label, in our classes and brought to the challenge's size, is its annotation."""
+    folder = os.environ.get("DIFFSIGHT_DATA_DIR")
+    assert folder, "set DIFFSIGHT_DATA_DIR to the folder with the real data (it holds ade20k/)"
+    pair = Path(folder) / "ade20k" / "convertFromADE"
+    with Image.open(pair / "ADE_train_00000970_challenge.png") as image:
+        truth = np.asarray(image)
+    root = tmp_path / "images" / "training"
+    root.mkdir(parents=True)
+    shutil.copy(pair / "ADE_train_00000970_raw.png", root / "ADE_train_00000970_seg.png")
+    with Image.open(root / "ADE_train_00000970_seg.png") as image:
+        Image.new("RGB", image.size).save(root / "ADE_train_00000970.jpg")
+    sample = ADE20KFull(root=tmp_path)[0]
+    ours = torch.where(sample.valid["semantic"], sample.labels["semantic"] + 1, 0)
+    small = Image.fromarray(ours.numpy().astype(np.uint8)).resize(truth.shape[::-1], Image.NEAREST)
+    assert np.array_equal(np.asarray(small), truth)
+
+
 def test_bad_input_of_the_full_set(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="images/ADE/training: no such folder; root is the one"):
+    with pytest.raises(InputError, match="images/training: no such folder; root is the one that"):
         ADE20KFull(root=tmp_path)
-    path = write_full(tmp_path, np.full((20, 30), 5))
-    with pytest.raises(InputError, match=r"_seg\.png: class 5 has no name in ADE_train_0.*1\.json"):
-        ADE20KFull(root=tmp_path)[0]
-    path.with_suffix(".json").write_text('{"annotation": []}')
-    with pytest.raises(InputError, match=r"001\.json: not an annotation of ADE20K \(TypeError"):
-        ADE20KFull(root=tmp_path)[0]
+    path = write_full(tmp_path / "images", np.full((20, 30), 5))
     Image.new("RGB", (31, 20)).save(path)
     with pytest.raises(InputError, match=r"_seg\.png: 30 x 20 pixels for an image .* of 31 x 20"):
         ADE20KFull(root=tmp_path)[0]
-    path.with_suffix(".json").unlink()
-    with pytest.raises(InputError, match=r"ADE_train_00000001\.json is not beside it"):
+    path.with_name(f"{path.stem}_seg.png").unlink()
+    with pytest.raises(InputError, match=r"ADE_train_00000001_seg\.png is not beside it"):
         ADE20KFull(root=tmp_path)
     path.unlink()
-    with pytest.raises(InputError, match="no JPEG image"):
+    with pytest.raises(InputError, match=r"no ADE_\*\.jpg"):
         ADE20KFull(root=tmp_path)

@@ -1,7 +1,5 @@
 """ADE20K with the 150 classes of scene parsing (Zhou et al. 2017), and the full set."""
 
-import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +12,7 @@ from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.files import read_image
 from diffsight.datasets.labels import LabelFormat, read_label
 from diffsight.datasets.pairs import match_names
-from diffsight.label_maps import ADE20K_CLASSES, ADE20K_SYNONYMS
+from diffsight.label_maps import ADE20K_CLASSES, ADE20K_FULL
 from diffsight.types import InputError
 
 
@@ -68,13 +66,13 @@ class ADE20K(AbstractDataset):
 
 
 class ADE20KFull(AbstractDataset):
-    """Images of the full data set (release of 2021), in the challenge's 150 classes.
+    """Images of the full data set, in the challenge's 150 classes.
 
-    ``root/images/ADE`` holds ``training`` and ``validation``, with 25,574 and 2,000 images in
-    folders of scene types; beside ``X.jpg`` lie ``X_seg.png``, whose red and green channels hold
-    the class (``red // 10 * 256 + green``, 0 is nothing), and ``X.json``, which names the classes
-    in view. A class is one of the 150 if it has all of its names; the others are not scored. Images
-    have their full size; the challenge's were made smaller.
+    ``root/images/ADE`` (release of 2021: 25,574 and 2,000 images) or ``root/images`` (2016: 20,210
+    and 2,000) holds ``training`` and ``validation``, images in folders of scene types. Beside
+    ``X.jpg`` lies ``X_seg.png``, whose red and green channels are the class (``red // 10 * 256 +
+    green``, 0 is nothing). Classes outside the 150 are not scored. Images have their full size; the
+    challenge's were made smaller.
 
     Args:
         root: folder of the data set.
@@ -91,16 +89,16 @@ class ADE20KFull(AbstractDataset):
     ) -> None:
         self.name = f"ade20k-full-{split}"
         self.root = Path(root)
-        folder = self.root / "images" / "ADE" / split
+        images = self.root / "images"
+        folder = (images / "ADE" if (images / "ADE").is_dir() else images) / split
         if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder; root is the one that holds images/ADE")
-        self.images = sorted(folder.rglob("*.jpg"), key=lambda path: path.name)
+            raise InputError(f"{folder}: no such folder; root is the one that holds images")
+        self.images = sorted(folder.rglob("ADE_*.jpg"), key=lambda path: path.name)
         if not self.images:
-            raise InputError(f"{folder}: no JPEG image in any of its folders; check the path")
+            raise InputError(f"{folder}: no ADE_*.jpg in any of its folders; check the path")
         for image in self.images:
-            for partner in (_segments(image), image.with_suffix(".json")):
-                if not partner.is_file():
-                    raise InputError(f"{image}: {partner.name} is not beside it; unpack it again")
+            if not _segments(image).is_file():
+                raise InputError(f"{image}: {_segments(image).name} is not beside it; unpack again")
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -110,50 +108,25 @@ class ADE20KFull(AbstractDataset):
         """The sample at ``index``, with label ``semantic`` (``h w``, ids from 0).
 
         Raises:
-            InputError: if a file cannot be used, the two differ in size, or a class has no name.
+            InputError: if a file cannot be used, or the two differ in size.
         """
         path = self.images[index]
         segments = _segments(path)
         image, coded = read_image(path), read_image(segments).long()
-        full = coded[0] // 10 * 256 + coded[1]
-        _require_one_size(segments, full, path, image)
-        names = _names(path.with_suffix(".json"))
-        ids = torch.full_like(full, -1)
-        for one in full.unique().tolist():
-            if one and one not in names:
-                raise InputError(
-                    f"{segments}: class {one} has no name in {path.stem}.json: unpack both again"
-                )
-            ids[full == one] = _CLASS_OF.get(names.get(one, ()), -1)
+        ids = _CLASS_OF[coded[0] // 10 * 256 + coded[1]]
+        _require_one_size(segments, ids, path, image)
         valid = ids >= 0
         return Sample(path.stem, image, {"semantic": ids.clamp(min=0)}, {"semantic": valid})
 
 
-_CLASS_OF: Mapping[tuple[str, ...], int] = {
-    names: index for index, names in enumerate(ADE20K_SYNONYMS)
-}
+# by number in the full set, as many as red and green can say; -1 is none of the 150
+_CLASS_OF = torch.full((26 * 256,), -1)
+for _index, _numbers in enumerate(ADE20K_FULL):
+    _CLASS_OF[list(_numbers)] = _index
 
 
 def _segments(image: Path) -> Path:
     return image.with_name(f"{image.stem}_seg.png")
-
-
-def _names(path: Path) -> dict[int, tuple[str, ...]]:
-    """All names of a class, by its number in the full data set.
-
-    Raises:
-        InputError: if the file is not one of the data set's.
-    """
-    try:
-        things = json.loads(path.read_text(encoding="latin-1"))["annotation"]["object"]
-        return {
-            int(thing["name_ndx"]): tuple(re.split(r"\s*,\s*", thing["name"].strip()))
-            for thing in things
-        }
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path}: not an annotation of ADE20K ({type(error).__name__}: {error}); unpack again"
-        ) from error
 
 
 def _require_one_size(label: Path, ids: Tensor, path: Path, image: Tensor) -> None:
