@@ -1,7 +1,11 @@
+import argparse
 import copy
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -240,6 +244,50 @@ def test_one_original_file_gives_the_same_weights_as_the_folder(
         loaded = StableDiffusion(SMALL, weights=tmp_path / name).state_dict()
         assert loaded.keys() == expected.keys()
         assert all(torch.equal(loaded[key], expected[key]) for key in expected), name
+
+
+def test_what_original_checkpoints_hold_beside_tensors(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning's callback as a key, scores of NumPy, settings; zipped, and as before torch 1.6."""
+    lightning = "pytorch_lightning.callbacks.model_checkpoint"
+    callback = type("ModelCheckpoint", (), {"__module__": lightning})
+    for name in (lightning, lightning.rpartition(".")[0], "pytorch_lightning"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setattr(sys.modules[lightning], "ModelCheckpoint", callback, raising=False)
+    container = {
+        "state_dict": _ldm_file(tmp_path / "original.safetensors", folder),
+        "callbacks": {callback: {"best_model_score": np.float64(0.5)}},
+        "args": argparse.Namespace(lr=5e-5),
+    }
+    paths = tmp_path / "zipped.ckpt", tmp_path / "old.ckpt"
+    torch.save(container, paths[0])
+    torch.save(container, paths[1], _use_new_zipfile_serialization=False)
+    monkeypatch.delitem(sys.modules, lightning)
+    expected = StableDiffusion(SMALL, weights=folder).state_dict()
+    for path in paths:
+        loaded = StableDiffusion(SMALL, weights=path).state_dict()
+        assert all(torch.equal(loaded[key], expected[key]) for key in expected), path
+
+
+def test_a_hub_id_fetches_one_file_of_weights_for_each_part(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in ("unet", "vae"):
+        path = folder / part / "diffusion_pytorch_model.safetensors"
+        path.rename(path.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    fetched = []
+
+    def download(name: str, allow_patterns: list[str]) -> str:
+        assert name == "owner/model"
+        fetched.extend(p for p in allow_patterns if (folder / p).is_file())
+        return str(folder)
+
+    monkeypatch.setattr("diffsight.backbones.sources.snapshot_download", download)
+    StableDiffusion(SMALL, weights="owner/model")
+    weights = {name for name in fetched if not name.endswith("config.json")}
+    names = {f"{part}/diffusion_pytorch_model.fp16.safetensors" for part in ("unet", "vae")}
+    assert weights == names
 
 
 def test_half_precision_files_are_read_in_full(folder: Path) -> None:

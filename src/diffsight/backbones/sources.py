@@ -4,6 +4,8 @@ Nothing is unpickled that could run code.
 """
 
 import pickle
+import re
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -29,15 +31,35 @@ from diffsight.types import InputError
 Part = Literal["unet", "vae"]
 LDM_PREFIX: Mapping[Part, str] = {"unet": "model.diffusion_model.", "vae": "first_stage_model."}
 _STEM = "diffusion_pytorch_model"
+_SUFFIXES = ("safetensors", "fp16.safetensors", "bin", "fp16.bin")
+
+
+class _Inert:
+    """Stands for an object beside the tensors: nothing of the class that it names is imported."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+# what original files hold beside tensors: settings in VPD's and EVP's referring checkpoints, a
+# callback and its scores in those of Stable Diffusion 1.x
+_BESIDE = (
+    "argparse.Namespace",
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
+)
 
 
 def read_tensors(path: Path) -> Any:
     """The contents of a ``.safetensors`` file, or of a torch checkpoint read with
-    ``weights_only=True``.
+    ``weights_only=True``; the few classes that original files name beside tensors become empty
+    objects.
 
     Raises:
-        InputError: if the file is missing, truncated, or holds anything but tensors and plain
-            containers.
+        InputError: if the file is missing, truncated, or names any other class.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -51,9 +73,12 @@ def read_tensors(path: Path) -> Any:
                 "download or copy it again"
             ) from None
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with torch.serialization.safe_globals([(_Inert, name) for name in _BESIDE]):
+            zipped = zipfile.is_zipfile(path)  # older files cannot be mapped
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()[0]
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it names {named[1]}" if named else str(error).splitlines()[0]
         raise InputError(
             f"{path}: refused, because it holds more than tensors and could run code when "
             f"loaded ({reason}): "
@@ -85,11 +110,8 @@ def locate(source: str | Path) -> Path:
         raise InputError(
             f"{source}: no such file or folder, and not a hub id of the form owner/name"
         )
-    patterns = [
-        f"{part}/{name}" for part in ("unet", "vae") for name in ("config.json", f"{_STEM}.*")
-    ]
     try:
-        return Path(snapshot_download(str(source), allow_patterns=patterns))
+        return _fetch(str(source))
     except RepositoryNotFoundError:
         raise InputError(f"{source}: the hub has no such model: check the spelling") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
@@ -98,6 +120,18 @@ def locate(source: str | Path) -> Path:
             f"({type(error).__name__}): "
             "give a local folder or file"
         ) from None
+
+
+def _fetch(name: str) -> Path:
+    """The folder of a hub id, with one file of weights for each part."""
+    folder = Path()
+    for suffix in _SUFFIXES:
+        files = [f"{part}/{_STEM}.{suffix}" for part in LDM_PREFIX]
+        configs = [f"{part}/config.json" for part in LDM_PREFIX]
+        folder = Path(snapshot_download(name, allow_patterns=[*configs, *files]))
+        if all((folder / file).is_file() for file in files):
+            break
+    return folder
 
 
 def load_part(module: nn.Module, part: Part, source: Path) -> KeyReport:
@@ -139,7 +173,7 @@ def ldm_renamer(module: nn.Module, part: Part) -> Callable[[str], str | None]:
 
 
 def _weight_file(folder: Path) -> Path:
-    for suffix in ("safetensors", "fp16.safetensors", "bin", "fp16.bin"):
+    for suffix in _SUFFIXES:
         path = folder / f"{_STEM}.{suffix}"
         if path.is_file():
             return path
