@@ -85,12 +85,15 @@ def process(out: Path, kill_at: int, *flags: str, kill: str = "") -> subprocess.
 
 
 def test_sigkill_at_a_random_step_and_resume_ends_with_the_same_bits(whole, tmp_path):
-    # 30 steps of two passes; the forecast takes two passes more; the first checkpoint is at step 4
-    kill_at = random.SystemRandom().randint(12, 58)
+    # 30 steps of two passes; the forecast takes two passes more; the first checkpoint is at step 4,
+    # before which there is nothing to go on from
+    kill_at = random.SystemRandom().randint(1, 58)
     killed = process(tmp_path / "run", kill_at, kill="SIGKILL")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    done = load(tmp_path / "run" / "last.ckpt")["global_step"]
-    assert 4 <= done < 30
+    last = tmp_path / "run" / "last.ckpt"
+    assert last.exists() == (kill_at > 10)
+    if last.exists():
+        assert 4 <= load(last)["global_step"] < 30
     run.train(tmp_path / "run", resume=True, workers=0)
     assert_same_end(whole, tmp_path / "run")
 
@@ -242,6 +245,9 @@ def test_runs_may_share_what_they_preload(tmp_path, monkeypatch):
     second = short(tmp_path / "second", preload=1, cache=tmp_path / "cache")
     assert second.scores == alone.scores
     assert len(list((tmp_path / "cache").glob("*.samples"))) == 2
+    assert not list(tmp_path.glob("[a-b,d-z]*/*.samples"))
+    with pytest.raises(InputError, match=r"is the run's own folder, whose samples go: give anoth"):
+        short(tmp_path / "third", preload=1, cache=tmp_path / "third")
 
 
 def test_validation_does_not_change_the_training(tmp_path):
@@ -275,7 +281,8 @@ def test_finished_run_can_be_exported_again(whole):
         ({"batch_size": 13}, "12 samples for training, less than one batch of 13"),
         ({"protocol": "room-v1"}, "unknown protocol 'room-v1': did you mean 'rooms-v1'"),
         ({"train": Stripes(broken=5)}, "stripe_5.png: truncated"),
-        ({"resume": True}, "no such checkpoint: start without --resume"),
+        ({"resume": True}, "holds no run to go on with: start without --resume"),
+        ({"cache": Path("c")}, "cache: nothing is preloaded: add --preload 2, or leave --cache"),
         ({"val": Stripes(length=0)}, "no sample to validate on"),
         ({"monitor": "rsme", "validate_every": 1}, "no score is called 'rsme'; choose from loss"),
     ],

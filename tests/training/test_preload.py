@@ -45,6 +45,24 @@ def test_another_data_set_is_not_taken_for_it(tmp_path):
     assert len(preload(Stripes(length=4, broken=9), tmp_path, label="depth_m")) == 4
 
 
+def test_a_relative_path_means_another_folder_elsewhere(tmp_path, monkeypatch):
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        monkeypatch.chdir(tmp_path / place)
+        preload(Stripes(length=3), tmp_path, label="depth_m")
+    assert len(list(tmp_path.glob("*.samples"))) == 2
+
+
+def test_a_damaged_file_or_no_folder_ends_in_one_line(tmp_path):
+    preload(Stripes(length=3), tmp_path, label="depth_m")
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:99])
+    with pytest.raises(InputError, match=r"\.samples: no whole file of samples \(.*\): delete it"):
+        preload(Stripes(length=3), tmp_path, label="depth_m")
+    with pytest.raises(InputError, match=r"cannot be made \(Not a directory\): give another"):
+        preload(Stripes(length=3), path / "folder", label="depth_m")
+
+
 def test_a_bad_sample_or_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"stripe_2\.png: truncated"):
         preload(Stripes(broken=2), tmp_path, label="depth_m")

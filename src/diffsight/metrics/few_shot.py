@@ -293,7 +293,7 @@ class ClassIoU(Metric):
         there = self.confusion.sum(dim=1)
         accuracy = self.confusion.diagonal() / there.clamp(min=1)
         return {
-            "miou": _mean_iou(self.confusion[None], self.invented)[0],
+            "miou": self.per_class().nanmean(),
             "macc": accuracy.sum() / (there > 0).sum(),
             "aacc": self.confusion.trace() / count,
         }
@@ -313,7 +313,8 @@ class ClassIoU(Metric):
         Raises:
             InputError: if a valid pixel is no whole number from 0 to below ``classes``.
         """
-        return _mean_iou(self._confusions(prediction, target, valid), self.invented)
+        confusions = self._confusions(prediction, target, valid)
+        return _ious(confusions, self.invented).nanmean(dim=1).nan_to_num(0)
 
     def _confusions(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         """Rows are the truth's classes, columns the predicted ones; a matrix for every image."""
@@ -394,8 +395,3 @@ def _ious(confusion: Float64[Tensor, "*b k k"], invented: str) -> Float64[Tensor
     there, found = confusion.sum(dim=-1), confusion.sum(dim=-2)
     counts = there + found > 0 if invented == "zero" else there > 0
     return torch.where(counts, right / (there + found - right).clamp(min=1), torch.nan)
-
-
-def _mean_iou(confusion: Float64[Tensor, "b k k"], invented: str) -> Float64[Tensor, " b"]:
-    """Over the classes of each matrix that count; 0 where none does."""
-    return _ious(confusion, invented).nanmean(dim=1).nan_to_num(0)

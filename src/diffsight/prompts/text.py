@@ -301,9 +301,12 @@ def save_table(path: Path, names: Sequence[str], rows: Float[Tensor, "n c"], sou
 def save_rows(path: Path, rows: Float[Tensor, "n c"], metadata: dict[str, str]) -> None:
     """Write vectors to a safetensors file, atomically."""
     partial = path.with_name(f".{path.name}.partial")
-    # save_file's files are private to their owner
-    partial.write_bytes(save({"rows": rows.contiguous()}, metadata))
-    partial.replace(path)
+    try:
+        # save_file's files are private to their owner
+        partial.write_bytes(save({"rows": rows.contiguous()}, metadata))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_table(path: Path) -> Float[Tensor, "n c"]:

@@ -29,7 +29,7 @@ class Tokenizer:
         Raises:
             InputError: if there is no tokenizer, it cannot be loaded, or a sentence is missing.
         """
-        words = [sentence for sentence in sentences or () if sentence]
+        words = [sentence for sentence in sentences or () if sentence and sentence.strip()]
         if len(words) != count:
             raise InputError("every image needs a sentence: say what to look for in it")
         filled = {"padding": "max_length", "truncation": True, "max_length": self.num_tokens}

@@ -31,6 +31,7 @@ from diffsight.training.run import (
     Accelerator,
     Precision,
     announce,
+    has_begun,
     leave_others,
     quiet,
     start,
@@ -129,21 +130,25 @@ def fit(
         preload: processes that read all samples once before training, to keep them in memory (and
             on disk until it is finished); 0 reads a sample whenever it is needed.
         cache: folder where preloaded samples stay, for other runs on the same data (files that
-            changed since are not noticed); default: with the run, until it is finished.
+            or code that changed since are not noticed); default: with the run, until it is
+            finished.
         checkpoint_every: optimiser steps between checkpoints.
         validate_every: optimiser steps between validations.
         monitor: validation score whose best value makes ``best.ckpt``: ``loss``, ``rmse``, ``oiou``
             ...
-        resume: go on from ``out/last.ckpt``.
+        resume: go on from ``out/last.ckpt``; a run stopped before the first one begins anew.
         plan: print the forecast and stop.
 
     Raises:
         InputError: one line about what cannot be used, with the repair.
     """
     recipe = {name: to_config(value) for name, value in locals().items() if name not in OWN}
-    done = steps_done(out, recipe, FIXED) if resume else 0
-    if not resume:
+    _check_cache(cache, preload, out)
+    goes_on = resume and has_begun(out)
+    done = steps_done(out, recipe, FIXED) if goes_on else 0
+    if not goes_on:
         start(out, recipe)
+    if not resume:
         _forget(out)
     for data in (train, val):
         check_classes(task, data)
@@ -188,7 +193,7 @@ def fit(
     if plan:
         return None
     with quiet():
-        trainer.fit(learner, ckpt_path=out / LAST if resume else None, weights_only=True)
+        trainer.fit(learner, ckpt_path=out / LAST if goes_on else None, weights_only=True)
         return _finish(learner, trainer, val, out, precision)
 
 
@@ -237,7 +242,16 @@ def _forget(out: Path) -> None:
     The first process alone does it, before it reads its own and the others come.
     """
     for path in out.glob(f"*{SAMPLES}"):
-        path.unlink()
+        path.unlink(missing_ok=True)
+
+
+def _check_cache(cache: Path | None, preload: int, out: Path) -> None:
+    if cache is not None and not preload:
+        raise InputError("cache: nothing is preloaded: add --preload 2, or leave --cache out")
+    if cache is not None and cache.resolve() == out.resolve():
+        raise InputError(
+            f"{cache}: is the run's own folder, whose samples go: give another --cache"
+        )
 
 
 def _preloaded(data: AbstractDataset, label: str, workers: int, folder: Path) -> InMemory:

@@ -6,6 +6,7 @@ The processes of a run and a resumed run find them there: nothing is rendered or
 import hashlib
 import json
 import logging
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing import Any
 
 import torch
 
+import diffsight
 from diffsight.config import to_config
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.files import replacing
 from diffsight.training.data import read_samples
-from diffsight.types import Camera
+from diffsight.types import Camera, InputError
 
 SAMPLES = ".samples"
 log = logging.getLogger(__name__)
@@ -63,14 +65,20 @@ def preload(
         progress: called after every sample that is read.
 
     Raises:
-        InputError: for a sample that cannot be read, or a file that cannot be written.
+        InputError: for a sample that cannot be read, a damaged file of samples, or one that cannot
+            be written.
     """
-    key = json.dumps([to_config(dataset), label], sort_keys=True)
-    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()}{SAMPLES}"
+    # a path in the configuration may be relative
+    key = [to_config(dataset), label, str(Path.cwd()), diffsight.__version__]
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    path = folder / f"{name}{SAMPLES}"
     if path.is_file():
-        kept = torch.load(path, mmap=True, weights_only=True)
-        return InMemory(dataset, [_unpacked(row) for row in kept])
-    folder.mkdir(parents=True, exist_ok=True)
+        log.info("%d samples of %s from %s", len(dataset), dataset.name, path)
+        return InMemory(dataset, _kept(path))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror}): give another") from None
     log.info("reading %d samples of %s", len(dataset), dataset.name)
     samples = []
     for sample in read_samples(dataset, label, workers):
@@ -82,6 +90,21 @@ def preload(
         except RuntimeError as error:  # of a short write
             raise OSError(str(error).splitlines()[0]) from None
     return InMemory(dataset, samples)
+
+
+def _kept(path: Path) -> list[Sample]:
+    try:
+        return [_unpacked(row) for row in torch.load(path, mmap=True, weights_only=True)]
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        EOFError,
+        pickle.UnpicklingError,
+    ) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: no whole file of samples ({reason}): delete it") from None
 
 
 def _owned(sample: Sample) -> Sample:

@@ -26,6 +26,7 @@ from diffsight.training.logs import CsvLog
 from diffsight.training.optim import table
 from diffsight.types import InputError
 
+RECIPE = "recipe.yaml"
 Precision = Literal["32", "bf16", "fp16"]
 Accelerator = Literal["auto", "cpu", "gpu"]
 AUTOCAST: Mapping[Precision, torch.dtype | None] = {
@@ -62,8 +63,19 @@ def start(out: Path, recipe: Mapping[str, Plain]) -> None:
         raise InputError(f"{out}: holds a run already: add --resume, or choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     header = "".join(f"# {name} {version}\n" for name, version in versions().items())
-    with replacing(out / "recipe.yaml") as partial:
+    with replacing(out / RECIPE) as partial:
         partial.write_text(header + yaml.safe_dump(dict(recipe), sort_keys=False))
+
+
+def has_begun(out: Path) -> bool:
+    """Whether there is a checkpoint to go on from; a run stopped before its first begins anew.
+
+    Raises:
+        InputError: if the folder holds no run at all.
+    """
+    if not (out / RECIPE).exists() and not (out / LAST).exists():
+        raise InputError(f"{out}: holds no run to go on with: start without --resume")
+    return (out / LAST).exists()
 
 
 def steps_done(out: Path, recipe: Mapping[str, Plain], fixed: Sequence[str]) -> int:
