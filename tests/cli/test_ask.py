@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from tests.cli.test_predict import photo, run
 
+import diffsight
 from diffsight.backbones import StableDiffusion
 from diffsight.cli import main
 from diffsight.heads import DeconvHead, ReferringDecoder, SemanticFPN
@@ -18,6 +19,7 @@ from diffsight.model import DenseModel
 from diffsight.necks import FPN, Merging
 from diffsight.prompts import ClassTokens, Sentences
 from diffsight.tasks import MetricDepth, Referring, Semantic
+from diffsight.types import InputError
 
 NAMES = ("wall", "floor", "lamp", "chair")
 
@@ -78,6 +80,22 @@ def test_a_caption(captioned: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "reads captions, not scene types" in capsys.readouterr().err
 
 
+def test_a_sentence_is_read_to_its_end_or_refused(finder: Path, captioned: Path) -> None:
+    image = np.zeros((32, 40, 3), dtype=np.uint8)
+    for folder in (finder, captioned):
+        predict = diffsight.pipeline(folder, device="cpu")
+        predict(image, prompt="the red chair")
+        long = "the red chair to the left of the table"
+        for prompt, message in [
+            (long, f"'{long}' has .* the model reads 8: say it in fewer words"),
+            ("  ", "reads a sentence about the image: give one as prompt"),
+            (None, "reads a sentence about the image: give one as prompt"),
+        ]:
+            for images in (image, [image], iter([image])):
+                with pytest.raises(InputError, match=message):
+                    predict(images, prompt=prompt)
+
+
 def test_some_of_the_classes(
     classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,6 +103,11 @@ def test_some_of_the_classes(
     assert run(classes, image, "--out", out, "--classes", "chair, floor") == 0
     ids = set(np.unique(np.array(Image.open(out / "a_classes.png"))))
     assert ids <= {1, 3}
+    about = json.loads((out / "a.json").read_text())
+    assert about["only_classes"] == ["chair", "floor"]
+    assert about["classes"] == "a_classes.png"
+    assert run(classes, image, "--out", out) == 0
+    assert json.loads((out / "a.json").read_text())["only_classes"] is None
     for words, message in [
         ("chiar", "unknown class 'chiar': did you mean 'chair'"),
         ("chair,chair", "give different names"),

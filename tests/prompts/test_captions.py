@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import (
     BertTokenizerFast,
@@ -85,6 +86,18 @@ def test_captions_are_kept_and_only_missing_ones_are_made(
     assert main([*words, "--out", str(out), "--device", "cpu"]) == 0
     again = json.loads(out.read_text())["captions"]
     assert (len(again), again[first]) == (3, "kept")
+    capsys.readouterr()
+    other = [*words[:-1], "other/captioner", "--out", str(out), "--device", "cpu"]
+    assert main(other) == 2
+    error = capsys.readouterr().err
+    for part in (str(out), str(captioner), "other/captioner", "another --out, or delete"):
+        assert part in error
+    assert error.count("\n") == 1
+    assert json.loads(out.read_text())["captions"] == again
+    del found["captioner"]
+    out.write_text(json.dumps(found))
+    assert main([*words, "--out", str(out), "--device", "cpu"]) == 2
+    assert "are by an unnamed captioner, not by" in capsys.readouterr().err
     found["data"] = "another"
     out.write_text(json.dumps(found))
     assert main([*words, "--out", str(out), "--device", "cpu"]) == 2
@@ -127,6 +140,8 @@ def test_aggregated_prompts_from_the_command(
     assert main(made) == 0
     rows = load_file(out)["rows"]
     torch.testing.assert_close(rows, mean_prompt(TEXTS, encoder="tiny", num_tokens=16))
+    with safe_open(out, framework="pt") as file:
+        assert file.metadata() == {"data": "pairs", "source": "tiny, 3 texts"}
     prompts = Aggregated(16, dim=128, weights=out)
     assert torch.equal(prompts.rows, rows)
     assert prompts(Inputs(torch.rand(2, 3, 8, 8))).shape == (2, 16, 128)
@@ -143,3 +158,23 @@ def test_aggregated_prompts_from_the_command(
     assert main(["text-table", str(names), *single]) == 0
     assert main([*words, "--table", str(table)]) == 0
     torch.testing.assert_close(load_file(out)["rows"][0], load_file(table)["rows"].mean(dim=0))
+
+
+def test_captions_of_one_data_set_are_aggregated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its parts count as one, as in the authors' mean; their names stay with the vectors."""
+    paths = []
+    for name, text in zip(("nyu-train", "nyu-test", "kitti-train"), TEXTS, strict=True):
+        paths.append(tmp_path / f"{name}.json")
+        paths[-1].write_text(json.dumps({"data": name, "captions": {"a": text}}))
+    out = tmp_path / "mean.safetensors"
+    words = ["aggregate-prompts", "--encoder", "tiny", "--tokens", "16", "--out", str(out)]
+    assert main([*words, "--captions", str(paths[0]), str(paths[2])]) == 2
+    error = capsys.readouterr().err
+    assert "kitti-train.json: captions of data set 'kitti-train', those of" in error
+    assert "nyu-train.json are of 'nyu-train'" in error
+    assert (error.count("\n"), out.exists()) == (1, False)
+    assert main([*words, "--captions", str(paths[0]), str(paths[1])]) == 0
+    with safe_open(out, framework="pt") as file:
+        assert file.metadata()["data"] == "nyu-test, nyu-train"

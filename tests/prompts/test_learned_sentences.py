@@ -37,7 +37,7 @@ def test_what_is_missing() -> None:
     with pytest.raises(InputError, match="no tokenizer: name one"):
         LearnedSentences(12, architecture=small)(Inputs(IMAGE, ("a", "b")))
     prompts = LearnedSentences(12, architecture=small, tokenizer="tiny")
-    for given in (None, ("a", None), ("a", "")):
+    for given in (None, ("a", None), ("a", ""), ("a", " \t")):
         with pytest.raises(InputError, match="every image needs a sentence"):
             prompts(Inputs(IMAGE, given))
 

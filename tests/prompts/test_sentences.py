@@ -26,7 +26,7 @@ def test_features_of_the_tower_or_of_the_inputs() -> None:
 
 def test_what_is_missing() -> None:
     prompts = Sentences(12, dim=32, encoder="tiny")
-    for given in (None, ("a", None), ("a", "")):
+    for given in (None, ("a", None), ("a", ""), ("a", " \t")):
         with pytest.raises(InputError, match="every image needs a sentence"):
             prompts(Inputs(IMAGE, given))
     with pytest.raises(InputError, match="no text encoder: name one"):

@@ -12,6 +12,7 @@ from transformers import (
 )
 
 from diffsight.cli import main
+from diffsight.label_maps import NYU_SCENES
 from diffsight.prompts import TextTable
 from diffsight.prompts.templates import TEMPLATES
 from diffsight.prompts.text import TextAdapter, build_text_table
@@ -87,6 +88,22 @@ def test_command_writes_a_table_that_is_looked_up_by_name(clip: Path, tmp_path: 
         TextTable(["attic"], dim=16, weights=out)
     with pytest.raises(InputError, match="vectors of 16 numbers, the backbone takes 768"):
         TextTable(["kitchen"], weights=out)
+
+
+def test_command_takes_a_list_by_its_name(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "table.safetensors"
+    command = ["--encoder", str(clip), "--out", str(out), "--templates", "single"]
+    assert main(["text-table", "nyu_scenes", *command, "--max-length", "60"]) == 0
+    with safe_open(out, framework="pt") as file:
+        assert json.loads(file.metadata()["names"]) == list(NYU_SCENES)
+    assert TextTable("nyu_scenes", dim=16, weights=out).rows.shape == (27, 16)
+    capsys.readouterr()
+    assert main(["text-table", "nyu_scene", *command]) == 2
+    error = capsys.readouterr().err
+    assert "nyu_scene: no such file, and no list of class names is called" in error
+    assert error.count("\n") == 1
 
 
 def test_rows_the_mean_and_unknown_names() -> None:

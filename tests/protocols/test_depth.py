@@ -8,7 +8,6 @@ import torch
 
 from diffsight import protocols
 from diffsight.metrics.depth import NAMES, DepthMetrics
-from diffsight.protocols import DepthProtocol
 from diffsight.protocols.depth import FractionCrop, PixelCrop
 from diffsight.types import InputError
 
@@ -97,11 +96,17 @@ def test_any_changed_field_changes_the_fingerprint() -> None:
 def test_published_protocols_are_frozen() -> None:
     prints = {name: protocols.get(name).fingerprint[:12] for name in protocols.names()}
     assert len(set(prints.values())) == len(prints)
-    depth = {n: p for n, p in prints.items() if isinstance(protocols.get(n), DepthProtocol)}
-    assert depth == {
+    assert prints == {
         "nyu-eigen-v1": "4cee12bee8e2",
         "kitti-garg-v1": "ac6ab57c67c3",
         "rooms-v1": "00c579b4c965",
+        "ade20k-ss-v1": "2a41afe35a0e",
+        "ade20k-ms-v1": "672c6528c866",
+        "classes-v1": "973bdc618356",
+        "refcoco-v1": "f36e28e7cdfe",
+        "refcoco+-v1": "a12960881cae",
+        "refcocog-v1": "b415fbd2cfeb",
+        "sentences-v1": "5e09c036bd4a",
     }
 
 

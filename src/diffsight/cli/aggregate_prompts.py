@@ -2,10 +2,12 @@
 
 import argparse
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 log = logging.getLogger(__name__)
+SPLIT = re.compile("-(train|training|val|validation|test|testA|testB)$")  # of a data set's name
 
 
 def main(argv: Sequence[str]) -> int:
@@ -32,18 +34,29 @@ def main(argv: Sequence[str]) -> int:
     from diffsight.prompts.text import mean_prompt, read_table, save_rows
     from diffsight.types import InputError
 
+    metadata: dict[str, str] = {}
     if args.table is not None:
         rows, count = read_table(args.table).mean(dim=0, keepdim=True), 1
     else:
         if args.encoder is None:
             raise InputError("--captions need a text tower: name one with --encoder")
-        captions = [text for path in args.captions for text in read_captions(path).values()]
+        files = [read_captions(path) for path in args.captions]
+        for path, file in zip(args.captions, files, strict=True):
+            # the parts of one data set belong together: the authors' mean is over both lists
+            if SPLIT.sub("", file.data) != SPLIT.sub("", files[0].data):
+                raise InputError(
+                    f"{path}: captions of data set {file.data!r}, those of {args.captions[0]} are "
+                    f"of {files[0].data!r}: aggregate one data set at a time"
+                )
+        metadata = {"data": ", ".join(sorted({file.data for file in files}))}
+        captions = [text for file in files for text in file.texts.values()]
         if not captions:
             raise InputError(f"{args.captions[0]}: no caption in it: see `diffsight caption`")
         count = len(captions)
         rows = mean_prompt(
             captions, encoder=args.encoder, num_tokens=args.tokens, pooled=args.pooled
         )
-    save_rows(args.out, rows, {"source": f"{args.encoder or args.table}, {count} texts"})
+    metadata["source"] = f"{args.encoder or args.table}, {count} texts"
+    save_rows(args.out, rows, metadata)
     log.info("%s: %d token(s) of %d numbers", args.out, *rows.shape)
     return 0

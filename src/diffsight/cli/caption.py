@@ -39,13 +39,23 @@ def main(argv: Sequence[str]) -> int:
     from diffsight.datasets.captioned import read_captions
     from diffsight.datasets.files import replacing
     from diffsight.prompts.captions import BLIP2, Captioner
+    from diffsight.types import InputError
 
     data = data_of(args.data)
-    captions = read_captions(args.out, data.name) if args.out.exists() else {}
-    captioner = Captioner(args.captioner or BLIP2, device=device_of(args))
+    source = args.captioner or BLIP2
+    captions: dict[str, str] = {}
+    if args.out.exists():
+        kept = read_captions(args.out, data=data.name)
+        captions = kept.texts
+        if captions and kept.captioner != source:
+            raise InputError(
+                f"{args.out}: its captions are by {kept.captioner or 'an unnamed captioner'}, not "
+                f"by {source}: choose another --out, or delete the file"
+            )
+    captioner = Captioner(source, device=device_of(args))
 
     def save() -> None:
-        report = {"data": data.name, "captioner": args.captioner or BLIP2, "captions": captions}
+        report = {"data": data.name, "captioner": source, "captions": captions}
         with replacing(args.out) as partial:
             partial.write_text(json.dumps(report, indent=0) + "\n", encoding="utf-8")
 

@@ -114,6 +114,10 @@ def _prompt(args: argparse.Namespace) -> str | None:
     return args.scene if args.expression is None else args.expression
 
 
+def _classes(args: argparse.Namespace) -> list[str]:
+    return [name.strip() for name in args.classes.split(",")]
+
+
 def _ask(args: argparse.Namespace, predictor: "Predictor", source: str) -> None:
     """What the options ask of a model, before the first image.
 
@@ -121,12 +125,11 @@ def _ask(args: argparse.Namespace, predictor: "Predictor", source: str) -> None:
         InputError: if it cannot answer.
     """
     from diffsight.inference.evaluate import reads_sentences
-    from diffsight.methods.prompted import AbstractPrompted
-    from diffsight.prompts import LearnedSentences, Sentences
+    from diffsight.inference.pipeline import require_sentence
     from diffsight.tasks.semantic import Semantic
     from diffsight.types import InputError
 
-    method, task = predictor.model.method, predictor.model.task
+    task = predictor.model.task
     asks = reads_sentences(predictor.model)
     expression: str | None = args.expression
     if asks and not (expression or "").strip():
@@ -134,13 +137,11 @@ def _ask(args: argparse.Namespace, predictor: "Predictor", source: str) -> None:
         raise InputError(f"{source} {what}: give one with --expression")
     if expression is not None and not asks:
         raise InputError(f"{source} takes no sentence: leave --expression out")
-    prompts = method.prompts if isinstance(method, AbstractPrompted) else None
-    if expression is not None and isinstance(prompts, Sentences | LearnedSentences):
-        prompts.tokenizer.refuse_long(expression)
+    require_sentence(predictor.model, expression)
     if args.classes is not None:
         if not isinstance(task, Semantic):
             raise InputError(f"{source} predicts no classes of its own: leave --classes out")
-        predictor.model.task = task.only([name.strip() for name in args.classes.split(",")])
+        predictor.model.task = task.only(_classes(args))
 
 
 def _run_together(
@@ -224,6 +225,8 @@ def _notes(
         "plan": predictor.plan.describe(),
         "scene": args.scene,
         "expression": args.expression,
+        # `classes` is the file of ids
+        "only_classes": None if args.classes is None else _classes(args),
         "evaluated": evaluated,
         "diffsight_version": diffsight.__version__,
     }

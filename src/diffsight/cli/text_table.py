@@ -11,7 +11,11 @@ log = logging.getLogger(__name__)
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="diffsight text-table", description=__doc__)
-    parser.add_argument("names", type=Path, help="text file, one class or scene name per line")
+    parser.add_argument(
+        "names",
+        metavar="FILE|LIST",
+        help="text file, one class or scene name per line, or a list: ade20k, nyu_scenes",
+    )
     parser.add_argument(
         "--encoder",
         required=True,
@@ -30,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     from diffsight.prompts.text import build_text_table, save_table
     from diffsight.types import InputError
 
-    names = [line.strip() for line in args.names.read_text().splitlines() if line.strip()]
+    names = _names(args.names)
     if len(set(names)) != len(names) or not names:
         raise InputError(f"{args.names}: needs different names, one per line")
     rows = build_text_table(
@@ -42,3 +46,17 @@ def main(argv: Sequence[str]) -> int:
         "%s: %d rows of %d, norms %.2f to %.2f", args.out, *rows.shape, norms.min(), norms.max()
     )
     return 0
+
+
+def _names(source: str) -> list[str]:
+    """The lines of a file, or a list of ``label_maps``."""
+    from diffsight.label_maps import class_names
+    from diffsight.types import InputError
+
+    path = Path(source)
+    if path.exists():
+        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    try:
+        return list(class_names(source))
+    except InputError as error:
+        raise InputError(f"{source}: no such file, and {error}") from None

@@ -1,7 +1,7 @@
 """A data set whose prompts are captions that were made before (EVP)."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffsight.datasets.base import AbstractDataset, Sample
@@ -25,7 +25,7 @@ class Captioned(AbstractDataset):
         self.class_names = dataset.class_names
         self._dataset = dataset
         self._path = Path(captions)
-        self._captions = read_captions(self._path, dataset.name)
+        self._captions = read_captions(self._path, data=dataset.name).texts
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -46,23 +46,39 @@ class Captioned(AbstractDataset):
         return replace(sample, prompt=self._captions[sample.id])
 
 
-def read_captions(path: Path, name: str | None = None) -> dict[str, str]:
-    """Captions by sample id.
+@dataclass(frozen=True)
+class Captions:
+    """What ``diffsight caption`` wrote.
+
+    Attributes:
+        data: name of the data set.
+        captioner: folder or hub id of what made them; None where the file does not say.
+        texts: by sample id.
+    """
+
+    data: str
+    captioner: str | None
+    texts: dict[str, str]
+
+
+def read_captions(path: Path, *, data: str | None = None) -> Captions:
+    """The contents of a file of captions.
 
     Args:
         path: file that ``diffsight caption`` wrote.
-        name: of the data set that they must be of; None takes any.
+        data: name of the data set that they must be of; None takes any.
 
     Raises:
         InputError: if the file is damaged or is of another data set.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        own, captions = str(data["data"]), dict(data["captions"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        captioner = found.get("captioner")
+        captions = Captions(str(found["data"]), captioner, dict(found["captions"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: no captions ({error}): write them with `diffsight caption`"
         ) from None
-    if name not in (None, own):
-        raise InputError(f"{path}: captions of data set {own!r}, not of {name!r}")
+    if data not in (None, captions.data):
+        raise InputError(f"{path}: captions of data set {captions.data!r}, not of {data!r}")
     return captions

@@ -14,7 +14,9 @@ from diffsight import hub
 from diffsight.datasets.files import read_image, upright_rgb
 from diffsight.inference.plan import Plan, ShortSide, short_side_px
 from diffsight.inference.predictor import Predictor
+from diffsight.methods.prompted import AbstractPrompted
 from diffsight.model import DenseModel
+from diffsight.prompts import LearnedSentences, Sentences
 from diffsight.types import InputError
 
 PIXELS = ((), (3,), (4,))  # shapes of one pixel: grey, RGB, RGBA
@@ -95,15 +97,31 @@ class Pipeline:
             images: paths, PIL images, arrays ``h w 3`` / ``h w`` of uint8 (or ``h w 3`` of floats
                 in [0, 1]), or tensors ``3 h w`` of uint8 or of floats in [0, 1].
             prompt: text name for all of them (for depth the scene type); None is the mean of the
-                names.
+                names. For a model that reads sentences, the sentence.
 
         Raises:
-            InputError: for an image that cannot be used, or a prompt that the model does not know.
+            InputError: for an image that cannot be used, a prompt that the model does not know, or
+                a sentence that is missing or longer than the model reads.
         """
+        require_sentence(self.predictor.model, prompt)
         if isinstance(images, Picture):
             return self.predictor.one(to_tensor(images), prompt)
         stream = self.predictor(map(to_tensor, images), itertools.repeat(prompt))
         return list(stream) if isinstance(images, list | tuple) else stream
+
+
+def require_sentence(model: DenseModel, sentence: str | None) -> None:
+    """A model that reads sentences needs one, and reads all of it.
+
+    Raises:
+        InputError: if there is none, or it would be cut.
+    """
+    method = model.method
+    prompts = method.prompts if isinstance(method, AbstractPrompted) else None
+    if isinstance(prompts, Sentences | LearnedSentences):
+        if sentence is None or not sentence.strip():
+            raise InputError("the model reads a sentence about the image: give one as prompt")
+        prompts.tokenizer.refuse_long(sentence)
 
 
 def default_device() -> str:
