@@ -1,22 +1,39 @@
 """The converter's report and refusals, on tensors without storage; tests/parity checks values."""
 
+import functools
 import json
+import logging
 from pathlib import Path
 
 import pytest
 import torch
+from tests.hub.tiny import ARCHITECTURE
+from tests.parity import support
 
+import diffsight
+from diffsight.backbones import StableDiffusion
 from diffsight.cli import main
+from diffsight.heads import DeconvHead
 from diffsight.hub.convert import (
     CONVERTERS,
+    IncompleteError,
     convert_vpd_depth,
     convert_vpd_referring,
     convert_vpd_segmentation,
     read_original,
+    vpd,
 )
+from diffsight.necks import Merging
 from diffsight.types import InputError
 
 PARITY = Path(__file__).parents[1] / "parity"
+KINDS = {
+    "evp-depth": "evp_depth",
+    "evp-referring": "evp_refer",
+    "vpd-depth": "vpd_depth",
+    "vpd-referring": "vpd_refer",
+    "vpd-segmentation": "vpd_seg",
+}
 
 
 def shapes(model: str) -> dict[str, torch.Tensor]:
@@ -31,6 +48,31 @@ def shapes(model: str) -> dict[str, torch.Tensor]:
 @pytest.fixture
 def original() -> dict[str, torch.Tensor]:
     return shapes("vpd_depth")
+
+
+@pytest.fixture
+def small(
+    original: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, torch.Tensor]:
+    """A checkpoint of VPD depth under the authors' names; the converter's parts are as small."""
+    _, report = convert_vpd_depth(original)
+    # as many layers as Stable Diffusion 1.5, and wider where it is
+    layers = {"layers_per_block": 2}
+    architecture = {
+        "unet": {**ARCHITECTURE["unet"], "block_out_channels": (4, 8, 16, 16), **layers},
+        "vae": {**ARCHITECTURE["vae"], "block_out_channels": (2, 4, 8, 8), **layers},
+    }
+    monkeypatch.setattr(vpd, "StableDiffusion", lambda _: StableDiffusion(architecture))
+    monkeypatch.setattr(vpd, "Merging", functools.partial(Merging, width=8, groups=4))
+    head = functools.partial(DeconvHead, widths=(8, 8, 8), width=8)
+    monkeypatch.setattr(vpd, "DeconvHead", head)
+    signs = {
+        "encoder.class_embeddings": torch.randn(27, 8),
+        "last_layer_depth.0.weight": torch.randn(8, 8, 3, 3),
+    }
+    model, _ = convert_vpd_depth(signs, partial=True)
+    values = model.state_dict()
+    return {key: values[ours].clone() for key, ours in report.used.items()}
 
 
 def test_every_key_of_segmentation_is_accounted_for() -> None:
@@ -51,8 +93,6 @@ def test_every_key_of_segmentation_is_accounted_for() -> None:
     assert model.method.prompts.names[-1] == "flag"
     with pytest.raises(InputError, match=r"150 rows, but 2 names.*--names"):
         convert_vpd_segmentation(original, names=["a", "b"])
-    with pytest.raises(InputError, match="not a checkpoint of VPD depth: it looks like VPD seg"):
-        convert_vpd_depth(original)
 
 
 def test_every_key_of_referring_is_accounted_for() -> None:
@@ -64,8 +104,6 @@ def test_every_key_of_referring_is_accounted_for() -> None:
     assert dropped in (20, 20 + 12_164)
     assert sum(p.numel() for p in model.parameters()) + dropped == 934_043_562
     assert model.method.prompts.num_tokens == 40
-    with pytest.raises(InputError, match="VPD segmentation: it looks like VPD or EVP referring"):
-        convert_vpd_segmentation(original)
 
 
 @pytest.mark.parametrize(
@@ -87,8 +125,6 @@ def test_every_key_of_evp_is_accounted_for(kind: str, model: str, expected: int)
     assert converted.method.backbone.latent_scale == pytest.approx(
         1 / (5.07543 if kind == "evp-depth" else 4.7164)
     )
-    with pytest.raises(InputError, match="not a checkpoint of VPD"):
-        convert_vpd_segmentation(original)
 
 
 def test_evp_with_its_own_captions_has_the_tower_inside() -> None:
@@ -106,6 +142,24 @@ def test_evp_with_its_own_captions_has_the_tower_inside() -> None:
     ours = sum(p.numel() for p in model.parameters())
     assert ours + sum(original[key].numel() for key in dropped) == 933_814_544 + 123_060_480
     assert model.method.backbone.latent_scale == pytest.approx(1 / 4.6211)
+    for other in set(KINDS) - {"evp-depth"}:
+        with pytest.raises(InputError, match="looks like EVP depth: convert it as evp-depth"):
+            CONVERTERS[other](original)
+
+
+@pytest.mark.parametrize("theirs", KINDS)
+def test_only_its_own_converter_takes_a_checkpoint(theirs: str) -> None:
+    original = shapes(KINDS[theirs])
+    assert set(KINDS) == set(CONVERTERS)
+    for kind, converter in CONVERTERS.items():
+        if kind == theirs:
+            _, report = converter(original)
+            assert not report.unused
+            assert not report.missing
+            continue
+        with pytest.raises(InputError, match=rf"looks like .*: convert it as {theirs}$") as refusal:
+            converter(original, partial=True)
+        assert "\n" not in str(refusal.value)
 
 
 def test_every_key_is_accounted_for(original: dict[str, torch.Tensor]) -> None:
@@ -144,9 +198,32 @@ def test_an_entry_that_nobody_claims_is_reported(original: dict[str, torch.Tenso
 def test_a_missing_entry_stops_the_conversion(original: dict[str, torch.Tensor]) -> None:
     del original["encoder.layer2.0.weight"]
     with pytest.raises(
-        InputError, match=r"1 entries are missing.*method.neck.level1.weight.*--partial"
+        InputError, match=r"1 entry is missing \(method.neck.level1.weight\).*--partial"
     ):
         convert_vpd_depth(original)
+    for key in [key for key in original if key.startswith("encoder.layer1.")]:
+        del original[key]
+    with pytest.raises(IncompleteError, match=r"7 entries are missing \(.*level0") as refusal:
+        convert_vpd_depth(original)
+    assert "\n" not in str(refusal.value)
+    missing = refusal.value.report.missing
+    assert len(missing) == 7
+    assert "method.neck.level1.weight" in missing
+    assert sum(".level0." in key for key in missing) == 6
+    assert len(refusal.value.report.used) == 837 - 7
+
+
+def test_partial_goes_on_with_random_values(small: dict[str, torch.Tensor]) -> None:
+    del small["encoder.layer2.0.weight"]
+    model, report = convert_vpd_depth(small, partial=True)
+    assert report.missing == ["method.neck.level1.weight"]
+    values = model.state_dict()
+    assert set(report.used.values()) | set(report.missing) == set(values)
+    assert all(values[ours].equal(small[key]) for key, ours in report.used.items())
+    random = values["method.neck.level1.weight"]
+    assert not random.is_meta
+    assert random.isfinite().all()
+    assert random.std() > 0
 
 
 def test_another_size_is_refused(original: dict[str, torch.Tensor]) -> None:
@@ -155,34 +232,56 @@ def test_another_size_is_refused(original: dict[str, torch.Tensor]) -> None:
         convert_vpd_depth(original)
 
 
-@pytest.mark.parametrize(
-    ("key", "name"),
-    [
-        ("decode_head.conv_seg.weight", "VPD segmentation"),
-        ("classifier.conv1_4.weight", "referring segmentation"),
-        ("seed_bin_regressor._net.0.weight", "EVP depth"),
-    ],
-)
-def test_a_checkpoint_of_another_method_is_named(key: str, name: str) -> None:
-    with pytest.raises(InputError, match=f"not a checkpoint of VPD depth: it looks like .*{name}"):
-        convert_vpd_depth({key: torch.zeros(1)})
+def test_a_checkpoint_of_something_else_is_named_by_its_first_entry() -> None:
+    with pytest.raises(
+        InputError,
+        match=r"not a checkpoint of VPD depth: it has no last_layer.* \(its first entry is enc",
+    ):
+        convert_vpd_depth({"encoder.class_embeddings": torch.zeros(27, 768)})
+    with pytest.raises(InputError, match=r"of EVP depth: .* \(its first entry is none\)"):
+        CONVERTERS["evp-depth"]({})
 
 
 def test_containers_and_prefixes(tmp_path: Path) -> None:
     state = {"module.a": torch.ones(2), "b": torch.zeros(1)}
+    beside = {"epoch": 3, "optimizer": {"lr": 1e-3}}
     for name, content in {
         "model": {"model": state},
-        "mm": {"state_dict": state},
+        "state_dict": {**beside, "state_dict": state},
         "plain": state,
     }.items():
         torch.save(content, tmp_path / f"{name}.ckpt")
-        assert set(read_original(tmp_path / f"{name}.ckpt")) == {"a", "b"}
+        tensors, dropped = read_original(tmp_path / f"{name}.ckpt")
+        assert set(tensors) == {"a", "b"}
+        assert set(dropped) == set(content) & set(beside)
+        assert set(dropped.values()) <= {f"beside {name}, which holds the weights"}
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(InputError, match="holds a list, not a state dict"):
         read_original(tmp_path / "list.pth")
     torch.save({"epoch": 3}, tmp_path / "none.pth")
     with pytest.raises(InputError, match="no tensors in it"):
         read_original(tmp_path / "none.pth")
+
+
+def test_what_is_no_tensor_is_dropped_with_the_reason(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(2), "module.step": 7, "names": ["x"]}, tmp_path / "mixed.pth")
+    tensors, dropped = read_original(tmp_path / "mixed.pth")
+    assert set(tensors) == {"a"}
+    assert dropped == {"module.step": "not a tensor: int", "names": "not a tensor: list"}
+
+
+@pytest.mark.parametrize("order", [("a", "module.a"), ("module.a", "a")])
+def test_entries_given_twice(tmp_path: Path, order: tuple[str, str]) -> None:
+    path = tmp_path / "twice.pth"
+    torch.save({key: torch.ones(2) for key in order}, path)
+    tensors, dropped = read_original(path)
+    assert set(tensors) == {"a"}
+    assert dropped == {"module.a": "equals a"}
+    for i, other in enumerate((torch.zeros(2), torch.ones(3), torch.ones(2, dtype=torch.float64))):
+        path = tmp_path / f"differ{i}.pth"
+        torch.save({order[0]: torch.ones(2), order[1]: other}, path)
+        with pytest.raises(InputError, match=r"differ\d.pth: a and module.a are not equal"):
+            read_original(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x02garbage", b"PK\x03\x04 cut off"])
@@ -193,12 +292,11 @@ def test_broken_checkpoint_files(tmp_path: Path, content: bytes) -> None:
 
 
 def test_command_reports_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    torch.save(
-        {"model": {"seed_bin_regressor._net.0.weight": torch.ones(1)}}, tmp_path / "evp.ckpt"
-    )
+    signs = ("seed_bin_regressor._net.0.weight", "encoder.aggregation.layer1.conv1.weight")
+    torch.save({"model": dict.fromkeys(signs, torch.ones(1))}, tmp_path / "evp.ckpt")
     out = ["--out", str(tmp_path / "out")]
     assert main(["convert", "vpd-depth", str(tmp_path / "evp.ckpt"), *out]) == 2
-    assert "it looks like EVP depth" in capsys.readouterr().err
+    assert "it looks like EVP depth: convert it as evp-depth" in capsys.readouterr().err
     assert main(["convert", "vpd", str(tmp_path / "evp.ckpt"), *out]) == 2
     assert "unknown kind 'vpd': choose from evp-depth" in capsys.readouterr().err
     for option, value, message in (
@@ -210,3 +308,95 @@ def test_command_reports_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert main(["convert", kind, str(tmp_path / "evp.ckpt"), *out, option, value]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_command_writes_a_model_that_loads(
+    tmp_path: Path,
+    small: dict[str, torch.Tensor],
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    small["encoder.encoder_vq.post_quant_conv.bias"] = torch.zeros(4)
+    small["encoder.extra"] = torch.zeros(1)
+    content = {"model": {f"module.{key}": v for key, v in small.items()}, "epoch": 3}
+    torch.save(content, tmp_path / "best.ckpt")
+    names = [f"scene {i}" for i in range(27)]
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    command = ["convert", "vpd-depth", str(tmp_path / "best.ckpt"), "--max-depth", "80"]
+    command += ["--names", str(tmp_path / "names.txt")]
+    assert main([*command, "--out", str(tmp_path / "a")]) == 0
+    assert "837 used, 2 dropped, 1 unused, 0 missing" in caplog.text
+    for line in (
+        "  dropped epoch: beside model, which holds the weights",
+        "  dropped encoder.encoder_vq.post_quant_conv.bias: belongs to the VAE's decoder",
+        "  unused encoder.extra",
+    ):
+        assert line in caplog.text
+    assert not capsys.readouterr().out
+
+    assert main([*command, "--out", str(tmp_path / "b"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert set(report) == {"used", "dropped", "unused", "missing"}
+    assert set(report["dropped"]) == {"epoch", "encoder.encoder_vq.post_quant_conv.bias"}
+    assert report["unused"] == ["encoder.extra"]
+    assert report["missing"] == []
+    for name in ("a", "b"):
+        model = diffsight.load(tmp_path / name)
+        assert model.task.max_depth_m == 80
+        assert tuple(model.method.prompts.names) == tuple(names)
+        values = model.state_dict()
+        assert set(report["used"].values()) == set(values)
+        assert all(values[ours].equal(small[key]) for key, ours in report["used"].items())
+
+
+def test_command_lists_what_is_missing(
+    tmp_path: Path,
+    small: dict[str, torch.Tensor],
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    for key in [key for key in small if key.startswith("encoder.layer1.")]:
+        del small[key]
+    torch.save({"model": small, "epoch": 3}, tmp_path / "cut.ckpt")
+    out = tmp_path / "out"
+    command = ["convert", "vpd-depth", str(tmp_path / "cut.ckpt"), "--out", str(out)]
+    assert main(command) == 2
+    printed = capsys.readouterr()
+    assert not printed.out
+    assert "6 entries are missing (method.neck.level0.0.bias, " in printed.err.splitlines()[-1]
+    assert "--partial" in printed.err.splitlines()[-1]
+    listed = [r.getMessage().split()[1] for r in caplog.records if r.msg == "  %s %s"]
+    assert len(listed) == 6
+    assert "  dropped epoch: " in caplog.text
+    assert main([*command, "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["missing"] == listed
+    assert not out.exists()
+
+    caplog.clear()
+    assert main([*command, "--partial"]) == 0
+    assert "831 used, 1 dropped, 0 unused, 6 missing" in caplog.text
+    assert all(f"  missing {key}" in caplog.text for key in listed)
+    values = diffsight.load(out).state_dict()
+    assert values["method.neck.level0.0.weight"].std() > 0
+    assert values["method.neck.level1.weight"].equal(small["encoder.layer2.0.weight"])
+
+
+def test_parity_folder_without_a_model_skips_its_tests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "vpd_depth").mkdir()
+    (tmp_path / "vpd_depth" / "golden.npz").touch()
+    monkeypatch.setattr(support, "ROOT", tmp_path)
+    assert support.golden_paths("vpd_depth") == [tmp_path / "vpd_depth" / "golden.npz"]
+    (skipped,) = support.golden_paths("evp_depth")
+    assert skipped.marks[0].name == "skip"
+    assert "no evp_depth in" in skipped.marks[0].kwargs["reason"]
+    monkeypatch.setattr(support, "ROOT", tmp_path / "misspelt")
+    with pytest.raises(AssertionError, match=r"no golden\*\.npz in .*misspelt"):
+        support.golden_paths("vpd_depth")
+    monkeypatch.setattr(support, "ROOT", tmp_path)
+    monkeypatch.setattr(support, "BUNDLED", tmp_path)
+    with pytest.raises(AssertionError, match=r"no golden\*\.npz in .*evp_depth"):
+        support.golden_paths("evp_depth")

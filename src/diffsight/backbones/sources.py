@@ -78,7 +78,7 @@ def read_tensors(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it names {named[1]}" if named else str(error).splitlines()[0]
+        reason = f"it names {named[1]}" if named else _first_line(error)
         raise InputError(
             f"{path}: refused, because it holds more than tensors and could run code when "
             f"loaded ({reason}): "
@@ -86,8 +86,12 @@ def read_tensors(path: Path) -> Any:
         ) from None
     except (RuntimeError, EOFError, ValueError) as error:
         raise InputError(
-            f"{path}: not a readable checkpoint ({str(error).splitlines()[0]}): copy it again"
+            f"{path}: not a readable checkpoint ({_first_line(error)}): copy it again"
         ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [f"{type(error).__name__}: empty or cut off"])[0]
 
 
 def locate(source: str | Path) -> Path:

@@ -7,7 +7,10 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffsight.backbones.ldm_keys import KeyReport
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
 
     from diffsight.hub import save
-    from diffsight.hub.convert import CONVERTERS, read_original
+    from diffsight.hub.convert import CONVERTERS, IncompleteError, read_original
     from diffsight.types import InputError
 
     if args.kind not in CONVERTERS:
@@ -54,19 +57,29 @@ def main(argv: Sequence[str]) -> int:
         if name not in inspect.signature(converter).parameters:
             raise InputError(f"{option}: {args.kind} has none: leave it out")
         options[name] = value
-    state = read_original(args.checkpoint)
-    model, report = converter(state, **options)
+    state, dropped = read_original(args.checkpoint)
+    try:
+        model, report = converter(state, **options)
+    except IncompleteError as error:
+        error.report.dropped |= dropped
+        _tell(error.report, as_json=args.json)
+        raise
+    report.dropped |= dropped
     save(model, args.out, info={"converted_from": args.checkpoint.name, "kind": args.kind})
     log.info("%s -> %s: %s", args.checkpoint, args.out, report.summary())
-    if args.json:
+    _tell(report, as_json=args.json)
+    return 0
+
+
+def _tell(report: "KeyReport", *, as_json: bool) -> None:
+    if as_json:
         sys.stdout.write(json.dumps(vars(report), indent=1) + "\n")
-        return 0
+        return
     for key, reason in report.dropped.items():
         log.info("  dropped %s: %s", key, reason)
     for title, keys in (("unused", report.unused), ("missing", report.missing)):
         for key in keys:
             log.info("  %s %s", title, key)
-    return 0
 
 
 def _lines(path: Path) -> list[str]:

@@ -50,8 +50,7 @@ def _refinement(prefix: str) -> dict[str, str]:
 
 
 DEPTH = Layout(
-    title="EVP depth",
-    sign=("seed_bin_regressor._net.0.weight", "encoder.aggregation.layer1.conv1.weight"),
+    kind="evp-depth",
     unet=VPD_DEPTH.unet,
     vae=VPD_DEPTH.vae,
     names={
@@ -75,8 +74,7 @@ DEPTH = Layout(
     },
 )
 REFERRING = Layout(
-    title="EVP referring segmentation",
-    sign=("classifier.conv1_4.weight", "aggregation.layer1.conv1.weight"),
+    kind="evp-referring",
     unet=VPD_REFERRING.unet,
     vae=VPD_REFERRING.vae,
     names={**_refinement(""), **_CLIP, **VPD_REFERRING.names},
@@ -148,7 +146,7 @@ def convert_evp_referring(
         InputError: if it is a checkpoint of something else, or entries are missing.
     """
     require(state, REFERRING)
-    tokens = state[REFERRING.sign[0]].shape[1] - 2 * 1280
+    tokens = state["classifier.conv1_4.weight"].shape[1] - 2 * 1280
 
     def build() -> DenseModel:
         method = bind(

@@ -12,14 +12,60 @@ from diffsight.backbones.sources import ldm_renamer
 from diffsight.model import DenseModel
 from diffsight.types import InputError
 
-# what tells the authors' models apart, the more special first
-SIGNS = {
-    "decode_head.conv_seg.weight": "VPD segmentation",
-    "seed_bin_regressor._net.0.weight": "EVP depth",
-    "last_layer_depth.0.weight": "VPD depth",
-    "clip_model.text_model.final_layer_norm.weight": "EVP referring segmentation",
-    "classifier.conv1_4.weight": "VPD or EVP referring segmentation",
+
+@dataclass(frozen=True)
+class Kind:
+    """One of the authors' models.
+
+    Attributes:
+        title: for messages.
+        sign: entries that it has, or prefixes of entries, which end with a dot.
+    """
+
+    title: str
+    sign: Sequence[str]
+
+    def lacking(self, state: Mapping[str, Tensor]) -> list[str]:
+        """The signs that a checkpoint does not have."""
+        return [
+            sign
+            for sign in self.sign
+            if sign not in state
+            and not (sign.endswith(".") and any(key.startswith(sign) for key in state))
+        ]
+
+
+KINDS: Mapping[str, Kind] = {
+    "vpd-segmentation": Kind(
+        "VPD segmentation", ("class_embeddings", "decode_head.conv_seg.weight")
+    ),
+    "evp-depth": Kind("EVP depth", ("seed_bin_regressor._net.0.weight", "encoder.aggregation.")),
+    "vpd-depth": Kind("VPD depth", ("encoder.class_embeddings", "last_layer_depth.0.weight")),
+    "evp-referring": Kind(
+        "EVP referring segmentation", ("classifier.conv1_4.weight", "aggregation.")
+    ),
+    "vpd-referring": Kind(
+        "VPD referring segmentation", ("classifier.conv1_4.weight", "text_adapter.fc.0.weight")
+    ),
 }
+"""By the name of the converter; a checkpoint is of the first kind whose signs it all has."""
+
+
+class IncompleteError(InputError):
+    """A checkpoint lacks entries that the model needs.
+
+    Attributes:
+        report: what became of every entry; its ``missing`` lists them.
+    """
+
+    def __init__(self, report: KeyReport) -> None:
+        first = ", ".join(report.missing[:3]) + (" ..." if len(report.missing) > 3 else "")
+        count = len(report.missing)
+        super().__init__(
+            f"the checkpoint is not whole, {count} {'entry is' if count == 1 else 'entries are'} "
+            f"missing ({first}): get it whole, or go on with random values for them (--partial)"
+        )
+        self.report = report
 
 
 @dataclass(frozen=True)
@@ -27,8 +73,7 @@ class Layout:
     """How the authors named what their model holds.
 
     Attributes:
-        title: of the model, for messages.
-        sign: entries that only this model has.
+        kind: name of the converter.
         unet: prefix of the UNet's entries.
         vae: prefix of the autoencoder's.
         names: patterns of the other entries, matched at the beginning, and our names below
@@ -36,12 +81,16 @@ class Layout:
         dropped: prefixes of entries that are not needed, and why.
     """
 
-    title: str
-    sign: Sequence[str]
+    kind: str
     unet: str
     vae: str
     names: Mapping[str, str]
     dropped: Mapping[str, str]
+
+    @property
+    def title(self) -> str:
+        """Of the model, for messages."""
+        return KINDS[self.kind].title
 
 
 def unneeded(unet: str, vae: str) -> dict[str, str]:
@@ -58,14 +107,18 @@ def require(state: Mapping[str, Tensor], layout: Layout) -> None:
     """Refuse a checkpoint of another model.
 
     Raises:
-        InputError: that names what it looks like.
+        InputError: that names what it looks like, and the converter for that.
     """
-    if all(key in state for key in layout.sign):
+    found = next((name for name, kind in KINDS.items() if not kind.lacking(state)), None)
+    if found == layout.kind:
         return
-    found = next((name for key, name in SIGNS.items() if key in state), None)
-    first = next(iter(state), "none")
-    guess = f": it looks like {found}" if found else f" (its first entry is {first})"
-    raise InputError(f"not a checkpoint of {layout.title}{guess}")
+    if found:
+        reason = f"it looks like {KINDS[found].title}: convert it as {found}"
+    else:
+        first = next(iter(state), "none")
+        lacking = KINDS[layout.kind].lacking(state)[0]
+        reason = f"it has no {lacking} (its first entry is {first})"
+    raise InputError(f"not a checkpoint of {layout.title}: {reason}")
 
 
 def convert(
@@ -80,17 +133,15 @@ def convert(
         partial: accept missing entries (they keep their random initialisation).
 
     Raises:
-        InputError: if an entry has another shape, or entries are missing.
+        InputError: if an entry has another shape.
+        IncompleteError: if entries are missing.
     """
     with torch.device("meta"):
         model = build()
     report, ours = _rename(state, model, layout)
     report.missing = sorted(set(model.state_dict()) - set(ours))
     if report.missing and not partial:
-        raise InputError(
-            f"{len(report.missing)} entries are missing, first {report.missing[0]}: the "
-            "checkpoint is not whole; --partial goes on with random values for them"
-        )
+        raise IncompleteError(report)
     if report.missing:
         model = build()
     model.load_state_dict(ours, assign=True, strict=not report.missing)

@@ -19,8 +19,7 @@ from diffsight.types import InputError
 
 _LDM = "unet.unet.diffusion_model."
 DEPTH = Layout(
-    title="VPD depth",
-    sign=("encoder.class_embeddings", "last_layer_depth.0.weight"),
+    kind="vpd-depth",
     unet="encoder." + _LDM,
     vae="encoder.encoder_vq.",
     names={
@@ -37,8 +36,7 @@ DEPTH = Layout(
     dropped=unneeded("encoder." + _LDM, "encoder.encoder_vq."),
 )
 SEGMENTATION = Layout(
-    title="VPD segmentation",
-    sign=("class_embeddings", "decode_head.conv_seg.weight"),
+    kind="vpd-segmentation",
     unet=_LDM,
     vae="encoder_vq.",
     names={
@@ -54,8 +52,7 @@ SEGMENTATION = Layout(
     dropped=unneeded(_LDM, "encoder_vq."),
 )
 REFERRING = Layout(
-    title="VPD referring segmentation",
-    sign=("classifier.conv1_4.weight", "text_adapter.fc.0.weight"),
+    kind="vpd-referring",
     unet=_LDM,
     vae="encoder_vq.",
     names={
@@ -92,7 +89,7 @@ def convert_vpd_depth(
     Raises:
         InputError: if it is a checkpoint of something else, or entries are missing.
     """
-    names, width = _rows(state, DEPTH, names or NYU_SCENES)
+    names, width = _rows(state, DEPTH, "encoder.class_embeddings", names or NYU_SCENES)
 
     def build() -> DenseModel:
         method = bind(
@@ -120,7 +117,7 @@ def convert_vpd_segmentation(
     Raises:
         InputError: if it is a checkpoint of something else, or entries are missing.
     """
-    names, width = _rows(state, SEGMENTATION, names or ADE20K_CLASSES)
+    names, width = _rows(state, SEGMENTATION, "class_embeddings", names or ADE20K_CLASSES)
 
     def build() -> DenseModel:
         method = bind(
@@ -151,7 +148,7 @@ def convert_vpd_referring(
         InputError: if it is a checkpoint of something else, or entries are missing.
     """
     require(state, REFERRING)
-    tokens = state[REFERRING.sign[0]].shape[1] - 2 * 1280
+    tokens = state["classifier.conv1_4.weight"].shape[1] - 2 * 1280
 
     def build() -> DenseModel:
         method = bind(
@@ -167,7 +164,7 @@ def convert_vpd_referring(
 
 
 def _rows(
-    state: Mapping[str, Tensor], layout: Layout, names: Sequence[str]
+    state: Mapping[str, Tensor], layout: Layout, table: str, names: Sequence[str]
 ) -> tuple[tuple[str, ...], int]:
     """Names and width of the checkpoint's text table.
 
@@ -175,7 +172,7 @@ def _rows(
         InputError: if it is another model's, or has another number of rows.
     """
     require(state, layout)
-    rows, width = state[layout.sign[0]].shape
+    rows, width = state[table].shape
     if len(names) != rows:
         raise InputError(
             f"the checkpoint's text table has {rows} rows, but {len(names)} names are given: "
