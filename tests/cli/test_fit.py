@@ -2,14 +2,18 @@
 
 import json
 import logging
+import os
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import diffsight
 from diffsight.cli import main
 from diffsight.cli.fit import fit_parser
 from diffsight.cli.recipe import parse
+from diffsight.datasets import Folder
 from diffsight.training.fit import fit
 from diffsight.types import InputError
 
@@ -118,3 +122,65 @@ def test_an_output_folder_that_cannot_be_written(tmp_path, capsys):
     out = tmp_path / "file" / "run"
     assert main(["fit", "--recipe", "rooms/vpd_depth", "--out", str(out), *SMALL]) == 1
     assert capsys.readouterr().err == f"diffsight: Not a directory ({out})\n"
+
+
+def own(where: list[str], out: Path, steps: int) -> list[str]:
+    """A training of the small recipe on pairs of a person's own."""
+    data = [
+        word
+        for side in ("train", "val")
+        for word in (f"--{side}", "Folder", f"--{side}.split", side)
+    ]
+    data += [word.replace("SIDE", side) for side in ("train", "val") for word in where]
+    rest = ["--batch_size", "2", "--devices", "1", "--workers", "0"]
+    lengths = ["--steps", str(steps), "--validate_every", str(steps)]
+    return ["fit", "--recipe", "rooms/vpd_depth", "--out", str(out), *data, *rest, *lengths]
+
+
+def test_own_pairs_from_training_to_prediction(tmp_path, capsys):
+    pairs, out = tmp_path / "pairs", tmp_path / "run"
+    render = ["render", "--count", "8", "--size", "32", "--labels", "depth_m", "--workers", "1"]
+    assert main([*render, "--out", str(pairs)]) == 0
+    where = ["--SIDE.root", str(pairs), "--SIDE.unit", "mm"]
+    assert main(own(where, out, steps=2)) == 0
+    capsys.readouterr()
+    model = ["--model", str(out / "model")]
+    assert main(["evaluate", *model, "--protocol", "rooms-v1", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["images"] + report["skipped"] == 8 - len(list_of(pairs, "train"))
+    assert set(report["rivals"]) == {"constant median", "mean map"}
+    assert main(["predict", str(pairs / "images"), *model, "--out", str(tmp_path / "depth")]) == 0
+    assert len(list((tmp_path / "depth").glob("*.json"))) == 8
+
+
+def list_of(pairs: Path, split: str) -> Folder:
+    return Folder(root=pairs, unit="mm", split=split)
+
+
+@pytest.mark.realdata
+def test_the_real_pairs_from_training_to_prediction(tmp_path):
+    """Five pairs in four encodings; photographs of another data set."""
+    root = os.environ.get("DIFFSIGHT_DATA_DIR")
+    assert root, "set DIFFSIGHT_DATA_DIR to the folder with the real data"
+    (tmp_path / "list.csv").write_text("image,label,encoding\n" + rgbd_rows(Path(root) / "rgbd"))
+    where = ["--SIDE.root", str(tmp_path), "--SIDE.manifest", "list.csv", "--SIDE.size", "[48,64]"]
+    out, photographs = tmp_path / "run", sorted((Path(root) / "coco").glob("*.jpg"))
+    assert main(own(where, out, steps=4)) == 0
+    words = ["predict", *map(str, photographs), "--model", str(out / "model")]
+    assert main([*words, "--out", str(tmp_path / "depth")]) == 0
+    for path in photographs:
+        about = json.loads((tmp_path / "depth" / f"{path.stem}.json").read_text())
+        with Image.open(path) as image:
+            assert about["size"] == list(image.size)
+        assert 0 < about["depth_m"]["median"] < 10
+
+
+def rgbd_rows(root: Path) -> str:
+    table = [
+        ("color/00000.jpg", "depth/00000.png", "mm"),
+        ("color/00004.jpg", "depth/00004.png", "mm"),
+        ("other_formats/TUM_color.png", "other_formats/TUM_depth.png", "m/5000"),
+        ("other_formats/SUN_color.jpg", "other_formats/SUN_depth.png", "sunrgbd"),
+        ("other_formats/NYU_color.ppm", "other_formats/NYU_depth.pgm", "kinect-disparity"),
+    ]
+    return "".join(f"{root / image},{root / label},{code}\n" for image, label, code in table)

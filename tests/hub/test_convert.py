@@ -381,22 +381,3 @@ def test_command_lists_what_is_missing(
     values = diffsight.load(out).state_dict()
     assert values["method.neck.level0.0.weight"].std() > 0
     assert values["method.neck.level1.weight"].equal(small["encoder.layer2.0.weight"])
-
-
-def test_parity_folder_without_a_model_skips_its_tests(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "vpd_depth").mkdir()
-    (tmp_path / "vpd_depth" / "golden.npz").touch()
-    monkeypatch.setattr(support, "ROOT", tmp_path)
-    assert support.golden_paths("vpd_depth") == [tmp_path / "vpd_depth" / "golden.npz"]
-    (skipped,) = support.golden_paths("evp_depth")
-    assert skipped.marks[0].name == "skip"
-    assert "no evp_depth in" in skipped.marks[0].kwargs["reason"]
-    monkeypatch.setattr(support, "ROOT", tmp_path / "misspelt")
-    with pytest.raises(AssertionError, match=r"no golden\*\.npz in .*misspelt"):
-        support.golden_paths("vpd_depth")
-    monkeypatch.setattr(support, "ROOT", tmp_path)
-    monkeypatch.setattr(support, "BUNDLED", tmp_path)
-    with pytest.raises(AssertionError, match=r"no golden\*\.npz in .*evp_depth"):
-        support.golden_paths("evp_depth")

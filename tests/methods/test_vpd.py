@@ -92,6 +92,40 @@ def test_map_options_widen_the_levels(maps: str, extra: tuple[int, int]) -> None
         assert model(Inputs(torch.rand(1, 3, 64, 96))).maps.shape == (1, 1, 64, 96)
 
 
+@pytest.mark.parametrize(
+    ("places", "levels"),
+    [(("up",), (1, 2)), (("down",), (1, 2)), (("mid",), (3,)), (("up", "down", "mid"), (1, 2, 3))],
+)
+def test_maps_go_to_the_level_of_their_size(places: tuple, levels: tuple[int, ...]) -> None:
+    method = build(attention_maps="A32", attention_places=places).eval().method
+    seen = []
+    method.neck.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.no_grad():
+        method(Inputs(torch.rand(1, 3, 64, 96)))
+    assert set(seen[0].attention) == set(levels)
+    for level, feature in enumerate(seen[0].features):
+        assert feature.shape[1] == SMALL["unet"]["block_out_channels"][level] + (level in levels)
+
+
+def test_places_without_a_map_are_refused() -> None:
+    with pytest.raises(
+        InputError, match=r"attention_maps='A64' with attention_places=\[\].*'none'"
+    ):
+        build(attention_maps="A64", attention_places=())
+    plain = {**SMALL["unet"], "down_block_types": ["DownBlock2D"] * 4}
+    backbone = StableDiffusion({**SMALL, "unet": plain})
+    assert (backbone.map_levels(("down",)), backbone.map_levels(("up",))) == ((), (0, 1, 2))
+    with pytest.raises(InputError, match=r"\['down'\]: there is no such map"):
+        VPD(
+            num_outputs=1,
+            backbone=backbone,
+            prompts=TextTable(NAMES, dim=24),
+            head=DeconvHead,
+            attention_maps="A32",
+            attention_places=("down",),
+        )
+
+
 def test_a_row_does_not_depend_on_its_batch() -> None:
     model = build().eval()
     images = torch.rand(3, 3, 70, 64)

@@ -1,4 +1,4 @@
-"""Every recipe is parsed and its model instantiated, on the meta device where that is large."""
+"""Every recipe is parsed, its model instantiated, on the meta device where large, and run there."""
 
 from pathlib import Path
 
@@ -10,9 +10,10 @@ from diffsight.cli import main
 from diffsight.cli.fit import fit_parser
 from diffsight.cli.recipe import parse
 from diffsight.cli.recipe import read as recipe_data
+from diffsight.inference import cost
 from diffsight.model import DenseModel
 from diffsight.training.fit import fit
-from diffsight.types import InputError
+from diffsight.types import InputError, Inputs
 
 
 def instantiate(name: str):
@@ -33,6 +34,15 @@ def instantiate(name: str):
         return built, DenseModel(task=built.task, method=built.method)
 
 
+def run(model: DenseModel, side: int) -> torch.Tensor:
+    """The maps of one square image, of which nothing but the shape is computed."""
+    model = model.to("meta").eval()
+    image = torch.empty(1, 3, side, side, device="meta")
+    with torch.no_grad():
+        return model(Inputs(image, cached=cost._text(model))).maps
+
+
+# those of pretrain/ have no method: their stages make the embedded model (tests/training/pretrain)
 @pytest.mark.parametrize("name", [n for n in recipes.names() if not n.startswith("pretrain/")])
 def test_every_recipe(name):
     built, model = instantiate(name)
@@ -42,6 +52,29 @@ def test_every_recipe(name):
     )
     assert (built.steps is None) != (built.epochs is None)
     assert len((recipes.FOLDER / f"{name}.yaml").read_text().splitlines()) <= 70
+    assert run(model, 64).shape == (1, model.task.num_outputs, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        ("vpd/ade20k_80k", (320, 790, 1430, 1280)),
+        ("vpd/ade20k_8k_a64", (470, 790, 1430, 1280)),
+        ("vpd/ade20k_8k_mid", (320, 640, 1280, 1430)),
+        ("vpd/refcoco", (320, 680, 1320, 1280)),
+        ("vpd/refcocog", (320, 717, 1357, 1280)),
+    ],
+)
+def test_what_necks_and_heads_of_vpd_get_at_full_size(name, channels):
+    """The authors' shapes; that of the middle block's map is our reading."""
+    _, model = instantiate(name)
+    seen = []
+    first = model.method.neck or model.method.head
+    first.register_forward_pre_hook(lambda _, args: seen.extend(args[0].features))
+    run(model, 512)
+    assert [tuple(x.shape[1:]) for x in seen] == [
+        (count, side, side) for count, side in zip(channels, (64, 32, 16, 8), strict=True)
+    ]
 
 
 def test_vpd_on_nyu_is_the_authors():

@@ -5,7 +5,7 @@ block by block, over the modules of diffusers' UNet; its output head is not run.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from diffsight.backbones.attention_maps import (
     AbstractRecorder,
     MapRecorder,
     MapRequest,
+    Place,
     Record,
     SDPAProcessor,
 )
@@ -136,6 +137,23 @@ class StableDiffusion(AbstractBackbone):
         mode; every change of the encoder must be followed by ``remember`` again.
         """
         self._remembered = deque(maxlen=batches)
+
+    def map_levels(self, places: Collection[Place]) -> tuple[int, ...]:
+        """The levels at which layers of these places attend to the text, finest first."""
+        unet: Any = self.unet
+        last = len(self.channels) - 1
+        blocks: dict[Place, dict[int, nn.Module]] = {
+            "down": dict(enumerate(unet.down_blocks)),
+            "mid": {last: unet.mid_block},
+            "up": {last - i: block for i, block in enumerate(unet.up_blocks)},
+        }
+        found = {
+            level
+            for place in places
+            for level, block in blocks[place].items()
+            if "attentions" in dict(block.named_children())
+        }
+        return tuple(sorted(found))
 
     def encode(
         self, image: Float[Tensor, "b 3 h w"], *, draws: Draws | None = None

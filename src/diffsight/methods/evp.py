@@ -30,7 +30,7 @@ class EVP(AbstractPrompted):
         head: builder of the head.
         neck: builder of what stands between the refined pyramid and the head, or None.
         attention_maps: levels that get the averaged maps, see ``VPD``.
-        attention_places: layers that are averaged.
+        attention_places: layers that are averaged, see ``VPD``.
         detach_attention_maps: False lets gradients pass through the appended maps.
         timestep: step whose embedding conditions the UNet.
     """

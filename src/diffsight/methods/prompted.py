@@ -1,6 +1,6 @@
 """What VPD and EVP share: a pass of a prompted UNet, its maps behind its features, necks, head."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -31,12 +31,12 @@ class AbstractPrompted(AbstractMethod):
         refine: builder of what all levels pass first, or None.
         neck: builder of what stands before the head, or None.
         attention_maps: levels that get the averaged maps.
-        attention_places: layers that are averaged.
+        attention_places: layers that are averaged, see ``VPD``.
         detach_attention_maps: False lets gradients pass through the appended maps.
         timestep: step whose embedding conditions the UNet.
 
     Raises:
-        InputError: if text and UNet do not fit together.
+        InputError: if text and UNet do not fit together, or maps are asked for where none are.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class AbstractPrompted(AbstractMethod):
                 f"the text table has vectors of {prompts.dim} numbers, the backbone takes "
                 f"{backbone.context_dim}: set the table's dim to {backbone.context_dim}"
             )
-        levels = MAP_LEVELS[attention_maps]
+        levels = _map_levels(attention_maps, attention_places, backbone)
         self.maps = MapRequest(levels, attention_places, detach_attention_maps)
         self.timestep = timestep
         self.backbone = backbone
@@ -98,6 +98,24 @@ class AbstractPrompted(AbstractMethod):
                 pyramid = neck(pyramid)
         raw = self.head(_without_padding(pyramid))
         return replace(raw, maps=raw.maps[..., :height, :width])
+
+
+def _map_levels(
+    maps: AttentionMaps, places: Collection[Place], backbone: StableDiffusion
+) -> tuple[int, ...]:
+    """The levels that get maps: those asked for, and of the middle block its own, the coarsest."""
+    wanted = MAP_LEVELS[maps]
+    if not wanted:
+        return ()
+    if "mid" in places:
+        wanted = (*wanted, len(backbone.channels) - 1)
+    levels = tuple(level for level in backbone.map_levels(places) if level in wanted)
+    if not levels:
+        raise InputError(
+            f"attention_maps={maps!r} with attention_places={list(places)}: there is no such map: "
+            "choose places among 'up', 'down' and 'mid', or attention_maps='none'"
+        )
+    return levels
 
 
 def _with_maps(pyramid: Pyramid) -> Pyramid:

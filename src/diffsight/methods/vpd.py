@@ -30,7 +30,9 @@ class VPD(AbstractPrompted):
         neck: builder of what stands between pyramid and head, or None.
         attention_maps: ``A32`` appends the averaged maps to strides 16 and 32 (the release, except
             for depth), ``A64`` to stride 8 too, ``none`` to no level (the release's depth model).
-        attention_places: layers that are averaged.
+        attention_places: layers that are averaged. With ``mid``, the middle block's map is appended
+            to the level of its own size, stride 64: our reading of table 5, for neither the paper
+            nor the released code says where.
         detach_attention_maps: False lets gradients pass through the appended maps.
         timestep: step whose embedding conditions the UNet.
     """

@@ -1,0 +1,25 @@
+"""Which golden files are compared."""
+
+from pathlib import Path
+
+import pytest
+from tests.parity import support
+
+
+def test_parity_folder_without_a_model_skips_its_tests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "vpd_depth").mkdir()
+    (tmp_path / "vpd_depth" / "golden.npz").touch()
+    monkeypatch.setattr(support, "ROOT", tmp_path)
+    assert support.golden_paths("vpd_depth") == [tmp_path / "vpd_depth" / "golden.npz"]
+    (skipped,) = support.golden_paths("evp_depth")
+    assert skipped.marks[0].name == "skip"
+    assert "no evp_depth in" in skipped.marks[0].kwargs["reason"]
+    monkeypatch.setattr(support, "ROOT", tmp_path / "misspelt")
+    with pytest.raises(AssertionError, match=r"no golden\*\.npz in .*misspelt"):
+        support.golden_paths("vpd_depth")
+    monkeypatch.setattr(support, "ROOT", tmp_path)
+    monkeypatch.setattr(support, "BUNDLED", tmp_path)
+    with pytest.raises(AssertionError, match=r"no golden\*\.npz in .*evp_depth"):
+        support.golden_paths("evp_depth")
