@@ -121,7 +121,9 @@ def test_an_output_folder_that_cannot_be_written(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     out = tmp_path / "file" / "run"
     assert main(["fit", "--recipe", "rooms/vpd_depth", "--out", str(out), *SMALL]) == 1
-    assert capsys.readouterr().err == f"diffsight: Not a directory ({out})\n"
+    assert capsys.readouterr().err == (
+        f"diffsight: Not a directory ({out}): check the path, its permissions and the free space\n"
+    )
 
 
 def own(where: list[str], out: Path, steps: int) -> list[str]:

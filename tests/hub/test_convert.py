@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from tests.hub.tiny import ARCHITECTURE
-from tests.parity import support
 
 import diffsight
 from diffsight.backbones import StableDiffusion

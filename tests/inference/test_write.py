@@ -54,7 +54,7 @@ def test_sidecar_says_what_the_numbers_mean(tmp_path: Path) -> None:
     assert about["scale"] == 0.001
     assert about["invalid"] == 0
     assert about["depth_type"] == "z"
-    assert about["valid_share"] == 0.95
+    assert about["valid"] == 0.95
     assert about["beyond_range_share"] == 0
     assert about["size"] == [5, 4]
     assert about["depth_m"] == {"min": 0.5, "median": 4.7632, "max": 9.0263}
@@ -74,7 +74,7 @@ def test_depth_beyond_16_bits_is_reported(tmp_path: Path) -> None:
 def test_a_map_without_any_valid_pixel(tmp_path: Path) -> None:
     none = DepthPrediction(torch.full((2, 3), torch.nan), torch.zeros(2, 3, dtype=torch.bool), "z")
     about = write_prediction(none, PICTURE, tmp_path, Job(Path("a"), Path("a")), {})
-    assert about["valid_share"] == 0
+    assert about["valid"] == 0
     assert json.loads((tmp_path / "a.json").read_text())["depth_m"]["min"] is None
 
 

@@ -73,7 +73,8 @@ def _guarded(module: str, argv: Sequence[str]) -> int:
         return 0
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        return _fail(f"{error.strerror or error}{where}", 1)
+        hint = "check the path, its permissions and the free space"
+        return _fail(f"{error.strerror or error}{where}: {hint}", 1)
     except ValueError as error:
         # importing types is cheap by now: the command has done it
         from diffsight.types import InputError

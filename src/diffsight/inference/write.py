@@ -156,7 +156,7 @@ def _value_content(
     means: dict[str, Any] = {
         "size": [values.shape[1], values.shape[0]],
         "unit": prediction.unit,
-        "valid_share": round(float(prediction.valid.float().mean()), 6),
+        "valid": round(float(prediction.valid.float().mean()), 6),
     }
     if prediction.directions:
         means["directions"] = "unit vectors: x right, y down, z forward"
@@ -209,7 +209,7 @@ def _meaning(prediction: DepthPrediction) -> dict[str, Any]:
         "scale_means": "metres per count",
         "invalid": 0,
         "depth_type": prediction.depth_type,
-        "valid_share": round(known.size / prediction.depth_m.numel(), 6),
+        "valid": round(known.size / prediction.depth_m.numel(), 6),
         "beyond_range_share": round(
             float((known > LARGEST_M).sum()) / prediction.depth_m.numel(), 6
         ),
