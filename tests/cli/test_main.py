@@ -102,7 +102,11 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     ("raised", "status", "line"),
     [
         (InputError("a.png: bad\n  news"), 2, "diffsight: a.png: bad news\n"),
-        (OSError(28, "No space left on device", "out/a"), 1, "No space left on device (out/a)\n"),
+        (
+            OSError(28, "No space left on device", "out/a"),
+            1,
+            "No space left on device (out/a): check the path, its permissions and the free space\n",
+        ),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )

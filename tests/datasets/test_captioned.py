@@ -9,7 +9,7 @@ from diffsight.datasets import Captioned, Rooms
 from diffsight.types import InputError
 
 
-def write(path: Path, captions: dict[str, str], name: str = "rooms") -> Path:
+def write(path: Path, captions: dict[str, str], name: str = "rooms-train") -> Path:
     path.write_text(json.dumps({"data": name, "captions": captions}))
     return path
 
@@ -19,7 +19,7 @@ def test_every_sample_is_told_its_caption(tmp_path: Path) -> None:
     ids = [rooms[i].id for i in range(2)]
     path = write(tmp_path / "c.json", {ids[0]: "a chair"})
     data = Captioned(dataset=rooms, captions=path)
-    assert (len(data), data.name, data[0].prompt) == (2, "rooms", "a chair")
+    assert (len(data), data.name, data[0].prompt) == (2, "rooms-train", "a chair")
     assert data.class_names == rooms.class_names
     with pytest.raises(InputError, match=f"no caption for {ids[1]}"):
         data[1]

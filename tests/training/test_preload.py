@@ -27,7 +27,7 @@ def test_the_same_samples_read_once(tmp_path, monkeypatch, workers):
     monkeypatch.setattr(Rooms, "__getitem__", unread)
     again = preload(data, tmp_path, label="depth_m", workers=workers)
     for held in (first, again):
-        assert (len(held), held.name) == (3, "rooms")
+        assert (len(held), held.name) == (3, "rooms-val")
         for ours, theirs in zip((held[index] for index in range(3)), truth, strict=True):
             assert torch.equal(ours.image, theirs.image)
             assert ours.labels.keys() == ours.valid.keys() == {"depth_m"}

@@ -144,10 +144,13 @@ class AbstractRooms(AbstractDataset):
         seed: another seed gives other scenes.
     """
 
+    world: str
+
     def __init__(self, split: str, count: int, size: int | tuple[int, int], seed: int) -> None:
         if count < 1:
             raise InputError(f"count {count} of rooms: ask for at least one scene")
         self.split = check_split(split)
+        self.name = f"{self.world}-{split}"
         self.count = count
         self.size = check_size(size)
         self.seed = seed
@@ -173,7 +176,7 @@ class Rooms(AbstractRooms):
         prompt: what a sample's prompt is: the type of the room, or the caption of the image.
     """
 
-    name = "rooms"
+    world = "rooms"
     class_names: Mapping[str, tuple[str, ...]] = {"semantic": CLASSES}
 
     def __init__(

@@ -28,7 +28,7 @@ class ReferringRooms(AbstractRooms):
         seed: another seed gives other scenes.
     """
 
-    name = "referring-rooms"
+    world = "referring-rooms"
 
     def __init__(
         self,
