@@ -6,9 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.datasets.disk import write_depth, write_image
 from tests.datasets.test_ade20k import write
+from tests.datasets.test_refcoco import ref
+from tests.datasets.test_refcoco import write as write_refcoco
 
 from diffsight.cli import main
+from diffsight.datasets import RefCOCO
+from diffsight.datasets.check import KNOWN, Known
 
 
 def made(root: Path) -> Path:
@@ -50,7 +55,64 @@ def test_depth_in_the_wrong_unit(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["check-data", "nyu", str(tmp_path), "--json"]) == 1
     train, _ = json.loads(capsys.readouterr().out)["splits"]
     assert train["depth_m"] == pytest.approx([0.003, 0.003, 0.003])
-    assert any("is the unit of the files the right one" in note for note in train["notes"])
+    assert any("in this data set it is 1 to 6 m" in note for note in train["notes"])
+
+
+@pytest.mark.parametrize(("count", "wrong"), [(256 * 15, False), (1000 * 15, True)])
+def test_kitti(count: int, wrong: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "test"):
+        image, depth = tmp_path / "raw_data" / f"{split}.png", tmp_path / f"{split}-depth.png"
+        write_image(image, size=(1242, 375))
+        write_depth(depth, count, size=(1242, 375))
+        line = f"/raw_data/{image.name} /{depth.name} 721.5\n"
+        (tmp_path / f"eigen_{split}.txt").write_text(line)
+    assert main(["check-data", "kitti", str(tmp_path), "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    train = report["splits"][0]
+    assert (train["count"], train["official"], train["unreadable"]) == (1, 23158, [])
+    assert train["depth_m"] == pytest.approx([count / 256] * 3)
+    assert any("is the scale of the files the right one" in n for n in train["notes"]) == wrong
+    assert report["same_images"] == {"train and test": 1}
+
+
+def test_missing_images_of_refcoco_are_counted_and_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    splits = ("train", "train", "train", "train", "train", "train", "val", "testA", "testB")
+    refs = [ref(1, split, [f"thing {i}", "it"]) for i, split in enumerate(splits)]
+    root = write_refcoco(tmp_path, refs)
+    assert main(["check-data", "refcoco", str(root), "--json"]) == 1
+    train, val, *_ = json.loads(capsys.readouterr().out)["splits"]
+    assert (train["count"], train["official"], train["unreadable"]) == (6, 42404, [])
+    assert (val["count"], val["official"]) == (1, 3811)
+    thing = RefCOCO(root=root, size=None)[0].labels["referent"].sum()
+    assert train["histogram"] == {"0": 6 * (24 * 30 - int(thing)), "1": 6 * int(thing)}
+    (image,) = (root / "images" / "mscoco" / "images" / "train2014").iterdir()
+    image.unlink()
+    assert main(["check-data", "refcoco", str(root), "--json"]) == 1
+    train = json.loads(capsys.readouterr().out)["splits"][0]
+    assert len(train["unreadable"]) == 6
+    assert all(image.name in line for line in train["unreadable"])
+    assert main(["check-data", "refcoco", str(root)]) == 1
+    text = capsys.readouterr().out
+    assert "6 cannot be used" in text
+    assert "... and 1 more (--json lists all)" in text
+
+
+def test_ids_shifted_down_by_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a whole data set has pixels of every class
+    whole = Known({"training": 1, "validation": 1}, KNOWN["ade20k"].build)
+    monkeypatch.setitem(KNOWN, "ade20k", whole)
+    every = np.arange(150, dtype=np.uint8).reshape(15, 10).repeat(2, axis=0).repeat(2, axis=1)
+    write(tmp_path, every + 1, "training", "a")
+    write(tmp_path, every, "validation", "b")
+    assert main(["check-data", "ade20k", str(tmp_path), "--json"]) == 1
+    training, validation = json.loads(capsys.readouterr().out)["splits"]
+    assert training["notes"] == []
+    (note,) = validation["notes"]
+    assert "no pixel is 'flag': were ids shifted down by one" in note
 
 
 def test_names_and_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,9 +68,12 @@ def test_a_thing_or_a_sentence_is_a_sample(tmp_path: Path) -> None:
         RandomSentence()(sample, torch.Generator().manual_seed(seed)).prompt for seed in range(30)
     }
     assert seen == set(sample.sentences)
-    every = RefCOCO(root=root, split="val", every_sentence=True)
-    assert [every[i].prompt for i in range(len(every))] == ["the caf\xe9 sign", "sign"]
-    assert len({every[i].id for i in range(2)}) == 2
+    asked = RefCOCO(root=root, split="val")[0].asked()
+    assert [(one.prompt, one.sentences) for one in asked] == [
+        ("the caf\xe9 sign", ("the caf\xe9 sign",)),
+        ("sign", ("sign",)),
+    ]
+    assert len({one.id for one in asked}) == 2
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 from tests.hub.tiny import tiny
 from tests.inference.standins import Blur, Brightness, model
+from torch import nn
 
 from diffsight import protocols
 from diffsight.datasets.base import AbstractDataset, Sample
@@ -15,6 +16,7 @@ from diffsight.inference import Plan, Predictor
 from diffsight.inference.evaluate import First, evaluate, read_rivals
 from diffsight.methods.base import AbstractMethod
 from diffsight.model import DenseModel
+from diffsight.tasks.referring import Referring
 from diffsight.tasks.semantic import Semantic
 from diffsight.types import Draws, InputError, Inputs, RawOutput, Target
 
@@ -40,6 +42,50 @@ class Grey(AbstractDataset):
         valid = torch.ones(height, width, dtype=torch.bool)
         valid[0] = False
         return Sample(f"g{index}", image, {"depth_m": depth_m}, {"depth_m": valid}, self.prompt)
+
+
+class Things(AbstractDataset):
+    """A black thing of which two sentences are said, and a white one with a single sentence."""
+
+    name = "things"
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> Sample:
+        image = torch.full((3, 4, 5), 255 * index, dtype=torch.uint8)
+        valid = torch.ones(4, 5, dtype=torch.bool)
+        said = (("a chair", "the dark chair"), ("a lamp",))[index]
+        label = {"referent": torch.ones(4, 5, dtype=torch.long)}
+        return Sample(f"t{index}", image, label, {"referent": valid}, said[0], sentences=said)
+
+
+class Listening(AbstractMethod):
+    """Finds what is called dark, and hears what is asked."""
+
+    def __init__(self, *, num_outputs: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(num_outputs, 1, 1))
+        self.heard: list[str | None] = []
+
+    def forward(
+        self, inputs: Inputs, target: Target | None = None, *, draws: Draws | None = None
+    ) -> RawOutput:
+        assert inputs.prompts is not None
+        self.heard += inputs.prompts
+        sure = torch.tensor([1.0 if "dark" in str(p) else -1.0 for p in inputs.prompts])
+        height, width = inputs.image.shape[-2:]
+        sure = sure[:, None, None, None].expand(-1, 1, height, width)
+        return RawOutput(torch.cat([-sure, sure], dim=1) + self.bias, "logits")
+
+
+def test_every_sentence_is_asked() -> None:
+    asked = DenseModel(task=Referring(), method=Listening)
+    result = evaluate(Predictor(asked, Plan(batch_size=2)), Things(), protocols.get("sentences-v1"))
+    assert (result.images, result.skipped) == (3, 0)
+    assert result.scores["model"]["miou"] == pytest.approx(1 / 3)
+    assert isinstance(asked.method, Listening)
+    assert asked.method.heard == ["a chair", "the dark chair", "a lamp"]
 
 
 ROOMS = protocols.get("rooms-v1")

@@ -30,3 +30,4 @@ def test_refcoco_meets_at_its_own_size() -> None:
         protocol.measure(metric, depth, torch.zeros(4, 6).long(), valid)
     for part in ("refcoco+-v1", "every sentence", "512 x 512 px"):
         assert part in protocol.describe()
+    assert (protocol.unit, protocols.get("rooms-v1").unit) == ("sentences", "images")

@@ -1,6 +1,7 @@
 """The stream is a function of (seed, epoch, sample), whatever position, workers and devices."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -166,3 +167,18 @@ def test_validation_sees_every_sample_once_in_order_and_batches_by_size():
         for r in (0, 1)
     ]
     assert sorted(parts[0] + parts[1]) == sorted(f"stripe_{i}" for i in range(12))
+
+
+class Said(Stripes):
+    """As many things are said of a sample as its number tells."""
+
+    def __getitem__(self, index: int) -> Sample:
+        said = tuple(f"{index} {turn}" for turn in range(index))
+        return replace(super().__getitem__(index), sentences=said)
+
+
+def test_validation_asks_every_sentence() -> None:
+    batches = list(ValidationBatches(Said(length=4), label="depth_m", batch_size=4))
+    prompts = [prompt for batch in batches for prompt in batch.inputs.prompts or ()]
+    assert [len(batch.ids) for batch in batches] == [4, 3]
+    assert prompts[1:] == ["1 0", "2 0", "2 1", "3 0", "3 1", "3 2"]

@@ -68,5 +68,6 @@ def _text(report: "SplitReport") -> str:
         lines.append(f"  {len(report.unreadable)} cannot be used:")
         lines += [f"    {line}" for line in report.unreadable[:LISTED]]
         if len(report.unreadable) > LISTED:
-            lines.append("    ...")
+            more = len(report.unreadable) - LISTED
+            lines.append(f"    ... and {more} more (--json lists all)")
     return "\n".join(lines) + "\n"

@@ -165,8 +165,8 @@ def _captions(result: "Evaluation") -> list[str]:
     lines = [
         f"protocol  {result.protocol.describe()}",
         f"plan      {result.plan.describe()}",
-        f"data      {result.data}: {result.images} images{skipped}, "
-        f"{result.seconds_per_image:.3g} s per image",
+        f"data      {result.data}: {result.images} {result.protocol.unit}{skipped}, "
+        f"{result.seconds_per_image:.3g} s each",
     ]
     if result.classes:
         shares = (f"{name} {iou:.3f}" for name, iou in result.classes.items())

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, UInt8
@@ -25,7 +25,7 @@ class Sample:
         prompt: the sample's own text name (for depth the scene type) or sentence, or None.
         camera: intrinsics for this image size, or None.
         sentences: all that may be said of the labelled thing; ``RandomSentence`` makes one of them
-            the prompt.
+            the prompt, evaluation asks each.
     """
 
     id: str
@@ -35,6 +35,15 @@ class Sample:
     prompt: str | None = None
     camera: Camera | None = None
     sentences: tuple[str, ...] = ()
+
+    def asked(self) -> tuple["Sample", ...]:
+        """What evaluation asks: a sample for each sentence, or this one if there are none."""
+        if not self.sentences:
+            return (self,)
+        return tuple(
+            replace(self, id=f"{self.id}-{sentence}", prompt=sentence, sentences=(sentence,))
+            for sentence in self.sentences
+        )
 
 
 class AbstractDataset(Configurable, abc.ABC):

@@ -16,8 +16,6 @@ from diffsight.datasets.nyu import NYUDepth
 from diffsight.datasets.refcoco import RefCOCO
 from diffsight.types import InputError
 
-NEAR_M, FAR_M = 0.1, 150.0  # a median depth beyond these is a wrong unit
-
 
 @dataclass
 class SplitReport:
@@ -51,14 +49,19 @@ class Known:
     Attributes:
         splits: samples in the literature by split.
         build: the data set, given its folder and a split.
+        median_m: where the median of the images' median depths is, if the files' scale is right;
+            narrower than the factor of 3.9 between NYU's scale (/ 1000) and KITTI's (/ 256).
     """
 
     splits: Mapping[str, int]
     build: Callable[[Path, Any], AbstractDataset]
+    median_m: tuple[float, float] | None = None
 
 
 def _refcoco(variant: Any) -> Callable[[Path, Any], AbstractDataset]:
-    return lambda root, split: RefCOCO(root=root, variant=variant, split=split, size=None)
+    return lambda root, split: RefCOCO(
+        root=root, variant=variant, split=split, size=None, all_images=False
+    )
 
 
 def _kitti(root: Path, split: Any) -> AbstractDataset:
@@ -77,8 +80,9 @@ KNOWN: Mapping[str, Known] = {
     "nyu": Known(
         {"train": 24231, "test": 654},
         lambda root, split: NYUDepth(root=root, split=split),
+        median_m=(1.0, 6.0),
     ),
-    "kitti": Known({"train": 23158, "test": 652}, _kitti),
+    "kitti": Known({"train": 23158, "test": 652}, _kitti, median_m=(6.0, 40.0)),
     "refcoco": Known(
         {"train": 42404, "val": 3811, "testA": 1975, "testB": 1810}, _refcoco("refcoco")
     ),
@@ -117,7 +121,7 @@ def check(
                 found.unreadable.append(str(error))
             advance(len(data))
         seen[split] = found.images
-        reports.append(found.report(split, official))
+        reports.append(found.report(split, official, known.median_m))
     names = list(seen)
     overlap = {
         f"{a} and {b}": len(seen[a] & seen[b]) for i, a in enumerate(names) for b in names[i + 1 :]
@@ -153,7 +157,9 @@ class _Found:
                 size = max(len(counts), len(self.counts))
                 self.counts = _padded(self.counts, size) + _padded(counts, size)
 
-    def report(self, split: str, official: int) -> SplitReport:
+    def report(
+        self, split: str, official: int, median_m: tuple[float, float] | None
+    ) -> SplitReport:
         report = SplitReport(split, len(self.data), official, self.unreadable)
         report.labelled = self.labelled / max(self.pixels, 1)
         names = next(iter(self.data.class_names.values()), ())
@@ -164,17 +170,22 @@ class _Found:
         if self.medians_m:
             median = float(torch.tensor(self.medians_m).median())
             report.depth_m = (self.range_m[0], median, self.range_m[1])
-            if not NEAR_M < median < FAR_M:
+            if median_m is not None and not median_m[0] < median < median_m[1]:
                 report.notes.append(
-                    f"half of the images have a median depth beyond {median:.3g} m: is the unit of "
-                    "the files the right one?"
+                    f"the median depth is {median:.3g} m, in this data set it is {median_m[0]:g} "
+                    f"to {median_m[1]:g} m: is the scale of the files the right one?"
                 )
         if len(self.data) != official:
             report.notes.append(f"{len(self.data):,} samples, {official:,} in the literature")
         if names and len(self.counts) and not self.counts[0]:
             report.notes.append(
-                f"no pixel is {names[0]!r}: were ids shifted by one before (0 is no class in the "
-                "files of the challenge)?"
+                f"no pixel is {names[0]!r}: were ids shifted up by one (0 is no class in the files "
+                "of the challenge)?"
+            )
+        if names and len(self.data) == official and not any(self.counts[len(names) - 1 :]):
+            report.notes.append(
+                f"no pixel is {names[-1]!r}: were ids shifted down by one (the files of the "
+                "challenge count classes from 1)?"
             )
         return report
 

@@ -43,8 +43,7 @@ class RefCOCO(AbstractDataset):
         split: ``train``, ``val``, ``testA``, ``testB`` or ``test``, whichever the file has.
         size: side in pixels of the square that image (bilinear) and mask (nearest) are stretched
             to, as the papers do; None keeps their own.
-        every_sentence: a sample for each sentence (evaluation), not for each thing (training, with
-            ``RandomSentence``).
+        all_images: images must be there; without it a missing one is told when it is read.
 
     Raises:
         InputError: if a file is missing or damaged, images are missing (with their number and the
@@ -59,7 +58,7 @@ class RefCOCO(AbstractDataset):
         splitter: str | None = None,
         split: str = "train",
         size: int | None = 512,
-        every_sentence: bool = False,
+        all_images: bool = True,
     ) -> None:
         splitter = SPLITTERS[variant][0] if splitter is None else splitter
         if splitter not in SPLITTERS[variant]:
@@ -75,14 +74,11 @@ class RefCOCO(AbstractDataset):
             raise InputError(
                 f"{folder}: no split {split!r} by {splitter}; it has {', '.join(splits)}"
             )
-        mine = [row for row in rows if row["split"] == split]
-        self._things = _things(folder / "instances.json", {row["ann_id"] for row in mine})
-        self._require_images()
-        self.samples: list[tuple[dict[str, Any], tuple[str, ...]]] = []
-        for row in mine:
-            said = tuple(row["sentences"])
-            parts = [(sentence,) for sentence in said] if every_sentence else [said]
-            self.samples += [(row, part) for part in parts]
+        self.samples = [row for row in rows if row["split"] == split]
+        wanted = {row["ann_id"] for row in self.samples}
+        self._things = _things(folder / "instances.json", wanted)
+        if all_images:
+            self._require_images()
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -94,7 +90,8 @@ class RefCOCO(AbstractDataset):
         Raises:
             InputError: if the image cannot be used, or is not of the size that its mask has.
         """
-        row, sentences = self.samples[index]
+        row = self.samples[index]
+        sentences = tuple(row["sentences"])
         thing = self._things[row["ann_id"]]
         height, width = thing.image_hw
         path = self.root / IMAGES / thing.image
@@ -108,7 +105,7 @@ class RefCOCO(AbstractDataset):
         if self.size is not None:
             image, mask = stretched(image, mask, self.size)
         return Sample(
-            id=f"{row['ref_id']}-{sentences[0]}",
+            id=str(row["ref_id"]),
             image=image,
             labels={"referent": (mask == 1).long()},
             valid={"referent": torch.ones_like(mask, dtype=torch.bool)},
@@ -125,7 +122,7 @@ class RefCOCO(AbstractDataset):
             some = ", ".join(missing[:NAMED]) + (", ..." if len(missing) > NAMED else "")
             raise InputError(
                 f"{folder}: {len(missing)} of {len(wanted)} images of {self.name} are missing "
-                f"({some}): copy COCO's train2014 there"
+                f"({some}): copy COCO's train2014 there; diffsight check-data lists them all"
             )
 
 

@@ -42,7 +42,7 @@ class Evaluation:
         protocol: which pixels counted, and how they were averaged.
         plan: how the images were run.
         data: name of the data set.
-        images: how many counted.
+        images: how many counted, one for each sentence where sentences are asked.
         skipped: how many had no pixel that counts.
         seconds_per_image: of the model, reading included.
         scores: by predictor, then by measure; ``model`` comes first.
@@ -108,7 +108,7 @@ def evaluate(
 ) -> Evaluation:
     """Score a model, and maps that are the same for every image, on a data set.
 
-    Samples are read one after another and may differ in size.
+    Samples are read one after another and may differ in size; of one with sentences, each is asked.
 
     Args:
         predictor: the model and its plan.
@@ -116,7 +116,7 @@ def evaluate(
         protocol: which pixels count; its prompt rule decides whether the model is told the sample's
             scene.
         beside: label maps by name (metres or ids), each resized to the image (1 x 1 is a constant).
-        advance: called after every image.
+        advance: called when a sample was read.
 
     Raises:
         InputError: if a sample lacks its label, or its prompt where it must be told; or if the
@@ -133,20 +133,22 @@ def evaluate(
         for index in range(len(dataset)):
             sample = dataset[index]
             _check(sample, task.label, told)
-            waiting.append(sample)
-            yield sample
+            for one in sample.asked():
+                waiting.append(one)
+                yield one
+            advance()
 
     for_image, for_prompt = itertools.tee(samples())
     prompts = (sample.prompt if told else None for sample in for_prompt)
-    counted = 0
+    counted = skipped = 0
     start = time.perf_counter()
     for prediction in predictor((sample.image for sample in for_image), prompts):
         sample = waiting.popleft()
         label, valid = sample.labels[task.label], sample.valid[task.label]
-        counted += protocol.measure(metrics["model"], prediction, label, valid)
+        counts = protocol.measure(metrics["model"], prediction, label, valid)
+        counted, skipped = counted + counts, skipped + (not counts)
         for name, rival in beside.items():
             protocol.measure(metrics[name], _as_prediction(task, rival, valid), label, valid)
-        advance()
     seconds = time.perf_counter() - start
     try:
         rows = {name: {k: float(v) for k, v in m.compute().items()} for name, m in metrics.items()}
@@ -157,8 +159,8 @@ def evaluate(
         plan=predictor.plan,
         data=dataset.name,
         images=counted,
-        skipped=len(dataset) - counted,
-        seconds_per_image=seconds / len(dataset),
+        skipped=skipped,
+        seconds_per_image=seconds / (counted + skipped),
         scores={n: {k: v for k, v in r.items() if k not in COUNTS} for n, r in rows.items()},
         classes=_per_class(task, metrics["model"]),
     )

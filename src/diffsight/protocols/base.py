@@ -8,7 +8,7 @@ import abc
 import dataclasses
 import hashlib
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -26,11 +26,13 @@ class AbstractProtocol(abc.ABC):
         split: the images that it is meant for.
         plan: the passes behind the papers' figures, for reading; the plan that really ran is
             printed beside the protocol.
+        unit: what is counted, in the plural.
     """
 
     name: str
     split: str
     plan: str
+    unit: ClassVar[str] = "images"
 
     @property
     @abc.abstractmethod

@@ -1,7 +1,7 @@
 """Evaluation protocols of referring segmentation: a mask for every sentence."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -24,6 +24,7 @@ class ReferringProtocol(AbstractProtocol):
 
     size: int | None
     sentences: str = "every"
+    unit: ClassVar[str] = "sentences"
 
     @property
     def told(self) -> bool:

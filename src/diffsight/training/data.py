@@ -79,7 +79,8 @@ class TrainingStream(AbstractStream):
 
 
 class ValidationBatches:
-    """Every sample of a data set once, in order; consecutive samples of one size share a batch.
+    """Every sample of a data set once, in order, each of its sentences asked; consecutive ones of
+    one size share a batch.
 
     Args:
         dataset: what is scored.
@@ -116,14 +117,15 @@ class ValidationBatches:
         for row in _loader(
             _Plain(self.dataset), self.workers, sampler=self.indices, batch_size=None
         ):
-            (sample,) = _raise_bad([row])
-            if held and sample.image.shape != held[0].image.shape:
-                yield collate(held, self.label)
-                held = []
-            held.append(sample)
-            if len(held) == self.batch_size:
-                yield collate(held, self.label)
-                held = []
+            (read,) = _raise_bad([row])
+            for sample in read.asked():
+                if held and sample.image.shape != held[0].image.shape:
+                    yield collate(held, self.label)
+                    held = []
+                held.append(sample)
+                if len(held) == self.batch_size:
+                    yield collate(held, self.label)
+                    held = []
         if held:
             yield collate(held, self.label)
 
