@@ -6,7 +6,7 @@ the given minutes over its measured seconds per step, measured once. Finished ru
 repeated; half of a run is done again. Under each table stand predictors that never see an image,
 and for sentences one that knows every thing's outline and takes the largest.
 
-    python benchmarks/ladders.py --latent-std STD [--minutes 1] [--seeds 5] [--out DIR] [--write]
+    python benchmarks/ladders.py [--minutes 1] [--seeds 5] [--out DIR] [--write]
 """
 
 import argparse
@@ -91,21 +91,21 @@ def vpd_rows() -> dict[str, list[str]]:
     }
 
 
-def evp_rows(std: float) -> dict[str, list[str]]:
+def evp_rows() -> dict[str, list[str]]:
     """Table 4: changes in rooms/evp_depth; before captions, prompts are room types."""
     types = _call("TextTable", names=list(ROOM_TYPES), dim=128, weights="tiny")
     named = ["--method.prompts", types, "--method.attention_maps", "none"]
     named += ["--train.prompt", "room_type", "--val.prompt", "room_type"]
     named += ["--optim.lr_scale", json.dumps({"method.backbone": 0.1})]
+    before = [*named, "--method.backbone.latent_scale", "null"]
     plain = ["--method.head", _call("DeconvHead", widths=[32, 32, 32], width=32, max_value=10.0)]
-    scaled = ["--method.backbone.latent_scale", f"{1 / std:.8g}"]
     frozen = ["--method.backbone.trainable", '["unet"]']
     return {
-        "VPD": [*named, *plain, *frozen, "--method.refine", "null"],
-        "+ IMAFR": [*named, *plain],
-        "+ bins": named,
-        "+ deviation": [*named, *scaled],
-        "captions": scaled,
+        "VPD": [*before, *plain, *frozen, "--method.refine", "null"],
+        "+ IMAFR": [*before, *plain],
+        "+ bins": before,
+        "+ deviation": named,
+        "captions": [],
     }
 
 
@@ -231,21 +231,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=1.0, help="of training steps per run")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--latent-std", type=float, required=True, help="diffsight latent-std")
     parser.add_argument("--out", type=Path, default=Path("runs/ladders"))
     parser.add_argument("--write", action="store_true", help="into docs/results.md")
     args = parser.parse_args()
     keep_freed_memory()
-    claim_folder(args.out, {"minutes": args.minutes, "latent_std": args.latent_std})
+    claim_folder(args.out, {"minutes": args.minutes})
     ladders = (
         Ladder("VPD, segmentation (its table 5)", "rooms/vpd_semantic", vpd_rows(), "miou", "mIoU"),
-        Ladder(
-            "EVP, depth (its table 4)",
-            "rooms/evp_depth",
-            evp_rows(args.latent_std),
-            "rmse",
-            "RMSE, m",
-        ),
+        Ladder("EVP, depth (its table 4)", "rooms/evp_depth", evp_rows(), "rmse", "RMSE, m"),
         Ladder(
             "Referring segmentation",
             "rooms/vpd_referring",
@@ -263,8 +256,7 @@ def main() -> None:
     sys.stdout.write(text + "\n")
     if args.write:
         command = (
-            f"python benchmarks/ladders.py --minutes {args.minutes:g} --seeds {args.seeds} "
-            f"--latent-std {args.latent_std:g} --write"
+            f"python benchmarks/ladders.py --minutes {args.minutes:g} --seeds {args.seeds} --write"
         )
         write_block(RESULTS, "ladders", f"`{command}`\n\n{text}")
 
