@@ -2,7 +2,7 @@
 
 import torch
 
-from diffsight.datasets import ClassCrop, PhotoMetricDistortion, RandomCrop, RandomScale
+from diffsight.datasets import ClassCrop, Pad, PhotoMetricDistortion, RandomCrop, RandomScale
 from diffsight.datasets.base import Sample
 
 
@@ -43,8 +43,11 @@ def test_a_window_with_more_than_one_class_is_preferred() -> None:
 
 
 def test_what_is_filled_up_has_no_label() -> None:
-    window = ClassCrop(height=50, width=30)(sample(), drawn(0))
+    small = ClassCrop(height=50, width=30)(sample(), drawn(0))
+    assert small.image.shape == (3, 40, 30)
+    window = Pad(height=50, width=20)(small, drawn(0))
     assert window.image.shape == (3, 50, 30)
+    assert torch.equal(window.image[:, :40], small.image)
     assert (window.image[:, 40:] == 128).all()
     assert window.valid["semantic"][:40].all()
     assert not window.valid["semantic"][40:].any()

@@ -8,6 +8,7 @@ import torch
 from tests.training.conftest import Noise, Stripes
 
 from diffsight.datasets.base import Sample
+from diffsight.datasets.class_transforms import RandomScale
 from diffsight.datasets.transforms import RandomCrop, Resize
 from diffsight.training.data import TrainingStream, ValidationBatches
 from diffsight.training.stream import epoch_order, seed_of
@@ -84,6 +85,7 @@ def test_the_size_of_training_images_counts_resizing_and_not_crops():
     assert stream_of().short_side() == 8
     changes = (Noise(), Resize(height=6, width=20), RandomCrop(height=4, width=4))
     assert stream_of(augment=changes).short_side() == 6
+    assert stream_of(augment=[RandomScale(short_side=7)]).short_side() == 7
 
 
 def test_devices_share_the_batch_of_one_device():

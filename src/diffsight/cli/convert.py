@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+INDOORS_M = 10.0  # cap of NYU's models; those with a larger one are KITTI's
+
 
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
@@ -65,10 +67,19 @@ def main(argv: Sequence[str]) -> int:
         _tell(error.report, as_json=args.json)
         raise
     report.dropped |= dropped
-    save(model, args.out, info={"converted_from": args.checkpoint.name, "kind": args.kind})
+    about = {"converted_from": args.checkpoint.name, "kind": args.kind}
+    trained = {"short_side": _short_side(args.kind, args.max_depth or INDOORS_M)}
+    save(model, args.out, info=about | {"training": trained})
     log.info("%s -> %s: %s", args.checkpoint, args.out, report.summary())
     _tell(report, as_json=args.json)
     return 0
+
+
+def _short_side(kind: str, max_depth_m: float) -> int:
+    """Of the images that the authors trained with, in pixels."""
+    if not kind.endswith("depth"):
+        return 512
+    return 480 if max_depth_m <= INDOORS_M else 352
 
 
 def _tell(report: "KeyReport", *, as_json: bool) -> None:

@@ -2,7 +2,7 @@
 
 from diffsight.datasets.ade20k import ADE20K, ADE20KFull
 from diffsight.datasets.captioned import Captioned
-from diffsight.datasets.class_transforms import ClassCrop, PhotoMetricDistortion, RandomScale
+from diffsight.datasets.class_transforms import ClassCrop, Pad, PhotoMetricDistortion, RandomScale
 from diffsight.datasets.folder import Folder
 from diffsight.datasets.kitti import KITTIDepth
 from diffsight.datasets.nyu import NYUDepth
@@ -32,6 +32,7 @@ __all__ = [
     "HueSaturationValue",
     "KITTIDepth",
     "NYUDepth",
+    "Pad",
     "PhotoMetricDistortion",
     "RandomBrightnessContrast",
     "RandomCrop",

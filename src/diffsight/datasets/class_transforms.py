@@ -51,14 +51,14 @@ class RandomScale(AbstractTransform):
 
 
 class ClassCrop(AbstractTransform):
-    """A window in which no class has nearly everything; smaller images are filled up with grey.
+    """A window in which no class has nearly everything.
 
     Up to 10 windows are tried until the most frequent class has less than ``most`` of the labelled
-    pixels and is not alone. What is filled up has no label.
+    pixels and is not alone.
 
     Args:
-        height: of the window in pixels.
-        width: of the window in pixels.
+        height: of the window in pixels; a smaller image keeps its own.
+        width: of the window in pixels, likewise.
         most: share of one class.
         label: key of the class ids.
     """
@@ -72,7 +72,7 @@ class ClassCrop(AbstractTransform):
         self.label = label
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """The window, of exactly ``height`` x ``width``."""
+        """The window; ``Pad`` comes last and makes it whole, when colours have been changed."""
         height, width = sample.image.shape[-2:]
         rows, columns = min(self.height, height), min(self.width, width)
         window = sample
@@ -84,9 +84,26 @@ class ClassCrop(AbstractTransform):
             counts = torch.bincount(ids.flatten())
             if (counts > 0).sum() > 1 and counts.max() < self.most * counts.sum():
                 break
-        return self._filled(window, self.height - rows, self.width - columns)
+        return window
 
-    def _filled(self, sample: Sample, bottom: int, right: int) -> Sample:
+
+class Pad(AbstractTransform):
+    """Grey below and to the right of smaller images, which has no label.
+
+    Args:
+        height: least height in pixels.
+        width: least width in pixels.
+    """
+
+    def __init__(self, *, height: int, width: int) -> None:
+        self.height = height
+        self.width = width
+
+    def __call__(self, sample: Sample, generator: Generator) -> Sample:
+        """The sample, of at least ``height`` x ``width``."""
+        rows, columns = sample.image.shape[-2:]
+        right, bottom = max(0, self.width - columns), max(0, self.height - rows)
+
         def fill(grid: Tensor, value: int) -> Tensor:
             return F.pad(grid, (0, right, 0, bottom), value=value)
 

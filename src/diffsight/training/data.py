@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from diffsight.datasets.base import AbstractDataset, AbstractTransform, Batch, Sample, collate
+from diffsight.datasets.class_transforms import RandomScale
 from diffsight.datasets.transforms import Resize
 from diffsight.training.stream import AbstractStream, seed_of
 from diffsight.types import Draws, InputError
@@ -58,6 +59,8 @@ class TrainingStream(AbstractStream):
         """Pixels of the shorter side of a training image before it is cropped."""
         sample = self.dataset[0]
         for change in self.augment:
+            if isinstance(change, RandomScale):
+                return change.short_side
             if isinstance(change, Resize):
                 sample = change(sample, torch.Generator())
         return min(sample.image.shape[-2:])
