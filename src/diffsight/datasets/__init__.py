@@ -2,6 +2,7 @@
 
 from diffsight.datasets.ade20k import ADE20K, ADE20KFull
 from diffsight.datasets.captioned import Captioned
+from diffsight.datasets.class_folder import ClassFolder
 from diffsight.datasets.class_transforms import ClassCrop, Pad, PhotoMetricDistortion, RandomScale
 from diffsight.datasets.folder import Folder
 from diffsight.datasets.kitti import KITTIDepth
@@ -25,6 +26,7 @@ __all__ = [
     "ADE20KFull",
     "Captioned",
     "ClassCrop",
+    "ClassFolder",
     "CutDepth",
     "DropPrompt",
     "Folder",

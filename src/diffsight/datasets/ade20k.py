@@ -6,12 +6,11 @@ from types import MappingProxyType
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.files import read_image
 from diffsight.datasets.labels import LabelFormat, read_label
-from diffsight.datasets.pairs import match_names
+from diffsight.datasets.pairs import match_names, require_one_size
 from diffsight.label_maps import ADE20K_CLASSES, ADE20K_FULL
 from diffsight.types import InputError
 
@@ -54,7 +53,7 @@ class ADE20K(AbstractDataset):
         image = read_image(path)
         label = read_label(annotation, LabelFormat("segmentation", invalid=0))
         ids = label.value[0].long() - 1
-        _require_one_size(annotation, ids, path, image)
+        require_one_size(annotation, ids, path, image)
         largest = int(ids[label.valid].max()) if label.valid.any() else 0
         if largest >= len(ADE20K_CLASSES):
             raise InputError(
@@ -114,7 +113,7 @@ class ADE20KFull(AbstractDataset):
         segments = _segments(path)
         image, coded = read_image(path), read_image(segments).long()
         ids = _CLASS_OF[coded[0] // 10 * 256 + coded[1]]
-        _require_one_size(segments, ids, path, image)
+        require_one_size(segments, ids, path, image)
         valid = ids >= 0
         return Sample(path.stem, image, {"semantic": ids.clamp(min=0)}, {"semantic": valid})
 
@@ -127,11 +126,3 @@ for _index, _numbers in enumerate(ADE20K_FULL):
 
 def _segments(image: Path) -> Path:
     return image.with_name(f"{image.stem}_seg.png")
-
-
-def _require_one_size(label: Path, ids: Tensor, path: Path, image: Tensor) -> None:
-    if ids.shape != image.shape[-2:]:
-        raise InputError(
-            f"{label}: {ids.shape[1]} x {ids.shape[0]} pixels for an image ({path}) of "
-            f"{image.shape[2]} x {image.shape[1]}: give both the same size"
-        )

@@ -1,7 +1,6 @@
 """A user's own images and depth maps, by name or by a manifest."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -9,7 +8,7 @@ from typing import Literal
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.files import DEPTH_SUFFIXES, check_encoding
 from diffsight.datasets.manifest import read_manifest
-from diffsight.datasets.pairs import Pair, content_hash, match_names, read_pair, require_files
+from diffsight.datasets.pairs import Pair, match_names, one_side, read_pair, require_files
 from diffsight.datasets.transforms import resize
 from diffsight.types import Camera, InputError
 
@@ -64,7 +63,9 @@ class Folder(AbstractDataset):
             pairs = read_manifest(root / manifest, unit)
             require_files(pairs, f"correct the paths in {root / manifest}")
         self.name = root.resolve().name
-        self.pairs = pairs if split == "all" else _split(pairs, split, val_fraction, root)
+        pairs = sorted(pairs, key=lambda pair: pair.id) if split != "all" else pairs
+        side = one_side([pair.image for pair in pairs], split, val_fraction, root)
+        self.pairs = [pairs[index] for index in side]
         self.invalid = invalid
         self.camera = None if camera is None else _read_camera(root / camera)
         self.size = size
@@ -98,21 +99,6 @@ def _match(images: Path, labels: Path, unit: str) -> list[Pair]:
         Pair(image.relative_to(images).with_suffix("").as_posix(), image, label, unit)
         for image, label in match_names(images, labels, DEPTH_SUFFIXES, "depth map")
     ]
-
-
-def _split(
-    pairs: Sequence[Pair], split: Literal["train", "val"], val_fraction: float, root: Path
-) -> list[Pair]:
-    """One side, ordered by content; ``val`` are the images whose hash is in the lowest share."""
-    if not 0 < val_fraction < 1:
-        raise InputError(f"val_fraction is {val_fraction}; give a share between 0 and 1")
-    if len(pairs) < 2:
-        raise InputError(f"{root}: one sample cannot be split; use split 'all' or add images")
-    hashes = {pair.id: content_hash(pair.image) for pair in pairs}
-    ordered = sorted(pairs, key=lambda pair: (hashes[pair.id], pair.id))
-    low = sum(int(hashes[pair.id][:16], 16) < val_fraction * 2**64 for pair in pairs)
-    border = min(max(low, 1), len(pairs) - 1)
-    return ordered[:border] if split == "val" else ordered[border:]
 
 
 def _read_camera(path: Path) -> tuple[Camera, tuple[int, int]]:

@@ -1,10 +1,13 @@
-"""An image and its depth map on disk: what every data set of files reads, lists and checks."""
+"""An image and its label on disk: what every data set of files reads, lists and checks."""
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
 
 from diffsight.datasets.base import Sample
 from diffsight.datasets.files import IMAGE_SUFFIXES, read_depth, read_image
@@ -119,6 +122,46 @@ def match_names(
     _require_partners(image_files, label_files, f"image(s) in {images}", f"{kind} in {labels}")
     _require_partners(label_files, image_files, f"{kind}(s) in {labels}", f"image in {images}")
     return [(file, label_files[name]) for name, file in image_files.items()]
+
+
+def require_one_size(label: Path, ids: Tensor, path: Path, image: Tensor) -> None:
+    """Classes ``h w`` and the image ``c h w`` cover each other.
+
+    Raises:
+        InputError: naming both files and sizes.
+    """
+    if ids.shape != image.shape[-2:]:
+        raise InputError(
+            f"{label}: {ids.shape[1]} x {ids.shape[0]} pixels for an image ({path}) of "
+            f"{image.shape[2]} x {image.shape[1]}: give both the same size"
+        )
+
+
+def one_side(
+    images: Sequence[Path], split: Literal["train", "val", "all"], val_fraction: float, root: Path
+) -> list[int]:
+    """Which images belong to a split, ordered by content; ``val`` has those whose hash is lowest.
+
+    Args:
+        images: in an order that tells copies of one image apart.
+        split: ``all`` are all, as they come.
+        val_fraction: expected share of ``val``; neither side is empty.
+        root: folder, for messages.
+
+    Raises:
+        InputError: for a share that is none, or a single image.
+    """
+    if split == "all":
+        return list(range(len(images)))
+    if not 0 < val_fraction < 1:
+        raise InputError(f"val_fraction is {val_fraction}; give a share between 0 and 1")
+    if len(images) < 2:
+        raise InputError(f"{root}: one sample cannot be split; use split 'all' or add images")
+    hashes = [content_hash(image) for image in images]
+    ordered = sorted(range(len(images)), key=lambda index: (hashes[index], index))
+    low = sum(int(one[:16], 16) < val_fraction * 2**64 for one in hashes)
+    border = min(max(low, 1), len(images) - 1)
+    return ordered[:border] if split == "val" else ordered[border:]
 
 
 def content_hash(path: Path) -> str:

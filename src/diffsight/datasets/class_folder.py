@@ -1,0 +1,103 @@
+"""A user's own images and class labels."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from diffsight.datasets.base import AbstractDataset, Sample
+from diffsight.datasets.files import read_image
+from diffsight.datasets.labels import LABEL_SUFFIXES, NO_CLASS, LabelFormat, read_label
+from diffsight.datasets.pairs import match_names, one_side, require_one_size
+from diffsight.types import InputError
+
+UNUSED = -1  # a value that no label file holds: ids are checked to be from 0 on
+LISTED = 5
+
+
+class ClassFolder(AbstractDataset):
+    """Pairs of an image and a map of classes, matched and split as in ``Folder``.
+
+    Label ``semantic`` is ``h w`` of int64: ids from 0 in the order of ``classes``.
+
+    Args:
+        root: folder that the other paths are relative to.
+        classes: what is stored for each class, by its name: one value or several. The value of a
+            colour is its 24-bit number (``0xff8000`` is red 255, green 128).
+        images: folder of the images.
+        labels: folder of the labels: PNG, TIFF, PGM or NPY of values, a palette's indices, or a
+            colour per class.
+        ignored: values that are no class.
+        split: ``train``, ``val`` or ``all``.
+        val_fraction: expected share of ``val``.
+
+    Raises:
+        InputError: if a folder is missing or empty, a file has no partner, or a value stands for
+            two classes.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | Path,
+        classes: Mapping[str, int | Sequence[int]],
+        images: str = "images",
+        labels: str = "labels",
+        ignored: Sequence[int] = (NO_CLASS,),
+        split: Literal["train", "val", "all"] = "all",
+        val_fraction: float = 0.1,
+    ) -> None:
+        root = Path(root)
+        self.name = root.resolve().name
+        self.class_names = {"semantic": tuple(classes)}
+        self._values, self._ids = _lookup(classes, ignored)
+        pairs = match_names(root / images, root / labels, LABEL_SUFFIXES, "label")
+        side = one_side([image for image, _ in pairs], split, val_fraction, root)
+        self.pairs = [pairs[index] for index in side]
+        self._images = root / images
+
+    def __len__(self) -> int:
+        """Number of samples of the split."""
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample at ``index``.
+
+        Raises:
+            InputError: if a file cannot be used, the two differ in size, or a value has no class.
+        """
+        path, file = self.pairs[index]
+        image = read_image(path)
+        stored = read_label(file, LabelFormat("segmentation", invalid=UNUSED)).value[0].long()
+        require_one_size(file, stored, path, image)
+        place = torch.searchsorted(self._values, stored).clamp(max=len(self._values) - 1)
+        unknown = stored[self._values[place] != stored]
+        if len(unknown):
+            values, counts = unknown.unique(return_counts=True)
+            some = zip(values[:LISTED].tolist(), counts.tolist(), strict=False)
+            listed = ", ".join(f"{value} ({count} pixels)" for value, count in some)
+            more = ", ..." if len(values) > LISTED else ""
+            raise InputError(
+                f"{file}: {len(values)} value(s) of no class: {listed}{more}: add them to classes, "
+                "or to ignored"
+            )
+        ids = self._ids[place]
+        name = path.relative_to(self._images).with_suffix("").as_posix()
+        return Sample(name, image, {"semantic": ids.clamp(min=0)}, {"semantic": ids >= 0})
+
+
+def _lookup(
+    classes: Mapping[str, int | Sequence[int]], ignored: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Stored values in rising order, and the id of each, -1 for those that are ignored."""
+    found = dict.fromkeys(ignored, -1)
+    for id, (name, values) in enumerate(classes.items()):
+        for value in (values,) if isinstance(values, int) else values:
+            if value in found:
+                other = "ignored" if found[value] < 0 else f"{list(classes)[found[value]]!r}"
+                raise InputError(f"value {value} is both {other} and {name!r}: choose one")
+            found[value] = id
+    values = sorted(found)
+    return torch.tensor(values), torch.tensor([found[value] for value in values])
