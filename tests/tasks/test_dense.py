@@ -199,3 +199,15 @@ def test_pictures(build) -> None:
     assert torch.equal(same[..., 8:16], same[..., 16:24])
     error = same[..., 24:][:, target.valid[0]]
     assert int(error.min()) > 235
+
+
+def test_some_of_the_classes() -> None:
+    task = classes()
+    raw = RawOutput(noise(1, 3, 6, 8).softmax(dim=1), "probability")
+    ids = {0, 7, 40}
+    assert set(task.decode(raw)[0].ids.unique().tolist()) == ids
+    (bound,) = task.only(["lamp", "wall"]).decode(raw)
+    assert set(bound.ids.unique().tolist()) == {0, 40}
+    sure = raw.maps[0, ::2].max(dim=0).values / raw.maps[0, ::2].sum(dim=0)
+    torch.testing.assert_close(bound.confidence, sure)
+    assert set(task.decode(raw)[0].ids.unique().tolist()) == ids

@@ -126,7 +126,7 @@ def _ask(args: argparse.Namespace, predictor: "Predictor", source: str) -> None:
     """
     from diffsight.inference.evaluate import reads_sentences
     from diffsight.inference.pipeline import require_sentence
-    from diffsight.tasks.semantic import Semantic
+    from diffsight.tasks.answers import Answering
     from diffsight.types import InputError
 
     task = predictor.model.task
@@ -139,7 +139,7 @@ def _ask(args: argparse.Namespace, predictor: "Predictor", source: str) -> None:
         raise InputError(f"{source} takes no sentence: leave --expression out")
     require_sentence(predictor.model, expression)
     if args.classes is not None:
-        if not isinstance(task, Semantic):
+        if not isinstance(task, Answering):
             raise InputError(f"{source} predicts no classes of its own: leave --classes out")
         predictor.model.task = task.only(_classes(args))
 

@@ -7,12 +7,13 @@ from jaxtyping import Bool, Float, Float64, UInt8
 from torch import Tensor
 
 from diffsight.codecs import AbstractCodec
+from diffsight.tasks.answers import Answering
 from diffsight.tasks.class_pictures import draw, draw_wrong
 from diffsight.tasks.dense import AbstractDense
 from diffsight.types import ClassPrediction, RawOutput, Target
 
 
-class Classes(AbstractDense):
+class Classes(Answering, AbstractDense):
     """Segmentation; mIoU in percent from the confusion of all pixels.
 
     Args:
@@ -39,8 +40,8 @@ class Classes(AbstractDense):
         self.palette: Mapping[int, tuple[int, int, int]] = dict(zip(self.ids, colours, strict=True))
 
     def decode(self, raw: RawOutput) -> list[ClassPrediction]:
-        """The most probable class of every pixel."""
-        confidence, place = raw.maps.float().max(dim=1)
+        """The most probable class of every pixel, out of those that may be answered."""
+        confidence, place = self.among_answers(raw.maps.float()).max(dim=1)
         stored = torch.tensor(self.ids, device=place.device)[place]
         return [
             ClassPrediction(ids, sure, self.names, self.palette)

@@ -1,7 +1,5 @@
 """Semantic segmentation: cross-entropy, class ids with their names, and pictures of them."""
 
-import copy
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -11,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsight.label_maps import class_names
+from diffsight.tasks.answers import Answering
 from diffsight.tasks.base import AbstractTask
 from diffsight.tasks.class_pictures import Colour, draw, draw_wrong, palette
 from diffsight.types import ClassPrediction, InputError, RawOutput, Target
@@ -18,7 +17,7 @@ from diffsight.types import ClassPrediction, InputError, RawOutput, Target
 NONE = -1  # id of a pixel whose label means nothing
 
 
-class Semantic(AbstractTask):
+class Semantic(Answering, AbstractTask):
     """One of several classes per pixel; ids run from 0 in the order of the names.
 
     Args:
@@ -50,26 +49,6 @@ class Semantic(AbstractTask):
         self.weights = None if weights is None else torch.tensor(weights)
         self.num_outputs = len(names)
         self.label = label
-        self._answers = torch.ones(len(names), dtype=torch.bool)
-
-    def only(self, names: Sequence[str]) -> "Semantic":
-        """The same task that answers with these classes alone; ids stay.
-
-        Raises:
-            InputError: for an unknown name (naming the nearest), a repeated one, or none.
-        """
-        known = list(self.names.values())
-        for name in names:
-            if name not in known:
-                nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
-                raise InputError(
-                    f"unknown class {name!r}: did you mean {nearest!r}? (known: {', '.join(known)})"
-                )
-        if len(set(names)) < len(names) or not names:
-            raise InputError(f"classes {', '.join(names)}: give different names, at least one")
-        task = copy.copy(self)
-        task._answers = torch.tensor([name in names for name in known])
-        return task
 
     def loss(self, raw: RawOutput, target: Target) -> dict[str, Tensor]:
         """Cross-entropy, mean over the pixels with a label (weighted, where classes have weights).
@@ -95,8 +74,7 @@ class Semantic(AbstractTask):
     def decode(self, raw: RawOutput) -> list[ClassPrediction]:
         """The most probable class of every pixel, out of those that may be answered."""
         maps = raw.maps.float() if raw.space == "probability" else _logits(raw).softmax(dim=1)
-        maps = maps * self._answers.to(maps.device)[:, None, None]
-        confidence, ids = (maps / maps.sum(dim=1, keepdim=True).clamp(min=1e-30)).max(dim=1)
+        confidence, ids = self.among_answers(maps).max(dim=1)
         pairs = zip(ids, confidence, strict=True)
         return [ClassPrediction(one, sure, self.names, self.colours) for one, sure in pairs]
 
