@@ -11,7 +11,6 @@ from torch import Tensor
 
 from diffsight.types import InputError
 
-
 Task = TypeVar("Task", bound="Answering")
 
 
