@@ -97,7 +97,7 @@ def evp_rows() -> dict[str, list[str]]:
     named = ["--method.prompts", types, "--method.attention_maps", "none"]
     named += ["--train.prompt", "room_type", "--val.prompt", "room_type"]
     named += ["--optim.lr_scale", json.dumps({"method.backbone": 0.1})]
-    before = [*named, "--method.backbone.latent_scale", "null"]
+    before = [*named, "--method.backbone.latent_scale", "1.0"]
     plain = ["--method.head", _call("DeconvHead", widths=[32, 32, 32], width=32, max_value=10.0)]
     frozen = ["--method.backbone.trainable", '["unet"]']
     return {
