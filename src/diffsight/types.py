@@ -161,7 +161,7 @@ class ClassPrediction:
     """Classes of one image.
 
     Attributes:
-        ids: as the label files have them.
+        ids: of ``names``; of a task that was adapted, as the label files have them.
         confidence: probability of the class.
         names: of the ids.
         palette: RGB of the ids.

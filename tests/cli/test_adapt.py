@@ -55,6 +55,9 @@ def test_adapt_show_predict(
     found = np.asarray(Image.open(tmp_path / "p" / "mine" / about["classes"]))
     assert found.shape == (64, 64)
     assert set(np.unique(found)) <= {2, 7}
+    words = ("--task", out, "--classes", "class 7", "--out", tmp_path / "q")
+    assert run("predict", images, *words) == 0
+    assert set(np.unique(np.asarray(Image.open(tmp_path / "q" / "0_classes.png")))) == {7}
     about = json.loads((tmp_path / "p" / "depth" / "1.json").read_text())
     assert about["size"] == [80, 48]
     assert "uncertainty_m" in about

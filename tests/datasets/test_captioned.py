@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from diffsight.datasets import Captioned, Rooms
+from diffsight.datasets import Captioned, ReferringRooms, Rooms
 from diffsight.types import InputError
 
 
@@ -23,6 +23,13 @@ def test_every_sample_is_told_its_caption(tmp_path: Path) -> None:
     assert data.class_names == rooms.class_names
     with pytest.raises(InputError, match=f"no caption for {ids[1]}"):
         data[1]
+
+
+def test_the_caption_alone_is_asked(tmp_path: Path) -> None:
+    rooms = ReferringRooms(count=1, size=16)
+    path = write(tmp_path / "c.json", {rooms[0].id: "a room"}, "referring-rooms-train")
+    (asked,) = Captioned(dataset=rooms, captions=path)[0].asked()
+    assert asked.prompt == "a room"
 
 
 def test_captions_of_something_else(tmp_path: Path) -> None:

@@ -29,11 +29,13 @@ def write(root: Path, count: int = 1) -> Path:
 class TestClassFolder(DatasetContract):
     def build(self, folder: Path) -> AbstractDataset:
         root = folder / "cracks"
-        return ClassFolder(root=root if root.exists() else write(root, 3), classes=CLASSES)
+        return ClassFolder(
+            root=root if root.exists() else write(root, 3), classes=CLASSES, ignored=[255]
+        )
 
 
 def test_values_are_classes_by_name(tmp_path: Path) -> None:
-    data = ClassFolder(root=write(tmp_path / "cracks"), classes=CLASSES)
+    data = ClassFolder(root=write(tmp_path / "cracks"), classes=CLASSES, ignored=[255])
     assert (data.name, data.class_names) == ("cracks", {"semantic": ("nothing", "crack")})
     sample = data[0]
     assert sample.id == "0"
@@ -43,6 +45,26 @@ def test_values_are_classes_by_name(tmp_path: Path) -> None:
     assert torch.equal(sample.valid["semantic"], known.expand(20, 24))
 
 
+def test_no_label(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "labels" / "0.png").unlink()
+    values = np.full((20, 24), 7.0)
+    values[:3], values[3:5] = -1, np.nan
+    np.save(tmp_path / "labels" / "0.npy", values)
+    sample = ClassFolder(root=tmp_path, classes=CLASSES)[0]
+    assert not sample.valid["semantic"][:5].any()
+    assert sample.valid["semantic"][5:].all()
+    assert (sample.labels["semantic"][5:] == 1).all()
+
+
+def test_at_another_size(tmp_path: Path) -> None:
+    sample = ClassFolder(root=write(tmp_path), classes=CLASSES, ignored=[255], short_side=40)[0]
+    assert sample.image.shape == (3, 40, 48)
+    row = torch.tensor([0, 1, 1, 0]).repeat_interleave(12)
+    assert torch.equal(sample.labels["semantic"], row.expand(40, 48))
+    assert sample.valid["semantic"].sum() == 40 * 36
+
+
 def test_colours_and_palettes(tmp_path: Path) -> None:
     write(tmp_path)
     path = tmp_path / "labels" / "0.png"
@@ -50,6 +72,8 @@ def test_colours_and_palettes(tmp_path: Path) -> None:
     pixels[:4] = (255, 128, 0)
     Image.fromarray(pixels).save(path)
     coloured = {"floor": 0, "crack": 0xFF8000}
+    with pytest.raises(InputError, match=r"no class: 0xff8000 \(96 pixels\): add"):
+        ClassFolder(root=tmp_path, classes={"floor": 0})[0]
     by_colour = ClassFolder(root=tmp_path, classes=coloured)[0].labels["semantic"]
     indices = Image.fromarray((pixels[..., 0] > 0).astype(np.uint8) * 9)
     indices.putpalette([0, 0, 0] * 9 + [1, 2, 3])
@@ -64,7 +88,9 @@ def test_sides_are_those_of_the_content(tmp_path: Path) -> None:
     sides = [
         {data[i].id for i in range(len(data))}
         for data in (
-            ClassFolder(root=tmp_path, classes=CLASSES, split=split, val_fraction=0.4)
+            ClassFolder(
+                root=tmp_path, classes=CLASSES, ignored=[255], split=split, val_fraction=0.4
+            )
             for split in ("train", "val", "all")
         )
     ]
@@ -76,7 +102,7 @@ def test_sides_are_those_of_the_content(tmp_path: Path) -> None:
 
 def test_bad_input(tmp_path: Path) -> None:
     write(tmp_path)
-    wrong = ClassFolder(root=tmp_path, classes={"crack": 3}, ignored=())
+    wrong = ClassFolder(root=tmp_path, classes={"crack": 3})
     with pytest.raises(
         InputError,
         match=r"0\.png: 3 value\(s\) of no class: 0 \(120 pixels\), 7 \(120 pixels\), 255 \(120 ",
@@ -85,7 +111,7 @@ def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="value 3 is both 'crack' and 'gap': choose one"):
         ClassFolder(root=tmp_path, classes={"crack": 3, "gap": [2, 3]})
     with pytest.raises(InputError, match="value 255 is both ignored and 'crack'"):
-        ClassFolder(root=tmp_path, classes={"crack": 255})
+        ClassFolder(root=tmp_path, classes={"crack": 255}, ignored=[255])
     write_image(tmp_path / "images" / "0.jpg", size=(25, 20))
     with pytest.raises(InputError, match=r"0\.png: 24 x 20 pixels for an image .* of 25 x 20"):
         ClassFolder(root=tmp_path, classes=CLASSES)[0]

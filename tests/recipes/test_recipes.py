@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.datasets.disk import write_depth, write_image
 
 from diffsight import recipes
 from diffsight.cli import main
@@ -171,3 +172,28 @@ SMALL = [
 def test_two_steps_of_every_recipe_on_rooms(name, tmp_path):
     assert main(["fit", "--recipe", name, "--out", str(tmp_path / "run"), *SMALL]) == 0
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+def test_classes_of_ones_own(tmp_path):
+    """The data of vpd/folder_semantic, as docs/data.md says it."""
+    for index in range(4):
+        write_image(tmp_path / "images" / f"{index}.png", seed=index)
+        write_depth(tmp_path / "labels" / f"{index}.png", 1)
+    words = ["--recipe", "vpd/folder_semantic", "--out", "unused"]
+    words += ["--train.root", str(tmp_path), "--val.root", str(tmp_path)]
+    settings = parse(fit_parser(), words, fit)
+    del settings["method"]
+    built = fit_parser().instantiate(settings)
+    assert len(built.train) + len(built.val) == 4
+    assert built.val.class_names == {"semantic": ("background", "crack")}
+    sample = built.val[0]
+    assert sample.image.shape == (3, 512, 614)
+    assert sample.valid["semantic"].all()
+    assert set(sample.labels["semantic"].unique().tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize("name", [n for n in recipes.names() if "ade20k" in n])
+def test_windows_of_classes_are_filled_up_in_the_end(name):
+    changes = [one["class_path"] for one in recipe_data(name)["augment"]]
+    assert "ClassCrop" in changes
+    assert changes[-1] == "Pad"

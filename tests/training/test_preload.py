@@ -4,8 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
+from tests.datasets.disk import write_image
 from tests.training.conftest import Stripes
 
+from diffsight.datasets import ClassFolder
 from diffsight.datasets.rooms import Rooms
 from diffsight.training.preload import preload
 from diffsight.types import InputError
@@ -74,3 +77,15 @@ def test_a_bad_sample_or_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"cannot be written \(unexpected pos 64 vs 0\)"):
         preload(Stripes(), tmp_path, label="depth_m")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_order_of_classes_is_part_of_what_is_kept(tmp_path):
+    (tmp_path / "labels").mkdir()
+    write_image(tmp_path / "images" / "a.png")
+    Image.new("L", (24, 20), 3).save(tmp_path / "labels" / "a.png")
+    orders = ({"wall": 3, "floor": 4}, {"floor": 4, "wall": 3})
+    found = [
+        preload(ClassFolder(root=tmp_path, classes=classes), tmp_path / "kept", label="semantic")
+        for classes in orders
+    ]
+    assert [int(data[0].labels["semantic"].max()) for data in found] == [0, 1]

@@ -68,18 +68,19 @@ def main(argv: Sequence[str]) -> int:
         raise
     report.dropped |= dropped
     about = {"converted_from": args.checkpoint.name, "kind": args.kind}
-    trained = {"short_side": _short_side(args.kind, args.max_depth or INDOORS_M)}
-    save(model, args.out, info=about | {"training": trained})
+    side = _short_side(args.kind, args.max_depth or INDOORS_M)
+    trained = {} if side is None else {"training": {"short_side": side}}
+    save(model, args.out, info=about | trained)
     log.info("%s -> %s: %s", args.checkpoint, args.out, report.summary())
     _tell(report, as_json=args.json)
     return 0
 
 
-def _short_side(kind: str, max_depth_m: float) -> int:
-    """Of the images that the authors trained with, in pixels."""
+def _short_side(kind: str, max_depth_m: float) -> int | None:
+    """Of the images that the authors trained with, in pixels; KITTI's are cut, never resized."""
     if not kind.endswith("depth"):
         return 512
-    return 480 if max_depth_m <= INDOORS_M else 352
+    return 480 if max_depth_m <= INDOORS_M else None
 
 
 def _tell(report: "KeyReport", *, as_json: bool) -> None:

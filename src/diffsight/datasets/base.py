@@ -104,9 +104,8 @@ def collate(samples: Sequence[Sample], label: str) -> Batch:
     sizes = {tuple(sample.image.shape[-2:]) for sample in samples}
     if len(sizes) > 1:
         raise InputError(
-            f"images of one batch have different sizes {sorted(sizes)}: add a RandomCrop or "
-            f"Resize, "
-            "or set the batch size to 1"
+            f"images of one batch have different sizes {sorted(sizes)}: add a RandomCrop, Resize "
+            "or Pad, or set the batch size to 1"
         )
     image = torch.stack([sample.image for sample in samples]).float() / 255
     target = Target(

@@ -43,7 +43,7 @@ class Captioned(AbstractDataset):
                 f"{self._path}: no caption for {sample.id}: write the missing ones with `diffsight "
                 "caption`"
             )
-        return replace(sample, prompt=self._captions[sample.id])
+        return replace(sample, prompt=self._captions[sample.id], sentences=())
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class SplitReport:
         name: of the split.
         count: samples.
         official: samples in the literature.
-        unreadable: one line for each sample that cannot be used.
+        unreadable: one line for each file that cannot be used.
         labelled: share of pixels with a label.
         histogram: pixels by class name.
         depth_m: smallest, median of the medians, and largest depth.
@@ -118,7 +118,7 @@ def check(
             try:
                 found.add(data[index])
             except InputError as error:
-                found.unreadable.append(str(error))
+                found.unreadable[str(error)] = None
             advance(len(data))
         seen[split] = found.images
         reports.append(found.report(split, official, known.median_m))
@@ -134,7 +134,7 @@ class _Found:
 
     def __init__(self, data: AbstractDataset) -> None:
         self.data = data
-        self.unreadable: list[str] = []
+        self.unreadable: dict[str, None] = {}  # an image may belong to several samples
         self.images: set[bytes] = set()
         self.pixels = self.labelled = 0
         self.counts: Tensor = torch.zeros(0, dtype=torch.long)
@@ -160,7 +160,7 @@ class _Found:
     def report(
         self, split: str, official: int, median_m: tuple[float, float] | None
     ) -> SplitReport:
-        report = SplitReport(split, len(self.data), official, self.unreadable)
+        report = SplitReport(split, len(self.data), official, list(self.unreadable))
         report.labelled = self.labelled / max(self.pixels, 1)
         names = next(iter(self.data.class_names.values()), ())
         report.histogram = {
@@ -182,7 +182,8 @@ class _Found:
                 f"no pixel is {names[0]!r}: were ids shifted up by one (0 is no class in the files "
                 "of the challenge)?"
             )
-        if names and len(self.data) == official and not any(self.counts[len(names) - 1 :]):
+        whole = len(self.data) == official and len(self.counts) > 0
+        if names and whole and not any(self.counts[len(names) - 1 :]):
             report.notes.append(
                 f"no pixel is {names[-1]!r}: were ids shifted down by one (the files of the "
                 "challenge count classes from 1)?"

@@ -9,12 +9,15 @@ from torch import Tensor
 
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.files import read_image
-from diffsight.datasets.labels import LABEL_SUFFIXES, NO_CLASS, LabelFormat, read_label
+from diffsight.datasets.labels import LABEL_SUFFIXES, LabelFormat, read_label
 from diffsight.datasets.pairs import match_names, one_side, require_one_size
+from diffsight.datasets.transforms import resize
+from diffsight.ops.resize import working_hw
 from diffsight.types import InputError
 
-UNUSED = -1  # a value that no label file holds: ids are checked to be from 0 on
+NOTHING = -1  # as a stored value: no label, as NaN is
 LISTED = 5
+COLOUR = 256  # values from here on are colours
 
 
 class ClassFolder(AbstractDataset):
@@ -29,9 +32,10 @@ class ClassFolder(AbstractDataset):
         images: folder of the images.
         labels: folder of the labels: PNG, TIFF, PGM or NPY of values, a palette's indices, or a
             colour per class.
-        ignored: values that are no class.
+        ignored: values that are no class; NaN and -1 never are.
         split: ``train``, ``val`` or ``all``.
         val_fraction: expected share of ``val``.
+        short_side: of every sample in pixels, the shape stays; None leaves it as it is.
 
     Raises:
         InputError: if a folder is missing or empty, a file has no partner, or a value stands for
@@ -45,9 +49,10 @@ class ClassFolder(AbstractDataset):
         classes: Mapping[str, int | Sequence[int]],
         images: str = "images",
         labels: str = "labels",
-        ignored: Sequence[int] = (NO_CLASS,),
+        ignored: Sequence[int] = (),
         split: Literal["train", "val", "all"] = "all",
         val_fraction: float = 0.1,
+        short_side: int | None = None,
     ) -> None:
         root = Path(root)
         self.name = root.resolve().name
@@ -56,6 +61,7 @@ class ClassFolder(AbstractDataset):
         pairs = match_names(root / images, root / labels, LABEL_SUFFIXES, "label")
         side = one_side([image for image, _ in pairs], split, val_fraction, root)
         self.pairs = [pairs[index] for index in side]
+        self.short_side = short_side
         self._images = root / images
 
     def __len__(self) -> int:
@@ -70,14 +76,15 @@ class ClassFolder(AbstractDataset):
         """
         path, file = self.pairs[index]
         image = read_image(path)
-        stored = read_label(file, LabelFormat("segmentation", invalid=UNUSED)).value[0].long()
+        label = read_label(file, LabelFormat("segmentation", invalid=NOTHING))
+        stored = label.value[0].long()
         require_one_size(file, stored, path, image)
         place = torch.searchsorted(self._values, stored).clamp(max=len(self._values) - 1)
-        unknown = stored[self._values[place] != stored]
+        unknown = stored[label.valid & (self._values[place] != stored)]
         if len(unknown):
             values, counts = unknown.unique(return_counts=True)
             some = zip(values[:LISTED].tolist(), counts.tolist(), strict=False)
-            listed = ", ".join(f"{value} ({count} pixels)" for value, count in some)
+            listed = ", ".join(f"{_written(value)} ({count} pixels)" for value, count in some)
             more = ", ..." if len(values) > LISTED else ""
             raise InputError(
                 f"{file}: {len(values)} value(s) of no class: {listed}{more}: add them to classes, "
@@ -85,7 +92,17 @@ class ClassFolder(AbstractDataset):
             )
         ids = self._ids[place]
         name = path.relative_to(self._images).with_suffix("").as_posix()
-        return Sample(name, image, {"semantic": ids.clamp(min=0)}, {"semantic": ids >= 0})
+        valid = label.valid & (ids >= 0)
+        sample = Sample(name, image, {"semantic": torch.where(valid, ids, 0)}, {"semantic": valid})
+        if self.short_side is None:
+            return sample
+        height, width = image.shape[-2:]
+        return resize(sample, *working_hw(height, width, self.short_side))
+
+
+def _written(value: int) -> str:
+    """Colours as they are best given."""
+    return str(value) if value < COLOUR else f"{value:#08x}"
 
 
 def _lookup(

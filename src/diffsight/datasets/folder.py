@@ -12,6 +12,7 @@ from diffsight.datasets.pairs import Pair, match_names, one_side, read_pair, req
 from diffsight.datasets.transforms import resize
 from diffsight.types import Camera, InputError
 
+MANIFEST = ", or list the pairs in a manifest"
 _CAMERA_KEYS = ("fx_px", "fy_px", "cx_px", "cy_px", "width_px", "height_px")
 
 
@@ -97,7 +98,7 @@ def _match(images: Path, labels: Path, unit: str) -> list[Pair]:
     """Pairs by name, ordered by it."""
     return [
         Pair(image.relative_to(images).with_suffix("").as_posix(), image, label, unit)
-        for image, label in match_names(images, labels, DEPTH_SUFFIXES, "depth map")
+        for image, label in match_names(images, labels, DEPTH_SUFFIXES, "depth map", MANIFEST)
     ]
 
 

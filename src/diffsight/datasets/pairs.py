@@ -103,7 +103,7 @@ def require_files(pairs: Iterable[Pair], repair: str) -> None:
 
 
 def match_names(
-    images: Path, labels: Path, suffixes: frozenset[str], kind: str
+    images: Path, labels: Path, suffixes: frozenset[str], kind: str, otherwise: str = ""
 ) -> list[tuple[Path, Path]]:
     """Images and their labels, ordered by name: the paths below the two folders agree but for the
     suffix and for upper and lower case.
@@ -113,14 +113,23 @@ def match_names(
         labels: folder of the labels.
         suffixes: of files that are labels.
         kind: what a label is called in messages.
+        otherwise: another way out, for messages.
 
     Raises:
         InputError: if a folder is missing or empty, or a file has no partner.
     """
-    image_files = _by_name(images, IMAGE_SUFFIXES, "image")
-    label_files = _by_name(labels, suffixes, kind)
-    _require_partners(image_files, label_files, f"image(s) in {images}", f"{kind} in {labels}")
-    _require_partners(label_files, image_files, f"{kind}(s) in {labels}", f"image in {images}")
+    image_files = _by_name(images, IMAGE_SUFFIXES, "image", otherwise)
+    label_files = _by_name(labels, suffixes, kind, otherwise)
+    for files, others, which, partner in (
+        (image_files, label_files, f"image(s) in {images}", f"{kind} in {labels}"),
+        (label_files, image_files, f"{kind}(s) in {labels}", f"image in {images}"),
+    ):
+        alone = [file for name, file in files.items() if name not in others]
+        if alone:
+            raise InputError(
+                f"{len(alone)} of {len(files)} {which} have no {partner} of the same name (first: "
+                f"{alone[0]}); add or remove files{otherwise}"
+            )
     return [(file, label_files[name]) for name, file in image_files.items()]
 
 
@@ -173,7 +182,7 @@ def content_hash(path: Path) -> str:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
 
 
-def _by_name(folder: Path, suffixes: frozenset[str], kind: str) -> dict[str, Path]:
+def _by_name(folder: Path, suffixes: frozenset[str], kind: str, otherwise: str) -> dict[str, Path]:
     """Files below ``folder`` by their path without suffix, in lower case."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; put the {kind}s there or name another folder")
@@ -187,21 +196,10 @@ def _by_name(folder: Path, suffixes: frozenset[str], kind: str) -> dict[str, Pat
         if name in files:
             raise InputError(
                 f"{file}: has the same name as {files[name]}, so its partner is not clear; "
-                "remove one, or list the pairs in a manifest"
+                f"remove one{otherwise}"
             )
         files[name] = file
     if not files:
         known = " ".join(sorted(suffixes))
         raise InputError(f"{folder}: holds no {kind} ({known}); check the folder's name")
     return files
-
-
-def _require_partners(
-    files: dict[str, Path], others: dict[str, Path], which: str, partner: str
-) -> None:
-    alone = [file for name, file in files.items() if name not in others]
-    if alone:
-        raise InputError(
-            f"{len(alone)} of {len(files)} {which} have no {partner} of the same name (first: "
-            f"{alone[0]}); add or remove files, or list the pairs in a manifest"
-        )

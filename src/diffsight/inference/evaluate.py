@@ -132,8 +132,8 @@ def evaluate(
     def samples() -> Iterator[Sample]:
         for index in range(len(dataset)):
             sample = dataset[index]
-            _check(sample, task.label, told)
             for one in sample.asked():
+                _check(one, task.label, told)
                 waiting.append(one)
                 yield one
             advance()

@@ -67,7 +67,7 @@ def write_prediction(
     """Write the numbers, ``NAME_colour.png`` and ``NAME.json``, which says what they mean.
 
     Depth: ``NAME_depth.png`` (16-bit millimetres, 0 = unknown). Classes: ``NAME_classes.png`` (the
-    ids of the label files) and ``NAME_confidence.npy``. Masks: ``NAME_mask.png`` (255 is the thing)
+    ids of ``names``) and ``NAME_confidence.npy``. Masks: ``NAME_mask.png`` (255 is the thing)
     and ``NAME_probability.npy``. Other numbers: ``NAME_values.npy``
     (``h w`` or ``h w d``, NaN = unknown) and ``NAME_uncertainty.npy``.
 
@@ -170,8 +170,8 @@ def _value_content(
 def _class_encoding(prediction: ClassPrediction) -> str:
     largest = max(prediction.names)
     if largest < 256:
-        return "palette indices, the ids of the label files"
-    return "16-bit ids of the label files" if largest < 65536 else "colours of the label files"
+        return "palette indices, the ids of names"
+    return "16-bit ids of names" if largest < 65536 else "colours, numbered by names"
 
 
 def _class_image(prediction: ClassPrediction) -> Image.Image:

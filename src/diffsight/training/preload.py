@@ -70,7 +70,8 @@ def preload(
     """
     # a path in the configuration may be relative
     key = [to_config(dataset), label, str(Path.cwd()), diffsight.__version__]
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    # in its own order, which of classes is the order of their ids
+    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()
     path = folder / f"{name}{SAMPLES}"
     if path.is_file():
         log.info("%d samples of %s from %s", len(dataset), dataset.name, path)
