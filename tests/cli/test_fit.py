@@ -51,6 +51,7 @@ NO_CLASS = {
 }
 OTHER = {
     "train.count=3": "'train.count=3' belongs to no option: write options as --key value or",
+    "--method.head.width null": "method.head.width: null is no value for it: leave it out",
     "--batch_size many": "batch_size: Expected a <class 'int'>. Got value: many",
     "--recipe rooms/vpd": "no recipe 'rooms/vpd', neither a file nor a name: did you mean 'rooms/v",
 }

@@ -58,13 +58,16 @@ def parse(
     Raises:
         InputError: one line; for an unknown key or class it names the nearest.
     """
-    from diffsight.cli.recipe_errors import explain
+    from diffsight.cli.recipe_errors import explain, find_null
     from diffsight.types import InputError
 
     try:
-        return parser.parse_args(_with_file(argv))
+        settings = parser.parse_args(_with_file(argv))
     except ArgumentError as error:
         raise InputError(f"{explain(error.message, function)}") from None
+    if key := find_null(settings.as_dict()):
+        raise InputError(f"{key}: null is no value for it: leave it out, or give one")
+    return settings
 
 
 def call(parser: "ArgumentParser", argv: Sequence[str], function: Callable[..., Any]) -> Any:

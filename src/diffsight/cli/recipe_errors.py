@@ -3,7 +3,8 @@
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, get_args, get_type_hints
 
 from diffsight.config import Configurable
 from diffsight.hub.build import nearest
@@ -45,6 +46,28 @@ def explain(message: str, command: Callable[..., object]) -> str:
     text = " ".join(message.split())
     reason = re.sub(r"(Does not validate .*? Errors:|Parser key \"[^\"]+\":)", "", text).strip()
     return f"{place}: {reason}" if place else reason
+
+
+def find_null(value: Any, where: str = "") -> str | None:
+    """Where a class is given null for an argument that takes none; jsonargparse lets it pass."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        parts: Iterable[tuple[str, Any]] = ((where, one) for one in value)
+    elif isinstance(value, Mapping):
+        call = "class_path" in value
+        arguments = value.get("init_args", {}) if call else value
+        if call and (names := _refuses_null(value["class_path"], arguments)):
+            return _join(where, names[0])
+        parts = ((_join(where, str(name)), one) for name, one in arguments.items())
+    else:
+        return None
+    return next(filter(None, (find_null(one, place) for place, one in parts)), None)
+
+
+def _refuses_null(path: str, arguments: Mapping[str, Any]) -> list[str]:
+    module, _, name = path.rpartition(".")
+    hints = get_type_hints(getattr(importlib.import_module(module), name).__init__)
+    nulls = (name for name, value in arguments.items() if value is None and name in hints)
+    return [n for n in nulls if hints[n] is not Any and type(None) not in get_args(hints[n])]
 
 
 def _no_class(message: str, found: re.Match[str], name: str) -> str:
