@@ -222,9 +222,7 @@ def climb(ladder: Ladder, args: argparse.Namespace) -> str:
     rivals = {name: score for name, score in scores[0].items() if name != "model"}
     body += [[name, "", f"{score:.3f}", ""] for name, score in rivals.items()]
     head = ("row", "steps", ladder.unit, "paired difference to the row above")
-    return (
-        f"{ladder.heading}, {ladder.times * args.minutes:g} minutes a run:\n\n{table(head, body)}"
-    )
+    return f"{ladder.heading}, {ladder.times * args.minutes:g} min a run:\n\n{table(head, body)}"
 
 
 def main() -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from tests.datasets.disk import rgbd_rows
 
 import diffsight
 from diffsight.cli import main
 from diffsight.cli.fit import fit_parser
 from diffsight.cli.recipe import parse
+from diffsight.cli.recipe_errors import find_null
 from diffsight.datasets import Folder
 from diffsight.training.fit import fit
 from diffsight.types import InputError
@@ -64,6 +66,21 @@ def test_errors_are_one_line_and_name_the_nearest(words, message):
         settings(*words.split())
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
+
+
+class Own:
+    def __init__(self, *, rate: "NotThere", width: int = 3) -> None: ...  # noqa: F821
+
+
+class Sure:
+    def __init__(self, *, rate: float | None, width: int = 3) -> None: ...
+
+
+@pytest.mark.parametrize(("name", "found"), [("Own", None), ("Sure", "parts.width")])
+def test_nulls_are_found_where_types_are_known(name, found):
+    arguments = {"rate": None, "width": None}
+    calls = [{"class_path": f"{__name__}.{name}", "init_args": arguments}]
+    assert find_null({"parts": calls}) == found
 
 
 def test_errors_in_files(tmp_path, capsys):
@@ -176,14 +193,3 @@ def test_the_real_pairs_from_training_to_prediction(tmp_path):
         with Image.open(path) as image:
             assert about["size"] == list(image.size)
         assert 0 < about["depth_m"]["median"] < 10
-
-
-def rgbd_rows(root: Path) -> str:
-    table = [
-        ("color/00000.jpg", "depth/00000.png", "mm"),
-        ("color/00004.jpg", "depth/00004.png", "mm"),
-        ("other_formats/TUM_color.png", "other_formats/TUM_depth.png", "m/5000"),
-        ("other_formats/SUN_color.jpg", "other_formats/SUN_depth.png", "sunrgbd"),
-        ("other_formats/NYU_color.ppm", "other_formats/NYU_depth.pgm", "kinect-disparity"),
-    ]
-    return "".join(f"{root / image},{root / label},{code}\n" for image, label, code in table)

@@ -21,3 +21,15 @@ def write_depth(path: Path, count: int = 2000, size: tuple[int, int] = (24, 20))
     counts[0] = 0
     Image.fromarray(counts).save(path)
     return path
+
+
+def rgbd_rows(root: Path) -> str:
+    """The five real RGB-D pairs in the folder ``root``, as lines of a manifest."""
+    table = [
+        ("color/00000.jpg", "depth/00000.png", "mm"),
+        ("color/00004.jpg", "depth/00004.png", "mm"),
+        ("other_formats/TUM_color.png", "other_formats/TUM_depth.png", "m/5000"),
+        ("other_formats/SUN_color.jpg", "other_formats/SUN_depth.png", "sunrgbd"),
+        ("other_formats/NYU_color.ppm", "other_formats/NYU_depth.pgm", "kinect-disparity"),
+    ]
+    return "".join(f"{root / image},{root / label},{code}\n" for image, label, code in table)

@@ -112,6 +112,8 @@ def test_bad_input(tmp_path: Path) -> None:
         ClassFolder(root=tmp_path, classes={"crack": 3, "gap": [2, 3]})
     with pytest.raises(InputError, match="value 255 is both ignored and 'crack'"):
         ClassFolder(root=tmp_path, classes={"crack": 255}, ignored=[255])
+    with pytest.raises(InputError, match="classes: none given"):
+        ClassFolder(root=tmp_path, classes={})
     write_image(tmp_path / "images" / "0.jpg", size=(25, 20))
     with pytest.raises(InputError, match=r"0\.png: 24 x 20 pixels for an image .* of 25 x 20"):
         ClassFolder(root=tmp_path, classes=CLASSES)[0]

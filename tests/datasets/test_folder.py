@@ -8,7 +8,7 @@ import jsonargparse
 import pytest
 import torch
 from tests.contracts import DatasetContract
-from tests.datasets.disk import write_depth, write_image
+from tests.datasets.disk import rgbd_rows, write_depth, write_image
 
 from diffsight.config import to_config
 from diffsight.datasets.base import AbstractDataset
@@ -193,16 +193,7 @@ def test_a_recipe_makes_the_same_data_set(tmp_path: Path) -> None:
 def test_the_five_real_pairs_by_a_manifest(tmp_path: Path) -> None:
     folder = os.environ.get("DIFFSIGHT_DATA_DIR")
     assert folder, "set DIFFSIGHT_DATA_DIR to the folder with the real data (it holds rgbd/)"
-    root = Path(folder) / "rgbd"
-    table = [
-        ("color/00000.jpg", "depth/00000.png", "mm"),
-        ("color/00004.jpg", "depth/00004.png", "mm"),
-        ("other_formats/TUM_color.png", "other_formats/TUM_depth.png", "m/5000"),
-        ("other_formats/SUN_color.jpg", "other_formats/SUN_depth.png", "sunrgbd"),
-        ("other_formats/NYU_color.ppm", "other_formats/NYU_depth.pgm", "kinect-disparity"),
-    ]
-    rows = [f"{root / image},{root / label},{encoding}\n" for image, label, encoding in table]
-    (tmp_path / "list.csv").write_text("image,label,encoding\n" + "".join(rows))
+    (tmp_path / "list.csv").write_text("image,label,encoding\n" + rgbd_rows(Path(folder) / "rgbd"))
     data = Folder(root=tmp_path, manifest="list.csv")
     for index in range(5):
         sample = data[index]

@@ -380,6 +380,7 @@ def test_command_lists_what_is_missing(
     assert main([*command, "--partial"]) == 0
     assert "831 used, 1 dropped, 0 unused, 6 missing" in caplog.text
     assert all(f"  missing {key}" in caplog.text for key in listed)
+    assert read_config(out)["info"]["training"] == {"short_side": 480}
     values = diffsight.load(out).state_dict()
     assert values["method.neck.level0.0.weight"].std() > 0
     assert values["method.neck.level1.weight"].equal(small["encoder.layer2.0.weight"])

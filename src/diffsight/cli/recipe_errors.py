@@ -64,10 +64,13 @@ def find_null(value: Any, where: str = "") -> str | None:
 
 
 def _refuses_null(path: str, arguments: Mapping[str, Any]) -> list[str]:
-    module, _, name = path.rpartition(".")
-    hints = get_type_hints(getattr(importlib.import_module(module), name).__init__)
-    nulls = (name for name, value in arguments.items() if value is None and name in hints)
-    return [n for n in nulls if hints[n] is not Any and type(None) not in get_args(hints[n])]
+    nulls = [name for name, value in arguments.items() if value is None]
+    try:
+        hints = get_type_hints(_imported(path).__init__) if nulls else {}
+    except NameError:  # of a class of one's own that imports its types for the checker alone
+        return []
+    known = {name: hints[name] for name in nulls if name in hints}
+    return [n for n, hint in known.items() if hint is not Any and type(None) not in get_args(hint)]
 
 
 def _no_class(message: str, found: re.Match[str], name: str) -> str:
@@ -85,7 +88,11 @@ def _owner(message: str, found: re.Match[str]) -> type | None:
     near = near or CLASS_AFTER.search(message, found.end())
     if near is None:
         return None
-    module, _, name = near[1].rpartition(".")
+    return _imported(near[1])
+
+
+def _imported(path: str) -> Any:
+    module, _, name = path.rpartition(".")
     return getattr(importlib.import_module(module), name)
 
 

@@ -38,8 +38,8 @@ class ClassFolder(AbstractDataset):
         short_side: of every sample in pixels, the shape stays; None leaves it as it is.
 
     Raises:
-        InputError: if a folder is missing or empty, a file has no partner, or a value stands for
-            two classes.
+        InputError: if a folder is missing or empty, a file has no partner, there is no class, or a
+            value stands for two.
     """
 
     def __init__(
@@ -54,6 +54,8 @@ class ClassFolder(AbstractDataset):
         val_fraction: float = 0.1,
         short_side: int | None = None,
     ) -> None:
+        if not classes:
+            raise InputError("classes: none given: name what is stored for each")
         root = Path(root)
         self.name = root.resolve().name
         self.class_names = {"semantic": tuple(classes)}

@@ -20,12 +20,11 @@ import diffsight
 from diffsight import protocols
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.hub.folder import BASELINES
+from diffsight.inference.pipeline import sentence_prompts
 from diffsight.inference.plan import Plan
 from diffsight.inference.predictor import Predictor
-from diffsight.methods.prompted import AbstractPrompted
 from diffsight.metrics.few_shot import ClassIoU
 from diffsight.model import DenseModel
-from diffsight.prompts import LearnedSentences, Sentences
 from diffsight.protocols import AbstractProtocol, DepthProtocol
 from diffsight.tasks.base import AbstractTask
 from diffsight.tasks.semantic import Semantic
@@ -194,8 +193,7 @@ def protocol_for(name: str, model: DenseModel, *, oracle_scene: bool = False) ->
 
 def reads_sentences(model: DenseModel) -> bool:
     """Whether the model needs a sentence about every image: a task's question, or a caption."""
-    prompts = model.method.prompts if isinstance(model.method, AbstractPrompted) else None
-    return model.task.asks or isinstance(prompts, Sentences | LearnedSentences)
+    return model.task.asks or sentence_prompts(model) is not None
 
 
 def read_rivals(folder: Path) -> dict[str, Tensor]:

@@ -116,12 +116,18 @@ def require_sentence(model: DenseModel, sentence: str | None) -> None:
     Raises:
         InputError: if there is none, or it would be cut.
     """
-    method = model.method
-    prompts = method.prompts if isinstance(method, AbstractPrompted) else None
-    if isinstance(prompts, Sentences | LearnedSentences):
-        if sentence is None or not sentence.strip():
-            raise InputError("the model reads a sentence about the image: give one as prompt")
-        prompts.tokenizer.refuse_long(sentence)
+    prompts = sentence_prompts(model)
+    if prompts is None:
+        return
+    if sentence is None or not sentence.strip():
+        raise InputError("the model reads a sentence about the image: give one as prompt")
+    prompts.tokenizer.refuse_long(sentence)
+
+
+def sentence_prompts(model: DenseModel) -> Sentences | LearnedSentences | None:
+    """What turns sentences into vectors in a model that reads them."""
+    prompts = model.method.prompts if isinstance(model.method, AbstractPrompted) else None
+    return prompts if isinstance(prompts, Sentences | LearnedSentences) else None
 
 
 def default_device() -> str:
