@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from diffsight import assets
 from diffsight.backbones import StableDiffusion, architectures
+from diffsight.backbones.attention_maps import MapRecorder, MapRequest
 from diffsight.prompts.text import empty_prompt
 from diffsight.types import InputError
 
@@ -37,7 +38,7 @@ def fingerprint(folder: Path) -> str:
 
 
 class Extractor(nn.Module):
-    """Image in [0, 1] to a list of feature maps, finest first: empty prompt, clean latent.
+    """Clean latent to a list of feature maps, finest first, under an empty prompt.
 
     Args:
         folder: with unet/, vae/ and, for the prompt, text_encoder/ and tokenizer/.
@@ -71,13 +72,19 @@ class Extractor(nn.Module):
         self.channels = tuple(backbone.channels[tap] for tap in self.taps)
         self.register_buffer("context", empty_prompt(folder, backbone.context_dim))
 
-    def forward(self, image: Tensor) -> list[Tensor]:
+    @torch.no_grad()
+    def encode(self, image: Tensor) -> Tensor:
+        """The latent of images, which no row of a comparison trains."""
+        return self.backbone.encode(image)
+
+    def forward(self, latent: Tensor) -> list[Tensor]:
         """Feature maps ``b c h w``."""
-        context = self.get_buffer("context").expand(len(image), -1, -1)
-        pyramid = self.backbone(image, context, timestep=self.timestep)
-        return [pyramid.features[tap] for tap in self.taps]
+        context = self.get_buffer("context").expand(len(latent), -1, -1)
+        steps = torch.full((len(latent),), self.timestep, device=latent.device)
+        features = self.backbone.trunk(latent, context, steps, MapRecorder(MapRequest(levels=())))
+        return [features[tap] for tap in self.taps]
 
     @torch.no_grad()
     def match_latents(self, image: Tensor) -> None:
         """Bring the latents to deviation 1, which no scale in the folder does for a random VAE."""
-        self.backbone.latent_scale /= float(self.backbone.encode(image).std())
+        self.backbone.latent_scale /= float(self.encode(image).std())

@@ -43,6 +43,7 @@ from reporting import (
 )
 from torch import Tensor, nn
 
+from diffsight.ops.memory import keep_freed_memory
 from diffsight.types import InputError
 
 ROWS = {
@@ -95,6 +96,7 @@ class Bench:
         first_test = args.supports * self.most
         self.tests = torch.arange(first_test, first_test + args.tests, device=args.device)
         self._features: dict[Start, list[Tensor]] = {}
+        self._latents: Tensor | None = None
 
     def rows_of(self, unit: Unit) -> Tensor:
         """Places of the images of the unit's supports, ``s n``."""
@@ -111,16 +113,27 @@ class Bench:
         """Of every image and of its mirror image, computed once."""
         start = STARTS[row]
         if start not in self._features:
-            extractor, count = self.extractor(row), len(self.images.image)
+            extractor = self.extractor(row)
             if start == "all random":
-                extractor.match_latents(self._pixels(torch.arange(min(count, 64)), False))
-            parts = [
-                [level.half() for level in extractor(self._pixels(some, mirrored))]
-                for mirrored in (False, True)
-                for some in torch.arange(count).split(32)
-            ]
+                some = torch.arange(min(len(self.images.image), 64))
+                extractor.match_latents(self._pixels(some, False))
+                latents = self._encode(extractor)
+            else:
+                latents = self.latents(extractor)
+            parts = [[level.half() for level in extractor(some)] for some in latents.split(32)]
             self._features[start] = [torch.cat(column) for column in zip(*parts, strict=True)]
         return self._features[start]
+
+    def latents(self, extractor: Extractor) -> Tensor:
+        """The pretrained autoencoder's, of every image and of its mirror image, computed once."""
+        if self._latents is None:
+            self._latents = self._encode(extractor)
+        return self._latents
+
+    def _encode(self, extractor: Extractor) -> Tensor:
+        indices = torch.arange(len(self.images.image)).split(32)
+        both = [[self._pixels(some, mirrored) for some in indices] for mirrored in (False, True)]
+        return torch.cat([extractor.encode(pixels) for half in both for pixels in half])
 
     def _pixels(self, index: Tensor, mirrored: bool) -> Tensor:
         index = index.to(self.args.device)
@@ -145,9 +158,10 @@ class Bench:
         extractor = self.extractor(unit.row, seed)
         torch.manual_seed(seed)
         head = LightHead(extractor.channels, task.outputs, self.args.width).to(self.args.device)
+        latents = self.latents(extractor)
         with torch.no_grad():
-            head.standardise(extractor(self._pixels(rows[0], False)))
-        model = Whole(self.images, _Tuned(extractor, head))
+            head.standardise(extractor(latents[rows[0]]))
+        model = Tuned(latents, extractor, head, (height, width))
         return model, {head: HEAD_RATE, extractor.backbone.unet: TRUNK_RATE[unit.row]}
 
     def schedule(self, row: str) -> Schedule:
@@ -210,14 +224,19 @@ def claim(args: argparse.Namespace) -> list[tuple[Path, Path]]:
     return pairs
 
 
-class _Tuned(nn.Module):
-    def __init__(self, extractor: Extractor, head: LightHead) -> None:
-        super().__init__()
-        self.extractor, self.head = extractor, head
+class Tuned(nn.Module):
+    """A UNet that learns with its head, on latents ``2n c h w`` in memory: a stack of one."""
 
-    def forward(self, image: Tensor, grid: Grid) -> Tensor:
-        height, width = image.shape[-2:]
-        return self.head(self.extractor(image), (height, width), grid)[0]
+    def __init__(
+        self, latents: Tensor, extractor: Extractor, head: LightHead, hw: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        self.latents, self.extractor, self.head, self.hw = latents, extractor, head, hw
+
+    def forward(self, index: Tensor, flip: Tensor, grid: Grid) -> Tensor:
+        """Raw maps ``1 b k h w`` at the grid."""
+        latent = self.latents[index[0] + flip[0] * (len(self.latents) // 2)]
+        return self.head(self.extractor(latent), self.hw, grid)
 
 
 def _settled(losses: Tensor) -> list[float]:
@@ -374,6 +393,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
+    keep_freed_memory()
     torch.set_num_threads(args.threads)
     pairs = claim(args)
     first = [s * SCENES_PER_SUPPORT for s in range(args.supports)]

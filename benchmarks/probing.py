@@ -121,7 +121,7 @@ class Frozen(nn.Module):
 
 
 class Whole(nn.Module):
-    """A network that starts from pixels, as a stack of one support."""
+    """A network that starts from pixels: a stack of one."""
 
     def __init__(self, images: Images, network: nn.Module) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ def train(
     # drawn on the CPU, so that every row of the table sees the same batches on every device
     generator = torch.Generator().manual_seed(seed)
     groups = [{"params": list(part.parameters()), "lr": rate} for part, rate in rates.items()]
-    optimiser = torch.optim.AdamW(groups, weight_decay=schedule.weight_decay)
+    optimiser = torch.optim.AdamW(groups, weight_decay=schedule.weight_decay, fused=True)
     rate = torch.optim.lr_scheduler.LambdaLR(optimiser, schedule.factor)
     losses = []
     for _ in range(schedule.steps):

@@ -80,6 +80,39 @@ def test_a_caption(captioned: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "reads captions, not scene types" in capsys.readouterr().err
 
 
+def test_a_caption_per_image(
+    captioned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each image is told its own, and images of several folders keep theirs apart."""
+    photos = [photo(tmp_path / "in" / name) for name in ("x/a.png", "y/a.png")]
+    told = {"x/a": "a kitchen", "y/a": "a red room"}
+    path = tmp_path / "captions.json"
+    path.write_text(json.dumps({"data": "images", "captioner": None, "captions": told}))
+    for sizes in ((), ("--batch-size", "2")):
+        out = tmp_path / f"out{len(sizes)}"
+        words = [captioned, tmp_path / "in", "--out", out, "--captions", path, *sizes]
+        assert run(*words) == 0
+        for image, (name, text) in zip(photos, told.items(), strict=True):
+            about = json.loads((out / f"{name}.json").read_text())
+            assert (about["expression"], about["scene"]) == (text, None)
+            alone = tmp_path / f"alone{len(sizes)}" / name
+            assert run(captioned, image, "--out", alone, "--expression", text) == 0
+            found, one = (
+                np.array(Image.open(f)) for f in (out / f"{name}_depth.png", alone / "a_depth.png")
+            )
+            assert np.abs(found.astype(int) - one).max() <= 1
+    del told["y/a"]
+    path.write_text(json.dumps({"data": "images", "captions": told}))
+    assert run(*words) == 2
+    assert "no caption for 1 of 2 images" in capsys.readouterr().err
+    told["y/a"] = "a kitchen with a table and a red chair and a lamp"
+    path.write_text(json.dumps({"data": "images", "captions": told}))
+    assert run(*words) == 2
+    assert f"{path}: y/a: " in capsys.readouterr().err
+    assert run(captioned, photos[0], "--out", out, "--captions", tmp_path / "none.json") == 2
+    assert "none.json: no captions" in capsys.readouterr().err
+
+
 def test_a_sentence_is_read_to_its_end_or_refused(finder: Path, captioned: Path) -> None:
     image = np.zeros((32, 40, 3), dtype=np.uint8)
     for folder in (finder, captioned):

@@ -104,6 +104,28 @@ def test_captions_are_kept_and_only_missing_ones_are_made(
     assert "captions of data set 'another', not of" in capsys.readouterr().err
 
 
+def test_images_of_ones_own(
+    captioner: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the names of `diffsight predict`; what was made before a damaged image is kept."""
+    out = tmp_path / "captions.json"
+    words = ["caption", "--images", str(pairs / "images"), "--captioner", str(captioner)]
+    words += ["--out", str(out), "--device", "cpu", "--batch-size", "1"]
+    damaged = pairs / "images" / "p2.png"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(b"no picture")
+    assert main(words) == 2
+    assert str(damaged) in capsys.readouterr().err
+    assert list(json.loads(out.read_text())["captions"]) == ["p0", "p1"]
+    damaged.write_bytes(whole)
+    assert main(words) == 0
+    found = json.loads(out.read_text())
+    assert (found["data"], list(found["captions"])) == ("images", ["p0", "p1", "p2"])
+    with pytest.raises(SystemExit):
+        main([*words, "--data", "Folder", f"root={pairs}"])
+    assert "not allowed with argument" in capsys.readouterr().err
+
+
 def test_the_same_image_gets_the_same_caption(captioner: Path) -> None:
     image = torch.randint(0, 256, (3, 30, 44), dtype=torch.uint8)
     make = Captioner(str(captioner))

@@ -1,12 +1,16 @@
-"""Describe the images of a data set in words, which EVP's prompts are made of."""
+"""Describe images in words, which EVP's prompts are made of."""
 
 import argparse
 import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diffsight.cli.options import add_device, device_of
+
+if TYPE_CHECKING:
+    from diffsight.datasets.base import Sample
 
 log = logging.getLogger(__name__)
 SAVE_EVERY = 50  # images
@@ -15,10 +19,13 @@ SAVE_EVERY = 50  # images
 def main(argv: Sequence[str]) -> int:
     """Run the command; what is in --out already is kept, so an interrupted run goes on."""
     parser = argparse.ArgumentParser(prog="diffsight caption", description=__doc__)
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--images", nargs="+", metavar="PATH", help="files, folders or quoted patterns"
+    )
+    what.add_argument(
         "--data",
         nargs="+",
-        required=True,
         metavar=("CLASS", "KEY=VALUE"),
         help="data set and its arguments, such as: NYUDepth root=nyu_depth_v2 split=train",
     )
@@ -41,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     from diffsight.prompts.captions import BLIP2, Captioner
     from diffsight.types import InputError
 
-    data = data_of(args.data)
+    data = _Photos(args.images) if args.images else data_of(args.data)
     source = args.captioner or BLIP2
     captions: dict[str, str] = {}
     if args.out.exists():
@@ -61,20 +68,45 @@ def main(argv: Sequence[str]) -> int:
 
     console = Console(stderr=True)
     waiting, unsaved = [], 0
-    with Progress(console=console, disable=not console.is_terminal) as bar:
-        row = bar.add_task("captions", total=len(data))
-        for index in range(len(data)):
-            sample = data[index]
-            if sample.id not in captions:
-                waiting.append(sample)
-            if waiting and (len(waiting) == args.batch_size or index == len(data) - 1):
-                texts = captioner([one.image for one in waiting])
-                captions |= {one.id: text for one, text in zip(waiting, texts, strict=True)}
-                unsaved += len(waiting)
-                waiting = []
-            if unsaved >= SAVE_EVERY or (unsaved and index == len(data) - 1):
-                save()
-                unsaved = 0
-            bar.advance(row)
+    try:
+        with Progress(console=console, disable=not console.is_terminal) as bar:
+            row = bar.add_task("captions", total=len(data))
+            for index in range(len(data)):
+                sample = data[index]
+                if sample.id not in captions:
+                    waiting.append(sample)
+                if waiting and (len(waiting) == args.batch_size or index == len(data) - 1):
+                    texts = captioner([one.image for one in waiting])
+                    captions |= {one.id: text for one, text in zip(waiting, texts, strict=True)}
+                    unsaved += len(waiting)
+                    waiting = []
+                if unsaved >= SAVE_EVERY:
+                    save()
+                    unsaved = 0
+                bar.advance(row)
+    finally:  # also of a run that ends at a damaged image
+        if unsaved:
+            save()
     log.info("%s: %d captions of %s", args.out, len(captions), data.name)
     return 0
+
+
+class _Photos:
+    """Images of one's own, by the names that `diffsight predict` gives to their results."""
+
+    name = "images"
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        from diffsight.inference.write import find_images
+
+        self._jobs = find_images(arguments)
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __getitem__(self, index: int) -> "Sample":
+        from diffsight.datasets.base import Sample
+        from diffsight.datasets.files import read_image
+
+        job = self._jobs[index]
+        return Sample(job.name.as_posix(), read_image(job.image), {}, {})

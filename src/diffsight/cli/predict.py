@@ -1,14 +1,13 @@
 """``diffsight predict``: depth maps in millimetres, and what they mean, for images of one's own."""
 
 import argparse
-import itertools
 import json
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from diffsight.cli.options import add_model, add_plan, predictor_of, require_writable
 
@@ -19,16 +18,21 @@ if TYPE_CHECKING:
     from diffsight.inference.write import Job
 
 SOME_FAILED = 1
+LISTED = 5
 Report = Callable[[Path, "Job", Mapping[str, Any]], None]
+Prompts = Mapping[Path, str | None]  # by the names of the results
 
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A model ready to run, the folder of its results, and what is to be said beside them."""
+    """A model ready to run, the folder of its results, what is to be said beside them, and the
+    name under which an image's prompt stands there.
+    """
 
     predictor: "Predictor"
     out: Path
     notes: Mapping[str, Any]
+    told: Literal["scene", "expression"]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -42,7 +46,8 @@ def main(argv: Sequence[str]) -> int:
     console = Console(stderr=True)
     jobs = find_images(args.images)
     require_writable(args.out)
-    loaded, bases = _load(args)
+    prompts = _prompts(args, jobs)
+    loaded, bases = _load(args, prompts)
     failed = 0
     with _progress(console) as bar:
         row = bar.add_task("predicting", total=len(jobs) * len(loaded))
@@ -59,9 +64,9 @@ def main(argv: Sequence[str]) -> int:
                 sys.stdout.flush()
 
         if len(loaded) == 1:
-            _run(jobs, loaded[0], _prompt(args), report)
+            _run(jobs, loaded[0], prompts, report)
         else:
-            _run_together(jobs, loaded, bases.values(), _prompt(args), report)
+            _run_together(jobs, loaded, bases.values(), prompts, report)
     whole = len(jobs) * len(loaded)
     what = "images" if len(loaded) == 1 else "predictions"
     summary = f"{whole - failed} of {whole} {what} -> {args.out}"
@@ -81,8 +86,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--scene", metavar="NAME", help="scene type, such as kitchen (default: none)"
     )
-    parser.add_argument(
+    sentence = parser.add_mutually_exclusive_group()
+    sentence.add_argument(
         "--expression", metavar="TEXT", help="what to look for, for models that find what it says"
+    )
+    sentence.add_argument(
+        "--captions",
+        type=Path,
+        metavar="FILE",
+        help="a sentence per image, as `diffsight caption --images` writes them",
     )
     parser.add_argument(
         "--classes", metavar="A,B,...", help="answer with these classes of the model only"
@@ -93,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _load(args: argparse.Namespace) -> "tuple[list[_Loaded], dict[str, Any]]":
+def _load(args: argparse.Namespace, prompts: Prompts) -> "tuple[list[_Loaded], dict[str, Any]]":
     """All models before the first image, and what tasks stand on and share."""
     from diffsight.types import InputError
 
@@ -102,23 +114,48 @@ def _load(args: argparse.Namespace) -> "tuple[list[_Loaded], dict[str, Any]]":
     loaded = []
     for source in sources:
         predictor, config = predictor_of(args, source, bases)
-        _ask(args, predictor, source)
+        _ask(args, predictor, source, prompts)
         out = args.out / Path(source).stem if len(sources) > 1 else args.out
-        loaded.append(_Loaded(predictor, out, _notes(args, source, config, predictor)))
+        notes = _notes(args, source, config, predictor)
+        loaded.append(_Loaded(predictor, out, notes, "expression" if _sentences(args) else "scene"))
     if len({one.out for one in loaded}) < len(loaded):
         raise InputError("two tasks have the same name, and so would their folders: rename one")
     return loaded, bases
 
 
-def _prompt(args: argparse.Namespace) -> str | None:
-    return args.scene if args.expression is None else args.expression
+def _prompts(args: argparse.Namespace, jobs: Sequence["Job"]) -> Prompts:
+    """What the model is told of every image, by the names of the results.
+
+    Raises:
+        InputError: if images have no caption in the file of captions.
+    """
+    from diffsight.datasets.captioned import read_captions
+    from diffsight.types import InputError
+
+    if args.captions is None:
+        prompt = args.scene if args.expression is None else args.expression
+        return {job.name: prompt for job in jobs}
+    known = read_captions(args.captions).texts
+    missing = [str(job.image) for job in jobs if job.name.as_posix() not in known]
+    if missing:
+        more = ", ..." if len(missing) > LISTED else ""
+        raise InputError(
+            f"{args.captions}: no caption for {len(missing)} of {len(jobs)} images: "
+            f"{', '.join(missing[:LISTED])}{more}: write the missing ones with "
+            "`diffsight caption --images`, given the same images"
+        )
+    return {job.name: known[job.name.as_posix()] for job in jobs}
+
+
+def _sentences(args: argparse.Namespace) -> bool:
+    return args.expression is not None or args.captions is not None
 
 
 def _classes(args: argparse.Namespace) -> list[str]:
     return [name.strip() for name in args.classes.split(",")]
 
 
-def _ask(args: argparse.Namespace, predictor: "Predictor", source: str) -> None:
+def _ask(args: argparse.Namespace, predictor: "Predictor", source: str, prompts: Prompts) -> None:
     """What the options ask of a model, before the first image.
 
     Raises:
@@ -131,13 +168,18 @@ def _ask(args: argparse.Namespace, predictor: "Predictor", source: str) -> None:
 
     task = predictor.model.task
     asks = reads_sentences(predictor.model)
-    expression: str | None = args.expression
-    if asks and not (expression or "").strip():
+    if asks and args.captions is None and not (args.expression or "").strip():
         what = "finds what a sentence says" if task.asks else "reads a caption of the image"
-        raise InputError(f"{source} {what}: give one with --expression")
-    if expression is not None and not asks:
-        raise InputError(f"{source} takes no sentence: leave --expression out")
-    require_sentence(predictor.model, expression)
+        raise InputError(f"{source} {what}: give one with --expression, or a file with --captions")
+    if _sentences(args) and not asks:
+        option = "--expression" if args.captions is None else "--captions"
+        raise InputError(f"{source} takes no sentence: leave {option} out")
+    for name, prompt in prompts.items():
+        try:
+            require_sentence(predictor.model, prompt)
+        except InputError as error:
+            where = "" if args.captions is None else f"{args.captions}: {name.as_posix()}: "
+            raise InputError(f"{where}{error}") from None
     if args.classes is not None:
         if not isinstance(task, Answering):
             raise InputError(f"{source} predicts no classes of its own: leave --classes out")
@@ -148,12 +190,10 @@ def _run_together(
     jobs: Sequence["Job"],
     loaded: Sequence[_Loaded],
     bases: Iterable[Any],
-    prompt: str | None,
+    prompts: Prompts,
     report: Report,
 ) -> None:
     """Image by image, so that what the models share is computed once."""
-    from diffsight.inference.write import write_prediction
-
     for job in jobs:
         for one in loaded:
             image = _read(job, one.predictor)
@@ -163,17 +203,14 @@ def _run_together(
             if one is loaded[0]:
                 for base in bases:
                     base.backbone.remember(one.predictor.plan.passes(*image.shape[-2:]))
-            prediction = one.predictor.one(image, prompt)
-            picture = one.predictor.model.task.draw(prediction)
-            result = write_prediction(prediction, picture, one.out, job, one.notes)
-            report(one.out, job, result)
+            prediction = one.predictor.one(image, prompts[job.name])
+            _write(prediction, one, job, prompts, report)
 
 
-def _run(jobs: Sequence["Job"], one: _Loaded, prompt: str | None, report: Report) -> None:
+def _run(jobs: Sequence["Job"], one: _Loaded, prompts: Prompts, report: Report) -> None:
     """Predict and write one image after the other, those that cannot be read left out."""
-    from diffsight.inference.write import write_prediction
-
     waiting: deque[Job] = deque()
+    told: deque[str | None] = deque()  # in step with the images, which are read first
 
     def images() -> Iterator["Tensor"]:
         for job in jobs:
@@ -182,12 +219,19 @@ def _run(jobs: Sequence["Job"], one: _Loaded, prompt: str | None, report: Report
                 report(one.out, job, {"image": str(job.image), "error": image})
             else:
                 waiting.append(job)
+                told.append(prompts[job.name])
                 yield image
 
-    for prediction in one.predictor(images(), itertools.repeat(prompt)):
-        job = waiting.popleft()
-        picture = one.predictor.model.task.draw(prediction)
-        report(one.out, job, write_prediction(prediction, picture, one.out, job, one.notes))
+    for prediction in one.predictor(images(), iter(told.popleft, object())):
+        _write(prediction, one, waiting.popleft(), prompts, report)
+
+
+def _write(prediction: Any, one: _Loaded, job: "Job", prompts: Prompts, report: Report) -> None:
+    from diffsight.inference.write import write_prediction
+
+    notes = {**one.notes, one.told: prompts[job.name]}
+    picture = one.predictor.model.task.draw(prediction)
+    report(one.out, job, write_prediction(prediction, picture, one.out, job, notes))
 
 
 def _read(job: "Job", predictor: "Predictor") -> "Tensor | str":
@@ -223,8 +267,8 @@ def _notes(
     return {
         "model": {"id": model, "fingerprint": config.get("fingerprint")},
         "plan": predictor.plan.describe(),
-        "scene": args.scene,
-        "expression": args.expression,
+        "scene": None,
+        "expression": None,
         # `classes` is the file of ids
         "only_classes": None if args.classes is None else _classes(args),
         "evaluated": evaluated,
