@@ -50,8 +50,11 @@ class Pictures:
         return torch.from_numpy(self.images[index // CHUNK][index % CHUNK].copy())
 
     def at(self, indices: Sequence[int], size: int) -> UInt8[Tensor, "b 3 h w"]:
-        """Several, averaged down to ``size``, which divides theirs."""
+        """Several, averaged down to ``size``, which divides theirs, or enlarged to it."""
         images = torch.stack([self.image(i) for i in indices])
+        if size > self.size:
+            large = functional.interpolate(images.float(), (size, size), mode="bilinear")
+            return large.round().to(torch.uint8)
         return averaged(images, self.size // size)
 
 
