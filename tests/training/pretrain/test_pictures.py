@@ -36,6 +36,19 @@ def test_damaged_chunk(shop, cache, tmp_path):
         open_pictures(tmp_path, split="train", count=8, size=32)
 
 
+def test_other_sizes_than_those_on_disk():
+    """Larger ones too: a vision tower may see more pixels than the pictures have."""
+    ramp = np.broadcast_to(np.arange(0, 256, 32, dtype=np.uint8), (1, 3, 8, 8))
+    stored = pictures.Pictures("ramp", [ramp], ("a ramp",))
+    assert torch.equal(stored.at([0], 8)[0], torch.tensor(ramp[0]))
+    for size in (4, 6, 12, 16):
+        found = stored.at([0], size)
+        assert (found.shape, found.dtype) == ((1, 3, size, size), torch.uint8)
+        row = found[0, 0, 0].float()
+        assert (row.diff() >= 0).all()
+        assert row.mean() == pytest.approx(ramp.mean(), abs=1)
+
+
 def test_averaging_and_range():
     image = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8)
     half = averaged(image, 2)

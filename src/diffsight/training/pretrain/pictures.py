@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from diffsight.datasets.files import replacing
 from diffsight.datasets.rooms import RENDERER_VERSION, render_scene
+from diffsight.ops.resize import resized_image
 from diffsight.types import InputError
 
 CHUNK = 500
@@ -50,12 +51,11 @@ class Pictures:
         return torch.from_numpy(self.images[index // CHUNK][index % CHUNK].copy())
 
     def at(self, indices: Sequence[int], size: int) -> UInt8[Tensor, "b 3 h w"]:
-        """Several, averaged down to ``size``, which divides theirs, or enlarged to it."""
+        """Several, averaged down to ``size`` where it divides theirs, else interpolated."""
         images = torch.stack([self.image(i) for i in indices])
-        if size > self.size:
-            large = functional.interpolate(images.float(), (size, size), mode="bilinear")
-            return large.round().to(torch.uint8)
-        return averaged(images, self.size // size)
+        if self.size % size == 0:
+            return averaged(images, self.size // size)
+        return resized_image(images.float(), (size, size)).round().to(torch.uint8)
 
 
 def averaged(images: UInt8[Tensor, "b 3 _ _"], factor: int) -> UInt8[Tensor, "b 3 _ _"]:
