@@ -106,6 +106,9 @@ class Bench:
     def extractor(self, row: str, seed: int = 0) -> Extractor:
         taps, timestep = self.args.taps, self.args.timestep
         made = Extractor(self.folder, STARTS[row], timestep=timestep, taps=taps, seed=seed)
+        multiple = made.backbone.size_multiple
+        if self.args.size % multiple:
+            raise InputError(f"--size {self.args.size}: give a multiple of {multiple}")
         return made.to(self.args.device)
 
     @torch.no_grad()

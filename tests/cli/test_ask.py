@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tests.cli.test_predict import photo, run
 
@@ -80,37 +81,68 @@ def test_a_caption(captioned: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "reads captions, not scene types" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def listener(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As ``captioned``, with weights that let its depth follow the caption by metres."""
+    method = functools.partial(
+        VPD,
+        backbone=StableDiffusion("tiny"),
+        prompts=Sentences(12, dim=128, encoder="tiny"),
+        neck=functools.partial(Merging, width=8, groups=4),
+        head=functools.partial(DeconvHead, widths=(8, 8), width=8),
+    )
+    model = DenseModel(task=MetricDepth(), method=method)
+    torch.manual_seed(0)
+    for weight in model.method.head.parameters():
+        torch.nn.init.normal_(weight, std=0.5)
+    return save(model, tmp_path_factory.mktemp("l") / "model")
+
+
 def test_a_caption_per_image(
-    captioned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    listener: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each image is told its own, and images of several folders keep theirs apart."""
-    photos = [photo(tmp_path / "in" / name) for name in ("x/a.png", "y/a.png")]
-    told = {"x/a": "a kitchen", "y/a": "a red room"}
+    """Each image is told its own, beside a damaged one, and in windows that share a batch."""
+    root = tmp_path / "in"
+    told = {"x/a": "a kitchen", "y/a": "a red sphere", "y/c": "a bathroom"}
+    for name in told:
+        photo(root / f"{name}.png")
+    (root / "y" / "b.png").write_bytes(b"no picture")
     path = tmp_path / "captions.json"
-    path.write_text(json.dumps({"data": "images", "captioner": None, "captions": told}))
-    for sizes in ((), ("--batch-size", "2")):
+
+    def write(captions: dict) -> None:
+        named = {f"in/{name}.png": text for name, text in captions.items()}
+        path.write_text(json.dumps({"data": "images", "captions": named}))
+
+    def depth(file: Path) -> np.ndarray:
+        return np.array(Image.open(file)).astype(int)
+
+    write(told)
+    for sizes in ((), ("--batch-size", "4", "--flip")):
         out = tmp_path / f"out{len(sizes)}"
-        words = [captioned, tmp_path / "in", "--out", out, "--captions", path, *sizes]
-        assert run(*words) == 0
-        for image, (name, text) in zip(photos, told.items(), strict=True):
+        assert run(listener, root, "--out", out, "--captions", path, *sizes) == 1
+        assert "b.png" in capsys.readouterr().err
+        for name, text in told.items():
             about = json.loads((out / f"{name}.json").read_text())
             assert (about["expression"], about["scene"]) == (text, None)
-            alone = tmp_path / f"alone{len(sizes)}" / name
-            assert run(captioned, image, "--out", alone, "--expression", text) == 0
-            found, one = (
-                np.array(Image.open(f)) for f in (out / f"{name}_depth.png", alone / "a_depth.png")
-            )
-            assert np.abs(found.astype(int) - one).max() <= 1
-    del told["y/a"]
-    path.write_text(json.dumps({"data": "images", "captions": told}))
-    assert run(*words) == 2
-    assert "no caption for 1 of 2 images" in capsys.readouterr().err
-    told["y/a"] = "a kitchen with a table and a red chair and a lamp"
-    path.write_text(json.dumps({"data": "images", "captions": told}))
-    assert run(*words) == 2
-    assert f"{path}: y/a: " in capsys.readouterr().err
-    assert run(captioned, photos[0], "--out", out, "--captions", tmp_path / "none.json") == 2
-    assert "none.json: no captions" in capsys.readouterr().err
+            for words, differs in ((text, False), ("a white lamp", True)):
+                image, alone = root / f"{name}.png", tmp_path / "alone"
+                rest = ["--out", alone, "--expression", words, *sizes]
+                assert run(listener, image, *rest) == 0
+                one = depth(alone / f"{image.stem}_depth.png")
+                assert (np.abs(depth(out / f"{name}_depth.png") - one).max() > 5) == differs
+    long = "a kitchen with a table and a red chair and a lamp"
+    for captions, message in [
+        ({"x/a": "a", "y/a": "b"}, f"{path}: no caption for 1 of 4 images: {root}/y/c.png"),
+        ({**told, "y/a": long}, f"{path}: '{long}' has "),
+        ({**told, "y/a": " "}, f"{path}: the caption of in/y/a.png is empty"),
+        ({**told, "y/a": 3}, f"{path}: the caption of in/y/a.png is 3: write a text there"),
+    ]:
+        write(captions)
+        assert run(listener, root, "--out", out, "--captions", path) == 2
+        assert message in capsys.readouterr().err
+    path.write_text(json.dumps({"data": "nyu", "captions": {}}))
+    assert run(listener, root, "--out", out, "--captions", path) == 2
+    assert "captions of data set 'nyu', not of 'images'" in capsys.readouterr().err
 
 
 def test_a_sentence_is_read_to_its_end_or_refused(finder: Path, captioned: Path) -> None:

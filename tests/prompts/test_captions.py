@@ -107,23 +107,48 @@ def test_captions_are_kept_and_only_missing_ones_are_made(
 def test_images_of_ones_own(
     captioner: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By the names of `diffsight predict`; what was made before a damaged image is kept."""
-    out = tmp_path / "captions.json"
+    """Named by their paths from the file; a damaged one is told and the others are done."""
+    out = tmp_path / "new" / "captions.json"
     words = ["caption", "--images", str(pairs / "images"), "--captioner", str(captioner)]
-    words += ["--out", str(out), "--device", "cpu", "--batch-size", "1"]
-    damaged = pairs / "images" / "p2.png"
+    words += ["--device", "cpu"]
+    damaged = pairs / "images" / "p1.png"
     whole = damaged.read_bytes()
     damaged.write_bytes(b"no picture")
-    assert main(words) == 2
+    assert main([*words, "--out", str(out)]) == 1
     assert str(damaged) in capsys.readouterr().err
-    assert list(json.loads(out.read_text())["captions"]) == ["p0", "p1"]
+    names = [f"../pairs/images/p{i}.png" for i in range(3)]
+    assert list(json.loads(out.read_text())["captions"]) == [names[0], names[2]]
     damaged.write_bytes(whole)
-    assert main(words) == 0
+    assert main([*words, "--out", str(out)]) == 0
     found = json.loads(out.read_text())
-    assert (found["data"], list(found["captions"])) == ("images", ["p0", "p1", "p2"])
+    assert (found["data"], sorted(found["captions"])) == ("images", names)
+    for more, message in [
+        (["--out", str(tmp_path)], f"{tmp_path}: a folder: give --out the name of a .json file"),
+        (["--out", str(out), "--batch-size", "0"], "--batch-size 0: give at least 1"),
+    ]:
+        assert main([*words, *more]) == 2
+        assert message in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        main([*words, "--data", "Folder", f"root={pairs}"])
+        main([*words, "--out", str(out), "--data", "Folder", f"root={pairs}"])
     assert "not allowed with argument" in capsys.readouterr().err
+
+
+def test_what_was_made_before_a_failure_is_kept(
+    captioner: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, made = tmp_path / "captions.json", Captioner.__call__
+    calls = []
+
+    def failing(self: Captioner, images: list[torch.Tensor]) -> list[str]:
+        calls.append(len(images))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return made(self, images)
+
+    monkeypatch.setattr(Captioner, "__call__", failing)
+    words = ["caption", "--images", str(pairs / "images"), "--captioner", str(captioner)]
+    main([*words, "--out", str(out), "--device", "cpu", "--batch-size", "1"])
+    assert len(json.loads(out.read_text())["captions"]) == 2
 
 
 def test_the_same_image_gets_the_same_caption(captioner: Path) -> None:

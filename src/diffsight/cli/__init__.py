@@ -24,7 +24,7 @@ COMMANDS = {
     "render": ("diffsight.cli.render", "write images and exact labels of the procedural world"),
     "describe": ("diffsight.cli.describe", "say what a recipe's model is and costs"),
     "check-data": ("diffsight.cli.check_data", "read a data set end to end and report its traps"),
-    "caption": ("diffsight.cli.caption", "describe the images of a data set in words (EVP)"),
+    "caption": ("diffsight.cli.caption", "describe images in words (EVP)"),
     "aggregate-prompts": (
         "diffsight.cli.aggregate_prompts",
         "turn captions into one prompt for a data set (EVP)",

@@ -7,17 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffsight.cli.options import add_device, device_of
+from diffsight.cli.options import add_device, device_of, require_writable
 
 if TYPE_CHECKING:
     from diffsight.datasets.base import Sample
 
 log = logging.getLogger(__name__)
 SAVE_EVERY = 50  # images
+SOME_FAILED = 1
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command; what is in --out already is kept, so an interrupted run goes on."""
+    """Run the command; what is in --out already is kept, so an interrupted run goes on.
+
+    Status 1 if an image could not be used, after all others are done.
+    """
     parser = argparse.ArgumentParser(prog="diffsight caption", description=__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
@@ -48,7 +52,12 @@ def main(argv: Sequence[str]) -> int:
     from diffsight.prompts.captions import BLIP2, Captioner
     from diffsight.types import InputError
 
-    data = _Photos(args.images) if args.images else data_of(args.data)
+    if args.batch_size < 1:
+        raise InputError(f"--batch-size {args.batch_size}: give at least 1")
+    if args.out.is_dir():
+        raise InputError(f"{args.out}: a folder: give --out the name of a .json file in it")
+    require_writable(args.out.parent)
+    data = _Photos(args.images, args.out) if args.images else data_of(args.data)
     source = args.captioner or BLIP2
     captions: dict[str, str] = {}
     if args.out.exists():
@@ -67,14 +76,18 @@ def main(argv: Sequence[str]) -> int:
             partial.write_text(json.dumps(report, indent=0) + "\n", encoding="utf-8")
 
     console = Console(stderr=True)
-    waiting, unsaved = [], 0
+    waiting: list[Sample] = []
+    unsaved = failed = 0
     try:
         with Progress(console=console, disable=not console.is_terminal) as bar:
-            row = bar.add_task("captions", total=len(data))
-            for index in range(len(data)):
-                sample = data[index]
-                if sample.id not in captions:
-                    waiting.append(sample)
+            for index in bar.track(range(len(data)), description="captions"):
+                try:
+                    sample = data[index]
+                except InputError as error:
+                    failed += 1
+                    console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+                else:
+                    waiting += [] if sample.id in captions else [sample]
                 if waiting and (len(waiting) == args.batch_size or index == len(data) - 1):
                     texts = captioner([one.image for one in waiting])
                     captions |= {one.id: text for one, text in zip(waiting, texts, strict=True)}
@@ -83,30 +96,31 @@ def main(argv: Sequence[str]) -> int:
                 if unsaved >= SAVE_EVERY:
                     save()
                     unsaved = 0
-                bar.advance(row)
-    finally:  # also of a run that ends at a damaged image
+    finally:  # what is done is kept, whatever stopped the run
         if unsaved:
             save()
     log.info("%s: %d captions of %s", args.out, len(captions), data.name)
-    return 0
+    return SOME_FAILED if failed else 0
 
 
 class _Photos:
-    """Images of one's own, by the names that `diffsight predict` gives to their results."""
+    """Images of one's own."""
 
-    name = "images"
-
-    def __init__(self, arguments: Sequence[str]) -> None:
+    def __init__(self, arguments: Sequence[str], captions: Path) -> None:
+        from diffsight.datasets.captioned import PHOTOS
         from diffsight.inference.write import find_images
 
-        self._jobs = find_images(arguments)
+        self.name = PHOTOS
+        self._images = [job.image for job in find_images(arguments)]
+        self._captions = captions
 
     def __len__(self) -> int:
-        return len(self._jobs)
+        return len(self._images)
 
     def __getitem__(self, index: int) -> "Sample":
         from diffsight.datasets.base import Sample
+        from diffsight.datasets.captioned import photo_key
         from diffsight.datasets.files import read_image
 
-        job = self._jobs[index]
-        return Sample(job.name.as_posix(), read_image(job.image), {}, {})
+        image = self._images[index]
+        return Sample(photo_key(image, self._captions), read_image(image), {}, {})

@@ -83,14 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("images", nargs="+", help="files, folders or quoted patterns")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for results")
-    parser.add_argument(
-        "--scene", metavar="NAME", help="scene type, such as kitchen (default: none)"
-    )
-    sentence = parser.add_mutually_exclusive_group()
-    sentence.add_argument(
+    told = parser.add_mutually_exclusive_group()
+    told.add_argument("--scene", metavar="NAME", help="scene type, such as kitchen (default: none)")
+    told.add_argument(
         "--expression", metavar="TEXT", help="what to look for, for models that find what it says"
     )
-    sentence.add_argument(
+    told.add_argument(
         "--captions",
         type=Path,
         metavar="FILE",
@@ -129,22 +127,40 @@ def _prompts(args: argparse.Namespace, jobs: Sequence["Job"]) -> Prompts:
     Raises:
         InputError: if images have no caption in the file of captions.
     """
-    from diffsight.datasets.captioned import read_captions
+    from diffsight.datasets.captioned import PHOTOS, photo_key, read_captions
     from diffsight.types import InputError
 
     if args.captions is None:
         prompt = args.scene if args.expression is None else args.expression
         return {job.name: prompt for job in jobs}
-    known = read_captions(args.captions).texts
-    missing = [str(job.image) for job in jobs if job.name.as_posix() not in known]
+    known = read_captions(args.captions, data=PHOTOS).texts
+    prompts = {job.name: known.get(photo_key(job.image, args.captions)) for job in jobs}
+    missing = [str(job.image) for job in jobs if prompts[job.name] is None and _is_image(job.image)]
     if missing:
         more = ", ..." if len(missing) > LISTED else ""
         raise InputError(
             f"{args.captions}: no caption for {len(missing)} of {len(jobs)} images: "
             f"{', '.join(missing[:LISTED])}{more}: write the missing ones with "
-            "`diffsight caption --images`, given the same images"
+            f"`diffsight caption --images ... --out {args.captions}`"
         )
-    return {job.name: known[job.name.as_posix()] for job in jobs}
+    for job in jobs:
+        if prompts[job.name] is not None and not (prompts[job.name] or "").strip():
+            raise InputError(
+                f"{args.captions}: the caption of {photo_key(job.image, args.captions)} is empty: "
+                "write one there"
+            )
+    return prompts
+
+
+def _is_image(path: Path) -> bool:
+    from diffsight.datasets.files import read_image
+    from diffsight.types import InputError
+
+    try:
+        read_image(path)
+    except InputError:
+        return False
+    return True
 
 
 def _sentences(args: argparse.Namespace) -> bool:
@@ -174,11 +190,13 @@ def _ask(args: argparse.Namespace, predictor: "Predictor", source: str, prompts:
     if _sentences(args) and not asks:
         option = "--expression" if args.captions is None else "--captions"
         raise InputError(f"{source} takes no sentence: leave {option} out")
-    for name, prompt in prompts.items():
+    for prompt in set(prompts.values()):
+        if prompt is None and args.captions is not None:
+            continue  # of an image that cannot be read
         try:
             require_sentence(predictor.model, prompt)
         except InputError as error:
-            where = "" if args.captions is None else f"{args.captions}: {name.as_posix()}: "
+            where = "" if args.captions is None else f"{args.captions}: "
             raise InputError(f"{where}{error}") from None
     if args.classes is not None:
         if not isinstance(task, Answering):

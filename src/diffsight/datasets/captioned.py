@@ -1,11 +1,14 @@
 """A data set whose prompts are captions that were made before (EVP)."""
 
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.types import InputError
+
+PHOTOS = "images"  # data set of captions of images that belong to none
 
 
 class Captioned(AbstractDataset):
@@ -73,12 +76,32 @@ def read_captions(path: Path, *, data: str | None = None) -> Captions:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        captioner = found.get("captioner")
-        captions = Captions(str(found["data"]), captioner, dict(found["captions"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: no captions ({error}): write them with `diffsight caption`"
         ) from None
+    told = found.get("captions") if isinstance(found, dict) else None
+    if not isinstance(told, dict) or "data" not in found:
+        raise InputError(
+            f"{path}: no captions (an object of data and captions is expected): write them with "
+            "`diffsight caption`"
+        )
+    for name, text in told.items():
+        if not isinstance(text, str):
+            raise InputError(f"{path}: the caption of {name} is {text!r}: write a text there")
+    captions = Captions(str(found["data"]), found.get("captioner"), told)
     if data not in (None, captions.data):
-        raise InputError(f"{path}: captions of data set {captions.data!r}, not of {data!r}")
+        raise InputError(
+            f"{path}: captions of data set {captions.data!r}, not of {data!r}: choose another file"
+        )
     return captions
+
+
+def photo_key(image: Path, captions: Path) -> str:
+    """The name of an image of no data set in a file of captions: its path from the file's folder.
+
+    Args:
+        image: its file.
+        captions: the file.
+    """
+    return Path(os.path.relpath(image, captions.parent)).as_posix()
