@@ -22,7 +22,7 @@ import torch
 from reporting import (
     RESULTS,
     claim_folder,
-    mean_and_half_width,
+    interval,
     say,
     table,
     write_block,
@@ -198,12 +198,6 @@ def largest_object(data: AbstractDataset) -> float:
     return float(metrics.compute()["oiou"])
 
 
-def interval(values: list[float]) -> str:
-    """Mean and half of its 95 % interval."""
-    mean, half = mean_and_half_width(values)
-    return f"{mean:.3f} ± {half:.3f}"
-
-
 def climb(ladder: Ladder, args: argparse.Namespace) -> str:
     """The table of one ladder; seeds in the outer loop, so that a stopped run has whole columns."""
     found: dict[str, list[Scores]] = {name: [] for name in ladder.rows}
@@ -215,9 +209,11 @@ def climb(ladder: Ladder, args: argparse.Namespace) -> str:
     for name, scores in found.items():
         values = [one["model"] for one in scores]
         change = (
-            "" if before is None else interval([a - b for a, b in zip(values, before, strict=True)])
+            ""
+            if before is None
+            else interval([a - b for a, b in zip(values, before, strict=True)], ".3f")
         )
-        body.append([name, str(length(ladder, name, args)), interval(values), change])
+        body.append([name, str(length(ladder, name, args)), interval(values, ".3f"), change])
         before = values
     rivals = {name: score for name, score in scores[0].items() if name != "model"}
     body += [[name, "", f"{score:.3f}", ""] for name, score in rivals.items()]

@@ -12,7 +12,6 @@ was interrupted goes on where it was, and ``--rows`` may be computed one after a
 
 import argparse
 import json
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -28,14 +27,15 @@ from probing import (
     LightHead,
     RGBUNet,
     Schedule,
+    Tuned,
     Whole,
     evaluate,
     train,
 )
 from reporting import (
     RESULTS,
+    cell,
     claim_folder,
-    mean_and_half_width,
     say,
     table,
     write_block,
@@ -227,21 +227,6 @@ def claim(args: argparse.Namespace) -> list[tuple[Path, Path]]:
     return pairs
 
 
-class Tuned(nn.Module):
-    """A UNet that learns with its head, on latents ``2n c h w`` in memory: a stack of one."""
-
-    def __init__(
-        self, latents: Tensor, extractor: Extractor, head: LightHead, hw: tuple[int, int]
-    ) -> None:
-        super().__init__()
-        self.latents, self.extractor, self.head, self.hw = latents, extractor, head, hw
-
-    def forward(self, index: Tensor, flip: Tensor, grid: Grid) -> Tensor:
-        """Raw maps ``1 b k h w`` at the grid."""
-        latent = self.latents[index[0] + flip[0] * (len(self.latents) // 2)]
-        return self.head(self.extractor(latent), self.hw, grid)
-
-
 def _settled(losses: Tensor) -> list[float]:
     """Loss over the last tenth of the steps relative to the tenth before, per support."""
     tenth = max(len(losses) // 10, 1)
@@ -283,22 +268,6 @@ def results(out: Path, row: str, task: str, count: int) -> tuple[dict[int, float
         scores |= {int(support): score for support, score in found["scores"].items()}
         settled += found["settled"]
     return scores, settled
-
-
-def cell(scores: dict[int, float], reference: dict[int, float], decimals: int) -> str:
-    """Mean and interval, and the paired difference to the reference with its own."""
-    if not scores:
-        return ""
-    text = _interval(list(scores.values()), f".{decimals}f")
-    both = sorted(scores.keys() & reference.keys())
-    if scores is reference or not both:
-        return text
-    return f"{text} ({_interval([scores[s] - reference[s] for s in both], f'+.{decimals}f')})"
-
-
-def _interval(values: Sequence[float], form: str) -> str:
-    mean, half = mean_and_half_width(values)
-    return f"{mean:{form}}" if math.isnan(half) else f"{mean:{form}} ± {half:{form.lstrip('+')}}"
 
 
 def report(args: argparse.Namespace, bench: Bench) -> str:

@@ -132,6 +132,21 @@ class Whole(nn.Module):
         return self.network(self.images.pixels(index[0], flip[0]), grid)[None]
 
 
+class Tuned(nn.Module):
+    """A UNet that learns with its head, on latents ``2n c h w`` in memory: a stack of one."""
+
+    def __init__(
+        self, latents: Tensor, extractor: nn.Module, head: LightHead, hw: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        self.latents, self.extractor, self.head, self.hw = latents, extractor, head, hw
+
+    def forward(self, index: Tensor, flip: Tensor, grid: Grid) -> Tensor:
+        """Raw maps ``1 b k h w`` at the grid."""
+        latent = self.latents[index[0] + flip[0] * (len(self.latents) // 2)]
+        return self.head(self.extractor(latent), self.hw, grid)
+
+
 @dataclass(frozen=True)
 class Schedule:
     """A fixed schedule: AdamW, warm-up over a twentieth of the steps, then a cosine to 0."""

@@ -24,6 +24,23 @@ def mean_and_half_width(values: Sequence[float]) -> tuple[float, float]:
     return statistics.mean(values), float(student.ppf(0.975, len(values) - 1)) * error
 
 
+def cell(scores: dict[int, float], reference: dict[int, float], decimals: int) -> str:
+    """Mean and interval, and the paired difference to the reference with its own."""
+    if not scores:
+        return ""
+    text = interval(list(scores.values()), f".{decimals}f")
+    both = sorted(scores.keys() & reference.keys())
+    if scores is reference or not both:
+        return text
+    return f"{text} ({interval([scores[s] - reference[s] for s in both], f'+.{decimals}f')})"
+
+
+def interval(values: Sequence[float], form: str) -> str:
+    """Mean and half of its 95 % interval, in a form such as ``+.3f``."""
+    mean, half = mean_and_half_width(values)
+    return f"{mean:{form}}" if math.isnan(half) else f"{mean:{form}} ± {half:{form.lstrip('+')}}"
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
