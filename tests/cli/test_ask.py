@@ -52,19 +52,31 @@ def finder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(DenseModel(task=Referring(), method=method), tmp_path_factory.mktemp("f") / "model")
 
 
-@pytest.fixture(scope="module")
-def captioned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reader(num_tokens: int) -> DenseModel:
     """Depth that is told what is in the image, as EVP's is."""
     method = functools.partial(
         VPD,
         backbone=StableDiffusion("tiny"),
-        prompts=Sentences(8, dim=128, encoder="tiny"),
+        prompts=Sentences(num_tokens, dim=128, encoder="tiny"),
         neck=functools.partial(Merging, width=8, groups=4),
         head=functools.partial(DeconvHead, widths=(8, 8), width=8),
     )
-    return save(
-        DenseModel(task=MetricDepth(), method=method), tmp_path_factory.mktemp("d") / "model"
-    )
+    return DenseModel(task=MetricDepth(), method=method)
+
+
+@pytest.fixture(scope="module")
+def captioned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(reader(8), tmp_path_factory.mktemp("d") / "model")
+
+
+@pytest.fixture(scope="module")
+def listener(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With weights that let its depth follow the caption by metres."""
+    model = reader(12)
+    torch.manual_seed(0)
+    for weight in model.method.head.parameters():
+        torch.nn.init.normal_(weight, std=0.5)
+    return save(model, tmp_path_factory.mktemp("l") / "model")
 
 
 def test_a_caption(captioned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,23 +91,6 @@ def test_a_caption(captioned: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert json.loads(capsys.readouterr().out)["protocol"]["prompt"] == "caption"
     assert main([*words, "--oracle-scene"]) == 2
     assert "reads captions, not scene types" in capsys.readouterr().err
-
-
-@pytest.fixture(scope="module")
-def listener(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As ``captioned``, with weights that let its depth follow the caption by metres."""
-    method = functools.partial(
-        VPD,
-        backbone=StableDiffusion("tiny"),
-        prompts=Sentences(12, dim=128, encoder="tiny"),
-        neck=functools.partial(Merging, width=8, groups=4),
-        head=functools.partial(DeconvHead, widths=(8, 8), width=8),
-    )
-    model = DenseModel(task=MetricDepth(), method=method)
-    torch.manual_seed(0)
-    for weight in model.method.head.parameters():
-        torch.nn.init.normal_(weight, std=0.5)
-    return save(model, tmp_path_factory.mktemp("l") / "model")
 
 
 def test_a_caption_per_image(

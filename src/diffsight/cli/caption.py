@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffsight.cli.options import add_device, device_of, require_writable
+from diffsight.cli.options import SOME_FAILED, add_device, device_of, require_writable, tell
 
 if TYPE_CHECKING:
-    from diffsight.datasets.base import Sample
+    from diffsight.datasets.base import AbstractDataset, Sample
+    from diffsight.prompts.captions import Captioner
 
 log = logging.getLogger(__name__)
 SAVE_EVERY = 50  # images
-SOME_FAILED = 1
 
 
 def main(argv: Sequence[str]) -> int:
@@ -22,6 +22,27 @@ def main(argv: Sequence[str]) -> int:
 
     Status 1 if an image could not be used, after all others are done.
     """
+    args = _parser().parse_args(argv)
+
+    from diffsight.cli.recipe import data_of
+    from diffsight.prompts.captions import BLIP2, Captioner
+    from diffsight.types import InputError
+
+    if args.batch_size < 1:
+        raise InputError(f"--batch-size {args.batch_size}: give at least 1")
+    if args.out.is_dir():
+        raise InputError(f"{args.out}: a folder: give --out the name of a .json file in it")
+    require_writable(args.out.parent)
+    data = _Photos(args.images, args.out) if args.images else data_of(args.data)
+    source = args.captioner or BLIP2
+    captions = _kept(args.out, data.name, source)
+    captioner = Captioner(source, device=device_of(args))
+    failed = _describe(data, captioner, captions, args, source)
+    log.info("%s: %d captions of %s", args.out, len(captions), data.name)
+    return SOME_FAILED if failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="diffsight caption", description=__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
@@ -41,34 +62,42 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="default 8")
     add_device(parser)
-    args = parser.parse_args(argv)
+    return parser
 
+
+def _kept(out: Path, data: str, source: str) -> dict[str, str]:
+    """What an earlier run wrote.
+
+    Raises:
+        InputError: if that is of another data set or by another captioner.
+    """
+    from diffsight.datasets.captioned import read_captions
+    from diffsight.types import InputError
+
+    if not out.exists():
+        return {}
+    kept = read_captions(out, data=data)
+    if kept.texts and kept.captioner != source:
+        raise InputError(
+            f"{out}: its captions are by {kept.captioner or 'an unnamed captioner'}, not "
+            f"by {source}: choose another --out, or delete the file"
+        )
+    return kept.texts
+
+
+def _describe(
+    data: "AbstractDataset | _Photos",
+    captioner: "Captioner",
+    captions: dict[str, str],
+    args: argparse.Namespace,
+    source: str,
+) -> int:
+    """Add the captions that are missing and save them; how many images could not be used."""
     from rich.console import Console
     from rich.progress import Progress
 
-    from diffsight.cli.recipe import data_of
-    from diffsight.datasets.captioned import read_captions
     from diffsight.datasets.files import replacing
-    from diffsight.prompts.captions import BLIP2, Captioner
     from diffsight.types import InputError
-
-    if args.batch_size < 1:
-        raise InputError(f"--batch-size {args.batch_size}: give at least 1")
-    if args.out.is_dir():
-        raise InputError(f"{args.out}: a folder: give --out the name of a .json file in it")
-    require_writable(args.out.parent)
-    data = _Photos(args.images, args.out) if args.images else data_of(args.data)
-    source = args.captioner or BLIP2
-    captions: dict[str, str] = {}
-    if args.out.exists():
-        kept = read_captions(args.out, data=data.name)
-        captions = kept.texts
-        if captions and kept.captioner != source:
-            raise InputError(
-                f"{args.out}: its captions are by {kept.captioner or 'an unnamed captioner'}, not "
-                f"by {source}: choose another --out, or delete the file"
-            )
-    captioner = Captioner(source, device=device_of(args))
 
     def save() -> None:
         report = {"data": data.name, "captioner": source, "captions": captions}
@@ -85,12 +114,14 @@ def main(argv: Sequence[str]) -> int:
                     sample = data[index]
                 except InputError as error:
                     failed += 1
-                    console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+                    tell(console, str(error))
                 else:
                     waiting += [] if sample.id in captions else [sample]
                 if waiting and (len(waiting) == args.batch_size or index == len(data) - 1):
                     texts = captioner([one.image for one in waiting])
-                    captions |= {one.id: text for one, text in zip(waiting, texts, strict=True)}
+                    captions.update(
+                        (one.id, text) for one, text in zip(waiting, texts, strict=True)
+                    )
                     unsaved += len(waiting)
                     waiting = []
                 if unsaved >= SAVE_EVERY:
@@ -99,8 +130,7 @@ def main(argv: Sequence[str]) -> int:
     finally:  # what is done is kept, whatever stopped the run
         if unsaved:
             save()
-    log.info("%s: %d captions of %s", args.out, len(captions), data.name)
-    return SOME_FAILED if failed else 0
+    return failed
 
 
 class _Photos:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffsight.cli.options import add_model, add_plan, predictor_of
+from diffsight.cli.options import add_model, add_plan, predictor_of, tell
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -147,7 +147,7 @@ def show(result: "Evaluation") -> None:
     # facts of the result, not decoration: they stay on lines of their own where the table is cut
     # out
     for line in _captions(result):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        tell(console, line)
 
 
 def _table(result: "Evaluation") -> Any:

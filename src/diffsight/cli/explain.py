@@ -8,13 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffsight.cli.options import add_device, device_of, require_writable
+from diffsight.cli.options import SOME_FAILED, add_device, device_of, require_writable
 
 if TYPE_CHECKING:
     from diffsight.hub.task_file import Task
     from diffsight.inference.write import Job
-
-SOME_FAILED = 1
 
 
 def main(argv: Sequence[str]) -> int:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from diffsight.inference import Plan, Predictor
 
 DTYPES = ("float32", "bfloat16", "float16")
+SOME_FAILED = 1  # exit status: some images could not be used, all others are done
 
 
 def add_model(parser: argparse.ArgumentParser, *, tasks: bool = False) -> None:
@@ -127,6 +128,11 @@ def device_of(args: argparse.Namespace) -> str:
         reason = str(error).splitlines()[0]
         raise InputError(f"device {device!r} cannot be used ({reason}): try --device cpu") from None
     return device
+
+
+def tell(console: Any, line: str) -> None:
+    """Print a line as it is, whatever brackets and paths are in it."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def require_writable(out: Path) -> None:

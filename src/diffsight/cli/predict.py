@@ -1,15 +1,23 @@
 """``diffsight predict``: depth maps in millimetres, and what they mean, for images of one's own."""
 
 import argparse
+import itertools
 import json
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from diffsight.cli.options import add_model, add_plan, predictor_of, require_writable
+from diffsight.cli.options import (
+    SOME_FAILED,
+    add_model,
+    add_plan,
+    predictor_of,
+    require_writable,
+    tell,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +25,6 @@ if TYPE_CHECKING:
     from diffsight.inference import Predictor
     from diffsight.inference.write import Job
 
-SOME_FAILED = 1
 LISTED = 5
 Report = Callable[[Path, "Job", Mapping[str, Any]], None]
 Prompts = Mapping[Path, str | None]  # by the names of the results
@@ -25,14 +32,11 @@ Prompts = Mapping[Path, str | None]  # by the names of the results
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A model ready to run, the folder of its results, what is to be said beside them, and the
-    name under which an image's prompt stands there.
-    """
+    """A model ready to run, the folder of its results, and what is to be said beside them."""
 
     predictor: "Predictor"
     out: Path
     notes: Mapping[str, Any]
-    told: Literal["scene", "expression"]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -57,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
             bar.advance(row)
             if "error" in result:
                 failed += 1
-                console.print(result["error"], markup=False, highlight=False, soft_wrap=True)
+                tell(console, result["error"])
             if args.json:
                 line = {"folder": str((out / job.name).parent), **result}
                 sys.stdout.write(json.dumps(line) + "\n")
@@ -70,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
     whole = len(jobs) * len(loaded)
     what = "images" if len(loaded) == 1 else "predictions"
     summary = f"{whole - failed} of {whole} {what} -> {args.out}"
-    console.print(summary, markup=False, highlight=False, soft_wrap=True)
+    tell(console, summary)
     return SOME_FAILED if failed else 0
 
 
@@ -114,8 +118,7 @@ def _load(args: argparse.Namespace, prompts: Prompts) -> "tuple[list[_Loaded], d
         predictor, config = predictor_of(args, source, bases)
         _ask(args, predictor, source, prompts)
         out = args.out / Path(source).stem if len(sources) > 1 else args.out
-        notes = _notes(args, source, config, predictor)
-        loaded.append(_Loaded(predictor, out, notes, "expression" if _sentences(args) else "scene"))
+        loaded.append(_Loaded(predictor, out, _notes(args, source, config, predictor)))
     if len({one.out for one in loaded}) < len(loaded):
         raise InputError("two tasks have the same name, and so would their folders: rename one")
     return loaded, bases
@@ -228,7 +231,6 @@ def _run_together(
 def _run(jobs: Sequence["Job"], one: _Loaded, prompts: Prompts, report: Report) -> None:
     """Predict and write one image after the other, those that cannot be read left out."""
     waiting: deque[Job] = deque()
-    told: deque[str | None] = deque()  # in step with the images, which are read first
 
     def images() -> Iterator["Tensor"]:
         for job in jobs:
@@ -237,17 +239,18 @@ def _run(jobs: Sequence["Job"], one: _Loaded, prompts: Prompts, report: Report) 
                 report(one.out, job, {"image": str(job.image), "error": image})
             else:
                 waiting.append(job)
-                told.append(prompts[job.name])
                 yield image
 
-    for prediction in one.predictor(images(), iter(told.popleft, object())):
+    told = (prompts[waiting[-1].name] for _ in itertools.count())  # asked for after each image
+    for prediction in one.predictor(images(), told):
         _write(prediction, one, waiting.popleft(), prompts, report)
 
 
 def _write(prediction: Any, one: _Loaded, job: "Job", prompts: Prompts, report: Report) -> None:
     from diffsight.inference.write import write_prediction
 
-    notes = {**one.notes, one.told: prompts[job.name]}
+    sentence = prompts[job.name] if one.notes["scene"] is None else None
+    notes = {**one.notes, "expression": sentence}
     picture = one.predictor.model.task.draw(prediction)
     report(one.out, job, write_prediction(prediction, picture, one.out, job, notes))
 
@@ -285,8 +288,7 @@ def _notes(
     return {
         "model": {"id": model, "fingerprint": config.get("fingerprint")},
         "plan": predictor.plan.describe(),
-        "scene": None,
-        "expression": None,
+        "scene": args.scene,
         # `classes` is the file of ids
         "only_classes": None if args.classes is None else _classes(args),
         "evaluated": evaluated,
