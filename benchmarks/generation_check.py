@@ -218,15 +218,6 @@ def check_samples(args: argparse.Namespace, finder: RGBUNet) -> list[list[str]]:
     ]
 
 
-def _r(rooms: Sequence[Room]) -> range:
-    return range(len(rooms))
-
-
-def _after(i: int, count: int) -> range:
-    """The places after ``i``, then those before it (negative)."""
-    return range(i + 1 - count, i)
-
-
 def sample(args: argparse.Namespace, prompts: Sequence[str]) -> Tensor:
     """One picture per prompt."""
     from diffsight.inference.generate import generate

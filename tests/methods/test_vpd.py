@@ -135,6 +135,16 @@ def test_a_row_does_not_depend_on_its_batch() -> None:
     torch.testing.assert_close(together[1:2], alone, rtol=1e-5, atol=1e-6)
 
 
+def test_a_kept_latent_stands_for_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images of any size; the encoder is frozen, so that its pass is needed once."""
+    method = build(attention_maps="A32").method.eval()
+    inputs = Inputs(torch.rand(2, 3, 70, 90))
+    expected = method(inputs).maps
+    kept = method.encode(inputs)
+    monkeypatch.setattr(method.backbone, "encode", pytest.fail)
+    torch.testing.assert_close(method(kept).maps, expected, rtol=0, atol=0)
+
+
 def test_the_prompt_matters_and_unknown_ones_are_refused() -> None:
     model = build().eval()
     with torch.no_grad():

@@ -187,6 +187,7 @@ class StableDiffusion(AbstractBackbone):
         attention: MapRequest | None = None,
         valid_hw: tuple[int, int] | None = None,
         draws: Draws | None = None,
+        latent: Float[Tensor, "b c lh lw"] | None = None,
     ) -> Pyramid:
         """One pass through encoder and trunk.
 
@@ -197,6 +198,7 @@ class StableDiffusion(AbstractBackbone):
             attention: which cross-attention maps to return.
             valid_hw: size of the image before padding; default: all of it.
             draws: seeds for ``latent="sample"``.
+            latent: of the image, as ``encode`` gave it: then the encoder is not run.
 
         Raises:
             InputError: if a side is no multiple of ``size_multiple``.
@@ -208,7 +210,8 @@ class StableDiffusion(AbstractBackbone):
                 f"{self.size_multiple} px: "
                 "pad it first (ops.padding.pad_to_multiple)"
             )
-        latent = self.encode(image, draws=draws)
+        if latent is None:
+            latent = self.encode(image, draws=draws)
         recorder = MapRecorder(attention or MapRequest(levels=()))
         steps = torch.full((latent.shape[0],), timestep, device=latent.device)
         features = self.trunk(latent, context, steps, recorder)

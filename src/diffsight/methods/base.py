@@ -8,6 +8,8 @@ from torch import nn
 from diffsight.config import Configurable
 from diffsight.types import Draws, Inputs, RawOutput, Target
 
+LATENT = "latent"  # name of what a frozen autoencoder makes of an image
+
 
 class AbstractMethod(nn.Module, Configurable, abc.ABC):
     """Images in [0, 1] of any size in, a map of the same size out."""

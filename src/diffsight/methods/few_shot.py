@@ -15,12 +15,12 @@ from diffsight.backbones.concept_maps import ConceptRecorder, ConceptRequest, re
 from diffsight.backbones.stable_diffusion import StableDiffusion, add_noise
 from diffsight.codecs import expectation
 from diffsight.heads.codebook import Codebook
-from diffsight.methods.base import AbstractCachedMethod
+from diffsight.methods.base import LATENT, AbstractCachedMethod
 from diffsight.ops.padding import MID_GREY, pad_to_multiple
 from diffsight.prompts.concept import Concepts
 from diffsight.types import Draws, InputError, Inputs, RawOutput, Target
 
-LATENT, CLIP = "latent", "clip"  # names of what is computed once per image
+CLIP = "clip"  # name of the image features that are computed once per image
 NOISE, TIMESTEP = 0, 1  # streams of random numbers
 FLOOR = 1e-8  # of a sum over classes
 

@@ -5,12 +5,13 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from diffsight.backbones.attention_maps import MapRequest, Place
 from diffsight.backbones.stable_diffusion import StableDiffusion
 from diffsight.heads.base import HeadBuilder
-from diffsight.methods.base import AbstractMethod
+from diffsight.methods.base import LATENT, AbstractCachedMethod
 from diffsight.necks.base import NeckBuilder
 from diffsight.ops.padding import MID_GREY, crop_to_valid, pad_to_multiple
 from diffsight.prompts import Prompts
@@ -20,7 +21,7 @@ AttentionMaps = Literal["none", "A32", "A64"]
 MAP_LEVELS = {"none": (), "A32": (1, 2), "A64": (0, 1, 2)}
 
 
-class AbstractPrompted(AbstractMethod):
+class AbstractPrompted(AbstractCachedMethod):
     """The wiring; a paper's file says what its parts are.
 
     Args:
@@ -79,18 +80,25 @@ class AbstractPrompted(AbstractMethod):
             self.neck, channels, strides = built, built.out_channels, built.out_strides
         self.head = head(in_channels=channels, strides=strides, num_outputs=num_outputs)
 
+    def encode(self, inputs: Inputs) -> Inputs:
+        """With the latent in ``cached``; for a frozen encoder that gives the posterior's mode."""
+        return replace(
+            inputs, cached={**inputs.cached, LATENT: self.backbone.encode(self._padded(inputs))}
+        )
+
     def forward(
         self, inputs: Inputs, target: Target | None = None, *, draws: Draws | None = None
     ) -> RawOutput:
         """Pad to the backbone's multiple, one pass, drop what is padding, head; any image size."""
         height, width = inputs.image.shape[-2:]
         pyramid = self.backbone(
-            pad_to_multiple(inputs.image, self.backbone.size_multiple, MID_GREY),
+            self._padded(inputs),
             self.prompts(inputs),
             timestep=self.timestep,
             attention=self.maps,
             valid_hw=(height, width),
             draws=draws,
+            latent=inputs.cached.get(LATENT),
         )
         pyramid = _with_maps(pyramid)
         for neck in (self.refine, self.neck):
@@ -98,6 +106,9 @@ class AbstractPrompted(AbstractMethod):
                 pyramid = neck(pyramid)
         raw = self.head(_without_padding(pyramid))
         return replace(raw, maps=raw.maps[..., :height, :width])
+
+    def _padded(self, inputs: Inputs) -> Float[Tensor, "b 3 h w"]:
+        return pad_to_multiple(inputs.image, self.backbone.size_multiple, MID_GREY)
 
 
 def _map_levels(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tests.training.benchmark.conftest import Squares
 
+from diffsight.backbones import StableDiffusion
 from diffsight.codecs import VectorWords
 from diffsight.datasets.rooms.source import RoomsSource
 from diffsight.datasets.source import Labelled, SourceTask
@@ -101,6 +102,22 @@ def test_the_regression_is_between_the_extremes(base) -> None:
     assert found["facts"]["parameters"] == 2 * width
     assert suits(entrant, source.tasks["size"])
     assert not suits(entrant, source.tasks["where"])
+
+
+def test_images_pass_the_frozen_encoder_once(base, monkeypatch) -> None:
+    """Of the support as they are and mirrored, and once when they are asked, however many steps."""
+    plain, passes = StableDiffusion.encode, 0
+
+    def counted(self, image, **options):
+        nonlocal passes
+        passes += len(image)
+        return plain(self, image, **options)
+
+    monkeypatch.setattr(StableDiffusion, "encode", counted)
+    for name, entrant in entrants(("concepts", "vpd"), dino=None, clip_side=None).items():
+        passes = 0
+        run(Unit("size", name, 0), entrant, Squares(), base, Settings(shots=3, steps=4))
+        assert passes == 2 * 3 + 3, name
 
 
 def test_learning_takes_its_minutes(base) -> None:

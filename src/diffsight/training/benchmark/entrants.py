@@ -271,8 +271,8 @@ class _Answering(AbstractCachedMethod):
         self.scale = None if middle is None or spread is None else (middle, spread)
 
     def encode(self, inputs: Inputs) -> Inputs:
-        """Nothing is frozen that could be kept: the latents' share is small."""
-        return inputs
+        """With the latent: the autoencoder is frozen."""
+        return self.net.encode(inputs)
 
     def forward(
         self, inputs: Inputs, target: Target | None = None, *, draws: Draws | None = None
