@@ -118,6 +118,39 @@ def test_mixed_words_give_directions_back():
     assert float((back * values).sum(dim=1).min()) > 1 - 1e-5
 
 
+@pytest.mark.parametrize("cap", [30, 60, 90])
+def test_words_on_one_side_of_the_sphere_mix_with_their_neighbours(cap):
+    """A camera sees surfaces that face it: what closes the words' hull behind them is no triangle
+    of directions.
+    """
+    generator = torch.Generator().manual_seed(0)
+    height = 1 - torch.rand(6000, generator=generator) * (1 - math.cos(math.radians(cap)))
+    turn = torch.rand(6000, generator=generator) * 2 * math.pi
+    flat = (1 - height.square()).clamp(min=0).sqrt()
+    values = torch.stack([flat * turn.cos(), flat * turn.sin(), -height], dim=1)
+    codec = VectorWords.fit(values, 40, spherical=True, soft=True)
+    codes = codec.encode(as_map(values))
+    mixed = codec.words[codes.ids[0, :, 0]]  # s m d
+    angles = torch.rad2deg((mixed * values).sum(dim=-1).clamp(-1, 1).acos())
+    nearest = torch.rad2deg((values @ codec.words.T).amax(dim=1).clamp(-1, 1).acos())
+    far = (codes.weights[0, :, 0] * angles).sum(dim=0).mean()
+    assert float(far) < 2 * float(nearest.mean())
+    inside = codes.weights[0, :, 0].amax(dim=0) < 1
+    back = functional.normalize(decoded(codec, codes)[0, :, 0].T, dim=1)
+    torch.testing.assert_close(back[inside], values[inside], rtol=0, atol=1e-4)
+    assert float(inside.float().mean()) > 0.7
+
+
+def test_words_along_the_axes():
+    """Triangles through the origin have no shares."""
+    axes = torch.tensor([[1.0, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, -1]])
+    codec = VectorWords.fit(axes.repeat(20, 1), 5, spherical=True, soft=True)
+    values = functional.normalize(torch.tensor([[0.2, 0.3, -1.0], [-0.5, 0.1, -0.2]]), dim=1)
+    codes = codec.encode(as_map(values))
+    back = functional.normalize(decoded(codec, codes)[0, :, 0].T, dim=1)
+    torch.testing.assert_close(back, values, rtol=0, atol=1e-5)
+
+
 def test_mixed_words_of_a_plane():
     values = noise(3000, 2)
     codec = VectorWords.fit(values, 30, soft=True)

@@ -1,10 +1,11 @@
 """A vector as one of a few words, or as a mixture of the words around it.
 
 Few-shot, section 3.2, after Wang et al. 2015 (surface normals): k-means words and a triangulation
-of them; three words mixed give any normal back exactly.
+of them; three words mixed give any direction between them back exactly.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -21,6 +22,7 @@ ROUNDS = 50  # of k-means, at most
 MOST = 200_000  # labels that k-means looks at
 AT_ONCE = 1 << 16  # pixels that are compared with all words or simplices together
 OUTSIDE = -1e-5  # a smaller share than this: outside of the words' hull
+FLAT = 1e-9  # volume of a simplex, or a facet's distance from the origin, that is none
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class VectorWords(AbstractCodec):
     Attributes:
         words: their vectors; of length 1 where ``spherical``.
         simplices: places of the words of each triangle on the sphere, or of each simplex of the
-            Delaunay triangulation.
+            Delaunay triangulation. Words on one side of the sphere leave the other side open.
         spherical: labels are directions.
         soft: a label becomes the mixture of its simplex's words, not the nearest word.
     """
@@ -72,16 +74,13 @@ class VectorWords(AbstractCodec):
         need_distinct(values, words, "words")
         found = _k_means(values.float(), words, spherical, seed)
         try:
-            points = found.double().numpy()
-            cover = ConvexHull(points).simplices if spherical else Delaunay(points).simplices
+            cover = _triangulated(found.double().numpy(), spherical)
         except (QhullError, ValueError):
             raise InputError(
                 f"labels of {values.shape[1]} channels that do not fill their space cannot be "
                 "triangulated: use a scalar kind for one number, or more words"
             ) from None
-        return cls(
-            found, torch.from_numpy(np.sort(cover, axis=1).astype(np.int64)), spherical, soft
-        )
+        return cls(found, torch.from_numpy(cover), spherical, soft)
 
     @property
     def num_classes(self) -> int:
@@ -111,11 +110,9 @@ class VectorWords(AbstractCodec):
         nearest = _nearest(x, words, self.spherical)[:, None]
         if not self.soft:
             return nearest, torch.ones_like(nearest, dtype=x.dtype)
-        corners = words[self.simplices]  # f s d
         if not self.spherical:  # shares sum to 1: one more equation
-            corners = functional.pad(corners, (0, 1), value=1.0)
             x = functional.pad(x, (0, 1), value=1.0)
-        shares = torch.einsum("md,fds->mfs", x, torch.linalg.inv(corners.double()).to(x))
+        shares = torch.einsum("md,fds->mfs", x, self._to_shares.to(x))
         lowest, simplex = shares.min(dim=-1).values.max(dim=1)
         weights = shares[torch.arange(len(x)), simplex].clamp(min=0)
         weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-12)
@@ -124,10 +121,49 @@ class VectorWords(AbstractCodec):
         alone = functional.one_hot(torch.zeros_like(simplex), ids.shape[1]).to(weights)
         return torch.where(outside, nearest, ids), torch.where(outside, alone, weights)
 
+    @cached_property
+    def _to_shares(self) -> Float[Tensor, "f s s"]:
+        """From a label to its shares of every simplex."""
+        corners = self.words.double().cpu().numpy()[self.simplices.cpu().numpy()]
+        return torch.from_numpy(np.linalg.inv(_equations(corners, self.spherical)))
+
     def state(self) -> tuple[dict[str, int | str | bool], dict[str, Tensor]]:
         """Words, simplices and what they mean."""
         settings: dict[str, int | str | bool] = {"spherical": self.spherical, "soft": self.soft}
         return settings, {"words": self.words, "simplices": self.simplices}
+
+
+def _triangulated(
+    points: Float[np.ndarray, "n d"], spherical: bool
+) -> Int[np.ndarray, "f s"]:
+    """Places of the corners, ascending: of the triangles that cover the points' side of the sphere,
+    or of the Delaunay simplices.
+
+    Raises:
+        ValueError: if there is none that is not flat.
+    """
+    measured = points
+    if spherical:
+        hull = ConvexHull(points)
+        # where the points leave a side of the sphere open, facets there close the hull: a ray from
+        # the origin crosses one of them before it comes to the triangle that it belongs to
+        cover = hull.simplices[-hull.equations[:, -1] > FLAT]
+    else:
+        cover = Delaunay(points).simplices
+        measured = (points - points.mean(axis=0)) / points.std(axis=0)
+    solid = np.abs(np.linalg.det(_equations(measured[cover], spherical))) > FLAT
+    if not solid.any():
+        raise ValueError("all simplices are flat")
+    return np.sort(cover[solid], axis=1).astype(np.int64)
+
+
+def _equations(
+    corners: Float[np.ndarray, "f s d"], spherical: bool
+) -> Float[np.ndarray, "f s s"]:
+    """What makes labels of shares: of points, shares sum to 1."""
+    if spherical:
+        return corners
+    return np.concatenate([corners, np.ones_like(corners[..., :1])], axis=-1)
 
 
 def _nearest(
