@@ -63,6 +63,7 @@ def main(argv: Sequence[str]) -> int:
             short_side=args.short_side,
             codebook=args.codebook,
             clip=args.clip,
+            mirror=args.mirror,
             seed=args.seed,
             device=device_of(args),
             autocast=torch.bfloat16 if args.dtype == "bfloat16" else None,
@@ -161,6 +162,11 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--short-side", type=int, metavar="PX", help="working size of images")
     group.add_argument("--codebook", type=int, default=10, metavar="K", help="tables (default 10)")
     group.add_argument("--clip", metavar="DIR", help="CLIP vision model for the codebook")
+    group.add_argument(
+        "--mirror",
+        action=argparse.BooleanOptionalAction,
+        help="learn from mirrored images too (default: except for --kind vector)",
+    )
     group.add_argument("--seed", type=int, default=0)
     add_device(group)
     group.add_argument(

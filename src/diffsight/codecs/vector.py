@@ -133,9 +133,7 @@ class VectorWords(AbstractCodec):
         return settings, {"words": self.words, "simplices": self.simplices}
 
 
-def _triangulated(
-    points: Float[np.ndarray, "n d"], spherical: bool
-) -> Int[np.ndarray, "f s"]:
+def _triangulated(points: Float[np.ndarray, "n d"], spherical: bool) -> Int[np.ndarray, "f s"]:
     """Places of the corners, ascending: of the triangles that cover the points' side of the sphere,
     or of the Delaunay simplices.
 
@@ -157,9 +155,7 @@ def _triangulated(
     return np.sort(cover[solid], axis=1).astype(np.int64)
 
 
-def _equations(
-    corners: Float[np.ndarray, "f s d"], spherical: bool
-) -> Float[np.ndarray, "f s s"]:
+def _equations(corners: Float[np.ndarray, "f s d"], spherical: bool) -> Float[np.ndarray, "f s s"]:
     """What makes labels of shares: of points, shares sum to 1."""
     if spherical:
         return corners

@@ -37,8 +37,8 @@ class LabelFormat:
         unit: of one stored count. Depth: as ``read_depth`` takes it; default mm, or metres where
             the numbers are floating point. Scalar: a name, with ``/N`` where N counts are one
             (``K/100``, ``1/65535``).
-        invalid: the count that stands for "no label"; for classes 255 by default. NaN always does;
-            for depth 0 too.
+        invalid: the count that stands for "no label", in a file of several channels the one that
+            all of them have; for classes 255 by default. NaN always does; for depth 0 too.
     """
 
     kind: str
@@ -99,8 +99,6 @@ def read_label(path: Path, form: LabelFormat) -> Label:
         depth_m, valid = read_depth(path, unit, 0 if form.invalid is None else form.invalid)
         return Label(depth_m[None], valid)
     values, palette = _numbers(path, form.kind)
-    if form.kind == "normals":
-        return _normals(path, values)
     marker = NO_CLASS if form.kind == "segmentation" and form.invalid is None else form.invalid
     known = np.isfinite(values)
     if marker is not None:
@@ -108,12 +106,16 @@ def read_label(path: Path, form: LabelFormat) -> Label:
     valid = np.logical_and.reduce(known)
     if form.kind == "segmentation":
         _check_ids(path, values[0][valid])
-    values = values / (form.scale if form.kind == "scalar" else 1.0)
+    encoded = path.suffix.lower() != ".npy"
+    if form.kind == "normals":
+        return _normals(path, values, valid, encoded)
+    full = 255.0 if form.kind == "vector" and encoded else 1.0
+    values = values / (form.scale if form.kind == "scalar" else full)
     return _label(path, values, valid, palette)
 
 
 def _numbers(path: Path, kind: str) -> tuple[np.ndarray, dict[int, Colour]]:
-    """Channels first, as the file has them (RGB of vectors in [0, 1]), and a palette's colours."""
+    """Channels first, as the file has them, and a palette's colours."""
     if path.suffix.lower() == ".npy":
         return _channels_first(path, read_array(path), kind), {}
     if path.suffix.lower() == ".pgm":
@@ -145,7 +147,7 @@ def _numbers(path: Path, kind: str) -> tuple[np.ndarray, dict[int, Colour]]:
         if (rgb != rgb[..., :1]).any():
             raise InputError(f"{path}: a picture with colours, but a scalar is one channel")
         return rgb[None, ..., 0].astype(np.float64), {}
-    return rgb.transpose(2, 0, 1) / 255.0, {}
+    return rgb.transpose(2, 0, 1).astype(np.float64), {}
 
 
 def _channels_first(path: Path, values: np.ndarray, kind: str) -> np.ndarray:
@@ -182,12 +184,11 @@ def _check_ids(path: Path, ids: np.ndarray) -> None:
         raise InputError(f"{path}: class ids must be whole numbers from 0 on")
 
 
-def _normals(path: Path, values: np.ndarray) -> Label:
-    encoded = path.suffix.lower() != ".npy"
-    vectors = values * 2 - 1 if encoded else values
-    length = np.linalg.norm(vectors, axis=0)
+def _normals(path: Path, values: np.ndarray, valid: np.ndarray, encoded: bool) -> Label:
+    vectors = values / 127.5 - 1 if encoded else values
+    length = np.linalg.norm(np.where(valid, vectors, 0), axis=0)
     longest = LONGEST_ENCODED_NORMAL if encoded else np.inf
-    valid = (length > SHORTEST_NORMAL) & (length < longest)
+    valid = valid & (length > SHORTEST_NORMAL) & (length < longest)
     return _label(path, vectors / np.where(valid, length, 1), valid, {})
 
 

@@ -58,7 +58,7 @@ class Support:
     colours: tuple[Colour, ...] = ()
 
     def values(self, most: int = 200_000) -> Float[Tensor, "m d"]:
-        """Labels of valid pixels, as many of every image, every n-th of them.
+        """Labels of valid pixels, as many of every image, drawn without order.
 
         Args:
             most: of all images together.
@@ -67,7 +67,10 @@ class Support:
         rows = []
         for example in self.examples:
             flat = example.value.movedim(0, -1)[example.valid]
-            rows.append(flat[:: -(-len(flat) // share)])
+            if len(flat) > share:
+                drawn = torch.randperm(len(flat), generator=torch.Generator().manual_seed(0))
+                flat = flat[drawn[:share]]
+            rows.append(flat)
         return torch.cat(rows)
 
 
@@ -78,6 +81,7 @@ def read_support(
     *,
     classes: Sequence[str] = (),
     shots: int | None = None,
+    like: Support | None = None,
 ) -> Support:
     """Images and labels of the same names, or the first of them in the order of their content.
 
@@ -87,10 +91,11 @@ def read_support(
         form: how labels are read.
         classes: names of the class ids from 0 on; without them the ids that occur are the classes.
         shots: how many; default: all.
+        like: a support whose classes these labels have, or some of them.
 
     Raises:
         InputError: if files do not fit together, are fewer than ``shots``, or hold classes without
-            a name.
+            a name, or that ``like`` does not have.
     """
     pairs = match_names(images, labels, LABEL_SUFFIXES, "label")
     if shots is not None and len(pairs) < shots:
@@ -106,6 +111,8 @@ def read_support(
     if form.kind != "segmentation":
         _same_channels(examples, [label for _, _, label in ordered])
         return Support(form, examples)
+    if like is not None:
+        return _of_classes(like, examples, [label for _, _, label in ordered])
     return _classified(form, examples, [label for *_, label in read], classes)
 
 
@@ -157,12 +164,27 @@ def _classified(
     if not names:
         names = [_name(number, palette.get(number), coloured) for number in ids]
     colours = [palette.get(n, COLOURS[i % len(COLOURS)]) for i, n in enumerate(ids)]
-    places = torch.tensor(ids)
-    moved = tuple(
-        replace(e, value=torch.searchsorted(places, e.value.long().contiguous()).float() * e.valid)
-        for e in examples
-    )
+    moved = tuple(_placed(example, ids) for example in examples)
     return Support(form, moved, tuple(ids), tuple(names), tuple(colours))
+
+
+def _of_classes(like: Support, examples: Sequence[Example], files: Sequence[Path]) -> Support:
+    """The examples with the classes of another support."""
+    for example, file in zip(examples, files, strict=True):
+        found = example.value[0][example.valid].long().unique()
+        unknown = found[~torch.isin(found, torch.tensor(like.ids))].tolist()
+        if unknown:
+            raise InputError(
+                f"{file}: holds class {unknown[0]}, of which nothing is learned: the labelled "
+                f"images have {', '.join(map(str, like.ids))}"
+            )
+    return replace(like, examples=tuple(_placed(example, like.ids) for example in examples))
+
+
+def _placed(example: Example, ids: Sequence[int]) -> Example:
+    """With the places of the class ids instead of them."""
+    places = torch.searchsorted(torch.tensor(ids), example.value.long().contiguous())
+    return replace(example, value=places.float() * example.valid)
 
 
 def _name(number: int, colour: Colour | None, coloured: bool) -> str:

@@ -47,7 +47,7 @@ class Codebook(nn.Module):
             nn.init.normal_(self.mix.weight, std=features**-0.5)
 
     def forward(self, features: Float[Tensor, "b f"] | None, batch: int) -> Float[Tensor, "b n d"]:
-        """Class values for every image, in the unit of the labels.
+        """Class values for every image, in the unit of the labels, in 32 bit.
 
         Args:
             features: of the images, of mean square 1; ignored by 0 and 1 tables.
@@ -58,8 +58,9 @@ class Codebook(nn.Module):
         if self.size == 1:
             return (self.tables * self.scale).expand(batch, -1, -1)
         assert features is not None
-        return torch.einsum("bk,knd->bnd", self.shares(features), self.tables) * self.scale
+        with torch.autocast(features.device.type, enabled=False):
+            return torch.einsum("bk,knd->bnd", self.shares(features), self.tables) * self.scale
 
     def shares(self, features: Float[Tensor, "b f"]) -> Float[Tensor, "b k"]:
         """How much each of several tables counts in an image; they sum to 1."""
-        return self.mix(features).softmax(dim=1)
+        return self.mix(features.to(self.mix.weight)).softmax(dim=1)

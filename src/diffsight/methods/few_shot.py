@@ -110,10 +110,14 @@ class FewShot(AbstractCachedMethod):
     def _combine(
         self, maps: tuple[Tensor, ...], image: Float[Tensor, "b 3 h w"]
     ) -> Float[Tensor, "b n h w"]:
-        """Mean of the maps at the padded size, then a distribution over the classes."""
+        """Sum of the maps at the padded size, then a distribution over the classes."""
         height, width = image.shape[-2:]
         multiple = self.backbone.size_multiple
         padded = (height + -height % multiple, width + -width % multiple)
-        mean = torch.stack([resized(some.float(), padded) for some in maps]).mean(dim=0)
-        mean = mean[..., :height, :width]
+        sums: dict[tuple[int, ...], Tensor] = {}  # maps of one size are resized together
+        for some in maps:
+            hw = tuple(some.shape[-2:])
+            sums[hw] = sums[hw] + some.float() if hw in sums else some.float()
+        whole = torch.stack([resized(some, padded) for some in sums.values()]).sum(dim=0)
+        mean = whole[..., :height, :width] / len(maps)
         return mean / mean.sum(dim=1, keepdim=True).clamp(min=FLOOR)

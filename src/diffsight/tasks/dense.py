@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, UInt8
 from torch import Tensor
 
-from diffsight.codecs import AbstractCodec, expectation
+from diffsight.codecs import AbstractCodec, Codes, expectation
 from diffsight.tasks.base import AbstractTask
 from diffsight.tasks.colour import error_table, paint
 from diffsight.types import (
@@ -58,15 +58,21 @@ class AbstractDense(AbstractTask):
         self.alpha = alpha
         self.spread = spread
 
-    def loss(self, raw: RawOutput, target: Target) -> dict[str, Tensor]:
-        """``loss``, ``class`` (cross-entropy) and, where there are values, ``value``."""
+    def loss(self, raw: RawOutput, target: Target, codes: Codes | None = None) -> dict[str, Tensor]:
+        """``loss``, ``class`` (cross-entropy) and, where there are values, ``value``.
+
+        Args:
+            raw: of the method.
+            target: labels.
+            codes: their classes, if they are known already.
+        """
         parts = {}
         if self.spread is not None:
             gap = (self.value(raw) - target.label) / self.spread.to(raw.maps)[:, None, None]
             parts["value"] = _mean(gap.square().mean(dim=1), target.valid)
             if math.isinf(self.alpha):
                 return {"loss": parts["value"], "value": parts["value"].detach()}
-        codes = self.codec.encode(target.label)
+        codes = codes or self.codec.encode(target.label)
         ids, weights = codes.ids.to(raw.maps.device), codes.weights.to(raw.maps)
         surprise = -raw.maps.clamp(min=FLOOR).log().gather(1, ids)
         parts["class"] = _mean((weights * surprise).sum(dim=1), target.valid)
@@ -139,6 +145,7 @@ class AbstractDense(AbstractTask):
         """Standard deviation of the distribution over the codec's centres."""
         assert self.codec.centres is not None
         centres = self.codec.centres.to(raw.maps)
+        centres = centres - centres.mean(dim=0)  # squares of far values would cancel
         second = expectation(raw.maps, centres.square()[None])
         first = expectation(raw.maps, centres[None])
         return (second - first.square()).clamp(min=0).mean(dim=1).sqrt()

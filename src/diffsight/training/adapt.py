@@ -1,5 +1,6 @@
 """``adapt``: from a folder of images and labels to a task file."""
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -42,6 +43,7 @@ def adapt(
     codebook: int = 10,
     clip: str | Path | None = None,
     maps: Mapping[str, Any] | None = None,
+    mirror: bool | None = None,
     seed: int = 0,
     device: str = "cpu",
     autocast: torch.dtype | None = None,
@@ -73,6 +75,8 @@ def adapt(
         codebook: tables of the label codebook (concepts); 0 is a fixed mapping.
         clip: CLIP vision model for a codebook of several tables; default: the backbone's own.
         maps: options of ``ConceptRequest``.
+        mirror: learn from mirrored images too; default: except for ``vector``, whose numbers may
+            point to a side.
         seed: of everything random.
         device: where to run; the task is on the CPU in the end.
         autocast: ``torch.bfloat16`` for mixed precision; default: 32 bit.
@@ -97,12 +101,15 @@ def adapt(
     others = None
     if validation is not None:
         there, answers = map(Path, validation)
-        others = read_support(there, answers, form, classes=support.names)
+        others = read_support(there, answers, form, like=support)
     side = short_side or base.short_side_px
+    mirror = kind != "vector" if mirror is None else mirror
     facts = describe(support, task, base, alpha=alpha, short_side=side, seed=seed)
     options = method_options(base, codebook=codebook, clip=clip, maps=maps or {})
     asked = [example.id for example in others.examples] if others else []
     decisive = {**facts, "options": options, "asked": asked, "method": method, "steps": steps}
+    decisive |= {"labels": _digest(task, support, others), "mirror": mirror}
+    decisive |= {"device": torch.device(device).type, "autocast": str(autocast)}
     job = Adaptation(
         support=support,
         others=others,
@@ -113,6 +120,7 @@ def adapt(
         seed=seed,
         advance=advance,
         state=AdaptState.open(state, decisive, resume),
+        mirror=mirror,
         where=Where(torch.device(device), autocast),
     )
     wanted: tuple[MethodName, ...] = METHODS if method == "auto" else (method,)
@@ -128,6 +136,18 @@ def adapt(
         ) from None
     found.model.to("cpu")
     return found
+
+
+def _digest(task: AbstractDense, *supports: Support | None) -> str:
+    """A hash of what the labels are and what they mean."""
+    _, tensors = task.codec.state()
+    parts = [*tensors.values(), *(() if task.spread is None else (task.spread,))]
+    examples = [example for support in supports if support for example in support.examples]
+    parts += [part for example in examples for part in (example.value, example.valid)]
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def round_down(size: float, multiple: int) -> int:

@@ -30,7 +30,7 @@ MethodName = Literal["concepts", "features"]
 METHODS: tuple[MethodName, ...] = ("features", "concepts")
 FOLDS = 3
 LEAST_STEPS = 20
-# more would only overfit: SLiMe's 200 passes over each of 10 images, in batches
+# more would only overfit; SLiMe passes 200 times over 10 images
 MOST_STEPS = {"concepts": 2000, "features": 1500}
 
 
@@ -86,6 +86,7 @@ class Adaptation:
         advance: called after every step.
         state: where it stands.
         compare: hold images out; without, the first method is trained on all of them.
+        mirror: learn from mirrored images too.
         where: to run.
     """
 
@@ -99,6 +100,7 @@ class Adaptation:
     advance: Callable[[Progress], None]
     state: AdaptState
     compare: bool = True
+    mirror: bool = True
     where: Where = CPU
     _encoded: dict[str, list[Encoded]] = field(default_factory=dict)
     _asked: dict[str, list[Encoded]] = field(default_factory=dict)
@@ -108,9 +110,11 @@ class Adaptation:
         count = len(self.support.examples)
         if self.others is not None:
             return [(list(range(count)), [])]
-        if count < 2 or not self.compare:
+        ids = [example.id for example in self.support.examples]
+        different = len(set(ids))
+        if different < 2 or not self.compare:
             return []
-        folds = list(folds_of(count, min(FOLDS, count)))
+        folds = list(folds_of(ids, min(FOLDS, different)))
         return folds[:1] if alone else folds
 
     def plan(
@@ -123,18 +127,20 @@ class Adaptation:
             self.state.plan = dict.fromkeys(wanted, steps)
         if self.state.plan:  # of an interrupted adaptation: another clock would plan other steps
             return self.state.plan
-        # with a validation set the held-out training is the final one
-        folds = len(self.folds(len(wanted) == 1)) if self.others is None else 0
-        seconds = 60 * minutes / (len(wanted) * folds + 1)
-        plan = {}
-        for name in wanted:
-            model = self.model(name, self._encoded[name])
-            took = seconds_per_step(
-                model.method, self.task, self._encoded[name], RECIPES[name], self.where
+        took = {
+            name: seconds_per_step(
+                self.model(name, self._encoded[name]).method,
+                self.task,
+                self._encoded[name],
+                RECIPES[name],
+                self.where,
             )
-            plan[name] = max(LEAST_STEPS, min(MOST_STEPS[name], math.floor(seconds / took)))
-        self.state.plan = plan
-        return plan
+            for name in wanted
+        }
+        # with a validation set the held-out training is the final one
+        folds, final = len(self.folds(len(wanted) == 1)), self.others is None
+        self.state.plan = shared_out(60 * minutes, took, folds, final)
+        return self.state.plan
 
     def model(self, name: str, examples: Sequence[Encoded] = ()) -> Any:
         """A new one with its random start, for the features of these examples."""
@@ -148,9 +154,12 @@ class Adaptation:
     def encode(self, name: str) -> None:
         """All that is frozen, for every image."""
         method, side = self.model(name).method, self.about["short_side"]
-        for store, support in ((self._encoded, self.support), (self._asked, self.others)):
-            examples = support.examples if support else ()
-            store[name] = [encode(method, self.task, e, side, self.where) for e in examples]
+        sets = ((self._encoded, self.support, self.mirror), (self._asked, self.others, False))
+        for store, support, mirror in sets:
+            store[name] = [
+                encode(method, self.task, e, side, self.where, mirror=mirror)
+                for e in (support.examples if support else ())
+            ]
 
     def run(self, plan: Mapping[str, int]) -> Task:
         """Compare on held-out images, then train the better one on all of them."""
@@ -167,7 +176,7 @@ class Adaptation:
             report.interrupted = True
             if not trained:
                 raise
-            report.chosen = report.chosen if report.chosen in trained else next(iter(trained))
+            report.chosen = report.chosen or next(iter(trained))
         name = report.chosen
         model = trained[name]
         about = self.about | {"method": name, "options": self.options[name]}
@@ -202,10 +211,11 @@ class Adaptation:
         """Train unless it is done; returns what it learned and how it does on ``held``."""
         key, some = f"{name}, {run}", examples or self._encoded[name]
         model = self.model(name, some)
-        trained[name] = model  # an interruption keeps it
+        trained.setdefault(name, model)  # an interruption keeps it, or a finished one before it
         method = model.method
         if key in self.state.runs:
             restore(method, self.state.runs[key]["learned"])
+            trained[name] = model
             return self.state.runs[key]
         optimiser, start = optimiser_for(method, RECIPES[name]), 0
         if self.state.current.get("run") == key:
@@ -236,6 +246,7 @@ class Adaptation:
         except KeyboardInterrupt:
             self.state.stop(key, done, method, optimiser)
             raise
+        trained[name] = model
         found: dict[str, Any] = {"learned": learned(method)}
         if held:
             found["sums"] = measure(method, self.task, held, self.where)
@@ -244,8 +255,28 @@ class Adaptation:
         return found
 
     def _best(self, report: Report, names: Sequence[str]) -> str:
-        known = [name for name in names if name in report.held_out]
+        known = [name for name in names if math.isfinite(report.held_out.get(name, math.nan))]
         if not known:
             return names[0]
         order = max if self.task.higher_is_better else min
         return order(known, key=lambda name: report.held_out[name])
+
+
+def shared_out(
+    seconds: float, took: Mapping[str, float], folds: int, final: bool
+) -> dict[str, int]:
+    """Steps of every training: as long a one for each method, and what a method cannot use is the
+    others'.
+
+    Args:
+        seconds: of all trainings.
+        took: of a step, by method.
+        folds: trainings of every method.
+        final: whether one of them is trained once more.
+    """
+    plan, left = {}, seconds
+    for done, name in enumerate(sorted(took, key=lambda name: MOST_STEPS[name] * took[name])):
+        share = left / ((len(took) - done) * folds + final)
+        plan[name] = max(LEAST_STEPS, min(MOST_STEPS[name], math.floor(share / took[name])))
+        left -= folds * plan[name] * took[name]
+    return {name: plan[name] for name in took}

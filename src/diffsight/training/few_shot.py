@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
-from diffsight.codecs import Discrete, ScalarBins, VectorWords
+from diffsight.codecs import Codes, Discrete, ScalarBins, VectorWords
 from diffsight.codecs.scalar import Spacing
 from diffsight.datasets.support import Example, Support
 from diffsight.methods.base import AbstractCachedMethod
@@ -22,19 +22,22 @@ from diffsight.types import Draws, Inputs, RawOutput, Target
 
 CLIP_NORM = 1.0  # of the codebook's gradient
 FEATURE_BATCH = 8
+LEAST_SPREAD = 1e-3  # of a channel's labels, as a share of the most spread one's
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A labelled image with all that is frozen; as it is and mirrored.
+    """A labelled image with all that is frozen; as it is and, where it may be, mirrored.
 
     Attributes:
         inputs: as the method's ``encode`` gives them.
         target: at the working size.
+        codes: classes of the labels.
     """
 
-    inputs: tuple[Inputs, Inputs]
-    target: tuple[Target, Target]
+    inputs: tuple[Inputs, ...]
+    target: tuple[Target, ...]
+    codes: tuple[Codes, ...]
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,9 @@ def dense_task(support: Support, *, bins: int | None = None, alpha: float = 1.0)
     values = support.values()
     wish = bins or {"depth": 50, "scalar": 20}.get(kind, 40)
     count = wish if bins else max(2, min(wish, len(values.unique(dim=0))))
-    spread = values.std(dim=0).clamp(min=1e-12)
+    spread = values.std(dim=0)
+    # rounding would be the loss of a channel that is always the same
+    spread = spread.clamp(min=max(1e-12, LEAST_SPREAD * float(spread.max())))
     if kind in ("depth", "scalar"):
         spacing: Spacing = "log" if kind == "depth" else "log1p"
         codec = ScalarBins.fit(values, count, spacing=spacing)
@@ -120,19 +125,25 @@ def encode(
     example: Example,
     short_side: int,
     where: Where = CPU,
+    *,
+    mirror: bool = True,
 ) -> Encoded:
     """An example at its working size, and its mirror image, through all that is frozen."""
     height, width = example.valid.shape
     hw = working_hw(height, width, short_side)
     image = resized_image(example.image[None].float() / 255, hw)
     value, valid = (resized_label(x, hw) for x in (example.value, example.valid[None]))
-    pairs = ((image, value, valid), (image.flip(-1), task.mirrored(value), valid.flip(-1)))
-    inputs, targets = [], []
-    for picture, label, known in pairs:
+    sides = [(image, value, valid)]
+    if mirror:
+        sides.append((image.flip(-1), task.mirrored(value), valid.flip(-1)))
+    inputs, targets, codes = [], [], []
+    for picture, label, known in sides:
         with where.mixed():
             inputs.append(method.encode(Inputs(picture.to(where.device))))
-        targets.append(Target(label[None], known).to(where.device))
-    return Encoded((inputs[0], inputs[1]), (targets[0], targets[1]))
+        target = Target(label[None], known).to(where.device)
+        targets.append(target)
+        codes.append(task.codec.encode(target.label))
+    return Encoded(tuple(inputs), tuple(targets), tuple(codes))
 
 
 def fit(
@@ -172,11 +183,11 @@ def fit(
             factor = _factor(step / steps, recipe.constant)
             for group, rate in zip(optimiser.param_groups, initial, strict=True):
                 group["lr"] = rate * factor
-            inputs, target, draws = _batch(groups, recipe.batch_size, seed, step)
+            inputs, target, codes, draws = _batch(groups, recipe.batch_size, seed, step)
             optimiser.zero_grad(set_to_none=True)
             with where.mixed():
                 raw = method(inputs, draws=draws)
-            losses = task.loss(raw, target)
+            losses = task.loss(raw, target, codes)
             losses["loss"].backward()
             if clipped:
                 nn.utils.clip_grad_norm_(clipped, CLIP_NORM)
@@ -227,11 +238,14 @@ def measure_constant(
     return torch.stack(sums).sum(dim=0).cpu()
 
 
-def folds_of(count: int, folds: int) -> Iterator[tuple[list[int], list[int]]]:
-    """Known and asked places; examples lie in the order of their content: names do not matter."""
+def folds_of(ids: Sequence[str], folds: int) -> Iterator[tuple[list[int], list[int]]]:
+    """Known and asked places of examples in the order of their content: names do not matter, and
+    the same picture under two names is in one fold.
+    """
+    numbers = {id: number % folds for number, id in enumerate(dict.fromkeys(ids))}
     for fold in range(folds):
-        asked = list(range(fold, count, folds))
-        yield [i for i in range(count) if i not in asked], asked
+        asked = [place for place, id in enumerate(ids) if numbers[id] == fold]
+        yield [i for i in range(len(ids)) if i not in asked], asked
 
 
 def seconds_per_step(
@@ -269,19 +283,21 @@ def _by_size(examples: Sequence[Encoded]) -> list[list[Encoded]]:
 
 def _batch(
     groups: Sequence[Sequence[Encoded]], size: int, seed: int, step: int
-) -> tuple[Inputs, Target, Draws]:
+) -> tuple[Inputs, Target, Codes, Draws]:
     generator = torch.Generator().manual_seed(seed_of(seed, step, 0))
     shares = torch.tensor([float(len(group)) for group in groups])
     group = groups[int(torch.multinomial(shares, 1, generator=generator))]
     places = torch.randperm(len(group), generator=generator)[:size].tolist()
-    sides = torch.randint(2, (len(places),), generator=generator).tolist()
-    pairs = zip(places, sides, strict=True)
-    rows = [(group[i].inputs[side], group[i].target[side]) for i, side in pairs]
-    cached = {
-        name: torch.cat([inputs.cached[name] for inputs, _ in rows]) for name in rows[0][0].cached
-    }
-    inputs = Inputs(torch.cat([inputs.image for inputs, _ in rows]), cached=cached)
-    label = torch.cat([target.label for _, target in rows])
-    valid = torch.cat([target.valid for _, target in rows])
-    seeds = tuple(seed_of(seed, step, i + 1) for i in range(len(rows)))
-    return inputs, Target(label, valid), Draws(seeds)
+    count = len(group[0].inputs)
+    sides = torch.randint(count, (len(places),), generator=generator).tolist()
+    pairs = list(zip(places, sides, strict=True))
+    rows = [group[i].inputs[side] for i, side in pairs]
+    targets = [group[i].target[side] for i, side in pairs]
+    known = [group[i].codes[side] for i, side in pairs]
+    cached = {name: torch.cat([row.cached[name] for row in rows]) for name in rows[0].cached}
+    return (
+        Inputs(torch.cat([row.image for row in rows]), cached=cached),
+        Target(torch.cat([t.label for t in targets]), torch.cat([t.valid for t in targets])),
+        Codes(torch.cat([c.ids for c in known]), torch.cat([c.weights for c in known])),
+        Draws(tuple(seed_of(seed, step, i + 1) for i in range(len(rows)))),
+    )

@@ -32,6 +32,7 @@ from diffsight.types import InputError
 
 FORMAT = 1  # of a unit's file; another one makes other files of the same options
 LEAST_DEPTH_M = 1e-3
+LEAST_SPREAD = 0.05  # of a channel's labels, as a share of the words' own
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,9 @@ def task_of(spec: SourceTask, support: Support) -> AbstractDense:
     centres = ScalarBins(steps[::2], steps[1::2]).centres[:, 0]
     words = spec.curve(centres)
     codec = VectorWords(words, torch.zeros(0, 1 + words.shape[1], dtype=torch.long), False)
-    return Vectors(codec, spread=values.std(dim=0).clamp(min=1e-6))
+    # the words span the whole range, whatever the support holds of it
+    spread = torch.maximum(values.std(dim=0), LEAST_SPREAD * words.std(dim=0))
+    return Vectors(codec, spread=spread.clamp(min=1e-6))
 
 
 def metric_of(spec: SourceTask) -> Metric:
