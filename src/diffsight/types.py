@@ -145,8 +145,9 @@ class DepthPrediction:
         depth_m: metres.
         valid: False where the value is not finite or outside the task's range.
         depth_type: ``z`` along the optical axis, ``euclidean`` along the ray.
-        uncertainty_m: spread of the passes of the plan (windows, flips) in metres, NaN where fewer
-            than two passes were, or None with one pass.
+        uncertainty_m: in metres. Of an adapted task the standard deviation of the predicted
+            distribution; else the spread of the passes of the plan (windows, flips), NaN where
+            fewer than two passes were, or None with one pass.
     """
 
     unit: ClassVar[str] = "m"

@@ -16,6 +16,7 @@ from tests.contracts import BackboneContract
 from diffsight.backbones import StableDiffusion
 from diffsight.backbones.attention_maps import MapRequest
 from diffsight.backbones.ldm_keys import unet_prefixes
+from diffsight.backbones.sources import locate
 from diffsight.types import Draws, InputError, Pyramid
 
 
@@ -288,6 +289,15 @@ def test_a_hub_id_fetches_one_file_of_weights_for_each_part(
     weights = {name for name in fetched if not name.endswith("config.json")}
     names = {f"{part}/diffusion_pytorch_model.fp16.safetensors" for part in ("unet", "vae")}
     assert weights == names
+    for part in ("text_encoder", "tokenizer"):  # what a task of few images wants beside them
+        (folder / part).mkdir(exist_ok=True)
+        (folder / part / "config.json").touch()
+    (folder / "text_encoder" / "model.safetensors").touch()
+    fetched.clear()
+    locate("owner/model")
+    assert "text_encoder/model.safetensors" not in fetched
+    locate("owner/model", towers=True)
+    assert "text_encoder/model.safetensors" in fetched
 
 
 def test_half_precision_files_are_read_in_full(folder: Path) -> None:

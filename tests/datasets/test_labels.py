@@ -110,6 +110,10 @@ def test_normals(tmp_path: Path) -> None:
     for name, array in (("b.npy", 3 * truth.permute(1, 2, 0)), ("c.npy", truth)):
         label = read(tmp_path / name, array.numpy(), "normals")
         torch.testing.assert_close(label.value, truth)
+    marked = truth.permute(1, 2, 0).numpy().copy()
+    marked[4, 5:9], marked[5, 5, 0] = 9, 9
+    label = read(tmp_path / "marked.npy", marked, "normals", invalid=9)
+    assert int((~label.valid).sum()) == 4
     with pytest.raises(InputError, match="one channel, but normals labels need RGB"):
         read(tmp_path / "d.png", ids(), "normals")
 
@@ -122,6 +126,10 @@ def test_vectors(tmp_path: Path) -> None:
     torch.testing.assert_close(
         read(tmp_path / "b.png", rgb, "vector").value[0], torch.from_numpy(ids() * 50 / 255).float()
     )
+    rgb[2, 3:8], rgb[3, 3, 0] = 128, 128
+    label = read(tmp_path / "marked.png", rgb, "vector", invalid=128)
+    assert int((~label.valid).sum()) == 5
+    assert not bool(label.valid[2, 3:8].any())
     with pytest.raises(InputError, match=r"16 x 20 x 5.*2 or 3 channel"):
         read(tmp_path / "c.npy", np.zeros((16, 20, 5)), "vector")
 

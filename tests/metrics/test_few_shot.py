@@ -51,7 +51,7 @@ def classes(images: int = 4) -> tuple[Tensor, Tensor, Tensor]:
 
 def foreground(images: int = 4) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(2)
-    prediction = torch.rand((images, 1, H, W), generator=generator) * 0.5
+    prediction = torch.rand((images, 1, H, W), generator=generator) * 0.9
     target = (torch.rand(prediction.shape, generator=generator) < 0.3).float()
     return prediction, target, masks(images)
 
@@ -192,14 +192,17 @@ def test_a_prediction_of_no_length_is_a_right_angle_off() -> None:
 
 def test_foreground_is_summed_over_the_data_set() -> None:
     prediction, target, valid = foreground()
-    rows = [(p[0] > 0.2, g[0] > 0) for p, g in pixels(prediction, target, counted=valid)]
-    both, either = sum(p and g for p, g in rows), sum(p or g for p, g in rows)
+    expected = {}
+    for name, threshold in (("iou", 0.5), ("iou_vtm", 0.2)):
+        rows = [(p[0] > threshold, g[0] > 0) for p, g in pixels(prediction, target, counted=valid)]
+        expected[name] = sum(p and g for p, g in rows) / sum(p or g for p, g in rows)
     metric = BinaryIoU()
     for part in (slice(0, 2), slice(2, 4)):
         metric.update(prediction[part], target[part], valid[part])
-    assert numbers(metric) == pytest.approx({"iou": both / either})
+    assert numbers(metric) == pytest.approx(expected)
+    assert expected["iou"] != expected["iou_vtm"]
     per_image = metric.per_image(prediction, target, valid)
-    assert float(per_image[:3].mean()) != pytest.approx(both / either, abs=1e-6)
+    assert float(per_image[:3].mean()) != pytest.approx(expected["iou"], abs=1e-6)
     assert float(per_image[3]) == 0
 
 
@@ -209,9 +212,8 @@ def test_a_probability_at_the_threshold_is_background() -> None:
     valid = torch.ones(1, 1, 4, dtype=torch.bool)
     metric = BinaryIoU()
     metric.update(prediction, target, valid)
-    assert numbers(metric)["iou"] == pytest.approx(1 / 3)
-    strict = BinaryIoU(threshold=0.5)
-    assert strict.per_image(prediction, target, valid).tolist() == [0]
+    assert numbers(metric) == pytest.approx({"iou": 0, "iou_vtm": 1 / 3})
+    assert metric.per_image(prediction, target, valid).tolist() == [0]
 
 
 def test_classes_that_do_not_occur_do_not_count() -> None:
@@ -291,7 +293,7 @@ def test_nothing_there_and_nothing_found_is_zero() -> None:
     metric = BinaryIoU()
     blank = torch.zeros(1, 1, H, W)
     metric.update(blank, blank, torch.ones(1, H, W, dtype=torch.bool))
-    assert numbers(metric) == {"iou": 0}
+    assert numbers(metric) == {"iou": 0, "iou_vtm": 0}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -7,7 +7,8 @@ import torch
 from tests.support import images, noise
 from torch.nn import functional
 
-from diffsight.codecs import Discrete, ScalarBins, VectorWords
+from diffsight.codecs import Discrete, ScalarBins, VectorWords, expectation
+from diffsight.heads import Codebook
 from diffsight.tasks import AbstractDense, Classes, Directions, Scalars, Vectors
 from diffsight.types import ClassPrediction, DepthPrediction, RawOutput, Target, ValuePrediction
 
@@ -93,6 +94,34 @@ def test_an_infinite_alpha_is_a_regression() -> None:
     gap = (raw.auxiliary["value"] - label) / spread
     torch.testing.assert_close(losses["loss"], gap.square().mean())
     assert losses.keys() == {"loss", "value"}
+
+
+def test_values_keep_their_digits_in_mixed_precision() -> None:
+    """Kelvins: eight bits would be steps of two."""
+    centres = torch.linspace(282, 316, 20)[:, None]
+    probability = noise(2, 20, 8, 8).softmax(dim=1)
+    codebook = Codebook(centres, centres.std(dim=0), size=3, features=4)
+    features = noise(2, 4)
+    values = codebook(features, 2)
+    exact = expectation(probability, values)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(codebook(features, 2), values)
+        assert torch.equal(expectation(probability, values), exact)
+        rough = expectation(probability.bfloat16(), values)
+    assert rough.dtype == torch.float32
+    assert len(exact.unique()) > 100
+
+
+def test_the_spread_of_values_far_from_zero() -> None:
+    labels = torch.linspace(299.9, 300.1, 500)[:, None]
+    task = Scalars(ScalarBins.fit(labels, 8, spacing="linear"), spread=labels.std(dim=0), unit="K")
+    maps = noise(1, 8, 4, 5).softmax(dim=1)
+    (found,) = task.decode(RawOutput(maps, "probability"))
+    assert isinstance(found, ValuePrediction)
+    p, x = maps[0].double(), task.codec.centres.double()[:, :, None]  # type: ignore[union-attr]
+    mean = (p * x).sum(dim=0)
+    expected = (p * (x - mean).square()).sum(dim=0).sqrt()
+    torch.testing.assert_close(found.uncertainty.double(), expected, rtol=1e-4, atol=0)
 
 
 def test_invalid_labels_may_be_anything() -> None:

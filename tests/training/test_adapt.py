@@ -1,6 +1,7 @@
 """From a folder of images and labels to a task file and back, with a model of random weights."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from diffsight.backbones import StableDiffusion
 from diffsight.codecs import VectorWords
 from diffsight.heads import Codebook
 from diffsight.hub.task_file import Base, Task, load_task, read_task
-from diffsight.methods import FewShot
+from diffsight.methods import FeatureHead, FewShot
 from diffsight.model import DenseModel
 from diffsight.tasks import Directions, Scalars
 from diffsight.training.adapt import adapt
@@ -150,14 +151,41 @@ def test_a_validation_set_of_ones_own(base, tmp_path) -> None:
     assert set(task.about["report"]["held_out"]) == {"features", "constant"}
 
 
+def test_a_validation_set_has_the_classes_of_the_support(base, tmp_path) -> None:
+    """Ids 2 and 7, of which a validation image may hold one alone."""
+    folder, other = (pictures(tmp_path / name, "segmentation") for name in "ab")
+    label = other / "labels" / "0.png"
+    Image.fromarray(np.full_like(np.array(Image.open(label)), 7)).save(label)
+    options = {"kind": "segmentation", "method": "features", "steps": 1}
+    task = run(folder, base, validation=(other / "images", other / "labels"), **options)
+    assert task.about["classes"]["ids"] == [2, 7]
+    for path in (other / "labels").iterdir():
+        Image.fromarray(np.full_like(np.array(Image.open(path)), 7)).save(path)
+    run(folder, base, validation=(other / "images", other / "labels"), **options)
+    Image.fromarray(np.full_like(np.array(Image.open(label)), 3)).save(label)
+    with pytest.raises(InputError, match=r"0\.png: holds class 3.*have 2, 7"):
+        run(folder, base, validation=(other / "images", other / "labels"), **options)
+
+
 def test_an_interruption_keeps_what_is_learned(base, tmp_path) -> None:
     def stop(progress: Progress) -> None:
         if progress.run == "features, all images" and progress.step == 5:
             raise KeyboardInterrupt
 
-    task = run(pictures(tmp_path), base, method="features", steps=30, advance=stop)
+    folder = pictures(tmp_path)
+    task = run(folder, base, method="features", steps=30, advance=stop)
     assert task.about["report"]["interrupted"]
     assert task.about["report"]["held_out"]["features"] > 0
+
+    def stop_at_once(progress: Progress) -> None:
+        if progress.run == "features, all images":
+            raise KeyboardInterrupt
+
+    # the finished fold, whose figure is told, and not the few steps that came after it
+    again = run(folder, base, method="features", steps=30, advance=stop_at_once)
+    with torch.no_grad():
+        ours, theirs = (one.model(Inputs(first_image())) for one in (task, again))
+    assert torch.equal(ours.maps, theirs.maps)
     with pytest.raises(KeyboardInterrupt):
         run(
             tmp_path,
@@ -204,8 +232,15 @@ def test_what_cannot_be_resumed(base, tmp_path) -> None:
     with pytest.raises(InputError, match="nothing to resume"):
         run(folder, base, steps=3, resume=True, **options)
     run(folder, base, steps=3, advance=stop, **options)
-    with pytest.raises(InputError, match="belongs to other images"):
-        run(folder, base, steps=4, resume=True, **options)
+    label = folder / "labels" / "3.png"
+    kept = label.read_bytes()
+    Image.fromarray(np.array(Image.open(label))[::-1].copy()).save(label)
+    with pytest.raises(InputError, match="belongs to other images, labels"):
+        run(folder, base, steps=3, resume=True, **options)
+    label.write_bytes(kept)
+    for other in ({"steps": 4}, {"bins": 15}, {"mirror": False}, {"autocast": torch.bfloat16}):
+        with pytest.raises(InputError, match="belongs to other images"):
+            run(folder, base, resume=True, **({"steps": 3} | options | other))
     state.write_bytes(state.read_bytes()[:500])
     with pytest.raises(InputError, match="state: damaged"):
         run(folder, base, steps=3, resume=True, **options)
@@ -221,6 +256,51 @@ def test_minutes_become_steps(base, tmp_path) -> None:
         announce=lambda support, task, base, plan: plans.append(plan),
     )
     assert 20 <= plans[0]["features"] <= 200
+
+
+def test_a_figure_that_is_no_number_is_not_the_better_one(base, tmp_path, monkeypatch) -> None:
+    def measured(method, task, examples, where):
+        bad = isinstance(method, FeatureHead)
+        return torch.tensor([math.nan if bad else 1.0, 1.0], dtype=torch.float64)
+
+    monkeypatch.setattr("diffsight.training.adaptation.measure", measured)
+    report = run(pictures(tmp_path), base, steps=1).about["report"]
+    assert math.isnan(report["held_out"]["features"])
+    assert report["chosen"] == "concepts"
+
+
+def test_mirrored_images_are_left_out_where_labels_tell_left_from_right(
+    base, tmp_path, monkeypatch
+) -> None:
+    folder, seen = pictures(tmp_path, "normals"), []
+    encode = StableDiffusion.encode
+
+    def counted(self, image, **options):
+        seen.append(image)
+        return encode(self, image, **options)
+
+    monkeypatch.setattr(StableDiffusion, "encode", counted)
+    options = {"method": "features", "steps": 1}
+    counts = {}
+    for kind, mirror in (("normals", None), ("vector", None), ("vector", True), ("normals", False)):
+        seen.clear()
+        run(folder, base, kind, mirror=mirror, **options)
+        counts[kind, mirror] = len(seen)
+    assert counts == {
+        ("normals", None): 2 * COUNT,
+        ("vector", None): COUNT,
+        ("vector", True): 2 * COUNT,
+        ("normals", False): COUNT,
+    }
+
+
+def test_a_picture_under_many_names_is_not_held_out(base, tmp_path) -> None:
+    folder = pictures(tmp_path)
+    for part in ("images", "labels"):
+        for i in range(1, COUNT):
+            shutil.copy(folder / part / "0.png", folder / part / f"{i}.png")
+    report = run(folder, base, method="features", steps=1).about["report"]
+    assert report["held_out"] == {}
 
 
 def test_numbers_that_learn(base, tmp_path) -> None:

@@ -6,7 +6,7 @@ Nothing is unpickled that could run code.
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +31,14 @@ from diffsight.types import InputError
 Part = Literal["unet", "vae"]
 LDM_PREFIX: Mapping[Part, str] = {"unet": "model.diffusion_model.", "vae": "first_stage_model."}
 _STEM = "diffusion_pytorch_model"
+TOWERS = (
+    "tokenizer/*",
+    *(
+        f"{part}/{file}"
+        for part in ("text_encoder", "image_encoder")
+        for file in ("config.json", "preprocessor_config.json", "model.safetensors")
+    ),
+)
 _SUFFIXES = ("safetensors", "fp16.safetensors", "bin", "fp16.bin")
 
 
@@ -94,9 +102,10 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [f"{type(error).__name__}: empty or cut off"])[0]
 
 
-def locate(source: str | Path) -> Path:
+def locate(source: str | Path, *, towers: bool = False) -> Path:
     """The local folder or file that ``source`` names; a hub id is fetched (or found in the cache)
-    first. ``tiny`` is the embedded model; a folder of that name is ``./tiny``.
+    first, with ``towers`` its text and image encoders too, where it has them. ``tiny`` is the
+    embedded model; a folder of that name is ``./tiny``.
 
     Raises:
         InputError: if it is neither a path nor a hub id that can be had, or the embedded model is
@@ -115,7 +124,7 @@ def locate(source: str | Path) -> Path:
             f"{source}: no such file or folder, and not a hub id of the form owner/name"
         )
     try:
-        return _fetch(str(source))
+        return _fetch(str(source), TOWERS if towers else ())
     except RepositoryNotFoundError:
         raise InputError(f"{source}: the hub has no such model: check the spelling") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
@@ -126,13 +135,13 @@ def locate(source: str | Path) -> Path:
         ) from None
 
 
-def _fetch(name: str) -> Path:
+def _fetch(name: str, beside: Sequence[str]) -> Path:
     """The folder of a hub id, with one file of weights for each part."""
     folder = Path()
     for suffix in _SUFFIXES:
         files = [f"{part}/{_STEM}.{suffix}" for part in LDM_PREFIX]
         configs = [f"{part}/config.json" for part in LDM_PREFIX]
-        folder = Path(snapshot_download(name, allow_patterns=[*configs, *files]))
+        folder = Path(snapshot_download(name, allow_patterns=[*configs, *files, *beside]))
         if all((folder / file).is_file() for file in files):
             break
     return folder

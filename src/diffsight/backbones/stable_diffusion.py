@@ -138,6 +138,11 @@ class StableDiffusion(AbstractBackbone):
         """
         self._remembered = deque(maxlen=batches)
 
+    @property
+    def latent_is_fixed(self) -> bool:
+        """Whether an image has one latent for good."""
+        return self.latent == "mode" and not self._vae_learns
+
     def map_levels(self, places: Collection[Place]) -> tuple[int, ...]:
         """The levels at which layers of these places attend to the text, finest first."""
         unet: Any = self.unet

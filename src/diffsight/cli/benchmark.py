@@ -30,7 +30,9 @@ def main(argv: Sequence[str]) -> int:
     import torch
 
     from diffsight.hub.task_file import Base
-    from diffsight.training.benchmark.entrants import AbstractEntrant, Stored, entrants
+    from diffsight.training.benchmark.entrant import AbstractEntrant
+    from diffsight.training.benchmark.entrants import entrants
+    from diffsight.training.benchmark.floors import Stored
     from diffsight.training.benchmark.report import write_report
     from diffsight.training.benchmark.run import benchmark
     from diffsight.training.benchmark.units import Settings
@@ -58,6 +60,7 @@ def main(argv: Sequence[str]) -> int:
                 args.steps,
                 args.seed,
                 args.short_side,
+                args.clip,
                 Where(torch.device(device_of(args)), dtype),
             ),
             shard=args.shard,
@@ -121,7 +124,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--root", type=Path, metavar="DIR", help="of Taskonomy or NYU")
     group.add_argument("--preset", choices=("vtm", "clean", "native"), default="vtm")
     group.add_argument("--split", default="muleshoe", help="of Taskonomy: muleshoe or test")
-    group.add_argument("--normals", type=Path, metavar="DIR", help="of NYU's test images")
+    group.add_argument("--normals", type=Path, metavar="DIR", help="of NYU's images")
     group.add_argument("--test-list", type=Path, metavar="FILE", help="of NYU (default: all)")
     group.add_argument("--max-images", type=int, metavar="N", help="score only so many")
     group.add_argument("--size", type=int, metavar="PX", help="of rooms (default 64)")
@@ -139,6 +142,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--predictions", type=Path, metavar="DIR", help="DIR/TASK/ID.npy to score")
     group = parser.add_argument_group("how")
     group.add_argument("--backbone", default="tiny", metavar="tiny|DIR|ID")
+    group.add_argument("--clip", metavar="DIR", help="CLIP vision model (default: the backbone's)")
     group.add_argument("--dino", metavar="DIR", help="a DINOv2 model, for dinov2-linear")
     group.add_argument("--clip-side", type=int, metavar="PX", help="input of clip-linear")
     group.add_argument("--minutes", type=float, default=1.5, help="of learning (default 1.5)")

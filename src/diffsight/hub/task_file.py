@@ -52,7 +52,7 @@ class Base:
         Raises:
             InputError: if there is none.
         """
-        folder = sources.locate(source)
+        folder = sources.locate(source, towers=True)
         if not folder.is_dir():
             raise InputError(f"{source}: give a diffusers folder, a hub id, or tiny")
         architecture = architectures.of_folder(folder)
@@ -65,14 +65,15 @@ class Base:
         return cls(str(source), folder, backbone.eval(), fingerprint(backbone))
 
     def vision(self, source: str) -> ClipVision:
-        """A CLIP vision tower, frozen too: loaded once for all folds and tasks.
+        """A CLIP vision tower, frozen too: loaded once for all folds and tasks. The base's own is
+        named as the base is.
 
         Raises:
             InputError: if there is none.
         """
         if source not in self._towers:
             with without_bars():
-                self._towers[source] = ClipVision(source)
+                self._towers[source] = ClipVision(self.folder if source == self.source else source)
         return self._towers[source]
 
     @property

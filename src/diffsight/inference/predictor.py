@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsight.inference.plan import Plan
+from diffsight.methods.base import AbstractCachedMethod, AbstractMethod
 from diffsight.model import DenseModel
 from diffsight.ops.memory import keep_freed_memory
 from diffsight.ops.tiles import PassAverage, Window
@@ -97,8 +98,8 @@ class Predictor:
     ) -> Iterator[Any]:
         """One prediction per image, in order, at the size of the image, on the CPU.
 
-        ``uncertainty`` in a prediction is the spread over the plan's passes; there is none with one
-        pass.
+        ``uncertainty`` in a prediction is the spread of the predicted distribution where a task has
+        one (those of ``adapt``), else that over the plan's passes; there is none with one pass.
 
         Args:
             images: RGB, uint8 or float in [0, 1], of any size each.
@@ -109,8 +110,9 @@ class Predictor:
             InputError: if the model does not know a prompt, or an image is too large.
         """
         names = itertools.repeat(None) if prompts is None else prompts
+        frozen = _Frozen(self.model.method) if self.plan.noises > 1 else None
         for batch in _batches(self._passes(images, names), self.plan.batch_size):
-            maps, form = self._forward(batch)
+            maps, form = self._forward(batch, frozen)
             for step, row in zip(batch, maps, strict=True):
                 step.canvas.average.add(row, step.window)
                 if step.last:
@@ -156,12 +158,16 @@ class Predictor:
             )
 
     @torch.inference_mode()
-    def _forward(self, batch: Sequence[_Pass]) -> tuple[list[Tensor], "_Form"]:
+    def _forward(
+        self, batch: Sequence[_Pass], frozen: "_Frozen | None"
+    ) -> tuple[list[Tensor], "_Form"]:
         image = torch.stack([step.image() for step in batch]).to(self.dtype)
         inputs = Inputs(image, tuple(step.canvas.prompt for step in batch))
         mixed = torch.autocast(self.device.type, self.autocast) if self.autocast else nullcontext()
         try:
             with mixed:
+                if frozen is not None:
+                    inputs = frozen.of(inputs, batch)
                 # the same seeds for all images: a prediction is a function of its image
                 raw = self.model(inputs, draws=Draws(tuple(step.noise for step in batch)))
         except torch.OutOfMemoryError:
@@ -195,6 +201,32 @@ class Predictor:
         if average.passes > 1:
             raw = replace(raw, std=form.split(_resize(average.std(), hw)[None].cpu()).maps)
         return raw
+
+
+class _Frozen:
+    """What does not depend on the noise, once for all noises of a view: they follow one another."""
+
+    def __init__(self, method: AbstractMethod) -> None:
+        self.method = method
+        self._row: Mapping[str, Tensor] = {}
+
+    def of(self, inputs: Inputs, batch: Sequence[_Pass]) -> Inputs:
+        """The inputs of a batch with it."""
+        if not isinstance(self.method, AbstractCachedMethod):
+            return inputs
+        fresh = [i for i, step in enumerate(batch) if step.noise == 0]
+        rows, found = [], iter(())
+        if fresh:
+            names = tuple(batch[i].canvas.prompt for i in fresh)
+            cached = self.method.encode(Inputs(inputs.image[fresh], names)).cached
+            found = iter([{n: x[i : i + 1] for n, x in cached.items()} for i in range(len(fresh))])
+        for step in batch:
+            if step.noise == 0:
+                self._row = next(found)
+            rows.append(self._row)
+        return replace(
+            inputs, cached={name: torch.cat([row[name] for row in rows]) for name in self._row}
+        )
 
 
 @dataclass(frozen=True)

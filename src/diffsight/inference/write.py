@@ -162,7 +162,7 @@ def _value_content(
         means["directions"] = "unit vectors: x right, y down, z forward"
     spread = prediction.uncertainty
     if spread is not None:
-        files["uncertainty.npy"] = lambda path: _save_npy(spread.half(), path)
+        files["uncertainty.npy"] = lambda path: _save_npy(spread, path)
         means["uncertainty_is"] = "standard deviation of the predicted distribution"
     return files, means
 

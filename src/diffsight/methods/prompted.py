@@ -81,10 +81,13 @@ class AbstractPrompted(AbstractCachedMethod):
         self.head = head(in_channels=channels, strides=strides, num_outputs=num_outputs)
 
     def encode(self, inputs: Inputs) -> Inputs:
-        """With the latent in ``cached``; for a frozen encoder that gives the posterior's mode."""
-        return replace(
-            inputs, cached={**inputs.cached, LATENT: self.backbone.encode(self._padded(inputs))}
-        )
+        """With the latent in ``cached``, unless it is drawn anew in every pass or its encoder
+        learns.
+        """
+        if not self.backbone.latent_is_fixed:
+            return inputs
+        latent = self.backbone.encode(self._padded(inputs))
+        return replace(inputs, cached={**inputs.cached, LATENT: latent})
 
     def forward(
         self, inputs: Inputs, target: Target | None = None, *, draws: Draws | None = None

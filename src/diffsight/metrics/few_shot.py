@@ -4,7 +4,8 @@ VTM (Kim et al., ICLR 2023) calls its first measure RMSE and measures angles on 
 few-shot paper's tables hold figures of both kinds. ``docs/few_shot_metrics.md`` has the formulas.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int
@@ -185,23 +186,23 @@ class AngleErrors(Metric):
 
 
 class BinaryIoU(Metric):
-    """Intersection over union of a foreground, both summed over the data set: ``iou``.
+    """Intersection over union of a foreground, both summed over the data set.
 
-    It is VTM's measure of one class of its segmentation. A union of nothing counts as 1 pixel, so
-    that a foreground which is neither there nor found gives 0.
-
-    Args:
-        threshold: a greater probability is foreground.
+    VTM's measure of one class of its segmentation: ``iou`` where the foreground is the more
+    probable, ``iou_vtm`` where its probability is above 0.2, as VTM asks of its sigmoid. A union of
+    nothing counts as 1 pixel, so that a foreground which is neither there nor found gives 0.
     """
 
     full_state_update = False
-    intersection: Float64[Tensor, ""]
-    union: Float64[Tensor, ""]
+    intersection: Float64[Tensor, " 2"]
+    union: Float64[Tensor, " 2"]
+    thresholds: ClassVar[Mapping[str, float]] = {"iou": 0.5, "iou_vtm": 0.2}
 
-    def __init__(self, threshold: float = 0.2) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.threshold = threshold
-        _add_sums(self, "intersection", "union")
+        for name in ("intersection", "union"):
+            zeros = torch.zeros(len(self.thresholds), dtype=torch.float64)
+            self.add_state(name, zeros, dist_reduce_fx="sum")
 
     def update(
         self,
@@ -215,12 +216,13 @@ class BinaryIoU(Metric):
             InputError: if a valid pixel is NaN or infinite.
         """
         intersection, union = self._areas(prediction, target, valid)
-        self.intersection += intersection.sum()
-        self.union += union.sum()
+        self.intersection += intersection.sum(dim=1)
+        self.union += union.sum(dim=1)
 
     def compute(self) -> dict[str, Float64[Tensor, ""]]:
-        """The measure by its name."""
-        return {"iou": self.intersection / self.union.clamp(min=1)}
+        """The measures by their names."""
+        shares = self.intersection / self.union.clamp(min=1)
+        return dict(zip(self.thresholds, shares, strict=True))
 
     def per_image(
         self,
@@ -234,15 +236,15 @@ class BinaryIoU(Metric):
             InputError: if a valid pixel is NaN or infinite.
         """
         intersection, union = self._areas(prediction, target, valid)
-        return intersection / union.clamp(min=1)
+        return intersection[0] / union[0].clamp(min=1)
 
     def _areas(self, prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels of every image."""
+        """Pixels by threshold and image."""
         _require_finite(prediction, target, valid)
-        found = (prediction[:, 0] > self.threshold) & valid
         there = (target[:, 0] > 0.5) & valid
+        found = torch.stack([(prediction[:, 0] > t) & valid for t in self.thresholds.values()])
         intersection, union = found & there, found | there
-        return intersection.flatten(1).sum(dim=1).double(), union.flatten(1).sum(dim=1).double()
+        return intersection.flatten(2).sum(dim=2).double(), union.flatten(2).sum(dim=2).double()
 
 
 class ClassIoU(Metric):

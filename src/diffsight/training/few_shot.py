@@ -22,7 +22,6 @@ from diffsight.types import Draws, Inputs, RawOutput, Target
 
 CLIP_NORM = 1.0  # of the codebook's gradient
 FEATURE_BATCH = 8
-LEAST_SPREAD = 1e-3  # of a channel's labels, as a share of the most spread one's
 
 
 @dataclass(frozen=True)
@@ -105,9 +104,7 @@ def dense_task(support: Support, *, bins: int | None = None, alpha: float = 1.0)
     values = support.values()
     wish = bins or {"depth": 50, "scalar": 20}.get(kind, 40)
     count = wish if bins else max(2, min(wish, len(values.unique(dim=0))))
-    spread = values.std(dim=0)
-    # rounding would be the loss of a channel that is always the same
-    spread = spread.clamp(min=max(1e-12, LEAST_SPREAD * float(spread.max())))
+    spread = values.std(dim=0).clamp(min=1e-12)
     if kind in ("depth", "scalar"):
         spacing: Spacing = "log" if kind == "depth" else "log1p"
         codec = ScalarBins.fit(values, count, spacing=spacing)

@@ -9,7 +9,8 @@ from diffsight.datasets.nyu_few_shot import NORMAL
 from diffsight.training import adaptation
 from diffsight.training.benchmark import report
 from diffsight.training.benchmark import run as module
-from diffsight.training.benchmark.entrants import Constant, MeanMap, Stored, entrants
+from diffsight.training.benchmark.entrants import entrants
+from diffsight.training.benchmark.floors import Constant, MeanMap, Stored
 from diffsight.training.benchmark.report import write_report
 from diffsight.training.benchmark.run import benchmark
 from diffsight.training.benchmark.units import Settings
@@ -110,6 +111,42 @@ def test_the_report_pairs_supports(base, tmp_path) -> None:
         write_report(tmp_path, reference="ours")
 
 
+def test_units_that_are_no_pairs_are_refused(base, tmp_path) -> None:
+    go(tmp_path, base, repeats=1, methods={"constant": Constant()})
+    path = tmp_path / "size" / "constant" / "shots3" / "rep000.json"
+    unit = json.loads(path.read_text())
+    other = tmp_path / "size" / "theirs" / "shots3" / "rep000.json"
+    other.parent.mkdir(parents=True)
+    for change in ({"conditions": "others"}, {"support": ["train/7"]}):
+        other.write_text(json.dumps(unit | {"method": "theirs"} | change))
+        with pytest.raises(InputError, match=r"theirs.*made with another base.*than .*constant"):
+            write_report(tmp_path)
+    other.write_text(json.dumps(unit | {"method": "theirs"}))
+    assert "| theirs |" in write_report(tmp_path)
+
+
+def test_classes_that_are_a_task_each_have_a_mean(base, tmp_path) -> None:
+    """As the paper's Table 2 has it; of methods that have all of them."""
+    go(tmp_path, base, repeats=2, tasks=("one",), methods=METHODS)
+    for path in list(tmp_path.rglob("rep*.json")):
+        unit = json.loads(path.read_text())
+        for name, score in (("segment_semantic/a", 0.2), ("segment_semantic/b", 0.6)):
+            if (name, unit["method"]) == ("segment_semantic/b", "mean-map"):
+                continue
+            there = tmp_path / name / unit["method"] / "shots3" / path.name
+            there.parent.mkdir(parents=True, exist_ok=True)
+            measures = {"iou": score, "iou_vtm": score / 2}
+            there.write_text(
+                json.dumps(unit | {"task": name, "score": score, "measures": measures})
+            )
+    page = write_report(tmp_path)
+    title = "### segment_semantic: mean iou of 2, 3 shots (higher is better); the paper's FewShot: "
+    assert f"{title}0.4178" in page
+    (entry,) = json.loads((tmp_path / "report.json").read_text())["segment_semantic, 3 shots"]
+    assert (entry["method"], entry["repeats"]) == ("constant", 2)
+    assert entry["measures"] == pytest.approx({"iou": 0.4, "iou_vtm": 0.2})
+
+
 def test_a_folder_without_units_has_no_report(tmp_path) -> None:
     with pytest.raises(InputError, match="holds no finished unit"):
         write_report(tmp_path)
@@ -126,6 +163,9 @@ def test_anybodys_predictions_are_scored(base, tmp_path) -> None:
         np.save(path, row.value.numpy() + 0.25)
     seen = go(tmp_path / "out", base, repeats=1, methods={"theirs": Stored(tmp_path / "maps")})
     assert seen[0].score == pytest.approx(0.25, abs=1e-6)
+    np.save(path, row.value.numpy())
+    with pytest.raises(InputError, match="made with other options"):
+        go(tmp_path / "out", base, repeats=1, methods={"theirs": Stored(tmp_path / "maps")})
     path.unlink()
     with pytest.raises(InputError, match=r"test__2.npy: no prediction there"):
         go(tmp_path / "again", base, repeats=1, methods={"theirs": Stored(tmp_path / "maps")})

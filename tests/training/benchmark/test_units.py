@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,8 +13,10 @@ from diffsight.backbones import StableDiffusion
 from diffsight.codecs import VectorWords
 from diffsight.datasets.rooms.source import RoomsSource
 from diffsight.datasets.source import Labelled, SourceTask
+from diffsight.hub.task_file import Base
 from diffsight.training.adaptation import LEAST_STEPS
-from diffsight.training.benchmark.entrants import Constant, MeanMap, entrants, suits
+from diffsight.training.benchmark.entrants import entrants, suits
+from diffsight.training.benchmark.floors import Constant, MeanMap
 from diffsight.training.benchmark.units import (
     Settings,
     Unit,
@@ -102,6 +106,8 @@ def test_the_regression_is_between_the_extremes(base) -> None:
     assert found["facts"]["parameters"] == 2 * width
     assert suits(entrant, source.tasks["size"])
     assert not suits(entrant, source.tasks["where"])
+    several = replace(source.tasks["size"], curve=lambda g: torch.stack([g, g], dim=-1))
+    assert not suits(entrant, several)  # a scalar that is scored as vectors
 
 
 def test_images_pass_the_frozen_encoder_once(base, monkeypatch) -> None:
@@ -159,6 +165,44 @@ def test_a_unit_is_kept_whole_and_its_options_are_known(base, tmp_path) -> None:
         save(path, key, found | {"measures": {"score": math.nan}})
 
 
+def test_the_constant_is_the_best_of_its_measure(base) -> None:
+    """The median where errors are absolute; the foreground, whose IoU is asked for."""
+    source = Squares()
+    plain = source.tasks["size"]
+    source.tasks = {"size": replace(plain, primary="vtm_mae"), "one": source.tasks["one"]}
+    found = run(Unit("size", "constant", 0), Constant(), source, base, FAST)
+    _, ids = draw(source, plain, 3, seed=0, repeat=0)
+    rows = [row for row in (source.read("size", id) for id in ids) if row]
+    median = torch.cat([row.value[0][row.valid] for row in rows]).median()
+    gaps = []
+    for row in filter(None, (source.read("size", id) for id in source.queries("size"))):
+        gaps.append(float(((row.value[0] - median).abs() * row.valid).mean()))
+    assert found["score"] == pytest.approx(sum(gaps) / 3, rel=1e-5)
+    assert run(Unit("one", "constant", 0), Constant(), source, base, FAST)["score"] > 0.2
+
+
+def test_a_codebook_of_many_tables_needs_a_tower(base, pipeline_folder, tmp_path) -> None:
+    shutil.copytree(pipeline_folder, tmp_path / "blind")
+    shutil.rmtree(tmp_path / "blind" / "image_encoder")
+    blind = Base.load(tmp_path / "blind")
+    (concepts,) = entrants(("concepts",), dino=None, clip_side=None).values()
+    unit = Unit("size", "concepts", 0)
+    with pytest.raises(InputError, match=r"no CLIP vision model.* of 10 tables.*--clip DIR"):
+        run(unit, concepts, Squares(), blind, FAST)
+    assert run(Unit("where", "concepts", 0), concepts, Squares(), blind, FAST)["score"] > 0
+    tower = pipeline_folder / "image_encoder"
+    lent = replace(FAST, clip=str(tower))
+    assert run(unit, concepts, Squares(), blind, lent)["facts"]["codebook"] == 10
+    keys = {unit.key(concepts, "squares", blind, lent)}
+    shutil.copytree(tower, tmp_path / "tower")
+    other = replace(FAST, clip=str(tmp_path / "tower"))
+    for _ in range(2):
+        keys.add(unit.key(concepts, "squares", blind, other))
+        config = tmp_path / "tower" / "config.json"
+        config.write_text(config.read_text() + " ")  # other content at the same place
+    assert len(keys) == 3
+
+
 def test_a_curve_gives_words_of_several_channels() -> None:
     spec = SourceTask(
         "curve",
@@ -170,12 +214,18 @@ def test_a_curve_gives_words_of_several_channels() -> None:
     source = Squares()
     source.tasks = {"curve": spec, "size": source.tasks["size"]}
     support, _ = draw(source, source.tasks["size"], 3, seed=0, repeat=0)
-    task = task_of(spec, support)
+    several = tuple(replace(e, value=e.value.expand(5, -1, -1)) for e in support.examples)
+    task = task_of(spec, replace(support, examples=several))
     codec = task.codec
     assert isinstance(codec, VectorWords)
     centres = torch.tensor([0.125, 0.375, 0.625, 0.875])
     torch.testing.assert_close(codec.words[:, 0], centres)
     torch.testing.assert_close(codec.words[:, 1], (2 * centres).clamp(max=1))
+    assert task.spread is not None
+    alone = torch.full((5, 64, 64), 0.5)  # channels in which this support holds one value
+    flat = replace(support, examples=tuple(replace(e, value=alone) for e in support.examples))
+    lowest = task_of(spec, flat).spread
+    torch.testing.assert_close(lowest, 0.05 * codec.words.std(dim=0))
     label = codec.words[2][None, :, None, None]
     assert int(codec.encode(label).ids) == 2
 

@@ -1,34 +1,27 @@
-"""Who takes part in the few-shot benchmark: our methods, ablations, baselines, anybody's maps.
+"""Who takes part in the few-shot benchmark: our methods, ablations, baselines."""
 
-Every entrant learns from the same support and then answers for an image with a map in the unit of
-the task (``d h w``), or for classes with their probabilities (``n h w``).
-"""
-
-import abc
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from diffsight.backbones import PatchTokens, StableDiffusion, architectures
+from diffsight.backbones.clip import tower_folder
 from diffsight.codecs import ScalarBins
 from diffsight.datasets.source import Labelled, SourceTask
-from diffsight.datasets.support import Support
 from diffsight.heads import DeconvHead
 from diffsight.hub.task_file import Base, learned_parameters
 from diffsight.methods import VPD, LinearProbe
 from diffsight.methods.base import AbstractCachedMethod
 from diffsight.necks import Merging
-from diffsight.ops.resize import resized_image, resized_label, working_hw
+from diffsight.ops.resize import resized_image, working_hw
 from diffsight.prompts import TextTable
 from diffsight.prompts.text import without_bars
 from diffsight.tasks.classes import Classes
@@ -38,87 +31,10 @@ from diffsight.tasks.values import Scalars
 from diffsight.training.adapt import describe, method_options
 from diffsight.training.adapt_state import AdaptState
 from diffsight.training.adaptation import LEAST_STEPS, METHODS, MOST_STEPS, Adaptation
-from diffsight.training.few_shot import RECIPES, Recipe, Where, encode, fit, seconds_per_step
+from diffsight.training.benchmark.entrant import AbstractEntrant, Learned, Lesson, files_hash
+from diffsight.training.benchmark.floors import Constant, MeanMap
+from diffsight.training.few_shot import RECIPES, Recipe, encode, fit, seconds_per_step
 from diffsight.types import Draws, InputError, Inputs, RawOutput, Target
-
-Answer = Callable[[Labelled], Float[Tensor, "d h w"]]
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What an entrant learns from.
-
-    Attributes:
-        spec: the task.
-        support: labelled images.
-        task: what their labels mean.
-        base: the frozen model.
-        short_side: at which methods work, in pixels.
-        minutes: what learning may take.
-        steps: instead of ``minutes``, exactly.
-        seed: of everything random.
-        where: to run.
-    """
-
-    spec: SourceTask
-    support: Support
-    task: AbstractDense
-    base: Base
-    short_side: int
-    minutes: float
-    steps: int | None
-    seed: int
-    where: Where
-
-
-@dataclass
-class Learned:
-    """An entrant that has learned.
-
-    Attributes:
-        answer: its map for an image.
-        facts: steps, parameters and the like, for the record.
-    """
-
-    answer: Answer
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-class AbstractEntrant(abc.ABC):
-    """One row of the table."""
-
-    @abc.abstractmethod
-    def learn(self, lesson: Lesson) -> Learned:
-        """Learn from a support."""
-
-
-@dataclass(frozen=True)
-class Constant(AbstractEntrant):
-    """The one value that scores best on the support: the floor."""
-
-    def learn(self, lesson: Lesson) -> Learned:
-        """Over all pixels of the support."""
-        value = _constant(lesson)[:, None, None]
-        return Learned(lambda query: value.expand(-1, *query.valid.shape))
-
-
-@dataclass(frozen=True)
-class MeanMap(AbstractEntrant):
-    """The support's mean at every pixel: what the place in the picture alone tells."""
-
-    def learn(self, lesson: Lesson) -> Learned:
-        """Labels are brought to the size of the first; where none is valid, the constant."""
-        examples = lesson.support.examples
-        hw = _hw(examples[0].valid)
-        total, count = torch.zeros(()), torch.zeros(hw)
-        for example in examples:
-            value, known = (resized_label(x, hw) for x in (example.value, example.valid[None]))
-            if isinstance(lesson.task, Classes):
-                value = functional.one_hot(value[0].long(), lesson.task.num_outputs).movedim(-1, 0)
-            total, count = total + value * known, count + known[0]
-        blind = _constant(lesson)[:, None, None].expand(-1, *hw)
-        mean = torch.where(count > 0, total / count.clamp(min=1), blind)
-        return Learned(lambda query: resized_label(mean, _hw(query.valid)))
 
 
 @dataclass(frozen=True)
@@ -142,6 +58,15 @@ class Adapted(AbstractEntrant):
     def learn(self, lesson: Lesson) -> Learned:
         """On the support alone."""
         task = _extremes(lesson) if self.regression else lesson.task
+        options = method_options(
+            lesson.base, codebook=self.codebook, clip=lesson.clip, maps=self.maps
+        )
+        tables = None if task.codec.centres is None else options["concepts"]["codebook"]
+        if self.method == "concepts" and tables not in (None, self.codebook):
+            raise InputError(
+                f"{lesson.base.source} has no CLIP vision model, which a codebook of "
+                f"{self.codebook} tables needs: give --clip DIR, or take concepts-k1"
+            )
         about = describe(
             lesson.support,
             task,
@@ -156,7 +81,7 @@ class Adapted(AbstractEntrant):
             base=lesson.base,
             task=task,
             about=about,
-            options=method_options(lesson.base, codebook=self.codebook, clip=None, maps=self.maps),
+            options=options,
             seed=lesson.seed,
             advance=lambda progress: None,
             state=AdaptState(None, ""),
@@ -173,9 +98,14 @@ class Adapted(AbstractEntrant):
             "steps": report["steps"],
             "chosen": report["chosen"],
             "held_out": report["held_out"],
+            "codebook": tables,
         }
         method: Any = found.model.method
         return Learned(partial(_asked, method, task, lesson), facts)
+
+    def content(self, task: str, base: Base, clip: str | None) -> str:
+        """The CLIP model's, where its features mix tables."""
+        return files_hash(tower_folder(clip or base.folder)) if self.codebook > 1 else ""
 
 
 @dataclass(frozen=True)
@@ -193,12 +123,16 @@ class Probe(AbstractEntrant):
     def learn(self, lesson: Lesson) -> Learned:
         """One linear layer, its tokens computed once."""
         with without_bars():
-            vision = PatchTokens(self.source or lesson.base.source, side=self.side)
+            vision = PatchTokens(self.source or lesson.clip or lesson.base.folder, side=self.side)
         torch.manual_seed(lesson.seed)
         method = LinearProbe(
             num_outputs=lesson.task.num_outputs, vision=vision, centres=lesson.task.codec.centres
         )
         return _fitted(method, lesson, RECIPES["features"])
+
+    def content(self, task: str, base: Base, clip: str | None) -> str:
+        """The model's."""
+        return files_hash(tower_folder(self.source or clip or base.folder))
 
 
 @dataclass(frozen=True)
@@ -235,31 +169,6 @@ class FineTuned(AbstractEntrant):
         return _fitted(_Answering(vpd, middle, task.spread), lesson, recipe, values)
 
 
-@dataclass(frozen=True)
-class Stored(AbstractEntrant):
-    """Anybody's predictions: ``DIR/TASK/ID.npy``, ``d h w`` in the unit of the task.
-
-    Attributes:
-        folder: of the predictions; a slash of an id becomes ``__``.
-    """
-
-    folder: Path
-
-    def learn(self, lesson: Lesson) -> Learned:
-        """Nothing to learn."""
-
-        def answer(query: Labelled) -> Tensor:
-            path = self.folder / lesson.spec.name / f"{query.id.replace('/', '__')}.npy"
-            try:
-                values = np.load(path, allow_pickle=False)
-            except (OSError, ValueError) as error:
-                raise InputError(f"{path}: no prediction there ({error})") from None
-            values = torch.from_numpy(values.astype(np.float32))
-            return values[None] if values.ndim == 2 else values
-
-        return Learned(answer)
-
-
 class _Answering(AbstractCachedMethod):
     """A network of plain maps as a dense task wants it: probabilities, or values."""
 
@@ -277,8 +186,8 @@ class _Answering(AbstractCachedMethod):
     def forward(
         self, inputs: Inputs, target: Target | None = None, *, draws: Draws | None = None
     ) -> RawOutput:
-        """The network's maps."""
-        maps = self.net(inputs, draws=draws).maps
+        """The network's maps, in 32 bit."""
+        maps = self.net(inputs, draws=draws).maps.float()
         if self.scale is None:
             return RawOutput(maps.softmax(dim=1), "probability")
         middle, spread = (x.to(maps)[:, None, None] for x in self.scale)
@@ -316,7 +225,7 @@ def entrants(
 def suits(entrant: AbstractEntrant, spec: SourceTask) -> bool:
     """Whether an entrant can learn a task: a regression by one concept is for one number."""
     alone = isinstance(entrant, Adapted) and entrant.regression
-    return not alone or spec.kind in ("depth", "scalar")
+    return not alone or (spec.kind in ("depth", "scalar") and spec.curve is None)
 
 
 PLAIN: Mapping[str, AbstractEntrant] = {
@@ -334,16 +243,6 @@ PLAIN: Mapping[str, AbstractEntrant] = {
 NAMES = (*PLAIN, "clip-linear", "dinov2-linear")
 
 
-def _constant(lesson: Lesson) -> Float[Tensor, " d"]:
-    columns = [e.value.movedim(0, -1)[e.valid] for e in lesson.support.examples]
-    flat = torch.cat(columns).T[None, :, None]
-    known = torch.ones(1, 1, flat.shape[-1], dtype=torch.bool)
-    value = lesson.task.constant(flat, known)
-    if isinstance(lesson.task, Classes):
-        value = functional.one_hot(value.long()[0], lesson.task.num_outputs).float()
-    return value
-
-
 def _extremes(lesson: Lesson) -> AbstractDense:
     """The task as a regression between the least and the largest label."""
     task = lesson.task
@@ -353,10 +252,6 @@ def _extremes(lesson: Lesson) -> AbstractDense:
     low, high = float(values.min()), float(values.max())
     codec = ScalarBins(torch.tensor([low, (low + high) / 2, high]), torch.tensor([low, high]))
     return Scalars(codec, spread=task.spread, unit=task.unit, depth=task.depth, alpha=math.inf)
-
-
-def _hw(valid: Bool[Tensor, "h w"]) -> tuple[int, int]:
-    return valid.shape[0], valid.shape[1]
 
 
 def _fitted(
@@ -383,7 +278,8 @@ def _asked(
     method: AbstractCachedMethod, task: AbstractDense, lesson: Lesson, query: Labelled
 ) -> Float[Tensor, "d h w"]:
     """At the size at which the method works."""
-    hw = working_hw(*_hw(query.valid), lesson.short_side)
+    height, width = query.valid.shape
+    hw = working_hw(height, width, lesson.short_side)
     image = resized_image(query.image[None].to(lesson.where.device).float() / 255, hw)
     with lesson.where.mixed():
         raw = method(Inputs(image), draws=Draws((0,)))

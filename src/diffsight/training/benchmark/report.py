@@ -23,6 +23,7 @@ TARGETS = {
     ("reshading", "vtm_mae"): 0.1284,
     ("principal_curvature", "vtm_mae"): 0.0376,
     ("normal", "merr_vtm"): 10.1346,
+    ("segment_semantic", "iou"): 0.4178,
     ("nyu_depth", "rmse"): 0.43,
     ("nyu_normal", "merr_true"): 16.4,
 }
@@ -35,18 +36,21 @@ def write_report(out: Path, *, reference: str | None = None) -> str:
 
     Args:
         out: folder of the units.
-        reference: method that the others are compared with; default: the first by name of those
-            that every task has, ``auto`` before others.
+        reference: method that the others are compared with; default, and for a task without it:
+            ``auto``, or the first by name.
 
     Returns:
         The Markdown.
 
     Raises:
-        InputError: if the folder holds no unit, or a damaged one.
+        InputError: if the folder holds no unit, a damaged one, or units that cannot be compared.
     """
-    units = [_read(path) for path in sorted(out.glob("**/shots*/rep*.json"))]
-    if not units:
+    paths = sorted(out.glob("**/shots*/rep*.json"))
+    if not paths:
         raise InputError(f"{out}: holds no finished unit: run the benchmark first")
+    units = [_read(path) for path in paths]
+    _check_pairs(dict(zip(paths, units, strict=True)))
+    units += _class_means(units)
     tables: dict[tuple[str, int], dict[str, dict[int, dict[str, Any]]]] = defaultdict(dict)
     for unit in units:
         table = tables[unit["task"], unit["shots"]]
@@ -62,8 +66,8 @@ def write_report(out: Path, *, reference: str | None = None) -> str:
         text += ["", _title(task, shots, rows), "", *_lines(found, chosen)]
     text.append(
         "\n± is half the 95 % interval of the mean (Student's t), spread is 1.96 standard "
-        "deviations of the runs. Differences are paired by support; their interval is a "
-        "bootstrap's, and one without 0 is marked *."
+        "deviations of the runs. Differences are paired by support, with the 95 % interval of "
+        "their mean; one without 0 is marked *."
     )
     page = "\n".join(text) + "\n"
     for name, content in (("report.md", page), ("report.json", json.dumps(data, indent=1))):
@@ -77,6 +81,50 @@ def _read(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         raise InputError(f"{path}: damaged: delete it, so that the unit runs again") from None
+
+
+def _check_pairs(units: Mapping[Path, dict[str, Any]]) -> None:
+    """Units of one task and number of shots were made alike, those of one repeat on one support.
+
+    Raises:
+        InputError: naming two that were not.
+    """
+    alike: dict[tuple[Any, ...], Path] = {}
+    for path, unit in units.items():
+        task = unit["task"], unit["shots"]
+        for group, name in ((task, "conditions"), ((*task, unit["repeat"]), "support")):
+            first = alike.setdefault((*group, name), path)
+            if units[first].get(name) != unit.get(name):
+                raise InputError(
+                    f"{path}: made with another base, data, seed or time than {first}: the two "
+                    "cannot be paired: run one of them again in another --out"
+                )
+
+
+def _class_means(units: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A unit of the mean over the classes that are a task each (``NAME/CLASS``), where a method has
+    all of them in a repeat.
+    """
+    groups: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = defaultdict(dict)
+    classes: dict[str, set[str]] = defaultdict(set)
+    for unit in units:
+        name, slash, one = unit["task"].partition("/")
+        if slash:
+            classes[name].add(one)
+            groups[name, unit["method"], unit["repeat"], unit["shots"]][one] = unit
+    means = []
+    for (name, *_), rows in groups.items():
+        if rows.keys() != classes[name]:
+            continue
+        first = next(iter(rows.values()))
+        measures = {
+            key: float(np.mean([row["measures"][key] for row in rows.values()]))
+            for key in first["measures"]
+        }
+        seconds = sum(row["learn_seconds"] for row in rows.values())
+        mean = {"task": name, "measures": measures, "score": measures[first["measure"]]}
+        means.append({**first, **mean, "learn_seconds": seconds, "classes": len(rows)})
+    return means
 
 
 def _table(rows: Rows, reference: str) -> list[dict[str, Any]]:
@@ -104,7 +152,8 @@ def _table(rows: Rows, reference: str) -> list[dict[str, Any]]:
 def _title(task: str, shots: int, rows: Rows) -> str:
     unit = next(iter(next(iter(rows.values())).values()))
     better = "higher" if unit["higher_is_better"] else "lower"
-    title = f"### {task}: {unit['measure']}, {shots} shots ({better} is better)"
+    what = f"mean {unit['measure']} of {unit['classes']}" if "classes" in unit else unit["measure"]
+    title = f"### {task}: {what}, {shots} shots ({better} is better)"
     target = TARGETS.get((task, unit["measure"]))
     return title if target is None else f"{title}; the paper's FewShot: {target:g}"
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from diffsight.datasets.source import AbstractSource
 from diffsight.hub.task_file import Base
 from diffsight.ops.memory import keep_freed_memory
-from diffsight.training.benchmark.entrants import AbstractEntrant, Constant, MeanMap, Stored, suits
+from diffsight.training.benchmark.entrant import AbstractEntrant
+from diffsight.training.benchmark.entrants import suits
+from diffsight.training.benchmark.floors import Constant, MeanMap, Stored
 from diffsight.training.benchmark.units import Settings, Unit, order, run, save, stored
 from diffsight.types import InputError
 

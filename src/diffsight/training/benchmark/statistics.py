@@ -11,7 +11,6 @@ from jaxtyping import Float
 from scipy import stats
 
 FEWEST_FOR_PERCENTILES = 40
-RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Difference:
     Attributes:
         repeats: number of pairs.
         mean: of the differences, first minus second.
-        interval: 95 % of the bootstrap's means.
+        interval: of their mean, 95 %, by Student's t: a bootstrap of five pairs holds 82 %.
     """
 
     repeats: int
@@ -59,24 +58,24 @@ def summarise(values: Float[np.ndarray, " r"]) -> Summary:
     if repeats == 1:
         return Summary(1, mean, None, None, None)
     deviation = float(values.std(ddof=1))
-    quantile = float(stats.t.ppf(0.975, repeats - 1))
-    percentiles = _middle(values) if repeats >= FEWEST_FOR_PERCENTILES else None
-    return Summary(
-        repeats, mean, quantile * deviation / repeats**0.5, 1.96 * deviation, percentiles
-    )
+    percentiles = None
+    if repeats >= FEWEST_FOR_PERCENTILES:
+        low, high = np.percentile(values, [2.5, 97.5])
+        percentiles = float(low), float(high)
+    half = float(stats.t.ppf(0.975, repeats - 1)) * deviation / repeats**0.5
+    return Summary(repeats, mean, half, 1.96 * deviation, percentiles)
 
 
 def paired_difference(
-    first: Float[np.ndarray, " r"], second: Float[np.ndarray, " s"], *, seed: int = 0
+    first: Float[np.ndarray, " r"], second: Float[np.ndarray, " s"]
 ) -> Difference:
-    """Mean of ``first - second`` with the percentile interval of a bootstrap over the pairs.
+    """Mean of ``first - second`` with its interval.
 
     Row i of both must come from the same repeat (the same support).
 
     Args:
         first: one method's repeats.
         second: the other's, in the same order.
-        seed: of the resampling.
 
     Raises:
         ValueError: if the lengths differ, without repeats, or if one is not finite.
@@ -85,13 +84,10 @@ def paired_difference(
         raise ValueError(
             f"{len(first)} and {len(second)} repeats are no pairs: give the common ones"
         )
-    difference = first.astype(np.float64) - second.astype(np.float64)
-    _require_finite(difference)
-    repeats, mean = len(difference), float(difference.mean())
-    if repeats == 1:
-        return Difference(1, mean, None)
-    rows = np.random.default_rng(seed).integers(0, repeats, (RESAMPLES, repeats))
-    return Difference(repeats, mean, _middle(difference[rows].mean(axis=1)))
+    found = summarise(first.astype(np.float64) - second.astype(np.float64))
+    if found.ci95 is None:
+        return Difference(found.repeats, found.mean, None)
+    return Difference(found.repeats, found.mean, (found.mean - found.ci95, found.mean + found.ci95))
 
 
 def _require_finite(values: Float[np.ndarray, " r"]) -> None:
@@ -100,9 +96,3 @@ def _require_finite(values: Float[np.ndarray, " r"]) -> None:
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         raise ValueError(f"repeat {bad[0]} is {values[bad[0]]}: run it again, or leave it out")
-
-
-def _middle(values: Float[np.ndarray, " n"]) -> tuple[float, float]:
-    """The bounds of the middle 95 %."""
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)

@@ -25,12 +25,12 @@ from diffsight.metrics.depth import NAMES, per_image
 from diffsight.ops.resize import resized_image
 from diffsight.tasks.dense import AbstractDense
 from diffsight.tasks.values import Vectors
-from diffsight.training.benchmark.entrants import AbstractEntrant, Lesson
+from diffsight.training.benchmark.entrant import AbstractEntrant, Lesson
 from diffsight.training.few_shot import CPU, Where, dense_task
 from diffsight.training.stream import seed_of
 from diffsight.types import InputError
 
-FORMAT = 1  # of a unit's file; another one makes other files of the same options
+FORMAT = 2  # of a unit's file; another one makes other files of the same options
 LEAST_DEPTH_M = 1e-3
 LEAST_SPREAD = 0.05  # of a channel's labels, as a share of the words' own
 
@@ -45,6 +45,7 @@ class Settings:
         steps: instead of ``minutes``, exactly.
         seed: of supports and of everything random.
         short_side: at which methods work, in pixels; None is the base's own.
+        clip: CLIP vision model; None is the base's own.
         where: to run.
     """
 
@@ -53,6 +54,7 @@ class Settings:
     steps: int | None = None
     seed: int = 0
     short_side: int | None = None
+    clip: str | None = None
     where: Where = CPU
 
 
@@ -77,8 +79,17 @@ class Unit:
 
     def key(self, entrant: AbstractEntrant, source: str, base: Base, settings: Settings) -> str:
         """A hash of all that decides its result."""
-        told = [FORMAT, repr(self), repr(entrant), source, base.fingerprint, repr(settings)]
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+        read = entrant.content(self.task, base, settings.clip)
+        return _hash(repr(self), repr(entrant), read, conditions(source, base, settings))
+
+
+def conditions(source: str, base: Base, settings: Settings) -> str:
+    """A hash of what units that are compared have in common."""
+    return _hash(FORMAT, source, base.fingerprint, repr(settings))
+
+
+def _hash(*told: Any) -> str:
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
 def stored(path: Path, key: str) -> dict[str, Any] | None:
@@ -121,6 +132,7 @@ def run(
         task=task_of(spec, support),
         base=base,
         short_side=settings.short_side or base.short_side_px,
+        clip=settings.clip,
         minutes=settings.minutes,
         steps=settings.steps,
         seed=seed_of(settings.seed, unit.repeat),
@@ -144,6 +156,7 @@ def run(
         "repeat": unit.repeat,
         "shots": settings.shots,
         "source": source.name,
+        "conditions": conditions(source.name, base, settings),
         "measure": spec.measure,
         "higher_is_better": spec.higher_is_better,
         "score": measures[spec.measure],
