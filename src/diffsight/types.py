@@ -173,6 +173,12 @@ class ClassPrediction:
     names: Mapping[int, str]
     palette: Mapping[int, tuple[int, int, int]]
 
+    @property
+    def ids_are_colours(self) -> bool:
+        """Whether every id is the 24-bit number of its colour, as in label files of colours."""
+        colours = ((r << 16 | g << 8 | b) for r, g, b in self.palette.values())
+        return bool(self.palette) and list(self.palette) == list(colours)
+
 
 @dataclass(frozen=True)
 class MaskPrediction:

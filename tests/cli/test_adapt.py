@@ -1,16 +1,20 @@
 """The way of a newcomer: adapt, show, predict; and what can be wrong with it."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tests.training.test_adapt import pictures
 
 from diffsight.backbones.stable_diffusion import VAEEncoder
 from diffsight.cli import main
+from diffsight.hub.task_file import Task
+from diffsight.types import InputError
 
 
 def run(*arguments: object) -> int:
@@ -68,17 +72,32 @@ def test_what_can_be_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     folder, out = pictures(tmp_path / "data", "segmentation"), tmp_path / "mine.task"
     names = tmp_path / "names.txt"
     names.write_text("one\n")
+    gap = tmp_path / "gap.txt"
+    gap.write_text("one\n\ntwo\n")
     for more, words in (
         (("--classes", names), ("1 class names", "2 (", "7 (")),
         (("--classes", tmp_path / "none.txt"), ("none.txt", "cannot be read")),
         (("--shots", 9), ("6 labelled image(s)", "--shots 6")),
+        (("--classes", gap), ("gap.txt", "line 2 is empty")),
         (("--unit", "m"), ("no unit",)),
+        (("--bins", 5), ("bins are for numbers",)),
+        (("--shots", 0), ("0 shots",)),
+        (("--shots", -1), ("-1 shots",)),
+        (("--steps", 0), ("steps 0: give a whole number, 1 or more",)),
+        (("--minutes", "nan"), ("nan minutes",)),
+        (("--minutes", "inf"), ("inf minutes",)),
+        (("--alpha", "nan"), ("alpha nan",)),
+        (("--short-side", 0), ("short side 0", "16 or more")),
+        (("--seed", 2**70), ("seed", "0 or more")),
+        (("--device", "meta"), ("'meta' cannot be used",)),
         (("--backbone", tmp_path), (str(tmp_path), "config.json")),
     ):
         assert adapt(folder, out, "--kind", "segmentation", *more) == 2
         line = capsys.readouterr().err.strip().splitlines()[-1]
         assert all(word in line for word in words), line
         assert not out.exists()
+    assert adapt(folder, Path(), "--kind", "segmentation") == 2
+    assert "is a folder" in capsys.readouterr().err
     out.write_text("precious")
     assert adapt(folder, out, "--kind", "segmentation") == 2
     assert "--overwrite" in capsys.readouterr().err
@@ -91,3 +110,59 @@ def test_what_can_be_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     twice = ("--task", out, "--task", out)
     assert run("predict", folder / "images", *twice, "--out", tmp_path / "p") == 2
     assert "two tasks have the same name" in capsys.readouterr().err
+
+
+def test_a_task_that_cannot_be_saved_is_not_lost(
+    embedded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    """Where it stands is kept until the task is: ``--resume`` learns nothing twice."""
+    folder, out = pictures(tmp_path / "data"), tmp_path / "mine.task"
+    save = Task.save
+
+    def full(*_: Any) -> None:
+        raise InputError("no space")
+
+    monkeypatch.setattr(Task, "save", full)
+    assert adapt(folder, out, "--kind", "scalar") == 2
+    state = tmp_path / "mine.task.resume"
+    assert state.is_file()
+    monkeypatch.setattr(Task, "save", save)
+    monkeypatch.setattr("diffsight.training.adaptation.fit", pytest.fail)
+    assert adapt(folder, out, "--kind", "scalar", "--resume") == 0
+    assert out.is_file()
+    assert not state.exists()
+
+
+def test_a_task_whose_backbone_moved(
+    pipeline_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    """The whole path is kept, so that it is found from any folder; and told where it is now."""
+    folder, out = pictures(tmp_path / "data"), tmp_path / "mine.task"
+    shutil.copytree(pipeline_folder, tmp_path / "base")
+    monkeypatch.chdir(tmp_path)
+    assert adapt(folder, out, "--kind", "scalar", "--method", "concepts", "--backbone", "base") == 0
+    monkeypatch.chdir(folder)
+    words = ("predict", folder / "images" / "0.png", "--task", out)
+    assert run(*words, "--out", tmp_path / "a") == 0
+    (tmp_path / "base").rename(tmp_path / "moved")
+    assert run(*words, "--out", tmp_path / "b") == 2
+    told = capsys.readouterr().err
+    assert all(part in told for part in (str(out), str(tmp_path / "base"), "--backbone"))
+    assert run(*words, "--out", tmp_path / "b", "--backbone", tmp_path / "moved") == 0
+    first, again = (np.load(tmp_path / name / "0_values.npy") for name in "ab")
+    assert np.array_equal(first, again)
+    assert (
+        run("explain", *words[1:], "--out", tmp_path / "c", "--backbone", tmp_path / "moved") == 0
+    )
+    assert run(*words, "--out", tmp_path / "b", "--scene", "kitchen") == 2
+    weights = tmp_path / "moved" / "image_encoder" / "model.safetensors"
+    tower = load_file(weights)
+    save_file({name: value * 1.5 for name, value in tower.items()}, weights)
+    assert run(*words, "--out", tmp_path / "d", "--backbone", tmp_path / "moved") == 2
+    assert "learned with another CLIP vision model" in capsys.readouterr().err
+
+
+def test_a_task_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = pictures(tmp_path / "data") / "images"
+    assert run("predict", images, "--task", "tasks/typo.task", "--out", tmp_path / "p") == 2
+    assert "tasks/typo.task: no such file" in capsys.readouterr().err

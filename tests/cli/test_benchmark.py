@@ -29,7 +29,14 @@ def test_rooms_from_the_command_line(embedded, tmp_path, capsys) -> None:
         (["--methods", "best"], "unknown method 'best'"),
         (["--tasks", "colour"], "has no task 'colour'"),
         (["--report"], "holds no finished unit"),
-        (["--shots", "0"], "at least one"),
+        (["--shots", "0"], "shots 0: give 1 or more"),
+        (["--steps", "-3"], "steps -3: give 1 or more"),
+        (["--minutes", "nan"], "nan minutes: give a number above 0"),
+        (["--short-side", "-4"], "short side -4: give 16 or more"),
+        (["--size", "0"], "size 0"),
+        (["--shard", "0/0"], "give 0/N to N-1/N"),
+        (["--reference", "best"], "--reference best: choose from auto"),
+        (["--shots", "5000"], "2000 images of depth_euclidean for 5000 shots"),
     ],
 )
 def test_bad_input_is_one_line(words, told, embedded, tmp_path, capsys) -> None:

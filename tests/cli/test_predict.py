@@ -215,3 +215,16 @@ def test_results_can_lie_beside_their_images(depth_model: Path, photos: Path) ->
     first = {path: path.stat().st_size for path in photos.rglob("*")}
     assert run(depth_model, photos, "--out", photos) == 0
     assert {path: path.stat().st_size for path in photos.rglob("*")} == first
+
+
+@pytest.mark.parametrize("name", ["a_depth.png", "a.json"])
+def test_what_lies_beside_an_image_is_not_replaced(
+    name: str, depth_model: Path, photos: Path, capsys
+) -> None:
+    own = photos / name
+    own.write_text('{"of": "mine"}')
+    assert run(depth_model, photos / "a.jpg", "--out", photos) == 2
+    assert f"{own}: is there already" in capsys.readouterr().err
+    assert own.read_text() == '{"of": "mine"}'
+    assert {path.name for path in photos.glob("a*")} == {"a.jpg", name}
+    assert run(depth_model, photos / "a.jpg", "--out", photos / "out") == 0

@@ -200,7 +200,7 @@ def test_files():
         (lambda: ScalarBins.fit(torch.arange(-1.0, 8)[:, None], 4, spacing="log"), "no logarithm"),
         (lambda: VectorWords.fit(torch.zeros(9, 3), 4, spherical=True), "length 0"),
         (lambda: VectorWords.fit(torch.zeros(9, 2), 4), "every label is 0, 0"),
-        (lambda: VectorWords.fit(torch.arange(9.0)[:, None].repeat(1, 2), 4), "triangulated"),
+        (lambda: VectorWords.fit(torch.arange(9.0)[:, None].repeat(1, 2), 4), "do not fill"),
     ],
 )
 def test_labels_that_cannot_be_fitted(fit, message):

@@ -143,3 +143,29 @@ def test_labels_that_say_nothing(tmp_path: Path) -> None:
         LabelFormat("edges")
     with pytest.raises(InputError, match="have no unit"):
         LabelFormat("normals", unit="m")
+
+
+def test_colours_are_whatever_they_are(tmp_path: Path) -> None:
+    """Pure blue is number 255, which is no marker here, and dark colours have small numbers."""
+    picture = np.zeros((16, 20, 3), np.uint8)
+    picture[:, 5:10, 2] = 255
+    picture[:, 10:, 1] = 255
+    label = read(tmp_path / "a.png", picture, "segmentation")
+    assert label.coloured
+    assert bool(label.valid.all())
+    assert label.value.unique().tolist() == [0, 255, 65280]
+    marked = read(tmp_path / "b.png", picture, "segmentation", invalid=65280)
+    assert int(marked.valid.sum()) == 16 * 10
+    assert not read(tmp_path / "c.png", picture[..., 2], "segmentation").coloured
+
+
+def test_arrays_and_pictures_of_other_types(tmp_path: Path) -> None:
+    where = ids() > 0
+    assert read(tmp_path / "a.npy", where, "segmentation").value.unique().tolist() == [0, 1]
+    metres = np.linspace(0.5, 9, 16 * 20, dtype=np.float32).reshape(16, 20)
+    label = read(tmp_path / "b.tif", metres, "depth")
+    torch.testing.assert_close(label.value[0], torch.from_numpy(metres))
+    with pytest.raises(
+        InputError, match=r"c\.npy: class ids must be whole numbers from 0 to 65535"
+    ):
+        read(tmp_path / "c.npy", ids().astype(np.int64) + 2**24, "segmentation")

@@ -38,7 +38,7 @@ def learn(folder: Path, base: Base, kind: str, method: str) -> Task:
         backbone=base,
         method=method,
         steps=1,
-        bins=7,
+        bins=None if kind == "segmentation" else 7,
         shots=2,
         short_side=32,
     )

@@ -175,7 +175,9 @@ def test_classes_keep_the_ids_of_the_labels(tmp_path: Path) -> None:
     wide = ClassPrediction(ids * 1000, torch.ones(16, 24), {2000: "a", 7000: "b"}, {})
     write_prediction(wide, PICTURE, tmp_path, Job(Path("b.jpg"), Path("b")), {})
     assert np.asarray(Image.open(tmp_path / "b_classes.png")).max() == 7000
-    colours = ClassPrediction(ids + (200 << 16), torch.ones(16, 24), {(200 << 16) + 7: "a"}, {})
+    numbers = ((200 << 16) + 2, (200 << 16) + 7)
+    names, palette = dict(zip(numbers, "ab", strict=True)), {n: (200, 0, n & 255) for n in numbers}
+    colours = ClassPrediction(ids + (200 << 16), torch.ones(16, 24), names, palette)
     write_prediction(colours, PICTURE, tmp_path, Job(Path("c.jpg"), Path("c")), {})
     assert np.asarray(Image.open(tmp_path / "c_classes.png"))[0, 1].tolist() == [200, 0, 7]
 

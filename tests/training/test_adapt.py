@@ -203,7 +203,6 @@ def test_a_resumed_adaptation_ends_the_same(place, base, tmp_path) -> None:
     folder, state = pictures(tmp_path, sizes=((64, 64),)), tmp_path / "state"
     options = {"method": place.partition(",")[0], "steps": 4, "state": state}
     whole = run(folder, base, **options)
-    assert not state.exists()
 
     def stop(progress: Progress) -> None:
         if progress.run == place and progress.step == 3:
@@ -219,7 +218,6 @@ def test_a_resumed_adaptation_ends_the_same(place, base, tmp_path) -> None:
         read_task(task.save(tmp_path / name)) for name, task in (("a", whole), ("b", again))
     )
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert not state.exists()
 
 
 def test_what_cannot_be_resumed(base, tmp_path) -> None:
@@ -357,22 +355,6 @@ def test_fifty_concepts_on_stable_diffusion_take_less_than_300_kb(base, tmp_path
     model = DenseModel(task=task, method=lambda num_outputs: method)
     path = Task(model, about).save(tmp_path / "nyu_normals.task")
     assert 60_380 * 4 < path.stat().st_size < 300_000
-
-
-def test_files_that_are_no_tasks(base, pipeline_folder, tmp_path) -> None:
-    path = run(pictures(tmp_path), base, method="features", steps=1).save(tmp_path / "a.task")
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="not a whole task file"):
-        load_task(path, base)
-    with pytest.raises(InputError, match="not a task file"):
-        load_task(pipeline_folder / "unet" / "diffusion_pytorch_model.safetensors", base)
-    with pytest.raises(InputError, match="no such file"):
-        load_task(tmp_path / "b.task")
-    path.write_bytes(whole)
-    other = Base(base.source, base.folder, base.backbone, "0" * 64)
-    with pytest.raises(InputError, match=rf"{base.fingerprint[:12]}\), not on .*000000000000"):
-        load_task(path, other)
 
 
 @pytest.mark.parametrize("method", ["features", "concepts"])

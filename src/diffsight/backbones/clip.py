@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -95,7 +96,7 @@ def refused(what: str, otherwise: str = "") -> Iterator[None]:
     """One line instead of what transformers says about a folder."""
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         repair = ", or ".join(part for part in ("give the folder of one", otherwise) if part)
         raise InputError(f"{what} ({reason}): {repair}") from None

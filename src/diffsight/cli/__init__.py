@@ -1,6 +1,7 @@
 """The command line: a table of commands; a command's module is imported only when it runs."""
 
 import importlib
+import io
 import logging
 import os
 import sys
@@ -59,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # training took 3 to 10 times as long where another process wanted the core; with 1,000 a third
     # more on a free machine. torch reads it when it is loaded
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no "°" shows it escaped
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     return _guarded(COMMANDS[argv[0]][0], argv[1:])
 

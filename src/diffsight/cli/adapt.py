@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
     args = _parser().parse_args(argv)
+    _check_name(args.out)
     state = args.out.with_name(f"{args.out.name}.resume")
     _check_out(args.out, args.overwrite or args.resume, state.exists() and not args.resume)
 
@@ -73,6 +74,8 @@ def main(argv: Sequence[str]) -> int:
             advance=advance,
         )
     task.save(args.out)
+    if not task.about["report"]["interrupted"]:
+        state.unlink(missing_ok=True)
     sys.stdout.write(describe(task.about, args.out) + "\n")
     return 0
 
@@ -187,10 +190,21 @@ def _names(path: Path | None) -> tuple[str, ...]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a list of names ({error})") from None
-    names = tuple(line.strip() for line in lines if line.strip())
+    names = tuple(line.strip() for line in "\n".join(lines).rstrip().splitlines())
     if not names:
         raise InputError(f"{path}: holds no name: write one per line")
+    if "" in names:
+        raise InputError(
+            f"{path}: line {names.index('') + 1} is empty: write a name for every id, from 0 on"
+        )
     return names
+
+
+def _check_name(out: Path) -> None:
+    from diffsight.types import InputError
+
+    if not out.name:
+        raise InputError(f"{out}: is a folder: --out is a file, such as mine.task")
 
 
 def _check_out(out: Path, overwrite: bool, interrupted: bool) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffsight.cli.options import add_device, device_of
+from diffsight.cli.options import add_device, device_of, require_writable
 
 if TYPE_CHECKING:
     from diffsight.datasets.source import AbstractSource
@@ -37,8 +37,10 @@ def main(argv: Sequence[str]) -> int:
     from diffsight.training.benchmark.run import benchmark
     from diffsight.training.benchmark.units import Settings
     from diffsight.training.few_shot import Where
+    from diffsight.types import InputError
 
     if not args.report:
+        require_writable(args.out)
         names = tuple(args.methods.split(","))
         dtype = torch.bfloat16 if args.dtype == "bfloat16" else None
         methods: dict[str, AbstractEntrant] = entrants(
@@ -46,6 +48,9 @@ def main(argv: Sequence[str]) -> int:
         )
         if args.predictions:
             methods["predictions"] = Stored(args.predictions)
+        known = {*methods, *(path.name for path in args.out.glob("*/*") if path.is_dir())}
+        if args.reference is not None and args.reference not in known:
+            raise InputError(f"--reference {args.reference}: choose from {', '.join(methods)}")
         source = _source(args)
         benchmark(
             source,
@@ -80,7 +85,8 @@ def _source(args: argparse.Namespace) -> "AbstractSource":
     from diffsight.types import InputError
 
     if args.data == "rooms":
-        return RoomsSource(size=args.size or 64, count=args.max_images or 100)
+        count = 100 if args.max_images is None else args.max_images
+        return RoomsSource(size=args.size, count=count)
     if args.root is None:
         raise InputError(f"--data {args.data} needs --root DIR, where its files are")
     if args.data == "taskonomy":
@@ -127,7 +133,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--normals", type=Path, metavar="DIR", help="of NYU's images")
     group.add_argument("--test-list", type=Path, metavar="FILE", help="of NYU (default: all)")
     group.add_argument("--max-images", type=int, metavar="N", help="score only so many")
-    group.add_argument("--size", type=int, metavar="PX", help="of rooms (default 64)")
+    group.add_argument("--size", type=int, default=64, metavar="PX", help="of rooms (default 64)")
     group = parser.add_argument_group("what is compared")
     group.add_argument("--tasks", default="all", metavar="A,B", help="default: all")
     group.add_argument(

@@ -8,7 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffsight.cli.options import SOME_FAILED, add_device, device_of, require_writable
+from diffsight.cli.options import (
+    SOME_FAILED,
+    add_backbone,
+    add_device,
+    device_of,
+    require_writable,
+)
 
 if TYPE_CHECKING:
     from diffsight.hub.task_file import Task
@@ -25,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     jobs = find_images(args.images)
     require_writable(args.out)
     device = device_of(args)
-    task = load_task(args.task)
+    task = load_task(args.task, args.backbone)
     task.model.to(device)
     fingerprint = hashlib.sha256(args.task.read_bytes()).hexdigest()
     notes = {"task": {"id": str(args.task), "fingerprint": fingerprint}}
@@ -67,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         help="folder for results (default: explain)",
     )
     parser.add_argument("--json", action="store_true", help="print one line of JSON per image")
+    add_backbone(parser)
     add_device(parser)
     return parser
 

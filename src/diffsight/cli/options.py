@@ -26,9 +26,19 @@ def add_model(parser: argparse.ArgumentParser, *, tasks: bool = False) -> None:
             metavar="FILE",
             help="a file that `diffsight adapt` wrote; may be given several times",
         )
+        add_backbone(parser)
     add_device(parser)
     parser.add_argument(
         "--dtype", choices=DTYPES, default="float32", help="mixed precision (default float32: none)"
+    )
+
+
+def add_backbone(parser: argparse.ArgumentParser) -> None:
+    """``--backbone``."""
+    parser.add_argument(
+        "--backbone",
+        metavar="DIR",
+        help="the frozen model that the task stands on, if it is not where the file says",
     )
 
 
@@ -116,18 +126,9 @@ def device_of(args: argparse.Namespace) -> str:
     Raises:
         InputError: if there is none of this name.
     """
-    import torch
+    from diffsight.inference.pipeline import default_device, usable_device
 
-    from diffsight.inference.pipeline import default_device
-    from diffsight.types import InputError
-
-    device = args.device or default_device()
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device {device!r} cannot be used ({reason}): try --device cpu") from None
-    return device
+    return usable_device(args.device or default_device())
 
 
 def tell(console: Any, line: str) -> None:
@@ -171,6 +172,7 @@ def predictor_of(
     from diffsight.inference import Predictor
 
     device = device_of(args)
-    model, config = hub.open_model(source, bases=bases)
+    backbone = getattr(args, "backbone", None)
+    model, config = hub.open_model(source, backbone=backbone, bases=bases)
     autocast = None if args.dtype == "float32" else getattr(torch, args.dtype)
     return Predictor(model, plan_of(args, config), device=device, autocast=autocast), config

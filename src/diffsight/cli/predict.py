@@ -112,6 +112,11 @@ def _load(args: argparse.Namespace, prompts: Prompts) -> "tuple[list[_Loaded], d
     from diffsight.types import InputError
 
     sources = [args.model] if args.model else args.task
+    for path in map(Path, args.task or ()):
+        if not path.is_file():
+            raise InputError(f"{path}: no such file: make a task with `diffsight adapt`")
+    if args.backbone and args.model:
+        raise InputError("--backbone is of tasks: leave it out with --model")
     bases: dict[str, Any] = {}
     loaded = []
     for source in sources:
@@ -182,6 +187,7 @@ def _ask(args: argparse.Namespace, predictor: "Predictor", source: str, prompts:
     """
     from diffsight.inference.evaluate import reads_sentences
     from diffsight.inference.pipeline import require_sentence
+    from diffsight.methods.prompted import AbstractPrompted
     from diffsight.tasks.answers import Answering
     from diffsight.types import InputError
 
@@ -201,6 +207,8 @@ def _ask(args: argparse.Namespace, predictor: "Predictor", source: str, prompts:
         except InputError as error:
             where = "" if args.captions is None else f"{args.captions}: "
             raise InputError(f"{where}{error}") from None
+    if args.scene is not None and not isinstance(predictor.model.method, AbstractPrompted):
+        raise InputError(f"{source} is told nothing about an image: leave --scene out")
     if args.classes is not None:
         if not isinstance(task, Answering):
             raise InputError(f"{source} predicts no classes of its own: leave --classes out")

@@ -41,9 +41,12 @@ def describe(about: Mapping[str, Any], path: Path) -> str:
     if report["held_out"]:
         figures = ", ".join(f"{name} {value:.4g}" for name, value in report["held_out"].items())
         lines.append(f"on images that were held out ({report['score_name']}): {figures}")
-    else:
+    elif not report["interrupted"]:
         lines.append("no image could be held out: give more than one, or --validation")
     if report["interrupted"]:
-        lines.append("stopped early: this is what it had learned; `adapt --resume` goes on")
+        lines.append(
+            "stopped early: this is what it had learned, it may be from a part of the images; "
+            "`adapt --resume` goes on"
+        )
     lines.append(f"next:    diffsight predict PHOTO.jpg --task {path} --out DIR")
     return "\n".join(lines)

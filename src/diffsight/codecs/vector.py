@@ -78,7 +78,8 @@ class VectorWords(AbstractCodec):
         except (QhullError, ValueError):
             raise InputError(
                 f"labels of {values.shape[1]} channels that do not fill their space cannot be "
-                "triangulated: use a scalar kind for one number, or more words"
+                "learned as vectors: leave a channel out that is constant or follows from the "
+                "others, or learn one number as a scalar"
             ) from None
         return cls(found, torch.from_numpy(cover), spherical, soft)
 

@@ -258,8 +258,8 @@ def _read_npy(path: Path) -> np.ndarray:
     return counts
 
 
-def read_array(path: Path) -> np.ndarray:
-    """The one array of numbers in an NPY file.
+def read_array(path: Path, kinds: str = "fiu") -> np.ndarray:
+    """The one array of numbers in an NPY file, of NumPy's kinds of types.
 
     Raises:
         InputError: if it cannot be read or holds something else.
@@ -271,7 +271,7 @@ def read_array(path: Path) -> np.ndarray:
             array = np.load(io.BytesIO(data), allow_pickle=False)
     except Exception as error:  # as for pictures
         raise _damaged(path, error) from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in kinds:
         found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "an archive"
         raise InputError(
             f"{path}: holds {found}, not one array of numbers: save it with numpy.save"

@@ -18,6 +18,7 @@ KINDS = ("segmentation", "depth", "scalar", "normals", "vector")
 LABEL_SUFFIXES = frozenset({".npy", ".pgm", ".png", ".tif", ".tiff"})
 NO_CLASS = 255  # the marker of most data sets of classes
 MOST_COLOURS = 256
+HIGHEST_ID = 65535  # that a file of one channel can hold
 # 127.5 / 127.5 is no vector: below half of the full length a pixel has no direction
 SHORTEST_NORMAL = 0.5
 # black and white, with which some files fill holes, have the length 1.7
@@ -38,7 +39,8 @@ class LabelFormat:
             the numbers are floating point. Scalar: a name, with ``/N`` where N counts are one
             (``K/100``, ``1/65535``).
         invalid: the count that stands for "no label", in a file of several channels the one that
-            all of them have; for classes 255 by default. NaN always does; for depth 0 too.
+            all of them have; for ids of classes (not for colours) 255 by default. NaN always does;
+            for depth 0 too.
     """
 
     kind: str
@@ -81,11 +83,13 @@ class Label:
         value: metres, class ids as they are stored, unit vectors ...; 0 where not valid.
         valid: where there is a label.
         palette: colours of the class ids, where the file has some.
+        coloured: the class ids are 24-bit numbers of colours.
     """
 
     value: Float[Tensor, "d h w"]
     valid: Bool[Tensor, "h w"]
     palette: dict[int, Colour] = field(default_factory=dict)
+    coloured: bool = False
 
 
 def read_label(path: Path, form: LabelFormat) -> Label:
@@ -98,28 +102,31 @@ def read_label(path: Path, form: LabelFormat) -> Label:
         unit = form.unit or ("m" if _floating(path) else "mm")
         depth_m, valid = read_depth(path, unit, 0 if form.invalid is None else form.invalid)
         return Label(depth_m[None], valid)
-    values, palette = _numbers(path, form.kind)
-    marker = NO_CLASS if form.kind == "segmentation" and form.invalid is None else form.invalid
+    values, palette, coloured = _numbers(path, form.kind)
+    marker = form.invalid
+    if marker is None and form.kind == "segmentation" and not coloured:
+        marker = NO_CLASS
     known = np.isfinite(values)
     if marker is not None:
         known = known & (values != marker).any(axis=0)
     valid = np.logical_and.reduce(known)
-    if form.kind == "segmentation":
+    if form.kind == "segmentation" and not coloured:
         _check_ids(path, values[0][valid])
     encoded = path.suffix.lower() != ".npy"
     if form.kind == "normals":
         return _normals(path, values, valid, encoded)
     full = 255.0 if form.kind == "vector" and encoded else 1.0
     values = values / (form.scale if form.kind == "scalar" else full)
-    return _label(path, values, valid, palette)
+    return _label(path, values, valid, palette, coloured)
 
 
-def _numbers(path: Path, kind: str) -> tuple[np.ndarray, dict[int, Colour]]:
-    """Channels first, as the file has them, and a palette's colours."""
+def _numbers(path: Path, kind: str) -> tuple[np.ndarray, dict[int, Colour], bool]:
+    """Channels first, as the file has them; a palette's colours; whether ids are colours."""
     if path.suffix.lower() == ".npy":
-        return _channels_first(path, read_array(path), kind), {}
+        values = read_array(path, "fiub" if kind == "segmentation" else "fiu")
+        return _channels_first(path, values, kind), {}, False
     if path.suffix.lower() == ".pgm":
-        return read_counts(path)[None].astype(np.float64), {}
+        return read_counts(path)[None].astype(np.float64), {}, False
     found: list[tuple[np.ndarray, dict[int, Colour]]] = []
 
     def take(image: Image.Image) -> np.ndarray:
@@ -139,15 +146,15 @@ def _numbers(path: Path, kind: str) -> tuple[np.ndarray, dict[int, Colour]]:
     if pixels.ndim == 2:
         if kind in ("normals", "vector"):
             raise InputError(f"{path}: one channel, but {kind} labels need RGB, or an NPY file")
-        return pixels[None].astype(np.float64), palette
+        return pixels[None].astype(np.float64), palette, False
     rgb = pixels[..., :3]
     if kind == "segmentation":
-        return _colours(path, rgb)
+        return *_colours(path, rgb), True
     if kind == "scalar":
         if (rgb != rgb[..., :1]).any():
             raise InputError(f"{path}: a picture with colours, but a scalar is one channel")
-        return rgb[None, ..., 0].astype(np.float64), {}
-    return rgb.transpose(2, 0, 1).astype(np.float64), {}
+        return rgb[None, ..., 0].astype(np.float64), {}, False
+    return rgb.transpose(2, 0, 1).astype(np.float64), {}, False
 
 
 def _channels_first(path: Path, values: np.ndarray, kind: str) -> np.ndarray:
@@ -180,8 +187,8 @@ def _colours(path: Path, rgb: np.ndarray) -> tuple[np.ndarray, dict[int, Colour]
 
 
 def _check_ids(path: Path, ids: np.ndarray) -> None:
-    if len(ids) and ((ids != np.round(ids)).any() or ids.min() < 0):
-        raise InputError(f"{path}: class ids must be whole numbers from 0 on")
+    if len(ids) and ((ids != np.round(ids)).any() or ids.min() < 0 or ids.max() > HIGHEST_ID):
+        raise InputError(f"{path}: class ids must be whole numbers from 0 to {HIGHEST_ID}")
 
 
 def _normals(path: Path, values: np.ndarray, valid: np.ndarray, encoded: bool) -> Label:
@@ -189,20 +196,28 @@ def _normals(path: Path, values: np.ndarray, valid: np.ndarray, encoded: bool) -
     length = np.linalg.norm(np.where(valid, vectors, 0), axis=0)
     longest = LONGEST_ENCODED_NORMAL if encoded else np.inf
     valid = valid & (length > SHORTEST_NORMAL) & (length < longest)
-    return _label(path, vectors / np.where(valid, length, 1), valid, {})
+    return _label(path, vectors / np.where(valid, length, 1), valid)
 
 
-def _label(path: Path, values: np.ndarray, valid: np.ndarray, palette: dict[int, Colour]) -> Label:
+def _label(
+    path: Path,
+    values: np.ndarray,
+    valid: np.ndarray,
+    palette: dict[int, Colour] | None = None,
+    coloured: bool = False,
+) -> Label:
     if not valid.any():
         raise InputError(
             f"{path}: no pixel has a label; check --kind and --invalid, or leave this file out"
         )
     values = np.where(valid, values, 0).astype(np.float32)
-    return Label(torch.from_numpy(values), torch.from_numpy(valid), palette)
+    return Label(torch.from_numpy(values), torch.from_numpy(valid), palette or {}, coloured)
 
 
 def _floating(path: Path) -> bool:
-    if path.suffix.lower() != ".npy":
+    if path.suffix.lower() == ".npy":
+        array: Any = read_array(path)
+        return array.dtype.kind == "f"
+    if path.suffix.lower() not in (".tif", ".tiff"):
         return False
-    array: Any = read_array(path)
-    return array.dtype.kind == "f"
+    return bool(decode(path, ("TIFF",), lambda image: np.array(image.mode == "F")))

@@ -1,7 +1,7 @@
 """The few labelled images of a new task."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,9 @@ COLOURS: tuple[Colour, ...] = (
     *((145, 30, 180), (70, 240, 240), (240, 50, 230), (210, 245, 60), (250, 190, 212)),
     *((0, 128, 128), (220, 190, 255), (170, 110, 40), (255, 250, 200), (128, 0, 0)),
 )
+
+
+MOST_CLASSES = 1024
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,8 @@ def read_support(
         InputError: if files do not fit together, are fewer than ``shots``, or hold classes without
             a name, or that ``like`` does not have.
     """
+    if shots is not None and shots < 1:
+        raise InputError(f"{shots} shots: there is nothing to learn from: ask for 1 or more")
     pairs = match_names(images, labels, LABEL_SUFFIXES, "label")
     if shots is not None and len(pairs) < shots:
         raise InputError(
@@ -110,10 +115,17 @@ def read_support(
     )
     if form.kind != "segmentation":
         _same_channels(examples, [label for _, _, label in ordered])
+        if like is not None and len(examples[0].value) != len(like.examples[0].value):
+            raise InputError(
+                f"{labels}: {len(examples[0].value)} channels, but the labels that are learned "
+                f"from have {len(like.examples[0].value)}"
+            )
         return Support(form, examples)
     if like is not None:
         return _of_classes(like, examples, [label for _, _, label in ordered])
-    return _classified(form, examples, [label for *_, label in read], classes)
+    return _classified(
+        form, examples, {pair[2]: row[2] for pair, row in zip(ordered, read, strict=True)}, classes
+    )
 
 
 def _pair(image_file: Path, label_file: Path, form: LabelFormat) -> tuple[Tensor, Label]:
@@ -137,15 +149,25 @@ def _same_channels(examples: Sequence[Example], files: Sequence[Path]) -> None:
 
 
 def _classified(
-    form: LabelFormat, examples: Sequence[Example], labels: Sequence[Label], names: Sequence[str]
+    form: LabelFormat,
+    examples: Sequence[Example],
+    labels: Mapping[Path, Label],
+    names: Sequence[str],
 ) -> Support:
     counts: Counter[int] = Counter()
     palette: dict[int, Colour] = {}
-    for label in labels:
+    first, *_ = labels
+    coloured = labels[first].coloured  # ids that are colours have no order
+    for path, label in labels.items():
+        if label.coloured != coloured:
+            what = ("one channel of ids", "colours")
+            raise InputError(
+                f"{path}: holds {what[label.coloured]}, but {first} holds {what[coloured]}: give "
+                "all labels one form"
+            )
         ids, numbers = label.value[0][label.valid].long().unique(return_counts=True)
         counts.update(dict(zip(ids.tolist(), numbers.tolist(), strict=True)))
         palette |= label.palette
-    coloured = any(number > 65535 for number in counts)  # ids that are colours have no order
     ids = sorted(counts) if coloured or not names else list(range(len(names)))
     unknown = {number: counts[number] for number in sorted(counts) if number not in ids}
     if unknown or (names and len(names) != len(ids)):
@@ -156,10 +178,16 @@ def _classified(
             f"{len(names)} class names, but the labels hold class ids without one: {listed}: add "
             "names, one per id from 0 on, or mark the ids with --invalid"
         )
+    folder = first.parent
     if len(counts) < 2:
         raise InputError(
-            f"every label pixel is of class {next(iter(counts))}: there is nothing to tell apart, "
-            "check --kind and the labels"
+            f"{folder}: every label pixel is of class {next(iter(counts))}: there is nothing to "
+            "tell apart, check --kind and the labels"
+        )
+    if len(ids) > MOST_CLASSES:
+        raise InputError(
+            f"{folder}: {len(ids)} different numbers are no classes (depth, or another map of "
+            "numbers?): check --kind"
         )
     if not names:
         names = [_name(number, palette.get(number), coloured) for number in ids]

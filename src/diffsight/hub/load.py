@@ -70,13 +70,18 @@ def load(
 
 
 def open_model(
-    source: str | Path, *, revision: str | None = None, bases: dict[str, Any] | None = None
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    backbone: str | Path | None = None,
+    bases: dict[str, Any] | None = None,
 ) -> tuple[DenseModel, dict[str, Any]]:
     """The model in a folder, of a hub id or in a task file, and what is written about it.
 
     Args:
         source: as for ``load``, or a task file.
         revision: of a hub id.
+        backbone: where a task's frozen model is, if not where the file says.
         bases: frozen models by their names; a task takes its own from there, or adds it.
 
     Raises:
@@ -85,13 +90,9 @@ def open_model(
     if not Path(source).is_file():
         folder = resolve(source, revision=revision)
         return load(folder), read_config(folder)
-    from diffsight.hub.task_file import Base, load_task, read_task  # heavy
+    from diffsight.hub.task_file import load_task  # heavy
 
-    bases = {} if bases is None else bases
-    name = read_task(source)[0]["base"]["source"]
-    if name not in bases:
-        bases[name] = Base.load(name)
-    task = load_task(source, bases[name])
+    task = load_task(source, backbone, loaded=bases)
     about = dict(task.about)
     about["info"] = {"training": {"short_side": about["short_side"]}}
     about["fingerprint"] = hashlib.sha256(Path(source).read_bytes()).hexdigest()

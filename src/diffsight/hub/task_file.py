@@ -1,7 +1,7 @@
 """A task in one file: what was learned from a few labels, and by reference what it stands on."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from diffsight.assets import NAMES
 from diffsight.backbones import ClipVision, ConceptRequest, StableDiffusion, architectures, sources
 from diffsight.codecs import AbstractCodec, from_state
 from diffsight.datasets.files import replacing
+from diffsight.datasets.labels import KINDS
 from diffsight.heads import Codebook
 from diffsight.hub.save import fingerprint
 from diffsight.methods import FeatureHead, FewShot
@@ -24,6 +26,14 @@ from diffsight.types import InputError
 
 FORMAT = 1
 KEY = "diffsight"  # of the metadata
+CLIP = "clip_fingerprint"  # of the vision tower, where one is used
+# what every file says
+WRITTEN = {
+    **dict.fromkeys(("kind", "unit", "method"), str),
+    **dict.fromkeys(("format", "short_side", "parameters"), int),
+    **dict.fromkeys(("base", "codec", "options", "report"), dict),
+    "support": list,
+}
 CODEC, LEARNED, SPREAD = "codec.", "learned.", "spread"
 FROZEN = ("backbone.", "vision.")  # parts of a method that are stored by reference
 
@@ -33,7 +43,7 @@ class Base:
     """The frozen part, loaded once for any number of tasks.
 
     Attributes:
-        source: how the user named it.
+        source: how the user named it; of a folder the whole path.
         folder: where it is.
         backbone: the UNet and the encoder, with the latent scaled as the UNet knows it.
         fingerprint: of its tensors.
@@ -62,19 +72,21 @@ class Base:
             latent_scale=architectures.scaling_factor(folder),
             trainable=(),
         )
-        return cls(str(source), folder, backbone.eval(), fingerprint(backbone))
+        named = folder.resolve() if Path(source).is_dir() and source not in NAMES else source
+        return cls(str(named), folder, backbone.eval(), fingerprint(backbone))
 
-    def vision(self, source: str) -> ClipVision:
-        """A CLIP vision tower, frozen too: loaded once for all folds and tasks. The base's own is
-        named as the base is.
+    def vision(self, source: str | Path | None = None) -> ClipVision:
+        """A CLIP vision tower, frozen too, the base's own by default: loaded once for all folds and
+        tasks.
 
         Raises:
             InputError: if there is none.
         """
-        if source not in self._towers:
+        folder = str(source or self.folder)
+        if folder not in self._towers:
             with without_bars():
-                self._towers[source] = ClipVision(self.folder if source == self.source else source)
-        return self._towers[source]
+                self._towers[folder] = ClipVision(folder)
+        return self._towers[folder]
 
     @property
     def short_side_px(self) -> int:
@@ -139,23 +151,33 @@ def read_task(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ) from None
     if not isinstance(about, dict) or "kind" not in about:
         raise InputError(f"{path}: not a task file: make one with `diffsight adapt`")
-    if about["format"] > FORMAT:
+    if isinstance(about.get("format"), int) and about["format"] > FORMAT:
         raise InputError(f"{path}: written by a newer diffsight: upgrade it")
+    for name, kind in WRITTEN.items():
+        if not isinstance(about.get(name), kind):
+            raise InputError(f"{path}: not a whole task file ({name} is missing): copy it again")
     return about, tensors
 
 
-def load_task(path: str | Path, base: Base | None = None) -> Task:
+def load_task(
+    path: str | Path,
+    base: Base | str | Path | None = None,
+    *,
+    loaded: MutableMapping[str, Base] | None = None,
+) -> Task:
     """A task, ready to predict.
 
     Args:
         path: task file.
-        base: loaded already; default: what the file names.
+        base: the frozen model, or where it is; default: where the file says.
+        loaded: frozen models by their names; one that is loaded is added.
 
     Raises:
         InputError: if the file cannot be read, or the base is another one.
     """
     about, tensors = read_task(path)
-    base = base or Base.load(about["base"]["source"])
+    if not isinstance(base, Base):
+        base = _base(path, str(base or about["base"]["source"]), {} if loaded is None else loaded)
     if base.fingerprint != about["base"]["fingerprint"]:
         raise InputError(
             f"{path}: learned on {about['base']['source']} ({about['base']['fingerprint'][:12]}), "
@@ -172,10 +194,37 @@ def load_task(path: str | Path, base: Base | None = None) -> Task:
         missing = [name for name in missing if not name.startswith(FROZEN)]
         if missing or unexpected:
             raise KeyError((*missing, *unexpected)[0])
+        bad = [name for name, value in state.items() if not bool(value.isfinite().all())]
+        if bad:
+            raise KeyError(f"{bad[0]} is not finite")
     except (KeyError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: not a whole task file ({reason}): copy it again") from None
+    tower = clip_fingerprint(model.method)
+    if about.get(CLIP, tower) != tower:
+        raise InputError(
+            f"{path}: learned with another CLIP vision model ({about[CLIP][:12]}) than the one at "
+            f"{about['options']['clip']} ({tower[:12]}): put that one there"
+        )
     return Task(model.eval(), about)
+
+
+def clip_fingerprint(method: AbstractMethod) -> str:
+    """Of the CLIP tower that a method looks through; empty without one."""
+    vision = method.vision if isinstance(method, FewShot) else None
+    return "" if vision is None else fingerprint(vision)
+
+
+def _base(path: str | Path, source: str, loaded: MutableMapping[str, Base]) -> Base:
+    if source not in loaded:
+        try:
+            loaded[source] = Base.load(source)
+        except InputError as error:
+            raise InputError(
+                f"{path}: stands on a frozen model that is not there ({error}): say where it is "
+                "with --backbone"
+            ) from None
+    return loaded[source]
 
 
 def build_task(
@@ -187,7 +236,8 @@ def build_task(
         classes = about["classes"]
         colours = [(r, g, b) for r, g, b in classes["colours"]]
         return Classes(codec, ids=classes["ids"], names=classes["names"], colours=colours)
-    assert spread is not None
+    if spread is None or kind not in KINDS:
+        raise KeyError(f"labels of kind {kind} without their spread")
     if kind in ("depth", "scalar"):
         unit, depth = about["unit"], kind == "depth"
         return Scalars(codec, spread=spread, unit=unit, depth=depth, alpha=about["alpha"])
@@ -213,7 +263,8 @@ def _method(about: Mapping[str, Any], task: AbstractDense, base: Base) -> Abstra
             **options,
         )
     size, source = options.pop("codebook"), options.pop("clip")
-    vision = base.vision(source) if size > 1 and centres is not None else None
+    own = source == about["base"]["source"]
+    vision = base.vision(None if own else source) if size > 1 and centres is not None else None
     codebook = None
     if centres is not None:
         assert task.spread is not None

@@ -135,6 +135,20 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def usable_device(name: str) -> str:
+    """The same, if something can be computed there.
+
+    Raises:
+        InputError: if there is none of this name.
+    """
+    try:
+        torch.empty(1, device=name).cpu()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {name!r} cannot be used ({reason}): try --device cpu") from None
+    return name
+
+
 def to_tensor(image: Picture) -> Tensor:
     """An image of any kind as ``3 h w``, uint8 or float in [0, 1].
 

@@ -1,5 +1,6 @@
 """The plan: how an image is run through a model; printed beside the protocol of every result."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -77,7 +78,8 @@ class Plan:
                 )
         if self.long_side is not None and self.short_side is None:
             raise InputError("long_side limits what short_side asks for: give short_side too")
-        if not self.scales or min(self.scales) <= 0 or len(set(self.scales)) < len(self.scales):
+        sound = all(0 < scale < math.inf for scale in self.scales)
+        if not self.scales or not sound or len(set(self.scales)) < len(self.scales):
             raise InputError(f"scales must be different positive numbers, got {self.scales}")
 
     def passes(self, height: int, width: int) -> int:

@@ -84,7 +84,8 @@ def write_prediction(
         The contents of the JSON file.
 
     Raises:
-        InputError: if the files cannot be written.
+        InputError: if the files cannot be written, or would replace something beside the image that
+            is not of an earlier run.
     """
     base = out / job.name
     files, meaning = _content(prediction)
@@ -96,6 +97,13 @@ def write_prediction(
     about = {"image": str(job.image)}
     about |= {name.partition(".")[0]: path.name for name, path in paths.items()}
     about |= meaning | dict(notes)
+    if base.parent.resolve() == job.image.parent.resolve() and not _is_ours(sidecar):
+        for path in (*paths.values(), sidecar):
+            if path.exists():
+                raise InputError(
+                    f"{path}: is there already, beside the image, and is not of an earlier run: "
+                    "choose another --out"
+                )
     try:
         base.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -113,6 +121,15 @@ def write_prediction(
             path.unlink(missing_ok=True)
         raise
     return about
+
+
+def _is_ours(sidecar: Path) -> bool:
+    """Whether it was written beside a prediction."""
+    try:
+        about = json.loads(sidecar.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(about, dict) and {"image", "colour"} <= about.keys()
 
 
 def _content(prediction: Any) -> tuple[dict[str, Callable[[Path], None]], dict[str, Any]]:
@@ -168,17 +185,17 @@ def _value_content(
 
 
 def _class_encoding(prediction: ClassPrediction) -> str:
-    largest = max(prediction.names)
-    if largest < 256:
-        return "palette indices, the ids of names"
-    return "16-bit ids of names" if largest < 65536 else "colours, numbered by names"
+    if prediction.ids_are_colours:
+        return "colours, numbered by names"
+    small = max(prediction.names) < 256
+    return "palette indices, the ids of names" if small else "16-bit ids of names"
 
 
 def _class_image(prediction: ClassPrediction) -> Image.Image:
-    ids, largest = prediction.ids.cpu().numpy(), max(prediction.names)
-    if largest >= 65536:  # ids that are colours
+    ids = prediction.ids.cpu().numpy()
+    if prediction.ids_are_colours:
         return Image.fromarray(np.stack([ids >> 16, ids >> 8 & 255, ids & 255], 2).astype(np.uint8))
-    if largest >= 256:
+    if max(prediction.names) >= 256:
         return Image.fromarray(ids.astype(np.uint16))
     image = Image.fromarray(ids.astype(np.uint8), mode="P")
     flat = [0] * 768

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,9 +11,11 @@ from typing import Any, Literal
 import torch
 
 import diffsight
+from diffsight.datasets.files import MIN_SIDE_PX
 from diffsight.datasets.labels import LabelFormat
 from diffsight.datasets.support import Support, read_support
 from diffsight.hub.task_file import FORMAT, Base, Task
+from diffsight.inference.pipeline import usable_device
 from diffsight.ops.memory import keep_freed_memory
 from diffsight.tasks.dense import AbstractDense
 from diffsight.training.adapt_state import AdaptState
@@ -80,7 +83,7 @@ def adapt(
         seed: of everything random.
         device: where to run; the task is on the CPU in the end.
         autocast: ``torch.bfloat16`` for mixed precision; default: 32 bit.
-        state: file that keeps where the adaptation stands, until it is complete.
+        state: file that keeps where the adaptation stands; to be deleted when the task is saved.
         resume: go on where ``state`` stands; with the same seed and steps the result is that of an
             adaptation without interruption.
         announce: called before training with what was read and what will be done.
@@ -93,6 +96,8 @@ def adapt(
     Raises:
         InputError: one line about what cannot be used, with the repair.
     """
+    _check(kind, method, classes, bins, alpha, minutes, steps, short_side, seed)
+    where = Where(torch.device(usable_device(device)), autocast)
     keep_freed_memory()
     form = LabelFormat(kind, unit, invalid)
     support = read_support(Path(images), Path(labels), form, classes=classes, shots=shots)
@@ -109,7 +114,7 @@ def adapt(
     asked = [example.id for example in others.examples] if others else []
     decisive = {**facts, "options": options, "asked": asked, "method": method, "steps": steps}
     decisive |= {"labels": _digest(task, support, others), "mirror": mirror}
-    decisive |= {"device": torch.device(device).type, "autocast": str(autocast)}
+    decisive |= {"device": where.device.type, "autocast": str(autocast)}
     job = Adaptation(
         support=support,
         others=others,
@@ -121,7 +126,7 @@ def adapt(
         advance=advance,
         state=AdaptState.open(state, decisive, resume),
         mirror=mirror,
-        where=Where(torch.device(device), autocast),
+        where=where,
     )
     wanted: tuple[MethodName, ...] = METHODS if method == "auto" else (method,)
     try:
@@ -136,6 +141,34 @@ def adapt(
         ) from None
     found.model.to("cpu")
     return found
+
+
+def _check(
+    kind: str,
+    method: str,
+    classes: Sequence[str],
+    bins: int | None,
+    alpha: float,
+    minutes: float,
+    steps: int | None,
+    short_side: int | None,
+    seed: int,
+) -> None:
+    """Numbers that mean something, and options that have an effect."""
+    if method not in ("auto", *METHODS):
+        raise InputError(f"unknown method {method!r}: choose auto, {', '.join(METHODS)}")
+    if kind == "segmentation" and bins is not None:
+        raise InputError("bins are for numbers, segmentation has classes: leave them out")
+    if kind != "segmentation" and classes:
+        raise InputError(f"labels of kind {kind} have no classes: leave their names out")
+    if not alpha >= 0:
+        raise InputError(f"alpha {alpha}: give 0 or more")
+    if not 0 < minutes < math.inf:
+        raise InputError(f"{minutes} minutes: give a number above 0")
+    whole = (("bins", bins, 2), ("steps", steps, 1), ("short side", short_side, MIN_SIDE_PX))
+    for name, value, least in (*whole, ("seed", seed, 0)):
+        if value is not None and not least <= value < 2**63:
+            raise InputError(f"{name} {value}: give a whole number, {least} or more")
 
 
 def _digest(task: AbstractDense, *supports: Support | None) -> str:
@@ -193,6 +226,8 @@ def method_options(
     """
     if codebook < 0:
         raise InputError(f"a codebook of {codebook} tables: give 0 (fixed values) or more")
+    if clip is not None and Path(clip).is_dir():
+        clip = Path(clip).resolve()
     source = clip or (base.source if (base.folder / "image_encoder").is_dir() else None)
     if codebook > 1 and source is None:
         log.info("no CLIP vision model beside %s: a codebook of 1 table is learned", base.source)

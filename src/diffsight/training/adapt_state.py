@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffsight.datasets.files import replacing
-from diffsight.training.checkpoints import KEY, load
+from diffsight.training.checkpoints import KEY, AtomicCheckpoints, load
 from diffsight.types import InputError
 
 SAVE_SECONDS = 20.0
+log = logging.getLogger(__name__)
 
 
 def learned(method: nn.Module) -> dict[str, Tensor]:
@@ -65,6 +66,8 @@ class AdaptState:
             raise InputError(f"{path}: nothing to resume: leave --resume out")
         try:
             stored = load(path)[KEY]
+            if not isinstance(stored, dict):
+                raise InputError("no state")
         except InputError:
             raise InputError(f"{path}: damaged: start anew without --resume") from None
         if stored.get("key") != state.key:
@@ -95,15 +98,12 @@ class AdaptState:
         self.save()
 
     def save(self) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file, whole or not at all; a full disk does not end the training."""
         if self.path is None:
             return
         content = {"key": self.key, "plan": self.plan, "runs": self.runs, "current": self.current}
-        with replacing(self.path) as partial:
-            torch.save({KEY: content}, partial)
+        try:
+            AtomicCheckpoints().save_checkpoint({KEY: content}, self.path)
+        except OSError as error:
+            log.warning("%s: --resume would go on from there", error)
         self._saved = time.monotonic()
-
-    def remove(self) -> None:
-        """The adaptation is complete."""
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)

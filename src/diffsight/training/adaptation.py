@@ -8,7 +8,14 @@ from typing import Any, Literal
 import torch
 
 from diffsight.datasets.support import Support
-from diffsight.hub.task_file import Base, Task, build_model, learned_parameters
+from diffsight.hub.task_file import (
+    CLIP,
+    Base,
+    Task,
+    build_model,
+    clip_fingerprint,
+    learned_parameters,
+)
 from diffsight.methods import FeatureHead
 from diffsight.tasks.dense import AbstractDense
 from diffsight.training.adapt_state import AdaptState, learned, restore
@@ -25,6 +32,7 @@ from diffsight.training.few_shot import (
     optimiser_for,
     seconds_per_step,
 )
+from diffsight.types import InputError
 
 MethodName = Literal["concepts", "features"]
 METHODS: tuple[MethodName, ...] = ("features", "concepts")
@@ -160,6 +168,12 @@ class Adaptation:
                 encode(method, self.task, e, side, self.where, mirror=mirror)
                 for e in (support.examples if support else ())
             ]
+            bare = sum(not bool(e.target[0].valid.any()) for e in store[name])
+            if bare:
+                raise InputError(
+                    f"{bare} of {len(store[name])} labelled images have no labelled pixel left at "
+                    f"a short side of {side} px: choose a larger --short-side, or leave them out"
+                )
 
     def run(self, plan: Mapping[str, int]) -> Task:
         """Compare on held-out images, then train the better one on all of them."""
@@ -171,7 +185,6 @@ class Adaptation:
             report.chosen = self._best(report, list(plan))
             if self.others is None:
                 self._train(report.chosen, plan[report.chosen], "all images", trained)
-            self.state.remove()
         except KeyboardInterrupt:
             report.interrupted = True
             if not trained:
@@ -179,8 +192,14 @@ class Adaptation:
             report.chosen = report.chosen or next(iter(trained))
         name = report.chosen
         model = trained[name]
+        if not all(bool(value.isfinite().all()) for value in learned(model.method).values()):
+            raise InputError(
+                f"the training of {name} ended in values that are no numbers: check the range of "
+                "the labels, and --invalid"
+            )
         about = self.about | {"method": name, "options": self.options[name]}
         about |= {"parameters": learned_parameters(model.method), "report": vars(report)}
+        about[CLIP] = clip_fingerprint(model.method)
         return Task(model.eval(), about)
 
     def _hold_out(

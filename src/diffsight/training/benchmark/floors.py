@@ -72,8 +72,18 @@ class Stored(AbstractEntrant):
                 values = np.load(path, allow_pickle=False)
             except (OSError, ValueError) as error:
                 raise InputError(f"{path}: no prediction there ({error})") from None
-            values = torch.from_numpy(values.astype(np.float32))
-            return values[None] if values.ndim == 2 else values
+            if values.ndim == 2:
+                values = values[None]
+            task = lesson.task
+            depth = task.num_outputs if isinstance(task, Classes) else len(query.value)
+            if values.ndim != 3 or len(values) != depth or values.dtype.kind not in "fiu":
+                raise InputError(
+                    f"{path}: {values.dtype} of {' x '.join(map(str, values.shape))}, but a "
+                    f"prediction of {lesson.spec.name} is {depth} channel(s) x height x width"
+                )
+            if not np.isfinite(values).all():
+                raise InputError(f"{path}: holds NaN or infinity: predict a number for every pixel")
+            return torch.from_numpy(values.astype(np.float32))
 
         return Learned(answer)
 

@@ -28,6 +28,9 @@ TARGETS = {
     ("nyu_normal", "merr_true"): 16.4,
 }
 
+# what every unit says
+WRITTEN = {"task", "method", "repeat", "shots", "source", "measure", "score", "measures", "support"}
+
 Rows = Mapping[str, Mapping[int, dict[str, Any]]]
 
 
@@ -78,7 +81,10 @@ def write_report(out: Path, *, reference: str | None = None) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        unit = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(unit, dict) or not unit.keys() >= WRITTEN:
+            raise ValueError("no unit")
+        return unit
     except ValueError:
         raise InputError(f"{path}: damaged: delete it, so that the unit runs again") from None
 

@@ -70,15 +70,15 @@ def benchmark(
     """
     keep_freed_memory()
     settings = settings or Settings()
-    if settings.shots < 1 or repeats < 1:
-        raise InputError(f"{settings.shots} shots, {repeats} repeats: at least one of each")
+    if repeats < 1:
+        raise InputError(f"{repeats} repeats: at least one")
     for name in tasks:
         if name not in source.tasks:
             raise InputError(f"{source.name} has no task {name!r}: {', '.join(source.tasks)}")
     number, count = shard
     if not 0 <= number < count:
-        raise InputError(f"shard {number} of {count}: give 0/N to {count - 1}/{count}")
-    units = order(tasks, list(methods), repeats)
+        raise InputError(f"shard {number} of {count}: give 0/N to N-1/N, such as 0/4 to 3/4")
+    units = order(list(dict.fromkeys(tasks)), list(methods), repeats)
     mine = [u for u in units if suits(methods[u.method], source.tasks[u.task])][number::count]
     keys = {u: u.key(methods[u.method], source.name, base, settings) for u in mine}
     there = [u for u in mine if stored(u.path(out, settings.shots), keys[u]) is not None]

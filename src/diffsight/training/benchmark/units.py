@@ -15,7 +15,7 @@ from torch.nn import functional
 from torchmetrics import Metric
 
 from diffsight.codecs import ScalarBins, VectorWords
-from diffsight.datasets.files import replacing
+from diffsight.datasets.files import MIN_SIDE_PX, replacing
 from diffsight.datasets.labels import LabelFormat
 from diffsight.datasets.source import AbstractSource, Labelled, SourceTask
 from diffsight.datasets.support import COLOURS, Example, Support
@@ -56,6 +56,15 @@ class Settings:
     short_side: int | None = None
     clip: str | None = None
     where: Where = CPU
+
+    def __post_init__(self) -> None:
+        """Refuse what is no learning."""
+        whole = (("shots", self.shots, 1), ("steps", self.steps, 1))
+        for name, value, least in (*whole, ("short side", self.short_side, MIN_SIDE_PX)):
+            if value is not None and value < least:
+                raise InputError(f"{name} {value}: give {least} or more")
+        if not 0 < self.minutes < math.inf:
+            raise InputError(f"{self.minutes} minutes: give a number above 0")
 
 
 @dataclass(frozen=True)
@@ -192,6 +201,10 @@ def draw(
         InputError: if there are not enough images.
     """
     pool = list(source.pool(spec.name))
+    if len(pool) < shots:
+        raise InputError(
+            f"{source.name}: {len(pool)} images of {spec.name} for {shots} shots: ask for fewer"
+        )
     generator = torch.Generator().manual_seed(seed_of(seed, repeat))
     found: list[Labelled] = []
     for place in torch.randperm(len(pool), generator=generator).tolist():

@@ -1,0 +1,77 @@
+"""Labelled images as the support of a task: what their classes are."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffsight.datasets.labels import LabelFormat
+from diffsight.datasets.support import Example, Support, read_support
+from diffsight.types import ClassPrediction, InputError
+
+FORM = LabelFormat("segmentation")
+
+
+def folders(where: Path, labels: list[np.ndarray]) -> tuple[Path, Path]:
+    images, masks = where / "images", where / "labels"
+    images.mkdir()
+    masks.mkdir()
+    for number, label in enumerate(labels):
+        image = np.random.default_rng(number).integers(0, 255, (*label.shape[:2], 3), np.uint8)
+        Image.fromarray(image).save(images / f"{number}.png")
+        Image.fromarray(label).save(masks / f"{number}.png")
+    return images, masks
+
+
+def coloured(*colours: tuple[int, int, int]) -> np.ndarray:
+    picture = np.zeros((20, 30, 3), np.uint8)
+    for number, colour in enumerate(colours):
+        picture[:, 10 * number : 10 * number + 10] = colour
+    return picture
+
+
+def test_classes_of_dark_colours(tmp_path: Path) -> None:
+    where = folders(tmp_path, [coloured((0, 0, 0), (0, 0, 255), (0, 200, 0))] * 2)
+    support = read_support(*where, FORM)
+    assert support.ids == (0, 255, 200 << 8)
+    assert support.names == ("#000000", "#0000ff", "#00c800")
+    assert all(bool(example.valid.all()) for example in support.examples)
+    named = read_support(*where, FORM, classes=("ground", "water", "plant"))
+    assert named.names == ("ground", "water", "plant")
+    ids = torch.tensor([support.ids])
+    found = ClassPrediction(
+        ids,
+        torch.ones(1, 3),
+        dict(zip(support.ids, support.names, strict=True)),
+        dict(zip(support.ids, support.colours, strict=True)),
+    )
+    assert found.ids_are_colours
+
+
+def test_ids_and_colours_do_not_mix(tmp_path: Path) -> None:
+    ids = np.zeros((20, 30), np.uint8)
+    ids[:, 10:] = 1
+    where = folders(tmp_path, [ids, coloured((0, 0, 0), (255, 255, 255)), ids])
+    with pytest.raises(InputError, match=r"holds (colours|one channel of ids), but .*one form"):
+        read_support(*where, FORM)
+
+
+def test_depth_is_no_classes(tmp_path: Path) -> None:
+    counts = np.arange(40 * 50, dtype=np.uint16).reshape(40, 50)
+    where = folders(tmp_path, [counts, counts])
+    with pytest.raises(InputError, match=r"labels: 1999 different numbers are no classes"):
+        read_support(*where, FORM)
+
+
+def test_values_are_drawn_from_every_column() -> None:
+    columns = torch.arange(640.0).expand(1, 480, 640)
+    example = Example(
+        "id", torch.zeros(3, 480, 640, dtype=torch.uint8), columns, torch.ones(480, 640).bool()
+    )
+    support = Support(LabelFormat("scalar"), (example,) * 10)
+    values = support.values()
+    assert len(values) == 200_000
+    assert len(values.unique()) == 640
+    assert torch.equal(values, support.values())

@@ -1,0 +1,62 @@
+"""Files that are no tasks, or not whole, or stand on something else."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tests.training.test_adapt import pictures, run
+
+from diffsight.hub.task_file import KEY, Base, load_task, read_task
+from diffsight.types import InputError
+
+
+@pytest.fixture(scope="module")
+def base(pipeline_folder: Path) -> Base:
+    return Base.load(pipeline_folder)
+
+
+def test_files_that_are_no_tasks(base, pipeline_folder, tmp_path) -> None:
+    path = run(pictures(tmp_path), base, method="features", steps=1).save(tmp_path / "a.task")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="not a whole task file"):
+        load_task(path, base)
+    with pytest.raises(InputError, match="not a task file"):
+        load_task(pipeline_folder / "unet" / "diffusion_pytorch_model.safetensors", base)
+    with pytest.raises(InputError, match="no such file"):
+        load_task(tmp_path / "b.task")
+    path.write_bytes(whole)
+    other = Base(base.source, base.folder, base.backbone, "0" * 64)
+    with pytest.raises(InputError, match=rf"{base.fingerprint[:12]}\), not on .*000000000000"):
+        load_task(path, other)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        *((name, f"{name} is missing") for name in ("format", "base", "report", "support", "unit")),
+        ({"format": "1"}, "format is missing"),
+        ({"format": 99}, "written by a newer diffsight"),
+        ({"kind": "smell"}, "labels of kind smell"),
+        ({"options": {}}, "'codebook'"),
+        ("spread", "without their spread"),
+        ("nan", "is not finite"),
+    ],
+)
+def test_files_that_are_not_whole(change, message, base, tmp_path) -> None:
+    path = run(pictures(tmp_path), base, method="concepts", steps=1).save(tmp_path / "a.task")
+    about, tensors = read_task(path)
+    if isinstance(change, dict):
+        about |= change
+    elif change == "spread":
+        del tensors["spread"]
+    elif change == "nan":
+        (table,) = (value for name, value in tensors.items() if name.startswith("learned.concepts"))
+        table.view(-1)[3] = torch.nan
+    else:
+        del about[change]
+    save_file(tensors, path, {KEY: json.dumps(about)})
+    with pytest.raises(InputError, match=rf"a\.task.*{message}"):
+        load_task(path, base)
