@@ -168,7 +168,7 @@ def _check(
     whole = (("bins", bins, 2), ("steps", steps, 1), ("short side", short_side, MIN_SIDE_PX))
     for name, value, least in (*whole, ("seed", seed, 0)):
         if value is not None and not least <= value < 2**63:
-            raise InputError(f"{name} {value}: give a whole number, {least} or more")
+            raise InputError(f"{name} {value}: give a whole number from {least} on, below 2**63")
 
 
 def _digest(task: AbstractDense, *supports: Support | None) -> str:
