@@ -140,6 +140,32 @@ def test_a_caption_per_image(
     assert "captions of data set 'nyu', not of 'images'" in capsys.readouterr().err
 
 
+def test_captions_that_were_made_are_read(
+    listener: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ``caption --images`` writes is what ``predict --captions`` asks for."""
+    texts = iter(("a kitchen", "a red sphere", "a bathroom"))
+
+    class Teller:
+        def __init__(self, *_: object, **options: object) -> None: ...
+
+        def __call__(self, images: list[torch.Tensor]) -> list[str]:
+            return [next(texts) for _ in images]
+
+    monkeypatch.setattr("diffsight.prompts.captions.Captioner", Teller)
+    photos, path = tmp_path / "in", tmp_path / "told" / "captions.json"
+    for name in ("a", "b", "x/a"):
+        photo(photos / f"{name}.png")
+    words = ["caption", "--images", str(photos), "--captioner", "teller", "--out", str(path)]
+    assert main([*words, "--device", "cpu"]) == 0
+    assert run(listener, photos, "--out", tmp_path / "out", "--captions", path) == 0
+    abouts = [json.loads(file.read_text()) for file in sorted((tmp_path / "out").rglob("*.json"))]
+    told = {Path(about["image"]).relative_to(photos): about["expression"] for about in abouts}
+    made = json.loads(path.read_text())["captions"]
+    assert told == {Path(name).relative_to("../in"): text for name, text in made.items()}
+    assert set(told.values()) == {"a kitchen", "a red sphere", "a bathroom"}
+
+
 def test_a_sentence_is_read_to_its_end_or_refused(finder: Path, captioned: Path) -> None:
     image = np.zeros((32, 40, 3), dtype=np.uint8)
     for folder in (finder, captioned):
