@@ -223,8 +223,14 @@ def test_what_lies_beside_an_image_is_not_replaced(
 ) -> None:
     own = photos / name
     own.write_text('{"of": "mine"}')
-    assert run(depth_model, photos / "a.jpg", "--out", photos) == 2
-    assert f"{own}: is there already" in capsys.readouterr().err
+    others = {path.name for path in photos.iterdir()} - {"a.jpg", name}
+    assert run(depth_model, photos, "--out", photos, "--json") == 1
+    out, err = capsys.readouterr()
+    assert f"{own}: is there already" in err
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert sum("is there already" in line.get("error", "") for line in lines) == 1
+    assert sum("error" not in line for line in lines) > 0  # the others are done
+    assert others < {path.name for path in photos.iterdir()}
     assert own.read_text() == '{"of": "mine"}'
     assert {path.name for path in photos.glob("a*")} == {"a.jpg", name}
     assert run(depth_model, photos / "a.jpg", "--out", photos / "out") == 0

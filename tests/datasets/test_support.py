@@ -66,12 +66,13 @@ def test_depth_is_no_classes(tmp_path: Path) -> None:
 
 
 def test_values_are_drawn_from_every_column() -> None:
-    columns = torch.arange(640.0).expand(1, 480, 640)
+    places = torch.arange(480.0 * 640).reshape(1, 480, 640)
     example = Example(
-        "id", torch.zeros(3, 480, 640, dtype=torch.uint8), columns, torch.ones(480, 640).bool()
+        "id", torch.zeros(3, 480, 640, dtype=torch.uint8), places, torch.ones(480, 640).bool()
     )
     support = Support(LabelFormat("scalar"), (example,) * 10)
     values = support.values()
     assert len(values) == 200_000
-    assert len(values.unique()) == 640
+    assert len((values % 640).unique()) == 640
+    assert len(values.unique()) > 100_000  # other places in every image
     assert torch.equal(values, support.values())

@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from tests.training.test_adapt import pictures, run
 
@@ -60,3 +62,33 @@ def test_files_that_are_not_whole(change, message, base, tmp_path) -> None:
     save_file(tensors, path, {KEY: json.dumps(about)})
     with pytest.raises(InputError, match=rf"a\.task.*{message}"):
         load_task(path, base)
+
+
+def test_a_head_keeps_the_text_that_it_learned_with(base, tmp_path) -> None:
+    """A base whose text encoder was not there then, or is not there now, is the same base."""
+    task = run(pictures(tmp_path), base, method="features", steps=1)
+    task.model.method.context = torch.zeros(1, 1, base.backbone.context_dim)
+    again = load_task(task.save(tmp_path / "a.task"), base)
+    assert again.model.method.context.shape == (1, 1, base.backbone.context_dim)
+
+
+def test_a_training_that_ends_in_no_numbers_leaves_nothing(base, tmp_path, monkeypatch) -> None:
+    def broken(method, *rest, **options):
+        with torch.no_grad():
+            next(p for p in method.parameters() if p.requires_grad).fill_(torch.nan)
+
+    monkeypatch.setattr("diffsight.training.adaptation.fit", broken)
+    state = tmp_path / "state"
+    with pytest.raises(InputError, match="ended in values that are no numbers"):
+        run(pictures(tmp_path), base, method="features", steps=1, state=state)
+    assert not state.exists()
+
+
+def test_labels_that_vanish_at_the_working_size(base, tmp_path) -> None:
+    folder = pictures(tmp_path, "segmentation", sizes=((256, 256),))
+    label = folder / "labels" / "2.png"
+    sparse = np.full((256, 256), 255, np.uint8)
+    sparse[1, 1] = 7
+    Image.fromarray(sparse).save(label)
+    with pytest.raises(InputError, match=r"1 of 6 labelled images have no labelled pixel left"):
+        run(folder, base, "segmentation", method="features", steps=1, short_side=32)

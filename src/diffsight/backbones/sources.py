@@ -144,6 +144,9 @@ def _fetch(name: str, beside: Sequence[str]) -> Path:
         folder = Path(snapshot_download(name, allow_patterns=[*configs, *files, *beside]))
         if all((folder / file).is_file() for file in files):
             break
+    for tower in {Path(file).parent for file in beside if (folder / file).is_file()}:
+        if not any((folder / tower).glob("*.safetensors")):
+            snapshot_download(name, allow_patterns=[f"{tower}/pytorch_model.bin"])
     return folder
 
 

@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
         )
         if args.predictions:
             methods["predictions"] = Stored(args.predictions)
-        known = {*methods, *(path.name for path in args.out.glob("*/*") if path.is_dir())}
+        known = {*methods, *(path.parents[1].name for path in args.out.glob("**/shots*/rep*.json"))}
         if args.reference is not None and args.reference not in known:
             raise InputError(f"--reference {args.reference}: choose from {', '.join(methods)}")
         source = _source(args)

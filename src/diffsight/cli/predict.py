@@ -115,7 +115,7 @@ def _load(args: argparse.Namespace, prompts: Prompts) -> "tuple[list[_Loaded], d
     for path in map(Path, args.task or ()):
         if not path.is_file():
             raise InputError(f"{path}: no such file: make a task with `diffsight adapt`")
-    if args.backbone and args.model:
+    if args.backbone and args.model and not Path(args.model).is_file():
         raise InputError("--backbone is of tasks: leave it out with --model")
     bases: dict[str, Any] = {}
     loaded = []
@@ -255,12 +255,15 @@ def _run(jobs: Sequence["Job"], one: _Loaded, prompts: Prompts, report: Report) 
 
 
 def _write(prediction: Any, one: _Loaded, job: "Job", prompts: Prompts, report: Report) -> None:
-    from diffsight.inference.write import write_prediction
+    from diffsight.inference.write import Occupied, write_prediction
 
     sentence = prompts[job.name] if one.notes["scene"] is None else None
     notes = {**one.notes, "expression": sentence}
     picture = one.predictor.model.task.draw(prediction)
-    report(one.out, job, write_prediction(prediction, picture, one.out, job, notes))
+    try:
+        report(one.out, job, write_prediction(prediction, picture, one.out, job, notes))
+    except Occupied as error:
+        report(one.out, job, {"image": str(job.image), "error": str(error)})
 
 
 def _read(job: "Job", predictor: "Predictor") -> "Tensor | str":

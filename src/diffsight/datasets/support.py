@@ -67,12 +67,11 @@ class Support:
             most: of all images together.
         """
         share = max(1, most // len(self.examples))
-        rows = []
+        rows, generator = [], torch.Generator().manual_seed(0)
         for example in self.examples:
             flat = example.value.movedim(0, -1)[example.valid]
             if len(flat) > share:
-                drawn = torch.randperm(len(flat), generator=torch.Generator().manual_seed(0))
-                flat = flat[drawn[:share]]
+                flat = flat[torch.randperm(len(flat), generator=generator)[:share]]
             rows.append(flat)
         return torch.cat(rows)
 

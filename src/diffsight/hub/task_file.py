@@ -5,6 +5,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -35,6 +36,7 @@ WRITTEN = {
     "support": list,
 }
 CODEC, LEARNED, SPREAD = "codec.", "learned.", "spread"
+_PRINTS: WeakKeyDictionary[ClipVision, str] = WeakKeyDictionary()
 FROZEN = ("backbone.", "vision.")  # parts of a method that are stored by reference
 
 
@@ -156,6 +158,8 @@ def read_task(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for name, kind in WRITTEN.items():
         if not isinstance(about.get(name), kind):
             raise InputError(f"{path}: not a whole task file ({name} is missing): copy it again")
+    if not about["base"].keys() >= {"source", "fingerprint"}:
+        raise InputError(f"{path}: not a whole task file (its base is missing): copy it again")
     return about, tensors
 
 
@@ -188,8 +192,8 @@ def load_task(
             about["codec"]["kind"], about["codec"]["settings"], _below(tensors, CODEC)
         )
         task = build_task(about, codec, tensors.get(SPREAD))
-        model = build_model(about, task, base)
         state = _below(tensors, LEARNED)
+        model = build_model(about, task, base, context=state.get("context"))
         missing, unexpected = model.method.load_state_dict(state, strict=False)
         missing = [name for name in missing if not name.startswith(FROZEN)]
         if missing or unexpected:
@@ -212,7 +216,11 @@ def load_task(
 def clip_fingerprint(method: AbstractMethod) -> str:
     """Of the CLIP tower that a method looks through; empty without one."""
     vision = method.vision if isinstance(method, FewShot) else None
-    return "" if vision is None else fingerprint(vision)
+    if vision is None:
+        return ""
+    if vision not in _PRINTS:  # many tasks share one
+        _PRINTS[vision] = fingerprint(vision)
+    return _PRINTS[vision]
 
 
 def _base(path: str | Path, source: str, loaded: MutableMapping[str, Base]) -> Base:
@@ -222,7 +230,7 @@ def _base(path: str | Path, source: str, loaded: MutableMapping[str, Base]) -> B
         except InputError as error:
             raise InputError(
                 f"{path}: stands on a frozen model that is not there ({error}): say where it is "
-                "with --backbone"
+                "(--backbone, in Python backbone=...)"
             ) from None
     return loaded[source]
 
@@ -245,16 +253,28 @@ def build_task(
     return cls(codec, spread=spread, alpha=about["alpha"])
 
 
-def build_model(about: Mapping[str, Any], task: AbstractDense, base: Base) -> DenseModel:
-    """A new method of the kind that a task file names, on a base."""
-    method = _method(about, task, base)
+def build_model(
+    about: Mapping[str, Any], task: AbstractDense, base: Base, *, context: Tensor | None = None
+) -> DenseModel:
+    """A new method of the kind that a task file names, on a base.
+
+    Args:
+        about: as a task file says it.
+        task: what the numbers mean.
+        base: the frozen model.
+        context: text vectors of ``features``; default: those of the base for no words.
+    """
+    method = _method(about, task, base, context)
     return DenseModel(task=task, method=lambda num_outputs: method)
 
 
-def _method(about: Mapping[str, Any], task: AbstractDense, base: Base) -> AbstractMethod:
+def _method(
+    about: Mapping[str, Any], task: AbstractDense, base: Base, context: Tensor | None
+) -> AbstractMethod:
     options, centres = dict(about["options"]), task.codec.centres
     if about["method"] == "features":
-        context = empty_prompt(base.folder, base.backbone.context_dim)
+        if context is None:
+            context = empty_prompt(base.folder, base.backbone.context_dim)
         return FeatureHead(
             num_outputs=task.num_outputs,
             backbone=base.backbone,

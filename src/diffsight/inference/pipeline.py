@@ -38,6 +38,7 @@ def pipeline(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     revision: str | None = None,
+    backbone: str | Path | None = None,
 ) -> "Pipeline":
     """A callable that predicts on paths, PIL images, arrays and tensors.
 
@@ -56,13 +57,14 @@ def pipeline(
         device: where to run; default: the GPU if there is one.
         dtype: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
         revision: of a hub id.
+        backbone: where a task's frozen model is, if not where the file says.
 
     Raises:
         InputError: if the model cannot be loaded or the plan cannot be run.
     """
     config: Mapping[str, Any] = {}
     if not isinstance(model, DenseModel):
-        model, config = hub.open_model(model, revision=revision)
+        model, config = hub.open_model(model, revision=revision, backbone=backbone)
     plan = Plan(
         short_side=short_side_px(short_side, config),
         windows=windows,

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffsight.datasets.files import IMAGE_SUFFIXES, replacing, write_depth_png
+from diffsight.datasets.labels import HIGHEST_ID
 from diffsight.types import (
     ClassPrediction,
     DepthPrediction,
@@ -36,6 +37,10 @@ class Job:
 
     image: Path
     name: Path
+
+
+class Occupied(InputError):
+    """A result has no place, because something else is there."""
 
 
 def find_images(arguments: Sequence[str]) -> list[Job]:
@@ -84,8 +89,8 @@ def write_prediction(
         The contents of the JSON file.
 
     Raises:
-        InputError: if the files cannot be written, or would replace something beside the image that
-            is not of an earlier run.
+        Occupied: if they would replace something beside the image that is not of an earlier run.
+        InputError: if the files cannot be written.
     """
     base = out / job.name
     files, meaning = _content(prediction)
@@ -97,10 +102,11 @@ def write_prediction(
     about = {"image": str(job.image)}
     about |= {name.partition(".")[0]: path.name for name, path in paths.items()}
     about |= meaning | dict(notes)
-    if base.parent.resolve() == job.image.parent.resolve() and not _is_ours(sidecar):
+    if base.parent.resolve() == job.image.parent.resolve():
+        ours = _written(sidecar)
         for path in (*paths.values(), sidecar):
-            if path.exists():
-                raise InputError(
+            if path.exists() and path.name not in ours:
+                raise Occupied(
                     f"{path}: is there already, beside the image, and is not of an earlier run: "
                     "choose another --out"
                 )
@@ -116,20 +122,22 @@ def write_prediction(
             write(paths[name])
         with replacing(sidecar) as partial:
             partial.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    except InputError:
+    except (InputError, KeyboardInterrupt):
         for path in paths.values():
             path.unlink(missing_ok=True)
         raise
     return about
 
 
-def _is_ours(sidecar: Path) -> bool:
-    """Whether it was written beside a prediction."""
+def _written(sidecar: Path) -> set[str]:
+    """Names of the files of an earlier run, that one included."""
     try:
         about = json.loads(sidecar.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(about, dict) and {"image", "colour"} <= about.keys()
+        return set()
+    if not isinstance(about, dict) or not {"image", "colour"} <= about.keys():
+        return set()
+    return {sidecar.name, *(value for value in about.values() if isinstance(value, str))}
 
 
 def _content(prediction: Any) -> tuple[dict[str, Callable[[Path], None]], dict[str, Any]]:
@@ -185,15 +193,19 @@ def _value_content(
 
 
 def _class_encoding(prediction: ClassPrediction) -> str:
-    if prediction.ids_are_colours:
+    if _in_colours(prediction):
         return "colours, numbered by names"
     small = max(prediction.names) < 256
     return "palette indices, the ids of names" if small else "16-bit ids of names"
 
 
+def _in_colours(prediction: ClassPrediction) -> bool:
+    return prediction.ids_are_colours or max(prediction.names) > HIGHEST_ID
+
+
 def _class_image(prediction: ClassPrediction) -> Image.Image:
     ids = prediction.ids.cpu().numpy()
-    if prediction.ids_are_colours:
+    if _in_colours(prediction):
         return Image.fromarray(np.stack([ids >> 16, ids >> 8 & 255, ids & 255], 2).astype(np.uint8))
     if max(prediction.names) >= 256:
         return Image.fromarray(ids.astype(np.uint16))

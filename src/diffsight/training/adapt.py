@@ -13,10 +13,11 @@ import torch
 import diffsight
 from diffsight.datasets.files import MIN_SIDE_PX
 from diffsight.datasets.labels import LabelFormat
-from diffsight.datasets.support import Support, read_support
+from diffsight.datasets.support import Example, Support, read_support
 from diffsight.hub.task_file import FORMAT, Base, Task
 from diffsight.inference.pipeline import usable_device
 from diffsight.ops.memory import keep_freed_memory
+from diffsight.ops.resize import resized_label, working_hw
 from diffsight.tasks.dense import AbstractDense
 from diffsight.training.adapt_state import AdaptState
 from diffsight.training.adaptation import METHODS, Adaptation, MethodName, Progress
@@ -108,6 +109,7 @@ def adapt(
         there, answers = map(Path, validation)
         others = read_support(there, answers, form, like=support)
     side = short_side or base.short_side_px
+    _check_labels([*support.examples, *(others.examples if others else ())], side)
     mirror = kind != "vector" if mirror is None else mirror
     facts = describe(support, task, base, alpha=alpha, short_side=side, seed=seed)
     options = method_options(base, codebook=codebook, clip=clip, maps=maps or {})
@@ -169,6 +171,20 @@ def _check(
     for name, value, least in (*whole, ("seed", seed, 0)):
         if value is not None and not least <= value < 2**63:
             raise InputError(f"{name} {value}: give a whole number from {least} on, below 2**63")
+
+
+def _check_labels(examples: Sequence[Example], short_side: int) -> None:
+    """Images keep labels at the working size."""
+    bare = 0
+    for example in examples:
+        height, width = example.valid.shape
+        hw = working_hw(height, width, short_side)
+        bare += not bool(resized_label(example.valid[None], hw).any())
+    if bare:
+        raise InputError(
+            f"{bare} of {len(examples)} labelled images have no labelled pixel left at a short "
+            f"side of {short_side} px: choose a larger --short-side, or leave them out"
+        )
 
 
 def _digest(task: AbstractDense, *supports: Support | None) -> str:

@@ -107,3 +107,8 @@ class AdaptState:
         except OSError as error:
             log.warning("%s: --resume would go on from there", error)
         self._saved = time.monotonic()
+
+    def remove(self) -> None:
+        """The file is of no more use."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)

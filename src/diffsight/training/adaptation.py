@@ -168,12 +168,6 @@ class Adaptation:
                 encode(method, self.task, e, side, self.where, mirror=mirror)
                 for e in (support.examples if support else ())
             ]
-            bare = sum(not bool(e.target[0].valid.any()) for e in store[name])
-            if bare:
-                raise InputError(
-                    f"{bare} of {len(store[name])} labelled images have no labelled pixel left at "
-                    f"a short side of {side} px: choose a larger --short-side, or leave them out"
-                )
 
     def run(self, plan: Mapping[str, int]) -> Task:
         """Compare on held-out images, then train the better one on all of them."""
@@ -192,11 +186,6 @@ class Adaptation:
             report.chosen = report.chosen or next(iter(trained))
         name = report.chosen
         model = trained[name]
-        if not all(bool(value.isfinite().all()) for value in learned(model.method).values()):
-            raise InputError(
-                f"the training of {name} ended in values that are no numbers: check the range of "
-                "the labels, and --invalid"
-            )
         about = self.about | {"method": name, "options": self.options[name]}
         about |= {"parameters": learned_parameters(model.method), "report": vars(report)}
         about[CLIP] = clip_fingerprint(model.method)
@@ -267,6 +256,12 @@ class Adaptation:
             raise
         trained[name] = model
         found: dict[str, Any] = {"learned": learned(method)}
+        if not all(bool(value.isfinite().all()) for value in found["learned"].values()):
+            self.state.remove()  # nothing to go on from
+            raise InputError(
+                f"the training of {name} ended in values that are no numbers: check the range of "
+                "the labels, and --invalid"
+            )
         if held:
             found["sums"] = measure(method, self.task, held, self.where)
             found["blind"] = measure_constant(self.task, some, held)

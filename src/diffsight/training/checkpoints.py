@@ -36,12 +36,13 @@ class AtomicCheckpoints(CheckpointIO):
             os.replace(partial, path)
         except (OSError, RuntimeError) as error:
             # torch reports a short write as a RuntimeError
-            partial.unlink(missing_ok=True)
             cause = error.__cause__ or error.__context__ or error
             reason = cause.strerror if isinstance(cause, OSError) else str(cause).splitlines()[0]
             raise OSError(
                 f"the checkpoint {path} could not be written ({reason}); the previous one is whole"
             ) from None
+        finally:
+            partial.unlink(missing_ok=True)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None

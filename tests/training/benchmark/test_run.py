@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from tests.training.benchmark.conftest import Squares
 
 from diffsight.datasets.nyu_few_shot import NORMAL
@@ -13,7 +14,8 @@ from diffsight.training.benchmark.entrants import entrants
 from diffsight.training.benchmark.floors import Constant, MeanMap, Stored
 from diffsight.training.benchmark.report import write_report
 from diffsight.training.benchmark.run import benchmark
-from diffsight.training.benchmark.units import Settings
+from diffsight.training.benchmark.units import Settings, Unit, conditions
+from diffsight.training.few_shot import Where
 from diffsight.types import InputError
 
 METHODS = {"constant": Constant(), "mean-map": MeanMap()}
@@ -126,25 +128,51 @@ def test_units_that_are_no_pairs_are_refused(base, tmp_path) -> None:
 
 
 def test_classes_that_are_a_task_each_have_a_mean(base, tmp_path) -> None:
-    """As the paper's Table 2 has it; of methods that have all of them."""
-    go(tmp_path, base, repeats=2, tasks=("one",), methods=METHODS)
-    for path in list(tmp_path.rglob("rep*.json")):
-        unit = json.loads(path.read_text())
-        for name, score in (("segment_semantic/a", 0.2), ("segment_semantic/b", 0.6)):
-            if (name, unit["method"]) == ("segment_semantic/b", "mean-map"):
+    """As the paper's Table 2 has it: over twelve, of methods that have all of them."""
+    go(tmp_path, base, repeats=2, tasks=("one", "where"), methods=METHODS)
+    (tmp_path / "where").rename(tmp_path / "segment_semantic")
+    for path in (tmp_path / "segment_semantic").rglob("rep*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"task": "segment_semantic"}))
+
+    def write(name: str, score: float) -> None:
+        for path in (tmp_path / "one").rglob("rep*.json"):
+            unit = json.loads(path.read_text())
+            if (name, unit["method"]) == ("b", "mean-map"):
                 continue
-            there = tmp_path / name / unit["method"] / "shots3" / path.name
+            there = tmp_path / "segment_semantic" / name / unit["method"] / "shots3" / path.name
             there.parent.mkdir(parents=True, exist_ok=True)
             measures = {"iou": score, "iou_vtm": score / 2}
-            there.write_text(
-                json.dumps(unit | {"task": name, "score": score, "measures": measures})
-            )
+            told = {"task": f"segment_semantic/{name}", "score": score, "measures": measures}
+            there.write_text(json.dumps(unit | told))
+
+    write("a", 0.2)
+    write("b", 0.6)
     page = write_report(tmp_path)
-    title = "### segment_semantic: mean iou of 2, 3 shots (higher is better); the paper's FewShot: "
-    assert f"{title}0.4178" in page
-    (entry,) = json.loads((tmp_path / "report.json").read_text())["segment_semantic, 3 shots"]
+    assert "### segment_semantic/*: mean iou of 2, 3 shots (higher is better)\n" in page
+    data = json.loads((tmp_path / "report.json").read_text())
+    assert len(data["segment_semantic, 3 shots"]) == 2  # the task of all classes stays
+    (entry,) = data["segment_semantic/*, 3 shots"]
     assert (entry["method"], entry["repeats"]) == ("constant", 2)
     assert entry["measures"] == pytest.approx({"iou": 0.4, "iou_vtm": 0.2})
+    for name in "cdefghijkl":
+        write(name, 0.4)
+    told = "mean iou of 12, 3 shots (higher is better); the paper's FewShot: 0.4178\n"
+    assert told in write_report(tmp_path)
+
+
+def test_units_of_several_devices_are_pairs(base) -> None:
+    some = [
+        Settings(where=Where(torch.device(name), dtype))
+        for name in ("cpu", "cuda", "cuda:1")
+        for dtype in (None, torch.bfloat16)
+    ]
+    assert len({conditions("squares", base, one) for one in some}) == 1
+    others = (Settings(seed=1), Settings(minutes=2.0), Settings(steps=5), Settings(short_side=32))
+    assert len({conditions("squares", base, one) for one in (some[0], *others)}) == 5
+    unit = Unit("size", "constant", 0)
+    keys = [unit.key(Constant(), Squares(), base, one) for one in some]
+    assert keys[2] == keys[4]  # any GPU
+    assert len(set(keys)) == 4
 
 
 def test_a_folder_without_units_has_no_report(tmp_path) -> None:

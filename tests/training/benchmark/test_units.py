@@ -144,10 +144,10 @@ def test_an_unknown_method_names_the_others() -> None:
 
 def test_a_unit_is_kept_whole_and_its_options_are_known(base, tmp_path) -> None:
     unit, entrant = Unit("size", "constant", 2), Constant()
-    key = unit.key(entrant, "squares", base, FAST)
-    assert key == unit.key(Constant(), "squares", base, Settings(shots=3, steps=1))
-    assert key != unit.key(entrant, "squares", base, Settings(shots=3, steps=2))
-    assert key != unit.key(MeanMap(), "squares", base, FAST)
+    key = unit.key(entrant, Squares(), base, FAST)
+    assert key == unit.key(Constant(), Squares(), base, Settings(shots=3, steps=1))
+    assert key != unit.key(entrant, Squares(), base, Settings(shots=3, steps=2))
+    assert key != unit.key(MeanMap(), Squares(), base, FAST)
     path = unit.path(tmp_path, 3)
     assert path == tmp_path / "size/constant/shots3/rep002.json"
     assert stored(path, key) is None
@@ -185,22 +185,25 @@ def test_a_codebook_of_many_tables_needs_a_tower(base, pipeline_folder, tmp_path
     shutil.copytree(pipeline_folder, tmp_path / "blind")
     shutil.rmtree(tmp_path / "blind" / "image_encoder")
     blind = Base.load(tmp_path / "blind")
-    (concepts,) = entrants(("concepts",), dino=None, clip_side=None).values()
-    unit = Unit("size", "concepts", 0)
+    concepts, probe = entrants(("concepts", "clip-linear"), dino=None, clip_side=None).values()
+    unit, source = Unit("size", "concepts", 0), Squares()
     with pytest.raises(InputError, match=r"no CLIP vision model.* of 10 tables.*--clip DIR"):
-        run(unit, concepts, Squares(), blind, FAST)
-    assert run(Unit("where", "concepts", 0), concepts, Squares(), blind, FAST)["score"] > 0
+        unit.key(concepts, source, blind, FAST)
+    with pytest.raises(InputError, match=r"no CLIP vision model.* a linear probe"):
+        unit.key(probe, source, blind, FAST)
+    assert Unit("where", "concepts", 0).key(concepts, source, blind, FAST)
+    assert run(Unit("where", "concepts", 0), concepts, source, blind, FAST)["score"] > 0
     tower = pipeline_folder / "image_encoder"
     lent = replace(FAST, clip=str(tower))
-    assert run(unit, concepts, Squares(), blind, lent)["facts"]["codebook"] == 10
-    keys = {unit.key(concepts, "squares", blind, lent)}
+    assert run(unit, concepts, source, blind, lent)["facts"]["codebook"] == 10
+    keys = [unit.key(concepts, source, blind, lent)]
     shutil.copytree(tower, tmp_path / "tower")
     other = replace(FAST, clip=str(tmp_path / "tower"))
     for _ in range(2):
-        keys.add(unit.key(concepts, "squares", blind, other))
+        keys.append(unit.key(concepts, source, blind, other))
         config = tmp_path / "tower" / "config.json"
         config.write_text(config.read_text() + " ")  # other content at the same place
-    assert len(keys) == 3
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_a_curve_gives_words_of_several_channels() -> None:

@@ -15,12 +15,14 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from diffsight.backbones.clip import tower_folder
 from diffsight.datasets.pairs import content_hash
 from diffsight.datasets.source import Labelled, SourceTask
 from diffsight.datasets.support import Support
 from diffsight.hub.task_file import Base
 from diffsight.tasks.dense import AbstractDense
 from diffsight.training.few_shot import Where
+from diffsight.types import InputError
 
 Answer = Callable[[Labelled], Float[Tensor, "d h w"]]
 
@@ -53,6 +55,11 @@ class Lesson:
     seed: int
     where: Where
 
+    @property
+    def mirror(self) -> bool:
+        """Whether mirrored images are learned from, as ``adapt`` decides it."""
+        return self.spec.kind != "vector"
+
 
 @dataclass
 class Learned:
@@ -74,9 +81,28 @@ class AbstractEntrant(abc.ABC):
     def learn(self, lesson: Lesson) -> Learned:
         """Learn from a support."""
 
-    def content(self, task: str, base: Base, clip: str | None) -> str:
-        """A hash of what it reads beside support and base: the same path may get other files."""
+    def content(self, spec: SourceTask, base: Base, clip: str | None) -> str:
+        """A hash of what it reads beside support and base: the same path may get other files.
+
+        Raises:
+            InputError: if there is not what it needs for a task.
+        """
         return ""
+
+
+def needed_tower(what: str, base: Base, clip: str | Path | None) -> Path:
+    """The folder of a vision tower: ``clip``, or the base's own.
+
+    Raises:
+        InputError: if there is none.
+    """
+    folder = tower_folder(clip or base.folder)
+    if clip is None and folder == base.folder:
+        raise InputError(
+            f"{base.source} has no CLIP vision model, which {what} needs: give --clip DIR, or "
+            "leave it out"
+        )
+    return folder
 
 
 def files_hash(folder: str | Path, pattern: str = "*") -> str:

@@ -31,7 +31,13 @@ from diffsight.tasks.values import Scalars
 from diffsight.training.adapt import describe, method_options
 from diffsight.training.adapt_state import AdaptState
 from diffsight.training.adaptation import LEAST_STEPS, METHODS, MOST_STEPS, Adaptation
-from diffsight.training.benchmark.entrant import AbstractEntrant, Learned, Lesson, files_hash
+from diffsight.training.benchmark.entrant import (
+    AbstractEntrant,
+    Learned,
+    Lesson,
+    files_hash,
+    needed_tower,
+)
 from diffsight.training.benchmark.floors import Constant, MeanMap
 from diffsight.training.few_shot import RECIPES, Recipe, encode, fit, seconds_per_step
 from diffsight.types import Draws, InputError, Inputs, RawOutput, Target
@@ -62,11 +68,6 @@ class Adapted(AbstractEntrant):
             lesson.base, codebook=self.codebook, clip=lesson.clip, maps=self.maps
         )
         tables = None if task.codec.centres is None else options["concepts"]["codebook"]
-        if self.method == "concepts" and tables not in (None, self.codebook):
-            raise InputError(
-                f"{lesson.base.source} has no CLIP vision model, which a codebook of "
-                f"{self.codebook} tables needs: give --clip DIR, or take concepts-k1"
-            )
         about = describe(
             lesson.support,
             task,
@@ -86,6 +87,7 @@ class Adapted(AbstractEntrant):
             advance=lambda progress: None,
             state=AdaptState(None, ""),
             compare=self.method == "auto",
+            mirror=lesson.mirror,
             where=lesson.where,
         )
         wanted = METHODS if self.method == "auto" else (self.method,)
@@ -103,9 +105,14 @@ class Adapted(AbstractEntrant):
         method: Any = found.model.method
         return Learned(partial(_asked, method, task, lesson), facts)
 
-    def content(self, task: str, base: Base, clip: str | None) -> str:
-        """The CLIP model's, where its features mix tables."""
-        return files_hash(tower_folder(clip or base.folder)) if self.codebook > 1 else ""
+    def content(self, spec: SourceTask, base: Base, clip: str | None) -> str:
+        """The CLIP model's, where its features mix tables; ``adapt`` can do without."""
+        if self.codebook < 2 or self.method == "features" or spec.kind == "segmentation":
+            return ""
+        if self.method == "auto":
+            folder = tower_folder(clip or base.folder)
+            return "" if folder == base.folder else files_hash(folder)
+        return files_hash(needed_tower(f"a codebook of {self.codebook} tables", base, clip))
 
 
 @dataclass(frozen=True)
@@ -130,9 +137,9 @@ class Probe(AbstractEntrant):
         )
         return _fitted(method, lesson, RECIPES["features"])
 
-    def content(self, task: str, base: Base, clip: str | None) -> str:
+    def content(self, spec: SourceTask, base: Base, clip: str | None) -> str:
         """The model's."""
-        return files_hash(tower_folder(self.source or clip or base.folder))
+        return files_hash(needed_tower("a linear probe", base, self.source or clip))
 
 
 @dataclass(frozen=True)
@@ -262,7 +269,10 @@ def _fitted(
 ) -> Learned:
     task = task or lesson.task
     where, method = lesson.where, method.to(lesson.where.device)
-    encoded = [encode(method, task, e, lesson.short_side, where) for e in lesson.support.examples]
+    encoded = [
+        encode(method, task, e, lesson.short_side, where, mirror=lesson.mirror)
+        for e in lesson.support.examples
+    ]
     steps = lesson.steps
     if steps is None:
         took = seconds_per_step(method, task, encoded, recipe, where)

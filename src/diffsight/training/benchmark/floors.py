@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from diffsight.datasets.source import Labelled
+from diffsight.datasets.source import Labelled, SourceTask
 from diffsight.hub.task_file import Base
 from diffsight.ops.resize import resized_label
 from diffsight.tasks.classes import Classes
@@ -87,9 +87,9 @@ class Stored(AbstractEntrant):
 
         return Learned(answer)
 
-    def content(self, task: str, base: Base, clip: str | None) -> str:
+    def content(self, spec: SourceTask, base: Base, clip: str | None) -> str:
         """The predictions'."""
-        return files_hash(self.folder / task, "*.npy")
+        return files_hash(self.folder / spec.name, "*.npy")
 
 
 def _constant(lesson: Lesson) -> Float[Tensor, " d"]:

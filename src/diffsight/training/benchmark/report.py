@@ -23,13 +23,15 @@ TARGETS = {
     ("reshading", "vtm_mae"): 0.1284,
     ("principal_curvature", "vtm_mae"): 0.0376,
     ("normal", "merr_vtm"): 10.1346,
-    ("segment_semantic", "iou"): 0.4178,
+    ("segment_semantic/*", "iou"): 0.4178,
     ("nyu_depth", "rmse"): 0.43,
     ("nyu_normal", "merr_true"): 16.4,
 }
 
+TARGET_CLASSES = 12  # of the mean over classes
 # what every unit says
-WRITTEN = {"task", "method", "repeat", "shots", "source", "measure", "score", "measures", "support"}
+WRITTEN = {"task", "method", "repeat", "shots", "source", "measure", "higher_is_better", "score"}
+WRITTEN |= {"measures", "support", "conditions", "learn_seconds"}
 
 Rows = Mapping[str, Mapping[int, dict[str, Any]]]
 
@@ -102,25 +104,25 @@ def _check_pairs(units: Mapping[Path, dict[str, Any]]) -> None:
             first = alike.setdefault((*group, name), path)
             if units[first].get(name) != unit.get(name):
                 raise InputError(
-                    f"{path}: made with another base, data, seed or time than {first}: the two "
-                    "cannot be paired: run one of them again in another --out"
+                    f"{path}: made with another base, data, seed, size or time than {first}: the "
+                    "two cannot be paired: run one of them again in another --out"
                 )
 
 
 def _class_means(units: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A unit of the mean over the classes that are a task each (``NAME/CLASS``), where a method has
-    all of them in a repeat.
+    """A unit ``NAME/*`` of the mean over the classes that are a task each (``NAME/CLASS``), where a
+    method has all of them in a repeat.
     """
     groups: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = defaultdict(dict)
-    classes: dict[str, set[str]] = defaultdict(set)
+    classes: dict[tuple[Any, ...], set[str]] = defaultdict(set)
     for unit in units:
         name, slash, one = unit["task"].partition("/")
         if slash:
-            classes[name].add(one)
-            groups[name, unit["method"], unit["repeat"], unit["shots"]][one] = unit
+            classes[name, unit["shots"]].add(one)
+            groups[name, unit["shots"], unit["method"], unit["repeat"]][one] = unit
     means = []
-    for (name, *_), rows in groups.items():
-        if rows.keys() != classes[name]:
+    for (name, shots, *_), rows in groups.items():
+        if rows.keys() != classes[name, shots]:
             continue
         first = next(iter(rows.values()))
         measures = {
@@ -128,7 +130,7 @@ def _class_means(units: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             for key in first["measures"]
         }
         seconds = sum(row["learn_seconds"] for row in rows.values())
-        mean = {"task": name, "measures": measures, "score": measures[first["measure"]]}
+        mean = {"task": f"{name}/*", "measures": measures, "score": measures[first["measure"]]}
         means.append({**first, **mean, "learn_seconds": seconds, "classes": len(rows)})
     return means
 
@@ -160,7 +162,8 @@ def _title(task: str, shots: int, rows: Rows) -> str:
     better = "higher" if unit["higher_is_better"] else "lower"
     what = f"mean {unit['measure']} of {unit['classes']}" if "classes" in unit else unit["measure"]
     title = f"### {task}: {what}, {shots} shots ({better} is better)"
-    target = TARGETS.get((task, unit["measure"]))
+    told = unit.get("classes", TARGET_CLASSES) == TARGET_CLASSES
+    target = TARGETS.get((task, unit["measure"])) if told else None
     return title if target is None else f"{title}; the paper's FewShot: {target:g}"
 
 

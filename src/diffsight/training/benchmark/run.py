@@ -65,8 +65,8 @@ def benchmark(
         advance: called after every unit.
 
     Raises:
-        InputError: for an unknown task, a support that cannot be learned from, a unit of other
-            options, or a measure that is no number.
+        InputError: for an unknown task, a method that lacks what it needs, a support that cannot be
+            learned from, a unit of other options, or a measure that is no number.
     """
     keep_freed_memory()
     settings = settings or Settings()
@@ -80,7 +80,7 @@ def benchmark(
         raise InputError(f"shard {number} of {count}: give 0/N to N-1/N, such as 0/4 to 3/4")
     units = order(list(dict.fromkeys(tasks)), list(methods), repeats)
     mine = [u for u in units if suits(methods[u.method], source.tasks[u.task])][number::count]
-    keys = {u: u.key(methods[u.method], source.name, base, settings) for u in mine}
+    keys = {u: u.key(methods[u.method], source, base, settings) for u in mine}
     there = [u for u in mine if stored(u.path(out, settings.shots), keys[u]) is not None]
     missing = [u for u in mine if u not in set(there)]
     costly = [u for u in missing if not isinstance(methods[u.method], FREE)]

@@ -86,15 +86,24 @@ class Unit:
         place = out / self.task / self.method / f"shots{shots}"
         return place / f"rep{self.repeat:03d}.json"
 
-    def key(self, entrant: AbstractEntrant, source: str, base: Base, settings: Settings) -> str:
-        """A hash of all that decides its result."""
-        read = entrant.content(self.task, base, settings.clip)
-        return _hash(repr(self), repr(entrant), read, conditions(source, base, settings))
+    def key(
+        self, entrant: AbstractEntrant, source: AbstractSource, base: Base, settings: Settings
+    ) -> str:
+        """A hash of all that decides its result.
+
+        Raises:
+            InputError: if the entrant lacks something that it needs.
+        """
+        read = entrant.content(source.tasks[self.task], base, settings.clip)
+        alike, where = conditions(source.name, base, settings), settings.where
+        return _hash(repr(self), repr(entrant), read, alike, where.device.type, str(where.autocast))
 
 
 def conditions(source: str, base: Base, settings: Settings) -> str:
-    """A hash of what units that are compared have in common."""
-    return _hash(FORMAT, source, base.fingerprint, repr(settings))
+    """A hash of what units that are compared have in common, on whatever device they were made."""
+    length = settings.minutes if settings.steps is None else settings.steps
+    told = (settings.steps is None, length, settings.short_side, settings.seed)
+    return _hash(FORMAT, source, base.fingerprint, *told)
 
 
 def _hash(*told: Any) -> str:
