@@ -47,6 +47,10 @@ class AbstractTask(abc.ABC):
         """Values in the form of the label, ``b c h w``."""
 
     @abc.abstractmethod
+    def ideal(self, label: Tensor) -> Tensor:
+        """The raw map of a label, ``b k h w``."""
+
+    @abc.abstractmethod
     def measure(self, value: Tensor, label: Tensor, valid: Tensor) -> Tensor:
         """Sums over a batch, to be added up and given to ``score``."""
 
@@ -66,10 +70,13 @@ class Depth(AbstractTask):
     _CENTRE_M, _SPREAD_M = 3.0, 1.5
 
     def loss(self, raw: Tensor, label: Tensor) -> Tensor:
-        return (raw - (label - self._CENTRE_M) / self._SPREAD_M).square()[:, 0]
+        return (raw - self.ideal(label)).square()[:, 0]
 
     def decode(self, raw: Tensor) -> Tensor:
         return raw * self._SPREAD_M + self._CENTRE_M
+
+    def ideal(self, label: Tensor) -> Tensor:
+        return (label - self._CENTRE_M) / self._SPREAD_M
 
     def measure(self, value: Tensor, label: Tensor, valid: Tensor) -> Tensor:
         protocol = protocols.get("rooms-v1")
@@ -100,6 +107,9 @@ class Normals(AbstractTask):
     def decode(self, raw: Tensor) -> Tensor:
         return functional.normalize(raw, dim=1, eps=1e-6)
 
+    def ideal(self, label: Tensor) -> Tensor:
+        return label
+
     def measure(self, value: Tensor, label: Tensor, valid: Tensor) -> Tensor:
         cosine = (value * functional.normalize(label, dim=1)).sum(dim=1).clamp(-1, 1)
         angle = torch.rad2deg(cosine.double().acos())
@@ -125,6 +135,9 @@ class Classes(AbstractTask):
 
     def decode(self, raw: Tensor) -> Tensor:
         return raw.argmax(dim=1, keepdim=True)
+
+    def ideal(self, label: Tensor) -> Tensor:
+        return functional.one_hot(label[:, 0].long(), self.outputs).movedim(-1, 1).float()
 
     def measure(self, value: Tensor, label: Tensor, valid: Tensor) -> Tensor:
         pair = label[:, 0].long() * self.outputs + value[:, 0].long()

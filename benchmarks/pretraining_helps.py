@@ -11,16 +11,17 @@ was interrupted goes on where it was, and ``--rows`` may be computed one after a
 """
 
 import argparse
-import json
+import functools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from labelled_rooms import TASKS, AbstractTask, Grid, Images, render
 from pretrained import Extractor, Start, fingerprint, folder_of
+from pretraining_tables import REFERENCE, ROWS, command, report, results
 from probing import (
     EVALUATION_BATCH,
     Frozen,
@@ -42,20 +43,11 @@ from reporting import (
     write_json,
 )
 from torch import Tensor, nn
+from torch.nn import functional
 
 from diffsight.ops.memory import keep_freed_memory
 from diffsight.types import InputError
 
-ROWS = {
-    "frozen-pretrained": "frozen pretrained features, light head",
-    "frozen-random": "frozen random UNet on the pretrained latents, the same head",
-    "frozen-all-random": "frozen random UNet on the latents of a random VAE, the same head",
-    "tuned-pretrained": "fine-tuned from pretrained",
-    "tuned-scratch": "fine-tuned from a random UNet on the pretrained latents",
-    "rgb-unet": "RGB U-Net from scratch",
-    "map": "no image: per-pixel mean map, for classes the majority",
-}
-REFERENCE = "frozen-pretrained"
 STARTS: dict[str, Start] = {
     "frozen-pretrained": "pretrained",
     "frozen-random": "random UNet",
@@ -68,6 +60,8 @@ TRUNK_RATE = {"tuned-pretrained": 1e-4, "tuned-scratch": 5e-4}
 RGB_RATE = 2e-3
 SCENES_PER_SUPPORT = 1000  # supports of every size begin with the same rooms
 CURVE_COUNT = 20
+BLIND = ("map", "grid")  # nothing is trained
+COARSE = 4  # pixels of the image per pixel of the finest features
 # what results that lie in one folder have in common
 DECIDING = ("size", "supports", "tests", "steps", "tuned_steps", "batch", "width", "weight_decay")
 DECIDING += ("timestep", "taps")
@@ -90,13 +84,21 @@ class Unit:
 class Bench:
     """One pretrained folder, the rooms, and how to run a unit."""
 
-    def __init__(self, args: argparse.Namespace, folder: Path, images: Images, out: Path) -> None:
-        self.args, self.folder, self.images, self.out = args, folder, images, out
+    def __init__(
+        self, args: argparse.Namespace, folder: Path, images: Callable[[], Images], out: Path
+    ) -> None:
+        self.args, self.folder, self.out = args, folder, out
+        self._rendered = images  # a report alone needs none
         self.most = max(args.counts)
         first_test = args.supports * self.most
         self.tests = torch.arange(first_test, first_test + args.tests, device=args.device)
         self._features: dict[Start, list[Tensor]] = {}
         self._latents: Tensor | None = None
+
+    @property
+    def images(self) -> Images:
+        """All rooms."""
+        return self._rendered()
 
     def rows_of(self, unit: Unit) -> Tensor:
         """Places of the images of the unit's supports, ``s n``."""
@@ -177,6 +179,8 @@ class Bench:
         settled = []
         if unit.row == "map":
             scores = [self._score_map(task, support) for support in rows]
+        elif unit.row == "grid":
+            scores = [self._score_grid(task)]
         else:
             model, rates = self.build(unit)
             seed = unit.count * SCENES_PER_SUPPORT + unit.supports[0]
@@ -193,13 +197,22 @@ class Bench:
         label, valid = self._truth(task, self.tests)
         return task.score(task.measure(blind.expand(len(label), -1, -1, -1), label, valid))
 
+    def _score_grid(self, task: AbstractTask) -> float:
+        """Of the tests' own labels: what a perfect head on the finest features could reach."""
+        label, valid = self._truth(task, self.tests)
+        known = valid[:, None].float()
+        few = functional.avg_pool2d(task.ideal(label) * known, COARSE)
+        few = few / functional.avg_pool2d(known, COARSE).clamp(min=1e-6)
+        raw = functional.interpolate(few, label.shape[-2:], mode="bilinear")
+        return task.score(task.measure(task.decode(raw), label, valid))
+
     def _truth(self, task: AbstractTask, index: Tensor) -> tuple[Tensor, Tensor]:
         grid = Grid.every(1, (0, 0), self.images.image)
         return self.images.truth(task, index, torch.zeros_like(index, dtype=torch.bool), grid)
 
     def seconds(self, unit: Unit) -> float:
         """What a unit will take, from a few of its steps and one batch of tests."""
-        if unit.row == "map":
+        if unit.row in BLIND:
             return 1.0
         model, rates = self.build(unit)
         few, task = Schedule(3, self.args.batch, 0.0), TASKS[unit.task]
@@ -238,8 +251,8 @@ def units_of(args: argparse.Namespace) -> list[Unit]:
     """Frozen rows and maps take all supports at once, the others one."""
     units = []
     for row in args.rows:
-        together = row.startswith("frozen") or row == "map"
-        everyone = tuple(range(args.supports))
+        together = row.startswith("frozen") or row in BLIND
+        everyone = tuple(range(1 if row == "grid" else args.supports))
         groups = [everyone] if together else [(s,) for s in everyone[: args.tuned_supports]]
         units += [Unit(row, t, n, g) for t in args.tasks for n in args.counts for g in groups]
     return units
@@ -260,47 +273,6 @@ def run_missing(bench: Bench, units: Sequence[Unit]) -> None:
         left -= expected[unit.row, unit.task]
 
 
-def results(out: Path, row: str, task: str, count: int) -> tuple[dict[int, float], list[float]]:
-    """Scores by support and the settling of the losses, from every stored unit."""
-    scores, settled = {}, []
-    for path in sorted(out.glob(f"{row}-{task}-{count}-*.json")):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        scores |= {int(support): score for support, score in found["scores"].items()}
-        settled += found["settled"]
-    return scores, settled
-
-
-def report(args: argparse.Namespace, bench: Bench) -> str:
-    """The table with what one must know to read it."""
-    lines, settled = [], []
-    for name, task in TASKS.items():
-        for row, title in ROWS.items():
-            cells, some = [], 0
-            for count in args.counts:
-                scores, ratios = results(bench.out, row, name, count)
-                reference = scores
-                if row != REFERENCE:
-                    reference, _ = results(bench.out, REFERENCE, name, count)
-                cells.append(cell(scores, reference, task.decimals))
-                settled += ratios
-                some = max(some, len(scores))
-            if some:
-                lines.append([f"{name} ({task.unit})", title, str(some), *cells])
-    head = ["task", "features", "supports", *(f"N = {n}" for n in args.counts)]
-    ratios = f"{min(settled):.2f} to {max(settled):.2f}" if settled else "unknown"
-    weights = fingerprint(bench.folder)[:12]
-    return (
-        f"Model `{bench.folder.name}` (weights {weights}), {args.size} px, N labelled rooms of "
-        f"`val`, {args.tests} rooms of `test`. Mean over the supports ± 95 % interval of that "
-        "mean; in brackets the paired difference to the frozen pretrained features with its "
-        f"interval. Heads: {args.steps} steps of {args.batch} images, fine-tuned and RGB: "
-        f"{args.tuned_steps}; loss over the last tenth of the steps relative to the tenth before: "
-        f"{ratios}. One random UNet serves all supports of a frozen row."
-        f"\n\n{table(head, lines)}\n\n"
-        f"`{command(args)}`"
-    )
-
-
 def curve(args: argparse.Namespace, benches: Sequence[Bench]) -> str:
     """Frozen scores of several checkpoints of one pretraining."""
     lines = []
@@ -318,12 +290,6 @@ def curve(args: argparse.Namespace, benches: Sequence[Bench]) -> str:
         f"checkpoint of the pretraining (mean ± 95 % interval).\n\n{table(head, lines)}\n\n"
         f"`{command(args)}`"
     )
-
-
-def command(args: argparse.Namespace) -> str:
-    """How to run this again; folders by their names, which is all that another machine shares."""
-    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
-    return f"python benchmarks/pretraining_helps.py {' '.join(words)}"
 
 
 def parse() -> argparse.Namespace:
@@ -371,14 +337,21 @@ def main() -> None:
     first = [s * SCENES_PER_SUPPORT for s in range(args.supports)]
     scenes = [("val", scene + i) for scene in first for i in range(max(args.counts))]
     scenes += [("test", i) for i in range(args.tests)]
-    say(f"rendering {len(scenes)} rooms\n")
-    images = render(scenes, args.size, args.threads if len(scenes) > 200 else 1, args.device)
+
+    @functools.cache
+    def images() -> Images:
+        say(f"rendering {len(scenes)} rooms\n")
+        return render(scenes, args.size, args.threads if len(scenes) > 200 else 1, args.device)
+
     benches = [Bench(args, folder, images, out) for folder, out in pairs]
     if args.curve:
         name, text = "pretraining_curve", curve(args, benches)
     else:
         run_missing(benches[0], units_of(args))
-        name, text = "pretraining_helps", report(args, benches[0])
+        name, text = (
+            "pretraining_helps",
+            report(args, benches[0].out, fingerprint(benches[0].folder)),
+        )
     if not args.quick:
         write_block(args.report, name, text)
     sys.stdout.write(text + "\n")
