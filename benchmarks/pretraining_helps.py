@@ -348,10 +348,8 @@ def main() -> None:
         name, text = "pretraining_curve", curve(args, benches)
     else:
         run_missing(benches[0], units_of(args))
-        name, text = (
-            "pretraining_helps",
-            report(args, benches[0].out, fingerprint(benches[0].folder)),
-        )
+        weights = fingerprint(benches[0].folder)
+        name, text = "pretraining_helps", report(args, benches[0].out, weights)
     if not args.quick:
         write_block(args.report, name, text)
     sys.stdout.write(text + "\n")

@@ -1,27 +1,18 @@
 """What benchmarks share when they write docs/results.md: intervals, tables, a marked place."""
 
 import json
-import math
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import t as student
+import numpy as np
 
 from diffsight.datasets.files import replacing
+from diffsight.training.benchmark.statistics import summarise
 from diffsight.types import InputError
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results.md"
-
-
-def mean_and_half_width(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half the 95 % interval of the mean (Student's t); NaN for a single value."""
-    if len(values) < 2:
-        return statistics.mean(values), math.nan
-    error = statistics.stdev(values) / math.sqrt(len(values))
-    return statistics.mean(values), float(student.ppf(0.975, len(values) - 1)) * error
 
 
 def cell(scores: dict[int, float], reference: dict[int, float], decimals: int) -> str:
@@ -37,8 +28,9 @@ def cell(scores: dict[int, float], reference: dict[int, float], decimals: int) -
 
 def interval(values: Sequence[float], form: str) -> str:
     """Mean and half of its 95 % interval, in a form such as ``+.3f``."""
-    mean, half = mean_and_half_width(values)
-    return f"{mean:{form}}" if math.isnan(half) else f"{mean:{form}} ± {half:{form.lstrip('+')}}"
+    found = summarise(np.array(values))
+    mean, half = f"{found.mean:{form}}", found.ci95
+    return mean if half is None else f"{mean} ± {half:{form.lstrip('+')}}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

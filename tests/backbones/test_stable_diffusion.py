@@ -298,6 +298,12 @@ def test_a_hub_id_fetches_one_file_of_weights_for_each_part(
     assert "text_encoder/model.safetensors" not in fetched
     locate("owner/model", towers=True)
     assert "text_encoder/model.safetensors" in fetched
+    assert not any(name.endswith(".bin") for name in fetched)
+    (folder / "text_encoder" / "model.safetensors").rename(
+        folder / "text_encoder" / "pytorch_model.bin"
+    )
+    locate("owner/model", towers=True)
+    assert "text_encoder/pytorch_model.bin" in fetched  # of older repositories
 
 
 def test_half_precision_files_are_read_in_full(folder: Path) -> None:

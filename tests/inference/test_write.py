@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from diffsight.datasets.labels import LabelFormat, read_label
+from diffsight.inference import write
 from diffsight.inference.write import Job, find_images, write_prediction
 from diffsight.types import (
     ClassPrediction,
@@ -210,3 +211,17 @@ def test_values_are_numbers_with_their_unit(tmp_path: Path) -> None:
     about = write_prediction(pair, PICTURE, tmp_path, Job(Path("b.jpg"), Path("b")), {})
     assert np.load(tmp_path / "b_values.npy").shape == (2, 3, 3)
     assert "z forward" in about["directions"]
+
+
+def test_an_interruption_between_two_files_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    ids = torch.zeros(16, 24, dtype=torch.long)
+    found = ClassPrediction(ids, torch.ones(16, 24), {0: "a"}, {0: (9, 9, 9)})
+    monkeypatch.setattr(write, "_save_npy", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_prediction(found, PICTURE, tmp_path, Job(Path("a.jpg"), Path("a")), {})
+    assert not list(tmp_path.iterdir())

@@ -48,6 +48,17 @@ def test_a_full_disk_leaves_the_previous_one_whole(tmp_path):
     assert os.listdir(tmp_path) == ["last.ckpt"]
 
 
+def test_an_interrupted_save_leaves_nothing_of_its_own(tmp_path, monkeypatch):
+    def stop(content, file):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        AtomicCheckpoints().save_checkpoint({KEY: 1}, tmp_path / "last.ckpt")
+    assert not os.listdir(tmp_path)
+
+
 class Code:
     def __reduce__(self):
         return os.mkdir, ("executed",)

@@ -24,8 +24,7 @@ log = logging.getLogger(__name__)
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
     args = _parser().parse_args(argv)
-    _check_name(args.out)
-    state = args.out.with_name(f"{args.out.name}.resume")
+    state = args.out.parent / f"{args.out.name}.resume"
     _check_out(args.out, args.overwrite or args.resume, state.exists() and not args.resume)
 
     import torch
@@ -187,10 +186,10 @@ def _names(path: Path | None) -> tuple[str, ...]:
     if path is None:
         return ()
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a list of names ({error})") from None
-    names = tuple(line.strip() for line in "\n".join(lines).rstrip().splitlines())
+    names = tuple(line.strip() for line in lines)
     if not names:
         raise InputError(f"{path}: holds no name: write one per line")
     if "" in names:
@@ -200,17 +199,12 @@ def _names(path: Path | None) -> tuple[str, ...]:
     return names
 
 
-def _check_name(out: Path) -> None:
-    from diffsight.types import InputError
-
-    if not out.name:
-        raise InputError(f"{out}: is a folder: --out is a file, such as mine.task")
-
-
 def _check_out(out: Path, overwrite: bool, interrupted: bool) -> None:
     """Find out before the training, not after."""
     from diffsight.types import InputError
 
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder: --out is a file, such as mine.task")
     if interrupted and not overwrite:
         raise InputError(
             f"{out}: its adaptation was interrupted: go on with --resume, or start anew with "
@@ -218,8 +212,6 @@ def _check_out(out: Path, overwrite: bool, interrupted: bool) -> None:
         )
     if out.exists() and not overwrite:
         raise InputError(f"{out}: is there already: give another --out, or --overwrite")
-    if out.is_dir():
-        raise InputError(f"{out}: is a folder: --out is a file, such as {out.name}.task")
     try:
         with tempfile.TemporaryFile(dir=out.parent):
             pass

@@ -122,9 +122,8 @@ def read_support(
         return Support(form, examples)
     if like is not None:
         return _of_classes(like, examples, [label for _, _, label in ordered])
-    return _classified(
-        form, examples, {pair[2]: row[2] for pair, row in zip(ordered, read, strict=True)}, classes
-    )
+    found = {file: label for (*_, file), (*_, label) in zip(ordered, read, strict=True)}
+    return _classified(form, examples, found, classes)
 
 
 def _pair(image_file: Path, label_file: Path, form: LabelFormat) -> tuple[Tensor, Label]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsight.inference.plan import Plan
-from diffsight.methods.base import AbstractCachedMethod, AbstractMethod
+from diffsight.methods.base import AbstractCachedMethod
 from diffsight.model import DenseModel
 from diffsight.ops.memory import keep_freed_memory
 from diffsight.ops.tiles import PassAverage, Window
@@ -110,7 +110,9 @@ class Predictor:
             InputError: if the model does not know a prompt, or an image is too large.
         """
         names = itertools.repeat(None) if prompts is None else prompts
-        frozen = _Frozen(self.model.method) if self.plan.noises > 1 else None
+        method, frozen = self.model.method, None
+        if self.plan.noises > 1 and isinstance(method, AbstractCachedMethod):
+            frozen = _Frozen(method)
         for batch in _batches(self._passes(images, names), self.plan.batch_size):
             maps, form = self._forward(batch, frozen)
             for step, row in zip(batch, maps, strict=True):
@@ -206,23 +208,22 @@ class Predictor:
 class _Frozen:
     """What does not depend on the noise, once for all noises of a view: they follow one another."""
 
-    def __init__(self, method: AbstractMethod) -> None:
+    def __init__(self, method: AbstractCachedMethod) -> None:
         self.method = method
-        self._row: Mapping[str, Tensor] = {}
+        self._row: Mapping[str, Tensor] = {}  # of the last view
 
     def of(self, inputs: Inputs, batch: Sequence[_Pass]) -> Inputs:
         """The inputs of a batch with it."""
-        if not isinstance(self.method, AbstractCachedMethod):
-            return inputs
         fresh = [i for i, step in enumerate(batch) if step.noise == 0]
-        rows, found = [], iter(())
+        cached: Mapping[str, Tensor] = {}
         if fresh:
             names = tuple(batch[i].canvas.prompt for i in fresh)
             cached = self.method.encode(Inputs(inputs.image[fresh], names)).cached
-            found = iter([{n: x[i : i + 1] for n, x in cached.items()} for i in range(len(fresh))])
-        for step in batch:
-            if step.noise == 0:
-                self._row = next(found)
+        rows = []
+        for i in range(len(batch)):
+            if i in fresh:
+                place = fresh.index(i)
+                self._row = {name: x[place : place + 1] for name, x in cached.items()}
             rows.append(self._row)
         return replace(
             inputs, cached={name: torch.cat([row[name] for row in rows]) for name in self._row}

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +10,6 @@ from typing import Any, Literal
 import torch
 
 import diffsight
-from diffsight.datasets.files import MIN_SIDE_PX
 from diffsight.datasets.labels import LabelFormat
 from diffsight.datasets.support import Example, Support, read_support
 from diffsight.hub.task_file import FORMAT, Base, Task
@@ -21,7 +19,7 @@ from diffsight.ops.resize import resized_label, working_hw
 from diffsight.tasks.dense import AbstractDense
 from diffsight.training.adapt_state import AdaptState
 from diffsight.training.adaptation import METHODS, Adaptation, MethodName, Progress
-from diffsight.training.few_shot import Where, dense_task
+from diffsight.training.few_shot import Where, check_learning, check_whole, dense_task, mirrors
 from diffsight.types import InputError
 
 log = logging.getLogger(__name__)
@@ -97,7 +95,8 @@ def adapt(
     Raises:
         InputError: one line about what cannot be used, with the repair.
     """
-    _check(kind, method, classes, bins, alpha, minutes, steps, short_side, seed)
+    _check_options(kind, method, classes, bins, alpha)
+    check_learning(minutes, steps, short_side, seed)
     where = Where(torch.device(usable_device(device)), autocast)
     keep_freed_memory()
     form = LabelFormat(kind, unit, invalid)
@@ -110,7 +109,7 @@ def adapt(
         others = read_support(there, answers, form, like=support)
     side = short_side or base.short_side_px
     _check_labels([*support.examples, *(others.examples if others else ())], side)
-    mirror = kind != "vector" if mirror is None else mirror
+    mirror = mirrors(kind) if mirror is None else mirror
     facts = describe(support, task, base, alpha=alpha, short_side=side, seed=seed)
     options = method_options(base, codebook=codebook, clip=clip, maps=maps or {})
     asked = [example.id for example in others.examples] if others else []
@@ -145,18 +144,10 @@ def adapt(
     return found
 
 
-def _check(
-    kind: str,
-    method: str,
-    classes: Sequence[str],
-    bins: int | None,
-    alpha: float,
-    minutes: float,
-    steps: int | None,
-    short_side: int | None,
-    seed: int,
+def _check_options(
+    kind: str, method: str, classes: Sequence[str], bins: int | None, alpha: float
 ) -> None:
-    """Numbers that mean something, and options that have an effect."""
+    """They mean something, and have an effect."""
     if method not in ("auto", *METHODS):
         raise InputError(f"unknown method {method!r}: choose auto, {', '.join(METHODS)}")
     if kind == "segmentation" and bins is not None:
@@ -165,12 +156,7 @@ def _check(
         raise InputError(f"labels of kind {kind} have no classes: leave their names out")
     if not alpha >= 0:
         raise InputError(f"alpha {alpha}: give 0 or more")
-    if not 0 < minutes < math.inf:
-        raise InputError(f"{minutes} minutes: give a number above 0")
-    whole = (("bins", bins, 2), ("steps", steps, 1), ("short side", short_side, MIN_SIDE_PX))
-    for name, value, least in (*whole, ("seed", seed, 0)):
-        if value is not None and not least <= value < 2**63:
-            raise InputError(f"{name} {value}: give a whole number from {least} on, below 2**63")
+    check_whole("bins", bins, 2)
 
 
 def _check_labels(examples: Sequence[Example], short_side: int) -> None:

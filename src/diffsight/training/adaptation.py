@@ -115,10 +115,9 @@ class Adaptation:
 
     def folds(self, alone: bool) -> list[tuple[list[int], list[int]]]:
         """A method that is not compared holds one fold out; others are compared on all."""
-        count = len(self.support.examples)
-        if self.others is not None:
-            return [(list(range(count)), [])]
         ids = [example.id for example in self.support.examples]
+        if self.others is not None:
+            return [(list(range(len(ids))), [])]
         different = len(set(ids))
         if different < 2 or not self.compare:
             return []

@@ -1,5 +1,6 @@
 """Fitting a method to a handful of labelled images whose frozen features are computed once."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from diffsight.codecs import Codes, Discrete, ScalarBins, VectorWords
 from diffsight.codecs.scalar import Spacing
+from diffsight.datasets.files import MIN_SIDE_PX
 from diffsight.datasets.support import Example, Support
 from diffsight.methods.base import AbstractCachedMethod
 from diffsight.ops.resize import resized_image, resized_label, working_hw
@@ -18,7 +20,7 @@ from diffsight.tasks.dense import AbstractDense
 from diffsight.tasks.directions import Directions
 from diffsight.tasks.values import Scalars, Vectors
 from diffsight.training.stream import seed_of
-from diffsight.types import Draws, Inputs, RawOutput, Target
+from diffsight.types import Draws, InputError, Inputs, RawOutput, Target
 
 CLIP_NORM = 1.0  # of the codebook's gradient
 FEATURE_BATCH = 8
@@ -75,6 +77,37 @@ class Recipe:
 
 
 CPU = Where()
+
+
+def mirrors(kind: str) -> bool:
+    """Whether mirrored images are learned from, unless somebody says so: numbers of a vector may
+    point to a side.
+    """
+    return kind != "vector"
+
+
+def check_whole(name: str, value: int | None, least: int) -> None:
+    """A whole number that is large enough, and fits where it is kept.
+
+    Raises:
+        InputError: if it is not.
+    """
+    if value is not None and not least <= value < 2**63:
+        raise InputError(f"{name} {value}: give a whole number from {least} on, below 2**63")
+
+
+def check_learning(minutes: float, steps: int | None, short_side: int | None, seed: int) -> None:
+    """What ``adapt`` and the benchmark ask of a learning.
+
+    Raises:
+        InputError: for what is no length of one, no size of an image, or no seed.
+    """
+    if not 0 < minutes < math.inf:
+        raise InputError(f"{minutes} minutes: give a number above 0")
+    check_whole("steps", steps, 1)
+    check_whole("short side", short_side, MIN_SIDE_PX)
+    check_whole("seed", seed, 0)
+
 
 RECIPES = {
     # Adam, 0.1 for the concepts as in SLiMe, whose concepts they are; the paper tells no rate

@@ -55,11 +55,6 @@ class Lesson:
     seed: int
     where: Where
 
-    @property
-    def mirror(self) -> bool:
-        """Whether mirrored images are learned from, as ``adapt`` decides it."""
-        return self.spec.kind != "vector"
-
 
 @dataclass
 class Learned:

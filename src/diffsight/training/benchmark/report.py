@@ -102,7 +102,7 @@ def _check_pairs(units: Mapping[Path, dict[str, Any]]) -> None:
         task = unit["task"], unit["shots"]
         for group, name in ((task, "conditions"), ((*task, unit["repeat"]), "support")):
             first = alike.setdefault((*group, name), path)
-            if units[first].get(name) != unit.get(name):
+            if units[first][name] != unit[name]:
                 raise InputError(
                     f"{path}: made with another base, data, seed, size or time than {first}: the "
                     "two cannot be paired: run one of them again in another --out"

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torchmetrics import Metric
 
 from diffsight.codecs import ScalarBins, VectorWords
-from diffsight.datasets.files import MIN_SIDE_PX, replacing
+from diffsight.datasets.files import replacing
 from diffsight.datasets.labels import LabelFormat
 from diffsight.datasets.source import AbstractSource, Labelled, SourceTask
 from diffsight.datasets.support import COLOURS, Example, Support
@@ -26,7 +26,7 @@ from diffsight.ops.resize import resized_image
 from diffsight.tasks.dense import AbstractDense
 from diffsight.tasks.values import Vectors
 from diffsight.training.benchmark.entrant import AbstractEntrant, Lesson
-from diffsight.training.few_shot import CPU, Where, dense_task
+from diffsight.training.few_shot import CPU, Where, check_learning, check_whole, dense_task
 from diffsight.training.stream import seed_of
 from diffsight.types import InputError
 
@@ -59,12 +59,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse what is no learning."""
-        whole = (("shots", self.shots, 1), ("steps", self.steps, 1))
-        for name, value, least in (*whole, ("short side", self.short_side, MIN_SIDE_PX)):
-            if value is not None and value < least:
-                raise InputError(f"{name} {value}: give {least} or more")
-        if not 0 < self.minutes < math.inf:
-            raise InputError(f"{self.minutes} minutes: give a number above 0")
+        check_whole("shots", self.shots, 1)
+        check_learning(self.minutes, self.steps, self.short_side, self.seed)
 
 
 @dataclass(frozen=True)
