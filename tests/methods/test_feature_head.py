@@ -33,10 +33,34 @@ def test_a_step_hides_whole_channels_by_its_seed_alone(backbone) -> None:
     torch.manual_seed(99)
     assert torch.equal(first, method(inputs, draws=Draws((5, 6))).maps)
     assert not torch.allclose(first, method(inputs, draws=Draws((5, 7))).maps)
-    kept = method._kept(Draws(tuple(range(200))), 0, 50)
-    assert float((kept == 0).float().mean()) == pytest.approx(0.3, abs=0.02)
+    draws = Draws(tuple(range(400)))
+    kept = method._kept(draws, 0, 50)
+    assert kept.shape == (400, 50, 1, 1)
+    blind = kept.amax(dim=(1, 2, 3)) == 0
+    assert float(blind.float().mean()) == pytest.approx(0.2, abs=0.05)
+    assert torch.equal(blind, method._kept(draws, 3, 50).amax(dim=(1, 2, 3)) == 0)  # all levels
+    assert float((kept[~blind] == 0).float().mean()) == pytest.approx(0.3, abs=0.02)
     assert float(kept.max()) == pytest.approx(1 / 0.7)
-    assert kept.shape == (200, 50, 1, 1)
+
+
+def test_the_place_gives_its_share_of_an_answer(backbone) -> None:
+    method, inputs = head(backbone).eval(), Inputs(images(2, 48, 80))
+    seen = method(inputs).maps
+    method.place_share = 1.0
+    alone = method(inputs).maps
+    torch.testing.assert_close(alone[0], alone[1])  # whatever the image
+    with torch.no_grad():
+        for level in range(4):  # as in a training step that hides all
+            method.get_buffer(f"scale{level}").zero_()
+        method.place_share = 0.0
+        torch.testing.assert_close(method(inputs).maps, alone)
+    method = head(backbone, place_share=0.25).eval()
+    mixed = method(inputs)
+    torch.testing.assert_close(mixed.maps, 0.75 * seen + 0.25 * alone)
+    centres = torch.linspace(0, 1, 3)
+    value = (mixed.maps * centres[:, None, None]).sum(dim=1, keepdim=True)
+    torch.testing.assert_close(mixed.auxiliary["value"], value)
+    torch.testing.assert_close(method.train()(inputs).maps, seen)
 
 
 def test_an_answer_hides_nothing_and_does_not_depend_on_its_batch(backbone) -> None:

@@ -36,6 +36,8 @@ def describe(about: Mapping[str, Any], path: Path) -> str:
         f"{len(about['support'])} images on {base['source']} ({base['fingerprint'][:12]}), "
         f"{about['short_side']} px",
     ]
+    if share := about["options"].get("place_share"):
+        lines.append(f"place:   gives {share:.0%} of every answer, whatever is in the picture")
     if about.get("classes"):
         lines.append(f"classes: {', '.join(about['classes']['names'])}")
     if report["held_out"]:

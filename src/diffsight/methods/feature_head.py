@@ -35,6 +35,10 @@ class FeatureHead(AbstractCachedMethod):
             numbers.
         dropout: share of the frozen channels that a training step hides: ten images are learned
             by heart otherwise.
+        blind: share of the images of which a training step hides all of them, so that the head
+            learns what the place alone tells.
+        place_share: share of an answer that the place alone gives: what ten images say of an
+            eleventh is more sure than right.
         timestep: step whose embedding conditions the UNet; no noise is added.
     """
 
@@ -47,12 +51,16 @@ class FeatureHead(AbstractCachedMethod):
         centres: Float[Tensor, "n d"] | None = None,
         width: int = 48,
         dropout: float = 0.3,
+        blind: float = 0.2,
+        place_share: float = 0.0,
         timestep: int = 1,
     ) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
         self.timestep = timestep
         self.dropout = dropout
+        self.blind = blind
+        self.place_share = place_share
         self.context: Tensor
         self.centres: Tensor | None
         self.register_buffer("context", context.clone())
@@ -104,27 +112,39 @@ class FeatureHead(AbstractCachedMethod):
         height, width = inputs.image.shape[-2:]
         stride = self.backbone.strides[0]
         grid = inputs.cached["level0"].shape[-2:]
-        hidden = self.place(_places(grid, (height / stride, width / stride)).to(self.out.weight))
+        place = self.place(_places(grid, (height / stride, width / stride)).to(self.out.weight))
+        seen = 0
         for level, project in enumerate(self.project):
             x = inputs.cached[f"level{level}"].float() - self.get_buffer(f"mean{level}")
             if self.training and draws is not None:
                 x = x * self._kept(draws, level, x.shape[1]).to(x)
             x = project((x * self.get_buffer(f"scale{level}")).contiguous())
-            hidden = hidden + functional.interpolate(x, grid, mode="bilinear")
-        hidden = functional.gelu(self.mix(functional.gelu(hidden)))
-        logits = self.out(hidden)
-        whole = (logits.shape[-2] * stride, logits.shape[-1] * stride)
-        logits = functional.interpolate(logits, whole, mode="bilinear")[..., :height, :width]
-        probability = logits.softmax(dim=1)
+            seen = seen + functional.interpolate(x, grid, mode="bilinear")
+        probability = self._classes(place + seen, height, width)
+        if self.place_share and not self.training:
+            unseen = place + self.get_parameter("project.0.bias")[:, None, None]
+            alone = self._classes(unseen, height, width).expand_as(probability)
+            probability = probability.lerp(alone, self.place_share)
         if self.centres is None:
             return RawOutput(probability, "probability")
         value = expectation(probability, self.centres[None])
         return RawOutput(probability, "probability", {"value": value})
 
+    def _classes(
+        self, hidden: Float[Tensor, "b c h w"], height: int, width: int
+    ) -> Float[Tensor, "b n {height} {width}"]:
+        """Mixed, and brought to the size of the image."""
+        stride = self.backbone.strides[0]
+        logits = self.out(functional.gelu(self.mix(functional.gelu(hidden))))
+        whole = (logits.shape[-2] * stride, logits.shape[-1] * stride)
+        logits = functional.interpolate(logits, whole, mode="bilinear")[..., :height, :width]
+        return logits.softmax(dim=1)
+
     def _kept(self, draws: Draws, level: int, channels: int) -> Float[Tensor, "b c 1 1"]:
-        """0 for a hidden channel; the others make up for it."""
-        limit = torch.special.ndtri(torch.tensor(self.dropout))
-        return (draws.normal(level, (channels, 1, 1)) > limit) / (1 - self.dropout)
+        """0 for a hidden channel, for which the others make up, and for a hidden image."""
+        limit, blind = torch.special.ndtri(torch.tensor([self.dropout, self.blind]))
+        kept = (draws.normal(level, (channels, 1, 1)) > limit) / (1 - self.dropout)
+        return kept * (draws.normal(len(self.project), (1, 1, 1)) > blind)
 
 
 def _places(grid: Sequence[int], used: tuple[float, float]) -> Float[Tensor, "1 5 h w"]:

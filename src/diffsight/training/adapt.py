@@ -235,4 +235,4 @@ def method_options(
         log.info("no CLIP vision model beside %s: a codebook of 1 table is learned", base.source)
         codebook = 1
     concepts = {"codebook": codebook, "clip": source and str(source), "maps": dict(maps)}
-    return {"concepts": concepts, "features": {}}
+    return {"concepts": concepts, "features": {"place_share": 0.0}}

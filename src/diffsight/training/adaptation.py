@@ -3,9 +3,10 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
+from torch import Tensor
 
 from diffsight.datasets.support import Support
 from diffsight.hub.task_file import (
@@ -17,6 +18,7 @@ from diffsight.hub.task_file import (
     learned_parameters,
 )
 from diffsight.methods import FeatureHead
+from diffsight.methods.base import AbstractCachedMethod
 from diffsight.tasks.dense import AbstractDense
 from diffsight.training.adapt_state import AdaptState, learned, restore
 from diffsight.training.few_shot import (
@@ -34,12 +36,14 @@ from diffsight.training.few_shot import (
 )
 from diffsight.types import InputError
 
+_Key = TypeVar("_Key")
 MethodName = Literal["concepts", "features"]
 METHODS: tuple[MethodName, ...] = ("features", "concepts")
 FOLDS = 3
 LEAST_STEPS = 20
 # more would only overfit; SLiMe passes 200 times over 10 images
 MOST_STEPS = {"concepts": 2000, "features": 1500}
+PLACE_SHARES = (0.0, 0.25, 0.5)  # of the light head, out of which held-out images choose
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,7 @@ class Adaptation:
         try:
             for name in plan:
                 self._hold_out(name, plan[name], report, trained, alone=len(plan) == 1)
-            report.chosen = self._best(report, list(plan))
+            report.chosen = self._best({n: report.held_out.get(n, math.nan) for n in plan})
             if self.others is None:
                 self._train(report.chosen, plan[report.chosen], "all images", trained)
         except KeyboardInterrupt:
@@ -185,6 +189,8 @@ class Adaptation:
             report.chosen = report.chosen or next(iter(trained))
         name = report.chosen
         model = trained[name]
+        if isinstance(model.method, FeatureHead):
+            model.method.place_share = self.options[name]["place_share"]
         about = self.about | {"method": name, "options": self.options[name]}
         about |= {"parameters": learned_parameters(model.method), "report": vars(report)}
         about[CLIP] = clip_fingerprint(model.method)
@@ -202,9 +208,15 @@ class Adaptation:
             found = self._train(name, steps, run, trained, some, held)
             sums.append(found["sums"])
             blind.append(found["blind"])
-        if sums:
-            report.held_out[name] = self.task.score(torch.stack(sums).sum(dim=0))
-            report.held_out["constant"] = self.task.score(torch.stack(blind).sum(dim=0))
+        if not sums:
+            return
+        total = torch.stack(sums).sum(dim=0)
+        scores = dict(zip(PLACE_SHARES, map(self.task.score, total), strict=False))
+        share = self._best(scores)
+        report.held_out[name] = scores[share]
+        report.held_out["constant"] = self.task.score(torch.stack(blind).sum(dim=0))
+        if name == "features":
+            self.options = self.options | {name: self.options[name] | {"place_share": share}}
 
     def _train(
         self,
@@ -262,17 +274,26 @@ class Adaptation:
                 "the labels, and --invalid"
             )
         if held:
-            found["sums"] = measure(method, self.task, held, self.where)
+            found["sums"] = self._measured(method, held)
             found["blind"] = measure_constant(self.task, some, held)
         self.state.finish(key, found)
         return found
 
-    def _best(self, report: Report, names: Sequence[str]) -> str:
-        known = [name for name in names if math.isfinite(report.held_out.get(name, math.nan))]
-        if not known:
-            return names[0]
+    def _measured(self, method: AbstractCachedMethod, held: Sequence[Encoded]) -> Tensor:
+        """The sums of a light head with every share of the place; one row of another method."""
+        if not isinstance(method, FeatureHead):
+            return measure(method, self.task, held, self.where)[None]
+        rows = []
+        for share in PLACE_SHARES:
+            method.place_share = share
+            rows.append(measure(method, self.task, held, self.where))
+        return torch.stack(rows)
+
+    def _best(self, scores: Mapping[_Key, float]) -> _Key:
+        """The first where none is a number."""
+        known = [key for key, score in scores.items() if math.isfinite(score)]
         order = max if self.task.higher_is_better else min
-        return order(known, key=lambda name: report.held_out[name])
+        return order(known or [next(iter(scores))], key=lambda key: scores[key])
 
 
 def shared_out(
