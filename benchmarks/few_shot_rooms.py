@@ -12,6 +12,7 @@ without it the tables are written at the end.
 
 import argparse
 import json
+import logging
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -146,6 +147,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     run(args)
     if args.shard is not None:
         return
