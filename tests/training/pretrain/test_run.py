@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from tests.training.pretrain import run
-from tests.training.pretrain.conftest import small_chunks
+from tests.training.pretrain.conftest import small_chunks, stages
 
 from diffsight import assets
 from diffsight.backbones import StableDiffusion
@@ -102,6 +102,20 @@ def test_a_run_in_the_way(whole, cache):
 def test_nothing_to_begin_with(tmp_path):
     with pytest.raises(InputError, match="no model to begin with: give a diffusers folder"):
         pretrain(stages=[], out=tmp_path / "run", begin=tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("begin", "size", "message"),
+    [
+        (None, 36, r"size 36: choose a multiple of 8, as autoencoder"),
+        (Path("tiny"), 36, r"size 36: choose a multiple of 8"),
+        (None, 40, r"image_size 32 of clip: .* divides the pictures' 40"),
+    ],
+)
+def test_sizes_are_refused_before_a_picture_is_rendered(tmp_path, begin, size, message):
+    with pytest.raises(InputError, match=message):
+        pretrain(stages=stages(), out=tmp_path / "run", begin=begin, size=size)
     assert not (tmp_path / "run").exists()
 
 

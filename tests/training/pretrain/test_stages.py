@@ -252,13 +252,33 @@ def test_captions_fit_the_text_tower(full_shop):
         assert int(ids[-1]) == text.config.eos_token_id
 
 
-def test_sizes_that_do_not_fit(full_shop):
-    small = Denoiser(size=48, widths=(8, 8, 16, 16), optim=OPTIM, steps=1, batch_size=1)
-    with pytest.raises(InputError, match=r"size 48 of denoiser: choose a multiple of 32"):
-        small.objective(full_shop)
-    crop = Autoencoder(crop=24, optim=OPTIM, steps=1, batch_size=1)
-    with pytest.raises(InputError, match=r"crop 24 of autoencoder: .* at most 16"):
-        crop.objective(full_shop)
+OWN = {"optim": OPTIM, "steps": 1, "batch_size": 1}
+
+
+@pytest.mark.parametrize(
+    ("stage", "size", "stride", "message"),
+    [
+        (Autoencoder(**OWN), 132, None, r"size 132: choose a multiple of 8, as autoencoder"),
+        (Autoencoder(**OWN), 136, 16, r"size 136: choose a multiple of 32"),
+        (Autoencoder(crop=24, **OWN), 32, None, r"crop 24 of autoencoder: .* at most 16"),
+        (Autoencoder(crop=22, **OWN), 64, None, r"crop 22 of autoencoder: .* stride 4 of"),
+        (ClipPair(image_size=60, **OWN), 120, None, r"image_size 60 of clip: .* patch's 16 that"),
+        (ClipPair(image_size=48, **OWN), 128, None, r"image_size 48 of clip: .* divides .* 128"),
+        (Denoiser(size=48, **OWN), 96, 4, r"size 48 of denoiser: choose a multiple of 32"),
+        (Denoiser(size=96, **OWN), 128, 4, r"size 96 of denoiser: .* divides the pictures' 128"),
+        (Denoiser(**OWN), 128, None, r"stage 'denoiser' needs an autoencoder: put that stage"),
+    ],
+)
+def test_sizes_that_do_not_fit(stage, size, stride, message):
+    with pytest.raises(InputError, match=message):
+        stage.check(size, stride)
+
+
+def test_every_stage_knows_the_autoencoders_stride():
+    stride = None
+    for stage in (Autoencoder(widths=(8, 8), **OWN), ClipPair(**OWN), Denoiser(**OWN)):
+        stride = stage.check(128, stride)
+        assert stride == 2
 
 
 def test_a_missing_stage(shop):

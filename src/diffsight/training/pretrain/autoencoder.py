@@ -135,18 +135,24 @@ class Autoencoder(AbstractStage):
         self.kl_weight = kl_weight
         self.name = name
 
-    def objective(self, shop: Workshop) -> Reconstruction:
-        """A new autoencoder, or the one that is there, to be trained further.
-
-        Raises:
-            InputError: if parts are larger than half-size pictures, or do not fit the stride.
-        """
-        stride, side = 2 ** (len(self.widths) - 1), shop.train.size
-        if self.crop % stride or self.crop > side // 2:
+    def check(self, size: int, stride: int | None) -> int:
+        """Pictures of half the size fit, and parts fit into them."""
+        if stride is None:
+            stride = 1 << (len(self.widths) - 1)
+        if size % (2 * stride):
+            raise InputError(
+                f"size {size}: choose a multiple of {2 * stride}, as {self.name} takes pictures of "
+                f"that and of half the size to latents of stride {stride}"
+            )
+        if self.crop % stride or self.crop > size // 2:
             raise InputError(
                 f"crop {self.crop} of {self.name}: choose a multiple of the latent's stride "
-                f"{stride} of at most {side // 2}, half of the pictures' size"
+                f"{stride} of at most {size // 2}, half of the pictures' size"
             )
+        return stride
+
+    def objective(self, shop: Workshop) -> Reconstruction:
+        """A new autoencoder, or the one that is there, to be trained further."""
         if (shop.model / "vae").is_dir():
             vae = AutoencoderKL.from_pretrained(shop.model / "vae", low_cpu_mem_usage=False).float()
         else:

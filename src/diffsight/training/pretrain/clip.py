@@ -25,6 +25,7 @@ from diffsight.training.pretrain.folder import need, save_half, write
 from diffsight.training.pretrain.stage import AbstractStage, Fetch, Workshop
 from diffsight.training.pretrain.vocabulary import build_tokenizer
 from diffsight.training.schedules import AbstractSchedule, Constant
+from diffsight.types import InputError
 
 SCORED = 256  # held-out pairs
 VOCABULARY = 1200
@@ -181,6 +182,15 @@ class ClipPair(AbstractStage):
         self.word_weight = word_weight
         self.lock_text = lock_text
         self.name = name
+
+    def check(self, size: int, stride: int | None) -> int | None:
+        """The vision tower's input is a whole part of the pictures' side, and of whole patches."""
+        if self.image_size % self.patch or size % self.image_size:
+            raise InputError(
+                f"image_size {self.image_size} of {self.name}: choose a multiple of the patch's "
+                f"{self.patch} that divides the pictures' {size}"
+            )
+        return stride
 
     def objective(self, shop: Workshop) -> Contrast:
         """New towers, or those that are there, to be trained further.

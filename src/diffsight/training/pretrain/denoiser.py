@@ -24,7 +24,7 @@ from diffsight.training.learner import Validation
 from diffsight.training.objective import AbstractObjective
 from diffsight.training.optim import AdamW
 from diffsight.training.pretrain.clip import standardised, tokenized
-from diffsight.training.pretrain.folder import need, save_half, write
+from diffsight.training.pretrain.folder import config_of, need, save_half, stride_of, write
 from diffsight.training.pretrain.latents import open_latents
 from diffsight.training.pretrain.probe import probe
 from diffsight.training.pretrain.stage import AbstractStage, Fetch, Workshop
@@ -268,19 +268,25 @@ class Denoiser(AbstractStage):
         self.ema_decay = ema_decay
         self.name = name
 
+    def check(self, size: int, stride: int | None) -> int:
+        """Autoencoder and UNet can halve the side as often as they do."""
+        if stride is None:
+            raise InputError(f"stage {self.name!r} needs an autoencoder: put that stage before it")
+        multiple = stride * 2 ** (len(self.widths) - 1)
+        if self.size % multiple or size % self.size:
+            raise InputError(
+                f"size {self.size} of {self.name}: choose a multiple of {multiple} (autoencoder "
+                f"and UNet halve it that often) that divides the pictures' {size}"
+            )
+        return stride
+
     def objective(self, shop: Workshop) -> Denoising:
         """A new UNet, or the one that is there, to be trained further.
 
         Raises:
-            InputError: if a stage before is missing or the size does not fit the autoencoder.
+            InputError: if a stage before is missing.
         """
-        vae = _config(need(shop.model, "vae", self.name))
-        multiple = 2 ** (len(vae["block_out_channels"]) - 1 + len(self.widths) - 1)
-        if self.size % multiple or shop.train.size % self.size:
-            raise InputError(
-                f"size {self.size} of {self.name}: choose a multiple of {multiple} (autoencoder "
-                f"and UNet halve it that often) that divides the pictures' {shop.train.size}"
-            )
+        stride = stride_of(need(shop.model, "vae", self.name))
         text = CLIPTextModelWithProjection.from_pretrained(
             need(shop.model, "text_encoder", self.name)
         )
@@ -293,7 +299,7 @@ class Denoiser(AbstractStage):
             )
         else:
             shape = dict(PRESETS["sd15"]["unet"]) | {
-                "sample_size": self.size // 2 ** (len(vae["block_out_channels"]) - 1),
+                "sample_size": self.size // stride,
                 "block_out_channels": self.widths,
                 "layers_per_block": self.layers_per_block,
                 "attention_head_dim": self.heads,  # diffusers means the number of heads
@@ -323,7 +329,7 @@ class Denoiser(AbstractStage):
     def _batches(self, shop: Workshop, pictures: Any, empty: float) -> Fetch:
         latents = open_latents(shop.cache, pictures, shop.model / "vae", self.size)
         tokens, nothing = tokenized(shop.model, pictures.captions), tokenized(shop.model, [""])[0]
-        side = _config(shop.model / "image_encoder")["image_size"]
+        side = config_of(shop.model / "image_encoder")["image_size"]
 
         def batch(indices: list[int], seeds: list[int]) -> Noisy:
             draws = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -365,7 +371,3 @@ class Denoiser(AbstractStage):
         samples = generate(FIXED_PROMPTS, model=folder, size=self.size, steps=20)
         rows = [torch.cat(list(some), dim=2) for some in samples.split(len(samples) // 2)]
         return torch.cat(rows, dim=1), probe(folder, size=self.size)
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -12,13 +12,23 @@ import torch
 from diffsight.types import InputError
 
 
+def config_of(part: Path) -> dict[str, Any]:
+    """The configuration of a part."""
+    return json.loads((part / "config.json").read_text(encoding="utf-8"))
+
+
+def stride_of(vae: Path) -> int:
+    """Pixels per latent of an autoencoder."""
+    return 2 ** (len(config_of(vae)["block_out_channels"]) - 1)
+
+
 def save_half(module: Any, folder: Path) -> None:
     """Write a diffusers or transformers module in half precision, all of it or nothing."""
     half = copy.deepcopy(module).half().to(memory_format=torch.contiguous_format)
 
     def save(staging: Path) -> None:
         half.save_pretrained(staging)
-        config = json.loads((staging / "config.json").read_text(encoding="utf-8"))
+        config = config_of(staging)
         config.pop("_name_or_path", None)  # where a model to begin with lay, on this machine
         text = json.dumps(config, indent=2, sort_keys=True) + "\n"
         (staging / "config.json").write_text(text, encoding="utf-8")

@@ -20,6 +20,7 @@ from diffsight.datasets.files import replacing
 from diffsight.training.callbacks import LAST, Checkpoints, write_sheet
 from diffsight.training.learner import Learner
 from diffsight.training.pretrain.card import HISTORY, describe, read_history
+from diffsight.training.pretrain.folder import stride_of
 from diffsight.training.pretrain.pictures import Pictures, open_pictures
 from diffsight.training.pretrain.stage import AbstractStage, PictureStream, Workshop
 from diffsight.training.run import (
@@ -94,7 +95,7 @@ def pretrain(
     }
     model, cache = out / MODEL, cache or out / CACHE
     if not resume:
-        _lay_out(out, begin, recipe)
+        _lay_out(out, begin, recipe, stages, size)
     train, val = (
         _pictures(cache, split, count, size)
         for split, count in (("train", images), ("val", held_out))
@@ -176,8 +177,10 @@ def _describe(model: Path) -> None:
 
 
 @rank_zero_only
-def _lay_out(out: Path, begin: Path | None, recipe: dict[str, Plain]) -> None:
-    """An empty model folder, or a copy of the one to begin with."""
+def _lay_out(
+    out: Path, begin: Path | None, recipe: dict[str, Plain], stages: list[AbstractStage], size: int
+) -> None:
+    """An empty model folder, or a copy of the one to begin with; all sizes are looked at before."""
     if (out / MODEL).exists():
         raise InputError(f"{out}: holds a run already: add --resume, or choose another --out")
     source = assets.find(str(begin)) if str(begin) in assets.NAMES else begin
@@ -185,6 +188,9 @@ def _lay_out(out: Path, begin: Path | None, recipe: dict[str, Plain]) -> None:
         raise InputError(f"{source}: no model to begin with: give a diffusers folder, or tiny")
     if source is not None:
         read_history(source)
+    stride = stride_of(source / "vae") if source and stages else None
+    for stage in stages:
+        stride = stage.check(size, stride)
     start(out, recipe)
     if source is None:
         (out / MODEL).mkdir()

@@ -55,11 +55,26 @@ class AbstractStage(Configurable, abc.ABC):
     schedule: AbstractSchedule
 
     @abc.abstractmethod
+    def check(self, size: int, stride: int | None) -> int | None:
+        """Refuse sides that do not fit, before a picture is rendered.
+
+        Args:
+            size: side of the pictures.
+            stride: of the autoencoder that this stage finds; None if there is none.
+
+        Returns:
+            Stride of the autoencoder that the next stage finds.
+
+        Raises:
+            InputError: if a size does not fit; it says which does.
+        """
+
+    @abc.abstractmethod
     def objective(self, shop: Workshop) -> AbstractObjective:
         """What is minimised.
 
         Raises:
-            InputError: if an earlier stage is missing, or a size does not fit.
+            InputError: if an earlier stage is missing.
         """
 
     @abc.abstractmethod
