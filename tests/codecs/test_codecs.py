@@ -67,6 +67,15 @@ def test_spacings():
     assert int(counts.max()) < 520
 
 
+@pytest.mark.parametrize("spacing", ["log1p", "linear", "quantile"])
+@pytest.mark.parametrize("few", [(0.0, 1.0), (0.0, 1.0, 2.0, 3.0, 9.0)])
+def test_as_few_values_as_bins_come_back_exactly(spacing, few):
+    labels = torch.tensor(few).repeat(50)[:, None]
+    codec = ScalarBins.fit(labels, len(few), spacing=spacing)
+    codes = codec.encode(labels.T[None, :, None])
+    assert torch.equal(codec.centres[codes.ids.flatten()], labels)
+
+
 def test_outliers_do_not_stretch_the_bins():
     values = torch.cat([scalars(10_000), torch.tensor([[1e6], [-1e6]])])
     codec = ScalarBins.fit(values, 10, spacing="linear")
@@ -151,6 +160,18 @@ def test_words_along_the_axes():
     torch.testing.assert_close(back, values, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("directions", [2, 3, 4])
+def test_few_directions_are_their_nearest_words(directions):
+    """Floor and walls: no triangle covers a side of the sphere."""
+    axes = torch.tensor([[0.0, 1, 0], [1, 0, 0], [0, -1, 0], [-1, 0, 0]])[:directions]
+    codec = VectorWords.fit(axes.repeat(30, 1), directions, spherical=True, soft=True)
+    codes = codec.encode(axes.T[None, :, None])
+    assert codes.ids.shape[1] == 1
+    assert torch.equal(codec.words[codes.ids.flatten()], axes)
+    again = from_state("vector", *codec.state())
+    assert torch.equal(again.encode(axes.T[None, :, None]).ids, codes.ids)
+
+
 def test_mixed_words_of_a_plane():
     values = noise(3000, 2)
     codec = VectorWords.fit(values, 30, soft=True)
@@ -201,6 +222,7 @@ def test_files():
         (lambda: VectorWords.fit(torch.zeros(9, 3), 4, spherical=True), "length 0"),
         (lambda: VectorWords.fit(torch.zeros(9, 2), 4), "every label is 0, 0"),
         (lambda: VectorWords.fit(torch.arange(9.0)[:, None].repeat(1, 2), 4), "do not fill"),
+        (lambda: VectorWords.fit(torch.randn(9, 2), 2), "2 words for .* 2 channels: .* least 3"),
     ],
 )
 def test_labels_that_cannot_be_fitted(fit, message):

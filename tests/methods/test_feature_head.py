@@ -43,23 +43,29 @@ def test_a_step_hides_whole_channels_by_its_seed_alone(backbone) -> None:
     assert float(kept.max()) == pytest.approx(1 / 0.7)
 
 
-def test_the_place_gives_its_share_of_an_answer(backbone) -> None:
+def test_place_and_constant_give_their_shares_of_an_answer(backbone) -> None:
     method, inputs = head(backbone).eval(), Inputs(images(2, 48, 80))
     seen = method(inputs).maps
-    method.place_share = 1.0
+    method.shares = (1.0, 0.0)
     alone = method(inputs).maps
     torch.testing.assert_close(alone[0], alone[1])  # whatever the image
     with torch.no_grad():
         for level in range(4):  # as in a training step that hides all
             method.get_buffer(f"scale{level}").zero_()
-        method.place_share = 0.0
+        method.shares = (0.0, 0.0)
         torch.testing.assert_close(method(inputs).maps, alone)
-    method = head(backbone, place_share=0.25).eval()
+    method = head(backbone, place_share=0.25, constant_share=0.5).eval()
+    prior = torch.tensor([0.5, 0.2, 0.3])
+    method.prior.copy_(prior)
     mixed = method(inputs)
-    torch.testing.assert_close(mixed.maps, 0.75 * seen + 0.25 * alone)
+    expected = 0.25 * seen + 0.25 * alone + 0.5 * prior[:, None, None]
+    torch.testing.assert_close(mixed.maps, expected)
     centres = torch.linspace(0, 1, 3)
     value = (mixed.maps * centres[:, None, None]).sum(dim=1, keepdim=True)
     torch.testing.assert_close(mixed.auxiliary["value"], value)
+    one, other = method.mixtures(inputs, [(0.0, 0.0), (0.25, 0.5)])
+    torch.testing.assert_close(one.maps, seen)
+    torch.testing.assert_close(other.maps, expected)
     torch.testing.assert_close(method.train()(inputs).maps, seen)
 
 
@@ -70,6 +76,15 @@ def test_an_answer_hides_nothing_and_does_not_depend_on_its_batch(backbone) -> N
     torch.testing.assert_close(both, method(Inputs(image)).maps)
     torch.testing.assert_close(both[1:], method(Inputs(image[1:])).maps, rtol=1e-5, atol=1e-6)
     assert both.shape == (2, 3, 48, 80)
+
+
+def test_probabilities_sum_to_one_in_half_precision_too(backbone) -> None:
+    """Labels far from zero, such as kelvins, would be shifted by what is missing."""
+    method = head(backbone).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        raw = method(Inputs(images(1, 48, 80)))
+    assert raw.maps.dtype == torch.float32
+    torch.testing.assert_close(raw.maps.sum(dim=1), torch.ones(1, 48, 80), rtol=0, atol=1e-5)
 
 
 def test_the_place_counts_in_the_image_not_in_its_padding(backbone) -> None:

@@ -149,7 +149,7 @@ def test_a_validation_set_of_ones_own(base, tmp_path) -> None:
     )
     assert {p.run for p in seen} == {"features, all images"}
     assert set(task.about["report"]["held_out"]) == {"features", "constant"}
-    assert task.model.method.place_share == task.about["options"]["place_share"] == 0
+    assert task.model.method.shares == (0, 0)
 
 
 def test_a_validation_set_has_the_classes_of_the_support(base, tmp_path) -> None:

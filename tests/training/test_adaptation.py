@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from diffsight.cli.show import describe
@@ -9,7 +10,7 @@ from diffsight.datasets.labels import LabelFormat
 from diffsight.datasets.support import read_support
 from diffsight.hub.task_file import Base, load_task
 from diffsight.training.adapt import adapt
-from diffsight.training.adaptation import LEAST_STEPS, PLACE_SHARES, shared_out
+from diffsight.training.adaptation import LEAST_STEPS, SHARE_NAMES, SHARES, shared_out
 from diffsight.training.few_shot import encode, folds_of, measure
 
 
@@ -30,31 +31,41 @@ def test_one_picture_under_two_names_is_in_one_fold() -> None:
     assert all(sorted(known + asked) == list(range(6)) for known, asked in folds)
 
 
-def test_the_share_of_the_place_is_the_best_of_the_held_out_images(
-    pipeline_folder, tmp_path
+@pytest.mark.parametrize(
+    ("asked_slope", "chosen"), [(4.0, "place_share"), (-4.0, "constant_share")]
+)
+def test_shares_are_the_best_of_the_held_out_images(
+    pipeline_folder, tmp_path, asked_slope, chosen
 ) -> None:
-    """Pictures of noise whose labels rise from left to right: a head that looks is misled."""
+    """Pictures of noise: a head that looks is misled; a slope that turns misleads the place."""
     rng = np.random.default_rng(0)
     base, folders = Base.load(pipeline_folder), (tmp_path / "known", tmp_path / "asked")
-    for folder in folders:
+    for folder, slope in zip(folders, (4.0, asked_slope), strict=True):
         for part in ("images", "labels"):
             (folder / part).mkdir(parents=True)
-        for i in range(4):
+        for i, offset in enumerate((-0.6, 0.6, -0.2, 0.2)):
             image = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
             Image.fromarray(image).save(folder / "images" / f"{i}.png")
-            label = np.tile(np.linspace(0, 1, 64), (64, 1)) + rng.uniform(-1, 1)
+            label = np.tile(np.linspace(-slope / 2, slope / 2, 64), (64, 1)) + offset
             np.save(folder / "labels" / f"{i}.npy", label.astype(np.float32))
     known, asked = ((folder / "images", folder / "labels") for folder in folders)
     options = {"kind": "scalar", "method": "features", "steps": 100, "mirror": False}
     task = adapt(*known, backbone=base, validation=asked, **options)
     method, dense = task.model.method, task.model.task
-    share, scores = method.place_share, {}
+    shares, scores = method.shares, {}
     images = read_support(*asked, LabelFormat("scalar")).examples
     encoded = [encode(method, dense, image, 64, mirror=False) for image in images]
-    for method.place_share in PLACE_SHARES:
-        scores[method.place_share] = dense.score(measure(method, dense, encoded))
-    assert share == task.about["options"]["place_share"] == min(scores, key=scores.get) > 0
-    assert task.about["report"]["held_out"]["features"] == pytest.approx(scores[share], rel=1e-6)
+    for method.shares in SHARES:
+        scores[method.shares] = dense.score(measure(method, dense, encoded))
+    method.shares = shares
+    assert shares == min(scores, key=scores.get)
+    assert dict(zip(SHARE_NAMES, shares, strict=True)) == task.about["options"]
+    assert task.about["options"][chosen] > 0
+    assert task.about["report"]["held_out"]["features"] == pytest.approx(scores[shares], rel=1e-6)
     path = task.save(tmp_path / "mine.task")
-    assert load_task(path, base).model.method.place_share == share
-    assert f"gives {share:.0%} of every answer" in describe(task.about, path)
+    again = load_task(path, base).model.method
+    assert again.shares == shares
+    assert torch.equal(again.prior, method.prior)
+    assert float(again.prior.std()) > 0
+    told = f"{task.about['options'][chosen]:.0%} of every answer"
+    assert told in describe(task.about, path)

@@ -38,6 +38,8 @@ def describe(about: Mapping[str, Any], path: Path) -> str:
     ]
     if share := about["options"].get("place_share"):
         lines.append(f"place:   gives {share:.0%} of every answer, whatever is in the picture")
+    if share := about["options"].get("constant_share"):
+        lines.append(f"average: the labels' gives {share:.0%} of every answer")
     if about.get("classes"):
         lines.append(f"classes: {', '.join(about['classes']['names'])}")
     if report["held_out"]:

@@ -37,7 +37,7 @@ class ScalarBins(AbstractCodec):
         spacing: Spacing = "log1p",
         limits: tuple[float, float] | None = None,
     ) -> "ScalarBins":
-        """Bins for the labels of a support set.
+        """Bins for the labels of a support set; if it has as few values as bins, one for each.
 
         Args:
             values: labels of valid pixels.
@@ -55,6 +55,9 @@ class ScalarBins(AbstractCodec):
         need_finite(values)
         need_distinct(values, bins, "bins")
         x = values[:, 0].double().sort().values
+        if limits is None and len(few := x.unique()) == bins:
+            between = (few[1:] + few[:-1]) / 2
+            return cls(torch.cat([few[:1], between, few[-1:]]).float(), few.float())
         low, high = limits or (float(_quantile(x, TAIL)), float(_quantile(x, 1 - TAIL)))
         if low == high:  # nearly all the same: then the few others are what there is to learn
             low, high = float(x[0]), float(x[-1])

@@ -64,7 +64,8 @@ class VectorWords(AbstractCodec):
 
         Raises:
             InputError: if values are missing, not finite, without direction, fewer than the words,
-                or lie in a line or plane that no triangulation covers.
+                no more than the channels, or lie in a line or plane that no triangulation covers.
+                Directions may: each is then its nearest word.
         """
         need_finite(values)
         if spherical:
@@ -73,11 +74,21 @@ class VectorWords(AbstractCodec):
             values = functional.normalize(values.float(), dim=1)
         need_distinct(values, words, "words")
         found = _k_means(values.float(), words, spherical, seed)
+        channels = values.shape[1]
         try:
+            if words <= channels:
+                raise ValueError
             cover = _triangulated(found.double().numpy(), spherical)
         except (QhullError, ValueError):
+            if spherical:
+                return cls(found, torch.zeros(0, channels, dtype=torch.long), spherical)
+            if words <= channels:
+                raise InputError(
+                    f"{words} words for labels of {channels} channels: give at least "
+                    f"{channels + 1}, or learn labels of few values as classes"
+                ) from None
             raise InputError(
-                f"labels of {values.shape[1]} channels that do not fill their space cannot be "
+                f"labels of {channels} channels that do not fill their space cannot be "
                 "learned as vectors: leave a channel out that is constant or follows from the "
                 "others, or learn one number as a scalar"
             ) from None

@@ -5,7 +5,7 @@ all to the finest one with the place in the picture, and mixed there. What is fr
 image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -39,6 +39,8 @@ class FeatureHead(AbstractCachedMethod):
             learns what the place alone tells.
         place_share: share of an answer that the place alone gives: what ten images say of an
             eleventh is more sure than right.
+        constant_share: share of an answer that ``prior`` gives: the labels' average, wherever a
+            pixel is and whatever is seen.
         timestep: step whose embedding conditions the UNet; no noise is added.
     """
 
@@ -53,6 +55,7 @@ class FeatureHead(AbstractCachedMethod):
         dropout: float = 0.3,
         blind: float = 0.2,
         place_share: float = 0.0,
+        constant_share: float = 0.0,
         timestep: int = 1,
     ) -> None:
         super().__init__()
@@ -60,7 +63,7 @@ class FeatureHead(AbstractCachedMethod):
         self.timestep = timestep
         self.dropout = dropout
         self.blind = blind
-        self.place_share = place_share
+        self.shares = (place_share, constant_share)
         self.context: Tensor
         self.centres: Tensor | None
         self.register_buffer("context", context.clone())
@@ -75,6 +78,8 @@ class FeatureHead(AbstractCachedMethod):
         for level, channels in enumerate(backbone.channels):
             self.register_buffer(f"mean{level}", torch.zeros(channels, 1, 1))
             self.register_buffer(f"scale{level}", torch.ones(channels, 1, 1))
+        self.prior: Tensor
+        self.register_buffer("prior", torch.full((num_outputs,), 1 / num_outputs))
         self.place = nn.Conv2d(PLACE, width, 1, bias=False)
         self.mix = nn.Conv2d(width, width, 3, padding=1)
         self.out = nn.Conv2d(width, num_outputs, 1)
@@ -107,35 +112,52 @@ class FeatureHead(AbstractCachedMethod):
             target: not used.
             draws: in training, which channels are hidden; without, none are.
         """
+        if not self.training:
+            return self.mixtures(inputs, [self.shares])[0]
+        place, seen = self._read(inputs, draws)
+        return self._output(self._classes(place + seen, inputs))
+
+    def mixtures(self, inputs: Inputs, shares: Iterable[tuple[float, float]]) -> list[RawOutput]:
+        """The answers with these shares of the place and of the constant, from one pass."""
+        place, seen = self._read(inputs)
+        whole = self._classes(place + seen, inputs)
+        unseen = place + self.get_parameter("project.0.bias")[:, None, None]
+        alone = self._classes(unseen, inputs)
+        prior = self.prior[:, None, None]
+        return [self._output((1 - a - c) * whole + a * alone + c * prior) for a, c in shares]
+
+    def _read(
+        self, inputs: Inputs, draws: Draws | None = None
+    ) -> tuple[Float[Tensor, "1 c h w"], Float[Tensor, "b c h w"]]:
+        """What the place gives, and what all levels give."""
         if "level0" not in inputs.cached:
             inputs = self.encode(inputs)
         height, width = inputs.image.shape[-2:]
         stride = self.backbone.strides[0]
         grid = inputs.cached["level0"].shape[-2:]
         place = self.place(_places(grid, (height / stride, width / stride)).to(self.out.weight))
-        seen = 0
+        seen = torch.zeros(())
         for level, project in enumerate(self.project):
             x = inputs.cached[f"level{level}"].float() - self.get_buffer(f"mean{level}")
-            if self.training and draws is not None:
+            if draws is not None:
                 x = x * self._kept(draws, level, x.shape[1]).to(x)
             x = project((x * self.get_buffer(f"scale{level}")).contiguous())
             seen = seen + functional.interpolate(x, grid, mode="bilinear")
-        probability = self._classes(place + seen, height, width)
-        if self.place_share and not self.training:
-            unseen = place + self.get_parameter("project.0.bias")[:, None, None]
-            alone = self._classes(unseen, height, width).expand_as(probability)
-            probability = probability.lerp(alone, self.place_share)
+        return place, seen
+
+    def _output(self, probability: Float[Tensor, "b n h w"]) -> RawOutput:
         if self.centres is None:
             return RawOutput(probability, "probability")
         value = expectation(probability, self.centres[None])
         return RawOutput(probability, "probability", {"value": value})
 
     def _classes(
-        self, hidden: Float[Tensor, "b c h w"], height: int, width: int
-    ) -> Float[Tensor, "b n {height} {width}"]:
+        self, hidden: Float[Tensor, "b c h w"], inputs: Inputs
+    ) -> Float[Tensor, "b n height width"]:
         """Mixed, and brought to the size of the image."""
+        height, width = inputs.image.shape[-2:]
         stride = self.backbone.strides[0]
-        logits = self.out(functional.gelu(self.mix(functional.gelu(hidden))))
+        logits = self.out(functional.gelu(self.mix(functional.gelu(hidden)))).float()
         whole = (logits.shape[-2] * stride, logits.shape[-1] * stride)
         logits = functional.interpolate(logits, whole, mode="bilinear")[..., :height, :width]
         return logits.softmax(dim=1)

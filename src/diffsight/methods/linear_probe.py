@@ -60,7 +60,7 @@ class LinearProbe(AbstractCachedMethod):
         """
         if TOKENS not in inputs.cached:
             inputs = self.encode(inputs)
-        logits = self.out(inputs.cached[TOKENS])
+        logits = self.out(inputs.cached[TOKENS]).float()
         hw = (inputs.image.shape[-2], inputs.image.shape[-1])
         probability = functional.interpolate(logits.softmax(dim=1), hw, mode="bilinear")
         if self.centres is None:

@@ -19,7 +19,7 @@ from diffsight.ops.resize import resized_label, working_hw
 from diffsight.tasks.dense import AbstractDense
 from diffsight.training.adapt_state import AdaptState
 from diffsight.training.adaptation import METHODS, Adaptation, MethodName, Progress
-from diffsight.training.few_shot import Where, check_learning, check_whole, dense_task, mirrors
+from diffsight.training.few_shot import Where, check_learning, check_whole, dense_task
 from diffsight.types import InputError
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,8 @@ def adapt(
         others = read_support(there, answers, form, like=support)
     side = short_side or base.short_side_px
     _check_labels([*support.examples, *(others.examples if others else ())], side)
-    mirror = mirrors(kind) if mirror is None else mirror
+    if mirror is None:
+        mirror = kind != "vector"  # whose numbers may point to a side
     facts = describe(support, task, base, alpha=alpha, short_side=side, seed=seed)
     options = method_options(base, codebook=codebook, clip=clip, maps=maps or {})
     asked = [example.id for example in others.examples] if others else []
@@ -235,4 +236,4 @@ def method_options(
         log.info("no CLIP vision model beside %s: a codebook of 1 table is learned", base.source)
         codebook = 1
     concepts = {"codebook": codebook, "clip": source and str(source), "maps": dict(maps)}
-    return {"concepts": concepts, "features": {"place_share": 0.0}}
+    return {"concepts": concepts, "features": {"place_share": 0.0, "constant_share": 0.0}}

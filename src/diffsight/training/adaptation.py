@@ -26,6 +26,7 @@ from diffsight.training.few_shot import (
     RECIPES,
     Encoded,
     Where,
+    class_shares,
     encode,
     fit,
     folds_of,
@@ -43,7 +44,9 @@ FOLDS = 3
 LEAST_STEPS = 20
 # more would only overfit; SLiMe passes 200 times over 10 images
 MOST_STEPS = {"concepts": 2000, "features": 1500}
-PLACE_SHARES = (0.0, 0.25, 0.5)  # of the light head, out of which held-out images choose
+# of the light head's answers: of the place, of the constant; held-out images choose
+SHARE_NAMES = ("place_share", "constant_share")
+SHARES = tuple((a / 4, c / 4) for a in range(4) for c in range(4 - a))
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,7 @@ class Adaptation:
         model = build_model(about, self.task, self.base).to(self.where.device)
         if isinstance(model.method, FeatureHead) and examples:
             model.method.standardise([e.inputs[0] for e in examples])
+            model.method.prior.copy_(class_shares(examples, self.task.num_outputs))
         return model
 
     def encode(self, name: str) -> None:
@@ -190,7 +194,7 @@ class Adaptation:
         name = report.chosen
         model = trained[name]
         if isinstance(model.method, FeatureHead):
-            model.method.place_share = self.options[name]["place_share"]
+            model.method.shares = tuple(self.options[name][share] for share in SHARE_NAMES)
         about = self.about | {"method": name, "options": self.options[name]}
         about |= {"parameters": learned_parameters(model.method), "report": vars(report)}
         about[CLIP] = clip_fingerprint(model.method)
@@ -211,12 +215,13 @@ class Adaptation:
         if not sums:
             return
         total = torch.stack(sums).sum(dim=0)
-        scores = dict(zip(PLACE_SHARES, map(self.task.score, total), strict=False))
-        share = self._best(scores)
-        report.held_out[name] = scores[share]
+        scores = dict(zip(SHARES, map(self.task.score, total), strict=False))
+        shares = self._best(scores)
+        report.held_out[name] = scores[shares]
         report.held_out["constant"] = self.task.score(torch.stack(blind).sum(dim=0))
         if name == "features":
-            self.options = self.options | {name: self.options[name] | {"place_share": share}}
+            chosen = dict(zip(SHARE_NAMES, shares, strict=True))
+            self.options = self.options | {name: self.options[name] | chosen}
 
     def _train(
         self,
@@ -279,15 +284,17 @@ class Adaptation:
         self.state.finish(key, found)
         return found
 
+    @torch.no_grad()
     def _measured(self, method: AbstractCachedMethod, held: Sequence[Encoded]) -> Tensor:
-        """The sums of a light head with every share of the place; one row of another method."""
+        """The sums of a light head with all shares; one row of another method."""
         if not isinstance(method, FeatureHead):
             return measure(method, self.task, held, self.where)[None]
         rows = []
-        for share in PLACE_SHARES:
-            method.place_share = share
-            rows.append(measure(method, self.task, held, self.where))
-        return torch.stack(rows)
+        for example in held:
+            with self.where.mixed():
+                raws = method.mixtures(example.inputs[0], SHARES)
+            rows.append(torch.stack([self.task.measure(raw, example.target[0]) for raw in raws]))
+        return torch.stack(rows).sum(dim=0).cpu()
 
     def _best(self, scores: Mapping[_Key, float]) -> _Key:
         """The first where none is a number."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from diffsight.codecs import Codes, Discrete, ScalarBins, VectorWords
@@ -77,13 +77,6 @@ class Recipe:
 
 
 CPU = Where()
-
-
-def mirrors(kind: str) -> bool:
-    """Whether mirrored images are learned from, unless somebody says so: numbers of a vector may
-    point to a side.
-    """
-    return kind != "vector"
 
 
 def check_whole(name: str, value: int | None, least: int) -> None:
@@ -266,6 +259,15 @@ def measure_constant(
         output: RawOutput = task.as_output(blind)
         sums.append(task.measure(output, target))
     return torch.stack(sums).sum(dim=0).cpu()
+
+
+def class_shares(examples: Sequence[Encoded], classes: int) -> Float[Tensor, " classes"]:
+    """How much of the labelled pixels is of each class."""
+    total = torch.zeros(classes, dtype=torch.float64)
+    for codes, target in ((c, t) for e in examples for c, t in zip(e.codes, e.target, strict=True)):
+        weights = (codes.weights * target.valid).flatten().double().cpu()
+        total.index_add_(0, codes.ids.flatten().long().cpu(), weights)
+    return (total / total.sum()).float()
 
 
 def folds_of(ids: Sequence[str], folds: int) -> Iterator[tuple[list[int], list[int]]]:

@@ -39,7 +39,7 @@ from diffsight.training.benchmark.entrant import (
     needed_tower,
 )
 from diffsight.training.benchmark.floors import Constant, MeanMap
-from diffsight.training.few_shot import RECIPES, Recipe, encode, fit, mirrors, seconds_per_step
+from diffsight.training.few_shot import RECIPES, Recipe, encode, fit, seconds_per_step
 from diffsight.types import Draws, InputError, Inputs, RawOutput, Target
 
 
@@ -87,7 +87,6 @@ class Adapted(AbstractEntrant):
             advance=lambda progress: None,
             state=AdaptState(None, ""),
             compare=self.method == "auto",
-            mirror=mirrors(lesson.spec.kind),
             where=lesson.where,
         )
         wanted = METHODS if self.method == "auto" else (self.method,)
@@ -269,10 +268,7 @@ def _fitted(
 ) -> Learned:
     task = task or lesson.task
     where, method = lesson.where, method.to(lesson.where.device)
-    encoded = [
-        encode(method, task, e, lesson.short_side, where, mirror=mirrors(lesson.spec.kind))
-        for e in lesson.support.examples
-    ]
+    encoded = [encode(method, task, e, lesson.short_side, where) for e in lesson.support.examples]
     steps = lesson.steps
     if steps is None:
         took = seconds_per_step(method, task, encoded, recipe, where)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics import Metric
 
+import diffsight
 from diffsight.codecs import ScalarBins, VectorWords
 from diffsight.datasets.files import replacing
 from diffsight.datasets.labels import LabelFormat
@@ -96,10 +97,12 @@ class Unit:
 
 
 def conditions(source: str, base: Base, settings: Settings) -> str:
-    """A hash of what units that are compared have in common, on whatever device they were made."""
+    """A hash of what units that are compared have in common, on whatever device they were made: a
+    release of diffsight may learn otherwise than the one before.
+    """
     length = settings.minutes if settings.steps is None else settings.steps
     told = (settings.steps is None, length, settings.short_side, settings.seed)
-    return _hash(FORMAT, source, base.fingerprint, *told)
+    return _hash(FORMAT, diffsight.__version__, source, base.fingerprint, *told)
 
 
 def _hash(*told: Any) -> str:
