@@ -279,7 +279,7 @@ def test_a_hub_id_fetches_one_file_of_weights_for_each_part(
         path.rename(path.with_name("diffusion_pytorch_model.fp16.safetensors"))
     fetched = []
 
-    def download(name: str, allow_patterns: list[str]) -> str:
+    def download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
         assert name == "owner/model"
         fetched.extend(p for p in allow_patterns if (folder / p).is_file())
         return str(folder)

@@ -74,7 +74,10 @@ def test_what_can_be_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     names.write_text("one\n")
     gap = tmp_path / "gap.txt"
     gap.write_text("one\n\ntwo\n")
+    twins = tmp_path / "twins.txt"
+    twins.write_text("one\n" * 8)
     for more, words in (
+        (("--classes", twins), ("8 classes are named 'one'",)),
         (("--classes", names), ("1 class names", "2 (", "7 (")),
         (("--classes", tmp_path / "none.txt"), ("none.txt", "cannot be read")),
         (("--shots", 9), ("6 labelled image(s)", "--shots 6")),
@@ -110,6 +113,40 @@ def test_what_can_be_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     twice = ("--task", out, "--task", out)
     assert run("predict", folder / "images", *twice, "--out", tmp_path / "p") == 2
     assert "two tasks have the same name" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("embedded")
+def test_black_and_white_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """White is no label, unless it is said that there is none such."""
+    folder, out = pictures(tmp_path / "data", "segmentation"), tmp_path / "mine.task"
+    for path in (folder / "labels").iterdir():
+        mask = np.asarray(Image.open(path)) == 7
+        Image.fromarray(mask.astype(np.uint8) * 255).save(path)
+    assert adapt(folder, out, "--kind", "segmentation") == 2
+    assert "--invalid -1" in capsys.readouterr().err
+    assert adapt(folder, out, "--kind", "segmentation", "--invalid", -1) == 0
+    images = folder / "images"
+    assert run("predict", images, "--task", out, "--out", tmp_path / "p") == 0
+    about = json.loads((tmp_path / "p" / "0.json").read_text())
+    assert about["names"] == {"0": "class 0", "255": "class 255"}
+
+
+@pytest.mark.usefixtures("embedded")
+def test_every_name_is_told_beside_its_colour(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Names go to colours by their numbers: whoever thought of another order sees it."""
+    folder, names = pictures(tmp_path / "data", "segmentation"), tmp_path / "names.txt"
+    for path in (folder / "labels").iterdir():
+        where = np.asarray(Image.open(path)) == 7
+        mask = np.where(where[..., None], (255, 0, 0), (0, 0, 255)).astype(np.uint8)
+        Image.fromarray(mask).save(path)
+    names.write_text("ground\nsquare\n")
+    caplog.set_level("INFO")
+    task = ("--kind", "segmentation", "--classes", names)
+    assert adapt(folder, tmp_path / "mine.task", *task) == 0
+    assert "  ground (#0000ff): " in caplog.text
+    assert "  square (#ff0000): " in caplog.text
 
 
 def test_a_task_that_cannot_be_saved_is_not_lost(

@@ -27,6 +27,21 @@ def test_demo(
     assert len(list((out / "images").iterdir())) == len(list((out / "depth").iterdir())) == 4
 
 
+def test_files_of_others_stay(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffsight.training.adapt.adapt", pytest.fail)
+    ours, theirs = tmp_path / "images" / "room0.png", tmp_path / "depth" / "holiday.png"
+    for path in (ours, theirs):
+        path.parent.mkdir()
+        path.write_text("a picture")
+    assert main(["demo", "--out", str(tmp_path), "--steps", "1"]) == 2
+    told = f"{theirs.parent}: holds files that are not of a demo (holiday.png): choose another"
+    assert told in capsys.readouterr().err
+    assert ours.read_text() == theirs.read_text() == "a picture"
+    assert len(list(tmp_path.rglob("*"))) == 4
+
+
 def test_a_place_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "demo").write_text("a file")
     assert main(["demo", "--out", str(tmp_path / "demo"), "--steps", "1"]) == 2

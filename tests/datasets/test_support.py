@@ -50,6 +50,59 @@ def test_classes_of_dark_colours(tmp_path: Path) -> None:
     assert found.ids_are_colours
 
 
+def test_names_go_to_colours_in_ascending_order(tmp_path: Path) -> None:
+    where = folders(tmp_path, [coloured((255, 0, 0), (0, 200, 0), (0, 0, 255))] * 2)
+    support = read_support(*where, FORM, classes=("sea", "grass", "roof"))
+    assert support.ids_are_colours
+    assert support.colours == ((0, 0, 255), (0, 200, 0), (255, 0, 0))
+    with pytest.raises(InputError) as error:
+        read_support(*where, FORM, classes=("sea", "grass"))
+    assert "3 colours: #0000ff (400 px), #00c800 (400 px), #ff0000 (400 px): give" in str(
+        error.value
+    )
+
+
+def test_two_classes_of_one_name(tmp_path: Path) -> None:
+    ids = np.arange(600, dtype=np.uint8).reshape(20, 30) % 3
+    where = folders(tmp_path, [ids])
+    assert read_support(*where, FORM, classes=("wall", "floor", "door")).ids == (0, 1, 2)
+    with pytest.raises(InputError, match="2 classes are named 'wall': give each a name of its own"):
+        read_support(*where, FORM, classes=("wall", "floor", "wall"))
+
+
+def test_black_and_white_masks(tmp_path: Path) -> None:
+    """Their white is the default marker of no label."""
+    mask = np.zeros((20, 30), np.uint8)
+    mask[:, 20:] = 255
+    where = folders(tmp_path, [mask, mask])
+    for classes in ((), ("ground", "crack")):
+        with pytest.raises(InputError, match=r"of class 0: 400 pixels of 255 .* --invalid -1 if"):
+            read_support(*where, FORM, classes=classes)
+    support = read_support(*where, LabelFormat("segmentation", invalid=-1))
+    assert support.ids == (0, 255)
+    assert all(bool(example.valid.all()) for example in support.examples)
+    for invalid in (255, 7):
+        mask[:, 20:] = invalid
+        for number in range(2):
+            Image.fromarray(mask).save(where[1] / f"{number}.png")
+        with pytest.raises(InputError, match="of class 0: there is nothing to tell apart"):
+            read_support(*where, LabelFormat("segmentation", invalid=invalid))
+
+
+def test_copies_of_an_image_are_in_the_order_of_their_labels(tmp_path: Path) -> None:
+    labels = [np.full((20, 30), number, np.uint16) for number in range(1, 7)]
+    orders = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        images, masks = folders(tmp_path / name, labels)
+        for path in images.iterdir():
+            Image.new("RGB", (30, 20)).save(path)
+        support = read_support(images, masks, LabelFormat("scalar"))
+        orders.append([float(example.value.mean()) for example in support.examples])
+        labels.reverse()
+    assert orders[0] == orders[1]
+
+
 def test_ids_and_colours_do_not_mix(tmp_path: Path) -> None:
     ids = np.zeros((20, 30), np.uint8)
     ids[:, 10:] = 1

@@ -172,5 +172,7 @@ def test_what_cannot_be_used(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(FewShot, "encode", full)
-    with pytest.raises(InputError, match=r"not enough memory for 48 x 32 px: choose --device cpu"):
+    with pytest.raises(
+        InputError, match=r"cpu has not enough memory for 48 x 32 px: choose a task"
+    ):
         explain(task, image())

@@ -107,7 +107,7 @@ def test_nothing_valid_anywhere_is_an_error_not_a_nan() -> None:
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
 def test_unprepared_predictions_are_refused(value: float) -> None:
     target = torch.ones(1, 2, 2)
-    with pytest.raises(ValueError, match=r"4 valid pixels of the prediction .* prepare\(\)"):
+    with pytest.raises(InputError, match=r"4 valid pixels of the prediction .* prepare\(\)"):
         DepthMetrics().update(torch.full_like(target, value), target, target > 0)
 
 

@@ -4,8 +4,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from diffsight.ops.memory import keep_freed_memory
+from diffsight.ops.memory import keep_freed_memory, memory_for
+from diffsight.types import InputError
 
 FAULTS = """
 import resource, sys
@@ -36,3 +38,15 @@ def test_pages_are_not_cleared_again() -> None:
 def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not keep_freed_memory()
+
+
+def test_too_little_memory_is_one_line() -> None:
+    with (
+        pytest.raises(InputError, match=r"^choose a smaller size$"),
+        memory_for("choose a smaller size"),
+    ):
+        torch.empty(1 << 50)  # a thousand terabytes, of the machine
+    with pytest.raises(InputError, match=r"^a GPU$"), memory_for("a GPU"):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(RuntimeError, match="size of tensor"), memory_for("another error"):
+        torch.zeros(2) + torch.zeros(3)

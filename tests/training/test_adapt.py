@@ -24,9 +24,9 @@ from diffsight.types import Draws, InputError, Inputs
 COUNT = 6
 
 
-def pictures(folder: Path, kind: str = "scalar", sizes=((64, 64), (48, 80))) -> Path:
+def pictures(folder: Path, kind: str = "scalar", sizes=((64, 64), (48, 80)), seed=0) -> Path:
     """A bright square on a dark ground; the label says where it is."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True)
     (folder / "labels").mkdir()
     for i in range(COUNT):
@@ -137,7 +137,7 @@ def test_names_and_order_change_nothing(base, tmp_path) -> None:
 
 
 def test_a_validation_set_of_ones_own(base, tmp_path) -> None:
-    folder, other = pictures(tmp_path / "a"), pictures(tmp_path / "b")
+    folder, other = pictures(tmp_path / "a"), pictures(tmp_path / "b", seed=1)
     seen: list[Progress] = []
     task = run(
         folder,
@@ -154,7 +154,7 @@ def test_a_validation_set_of_ones_own(base, tmp_path) -> None:
 
 def test_a_validation_set_has_the_classes_of_the_support(base, tmp_path) -> None:
     """Ids 2 and 7, of which a validation image may hold one alone."""
-    folder, other = (pictures(tmp_path / name, "segmentation") for name in "ab")
+    folder, other = (pictures(tmp_path / "ab"[i], "segmentation", seed=i) for i in range(2))
     label = other / "labels" / "0.png"
     Image.fromarray(np.full_like(np.array(Image.open(label)), 7)).save(label)
     options = {"kind": "segmentation", "method": "features", "steps": 1}
@@ -258,11 +258,11 @@ def test_minutes_become_steps(base, tmp_path) -> None:
 
 
 def test_a_figure_that_is_no_number_is_not_the_better_one(base, tmp_path, monkeypatch) -> None:
-    def measured(method, task, examples, where):
+    def measured(self, method, held):
         bad = isinstance(method, FeatureHead)
-        return torch.tensor([math.nan if bad else 1.0, 1.0], dtype=torch.float64)
+        return torch.tensor([[math.nan if bad else 1.0, 1.0]], dtype=torch.float64)
 
-    monkeypatch.setattr("diffsight.training.adaptation.measure", measured)
+    monkeypatch.setattr(Adaptation, "_measured", measured)
     report = run(pictures(tmp_path), base, steps=1).about["report"]
     assert math.isnan(report["held_out"]["features"])
     assert report["chosen"] == "concepts"

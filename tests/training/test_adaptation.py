@@ -1,17 +1,24 @@
 """How an adaptation shares out its time and its images."""
 
+import shutil
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.training.test_adapt import pictures
 
+import diffsight
+from diffsight.backbones import ConceptRequest
 from diffsight.cli.show import describe
 from diffsight.datasets.labels import LabelFormat
 from diffsight.datasets.support import read_support
 from diffsight.hub.task_file import Base, load_task
-from diffsight.training.adapt import adapt
+from diffsight.training.adapt import _check_options, adapt
 from diffsight.training.adaptation import LEAST_STEPS, SHARE_NAMES, SHARES, shared_out
 from diffsight.training.few_shot import encode, folds_of, measure
+from diffsight.types import InputError
 
 
 def test_time_that_a_method_cannot_use_is_the_others() -> None:
@@ -29,6 +36,26 @@ def test_one_picture_under_two_names_is_in_one_fold() -> None:
     folds = list(folds_of(["a", "a", "b", "c", "c", "d"], 3))
     assert [asked for _, asked in folds] == [[0, 1, 5], [2], [3, 4]]
     assert all(sorted(known + asked) == list(range(6)) for known, asked in folds)
+
+
+def test_what_is_learned_from_is_not_held_out(pipeline_folder, tmp_path) -> None:
+    known, asked = (pictures(tmp_path / "ab"[i], seed=i) for i in range(2))
+    for part in ("images", "labels"):
+        for i in range(2):
+            shutil.copy(known / part / f"{i}.png", asked / part / f"again{i}.png")
+    with pytest.raises(InputError) as error:
+        adapt(
+            known / "images",
+            known / "labels",
+            kind="scalar",
+            backbone=Base.load(pipeline_folder),
+            steps=1,
+            validation=(asked / "images", asked / "labels"),
+        )
+    assert str(error.value) == (
+        f"{asked / 'images'}: 2 of the 8 validation images are among those learned from: take "
+        "them out of one folder"
+    )
 
 
 @pytest.mark.parametrize(
@@ -69,3 +96,77 @@ def test_shares_are_the_best_of_the_held_out_images(
     assert float(again.prior.std()) > 0
     told = f"{task.about['options'][chosen]:.0%} of every answer"
     assert told in describe(task.about, path)
+
+
+def test_maps_that_there_are_not(pipeline_folder, tmp_path) -> None:
+    folder, base = pictures(tmp_path), Base.load(pipeline_folder)
+    with pytest.raises(InputError, match=r"maps have no option transpose: see ConceptRequest"):
+        adapt(
+            folder / "images",
+            folder / "labels",
+            kind="scalar",
+            backbone=base,
+            maps={"transpose": 1},
+        )
+    with pytest.raises(InputError, match=r"combine 'Slime' .*: give per_layer or slime"):
+        ConceptRequest.__post_init__(SimpleNamespace(combine="Slime"))  # types are checked in tests
+
+
+def test_a_task_predicts_at_its_size_without_a_file(pipeline_folder, tmp_path) -> None:
+    folder, base = pictures(tmp_path, sizes=((64, 64),)), Base.load(pipeline_folder)
+    options = {"kind": "scalar", "method": "features", "steps": 1, "short_side": 32}
+    task = adapt(folder / "images", folder / "labels", backbone=base, **options)
+    path = task.save(tmp_path / "mine.task")
+    photo = folder / "images" / "0.png"
+    found, filed = (diffsight.pipeline(one, device="cpu")(photo) for one in (task, path))
+    torch.testing.assert_close(found.values, filed.values)
+    own = diffsight.pipeline(task, device="cpu", short_side="own")(photo)
+    assert not torch.allclose(found.values, own.values)
+
+
+def test_a_task_asks_the_hub_for_the_revision_that_it_was_learned_on(
+    pipeline_folder, tmp_path, monkeypatch
+) -> None:
+    snapshot, asked = tmp_path / "hub" / "snapshots" / "0a1b2c", []
+    shutil.copytree(pipeline_folder, snapshot)
+
+    def download(name, *, revision, allow_patterns):
+        asked.append((name, revision))
+        return str(snapshot)
+
+    monkeypatch.setattr("diffsight.backbones.sources.snapshot_download", download)
+    folder = pictures(tmp_path)
+    options = {"kind": "scalar", "method": "features", "steps": 1}
+    task = adapt(folder / "images", folder / "labels", backbone="owner/name", **options)
+    assert task.about["base"]["revision"] == "0a1b2c"
+    assert set(asked) == {("owner/name", None)}
+    load_task(task.save(tmp_path / "mine.task"))
+    assert asked[-1] == ("owner/name", "0a1b2c")
+
+
+@pytest.mark.parametrize(
+    ("kind", "spacing", "message"),
+    [
+        ("normals", "log", r"kind normals have no bins: leave their spacing out"),
+        ("scalar", "cubic", r"unknown spacing 'cubic': choose log, log1p, linear, quantile"),
+    ],
+)
+def test_spacing_that_there_is_not(kind, spacing, message) -> None:
+    with pytest.raises(InputError, match=message):
+        _check_options(kind, "auto", (), None, spacing, 1.0)
+
+
+def test_spacing_of_the_bins(pipeline_folder, tmp_path) -> None:
+    folder, base = pictures(tmp_path), Base.load(pipeline_folder)
+    options = {"kind": "depth", "method": "features", "steps": 1, "bins": 4, "backbone": base}
+    edges = {
+        spacing: adapt(
+            folder / "images", folder / "labels", spacing=spacing, **options
+        ).model.task.codec.edges
+        for spacing in (None, "log", "linear")
+    }
+    assert torch.equal(edges[None], edges["log"])
+    steps = edges["linear"].diff()
+    torch.testing.assert_close(steps, steps[:1].expand(4))
+    ratios = edges["log"].log().diff()
+    torch.testing.assert_close(ratios, ratios[:1].expand(4), rtol=1e-4, atol=1e-4)

@@ -4,7 +4,7 @@ M_attn = M_sa^T M_ca: where a token is attended to, spread over pixels that atte
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from diffsight.types import InputError
 CROSS_LAYERS = (8, 9, 10, 11, 12)
 SELF_LAYERS = (14, 15, 16)
 LAYERS = 16
+Combine = Literal["per_layer", "slime"]
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,16 @@ class ConceptRequest:
             Faster, and not the gradient of the loss.
     """
 
-    combine: Literal["per_layer", "slime"] = "per_layer"
+    combine: Combine = "per_layer"
     self_attention: bool = True
     transposed: bool = True
     detach: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse another way to combine, which would be neither."""
+        if self.combine not in get_args(Combine):
+            known = " or ".join(get_args(Combine))
+            raise InputError(f"combine {self.combine!r} of the concepts' maps: give {known}")
 
     @property
     def cross_layers(self) -> tuple[int, ...]:

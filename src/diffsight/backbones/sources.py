@@ -102,10 +102,12 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [f"{type(error).__name__}: empty or cut off"])[0]
 
 
-def locate(source: str | Path, *, towers: bool = False) -> Path:
-    """The local folder or file that ``source`` names; a hub id is fetched (or found in the cache)
-    first, with ``towers`` its text and image encoders too, where it has them. ``tiny`` is the
-    embedded model; a folder of that name is ``./tiny``.
+def locate(source: str | Path, *, towers: bool = False, revision: str | None = None) -> Path:
+    """The local folder or file that ``source`` names.
+
+    A hub id is fetched (or found in the cache) first, at ``revision``, with ``towers`` its text and
+    image encoders too, where it has them. ``tiny`` is the embedded model; a folder of that name is
+    ``./tiny``.
 
     Raises:
         InputError: if it is neither a path nor a hub id that can be had, or the embedded model is
@@ -124,7 +126,7 @@ def locate(source: str | Path, *, towers: bool = False) -> Path:
             f"{source}: no such file or folder, and not a hub id of the form owner/name"
         )
     try:
-        return _fetch(str(source), TOWERS if towers else ())
+        return _fetch(str(source), TOWERS if towers else (), revision)
     except RepositoryNotFoundError:
         raise InputError(f"{source}: the hub has no such model: check the spelling") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
@@ -135,18 +137,20 @@ def locate(source: str | Path, *, towers: bool = False) -> Path:
         ) from None
 
 
-def _fetch(name: str, beside: Sequence[str]) -> Path:
+def _fetch(name: str, beside: Sequence[str], revision: str | None) -> Path:
     """The folder of a hub id, with one file of weights for each part."""
     folder = Path()
     for suffix in _SUFFIXES:
         files = [f"{part}/{_STEM}.{suffix}" for part in LDM_PREFIX]
         configs = [f"{part}/config.json" for part in LDM_PREFIX]
-        folder = Path(snapshot_download(name, allow_patterns=[*configs, *files, *beside]))
+        wanted = [*configs, *files, *beside]
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
         if all((folder / file).is_file() for file in files):
             break
     for tower in {Path(file).parent for file in beside if (folder / file).is_file()}:
         if not any((folder / tower).glob("*.safetensors")):
-            snapshot_download(name, allow_patterns=[f"{tower}/pytorch_model.bin"])
+            weights = [f"{tower}/pytorch_model.bin"]
+            snapshot_download(name, revision=revision, allow_patterns=weights)
     return folder
 
 

@@ -59,6 +59,7 @@ def main(argv: Sequence[str]) -> int:
             steps=args.steps,
             validation=args.validation,
             bins=args.bins,
+            spacing=args.spacing,
             alpha=args.alpha,
             short_side=args.short_side,
             codebook=args.codebook,
@@ -100,8 +101,9 @@ def _values(support: "Support") -> list[str]:
     values = support.values()
     if support.ids:
         counts = values[:, 0].long().bincount(minlength=len(support.ids)).double()
+        form = "#{:06x}" if support.ids_are_colours else "id {}"
         return [
-            f"  {name} (id {number}): {100 * float(count / counts.sum()):.1f} %"
+            f"  {name} ({form.format(number)}): {100 * float(count / counts.sum()):.1f} %"
             for name, number, count in zip(support.names, support.ids, counts, strict=True)
         ]
     lines = []
@@ -134,7 +136,11 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--unit", help="of one stored count: mm, m, m/256; for a scalar K or K/100")
     group.add_argument("--invalid", type=float, metavar="N", help="the count for 'no label'")
     group.add_argument(
-        "--classes", type=Path, metavar="FILE", help="a name per line, for id 0, 1 ..."
+        "--classes",
+        type=Path,
+        metavar="FILE",
+        help="a name per line, for id 0, 1 ...; of masks in colours for every one that occurs, in "
+        "ascending order (#0000ff before #00c800 before #ff0000)",
     )
     group.add_argument("--shots", type=int, metavar="N", help="use only so many images")
     group.add_argument(
@@ -160,6 +166,11 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--minutes", type=float, default=5.0, help="time to take (default 5)")
     group.add_argument("--steps", type=int, metavar="N", help="of every training, instead")
     group.add_argument("--bins", type=int, metavar="N", help="classes for numbers")
+    group.add_argument(
+        "--spacing",
+        choices=("log", "log1p", "linear", "quantile"),
+        help="of the bins (default: log for depth, log1p for a scalar)",
+    )
     group.add_argument("--alpha", type=float, default=1.0, help="weight of the squared error")
     group.add_argument("--short-side", type=int, metavar="PX", help="working size of images")
     group.add_argument("--codebook", type=int, default=10, metavar="K", help="tables (default 10)")

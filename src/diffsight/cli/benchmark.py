@@ -142,7 +142,9 @@ def _options(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="see docs/benchmark.md (default auto,concepts,mean-map,constant)",
     )
-    group.add_argument("--reference", metavar="A", help="differences to it (default: the first)")
+    group.add_argument(
+        "--reference", metavar="A", help="differences to it (default: auto, or the first by name)"
+    )
     group.add_argument("--shots", type=int, default=10, metavar="N")
     group.add_argument("--repeats", type=int, default=5, metavar="N")
     group.add_argument("--predictions", type=Path, metavar="DIR", help="DIR/TASK/ID.npy to score")

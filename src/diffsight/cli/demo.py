@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ TESTS = 24  # other rooms, to score on
 SHOWN = 6  # of them, in the picture
 SIZE_PX = 128
 PANEL_PX = 192  # side of a room in the picture
+OWN = re.compile(r"room\d+\.png")  # what a demo calls its images and labels
 log = logging.getLogger(__name__)
 
 
@@ -68,18 +70,36 @@ def _write(samples: Sequence["Sample"], images: Path, labels: Path) -> None:
     from diffsight.datasets.files import replacing, write_depth_png
     from diffsight.types import InputError
 
-    for folder in (images, labels):
-        try:
+    earlier = [path for folder in (images, labels) for path in _earlier(folder)]
+    try:
+        for path in earlier:
+            path.unlink()
+        for folder in (images, labels):
             folder.mkdir(parents=True, exist_ok=True)
-            for path in folder.glob("*.png"):
-                path.unlink()  # of an earlier demo
-        except OSError as error:
-            raise InputError(f"{folder}: {error.strerror}: choose another --out") from None
+    except OSError as error:
+        raise InputError(f"{error.filename}: {error.strerror}: choose another --out") from None
     for i, sample in enumerate(samples):
         with replacing(images / f"room{i}.png") as partial:
             Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(partial, format="PNG")
         depth_m, valid = sample.labels["depth_m"][0], sample.valid["depth_m"]
         write_depth_png(labels / f"room{i}.png", depth_m, valid)
+
+
+def _earlier(folder: Path) -> list[Path]:
+    """Files of an earlier demo.
+
+    Raises:
+        InputError: if the folder holds anybody else's.
+    """
+    from diffsight.types import InputError
+
+    found = sorted(folder.glob("[!.]*"))
+    others = [path.name for path in found if not OWN.fullmatch(path.name)]
+    if others:
+        raise InputError(
+            f"{folder}: holds files that are not of a demo ({others[0]}): choose another --out"
+        )
+    return found
 
 
 def _scores(task: "Task", known: Sequence["Sample"], tests: Sequence["Sample"]) -> dict[str, float]:

@@ -63,7 +63,8 @@ class ScalarBins(AbstractCodec):
             low, high = float(x[0]), float(x[-1])
         if spacing == "log" and low <= 0:
             raise InputError(
-                f"labels down to {low:g} have no logarithm: choose log1p, linear or quantile bins"
+                f"labels down to {low:g} have no logarithm: choose another spacing (log1p, linear, "
+                "quantile)"
             )
         steps = torch.linspace(0, 1, 2 * bins + 1, dtype=torch.float64)
         if spacing == "quantile":

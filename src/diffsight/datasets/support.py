@@ -1,7 +1,7 @@
 """The few labelled images of a new task."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +10,14 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from diffsight.datasets.files import read_image
-from diffsight.datasets.labels import LABEL_SUFFIXES, Colour, Label, LabelFormat, read_label
+from diffsight.datasets.labels import (
+    LABEL_SUFFIXES,
+    NO_CLASS,
+    Colour,
+    Label,
+    LabelFormat,
+    read_label,
+)
 from diffsight.datasets.pairs import content_hash, match_names
 from diffsight.types import InputError
 
@@ -60,6 +67,11 @@ class Support:
     names: tuple[str, ...] = ()
     colours: tuple[Colour, ...] = ()
 
+    @property
+    def ids_are_colours(self) -> bool:
+        """Whether every class id is the 24-bit number of its colour."""
+        return self.ids == tuple(r << 16 | g << 8 | b for r, g, b in self.colours)
+
     def values(self, most: int = 200_000) -> Float[Tensor, "m d"]:
         """Labels of valid pixels, as many of every image, drawn without order.
 
@@ -91,29 +103,35 @@ def read_support(
         images: folder.
         labels: folder.
         form: how labels are read.
-        classes: names of the class ids from 0 on; without them the ids that occur are the classes.
+        classes: names of the class ids from 0 on, or of the colours in the order of their 24-bit
+            numbers; without them the ids that occur are the classes.
         shots: how many; default: all.
         like: a support whose classes these labels have, or some of them.
 
     Raises:
         InputError: if files do not fit together, are fewer than ``shots``, or hold classes without
-            a name, or that ``like`` does not have.
+            a name, or that ``like`` does not have; if two classes have the same name.
     """
     if shots is not None and shots < 1:
         raise InputError(f"{shots} shots: there is nothing to learn from: ask for 1 or more")
+    for name, count in Counter(classes).items():
+        if count > 1:
+            raise InputError(f"{count} classes are named {name!r}: give each a name of its own")
     pairs = match_names(images, labels, LABEL_SUFFIXES, "label")
     if shots is not None and len(pairs) < shots:
         raise InputError(
             f"{images}: {len(pairs)} labelled image(s), but {shots} shots are asked for: add "
             f"images, or give --shots {len(pairs)}"
         )
-    ordered = sorted((content_hash(image), image, label) for image, label in pairs)[:shots]
-    read = [(digest, *_pair(image, label, form)) for digest, image, label in ordered]
+    # copies of an image are in the order of their labels' content, not of their names
+    ordered = sorted((*map(content_hash, pair), *pair) for pair in pairs)[:shots]
+    read = [(digest, *_pair(image, label, form)) for digest, _, image, label in ordered]
+    files = [label for *_, label in ordered]
     examples = tuple(
         Example(digest, image, label.value, label.valid) for digest, image, label in read
     )
     if form.kind != "segmentation":
-        _same_channels(examples, [label for _, _, label in ordered])
+        _same_channels(examples, files)
         if like is not None and len(examples[0].value) != len(like.examples[0].value):
             raise InputError(
                 f"{labels}: {len(examples[0].value)} channels, but the labels that are learned "
@@ -121,8 +139,8 @@ def read_support(
             )
         return Support(form, examples)
     if like is not None:
-        return _of_classes(like, examples, [label for _, _, label in ordered])
-    found = {file: label for (*_, file), (*_, label) in zip(ordered, read, strict=True)}
+        return _of_classes(like, examples, files)
+    found = {file: label for file, (*_, label) in zip(files, read, strict=True)}
     return _classified(form, examples, found, classes)
 
 
@@ -166,32 +184,55 @@ def _classified(
         ids, numbers = label.value[0][label.valid].long().unique(return_counts=True)
         counts.update(dict(zip(ids.tolist(), numbers.tolist(), strict=True)))
         palette |= label.palette
-    ids = sorted(counts) if coloured or not names else list(range(len(names)))
-    unknown = {number: counts[number] for number in sorted(counts) if number not in ids}
-    if unknown or (names and len(names) != len(ids)):
-        listed = ", ".join(
-            f"{number} ({count} px)" for number, count in (unknown or counts).items()
-        )
-        raise InputError(
-            f"{len(names)} class names, but the labels hold class ids without one: {listed}: add "
-            "names, one per id from 0 on, or mark the ids with --invalid"
-        )
+    ids = _class_ids(counts, names, coloured)
     folder = first.parent
     if len(counts) < 2:
-        raise InputError(
-            f"{folder}: every label pixel is of class {next(iter(counts))}: there is nothing to "
-            "tell apart, check --kind and the labels"
-        )
+        hidden = 0 if coloured else _hidden(labels, form)
+        reason = "there is nothing to tell apart, check --kind and the labels"
+        if hidden:
+            reason = (
+                f"{hidden} pixels of {NO_CLASS} are taken for 'no label', give --invalid -1 if "
+                "they are a class"
+            )
+        raise InputError(f"{folder}: every label pixel is of class {next(iter(counts))}: {reason}")
     if len(ids) > MOST_CLASSES:
         raise InputError(
             f"{folder}: {len(ids)} different numbers are no classes (depth, or another map of "
             "numbers?): check --kind"
         )
     if not names:
-        names = [_name(number, palette.get(number), coloured) for number in ids]
+        names = [_name(number, coloured) for number in ids]
     colours = [palette.get(n, COLOURS[i % len(COLOURS)]) for i, n in enumerate(ids)]
     moved = tuple(_placed(example, ids) for example in examples)
     return Support(form, moved, tuple(ids), tuple(names), tuple(colours))
+
+
+def _class_ids(counts: Mapping[int, int], names: Sequence[str], coloured: bool) -> list[int]:
+    """Those that occur, or those that have a name."""
+    found = sorted(counts)
+    if coloured and len(names) not in (0, len(found)):
+        listed = ", ".join(f"{_name(number, True)} ({counts[number]} px)" for number in found)
+        raise InputError(
+            f"{len(names)} class names, but the labels hold {len(found)} colours: {listed}: give "
+            "a name for each, in this order"
+        )
+    if coloured or not names:
+        return found
+    bare = ", ".join(f"{number} ({counts[number]} px)" for number in found if number >= len(names))
+    if bare:
+        raise InputError(
+            f"{len(names)} class names, but the labels hold class ids without one: {bare}: add "
+            "names, one per id from 0 on, leave them all out, or mark the ids with --invalid"
+        )
+    return list(range(len(names)))
+
+
+def _hidden(labels: Iterable[Path], form: LabelFormat) -> int:
+    """Pixels that are left out for the default marker alone."""
+    if form.invalid is not None:
+        return 0
+    whole = replace(form, invalid=-1)
+    return sum(int((read_label(path, whole).value == NO_CLASS).sum()) for path in labels)
 
 
 def _of_classes(like: Support, examples: Sequence[Example], files: Sequence[Path]) -> Support:
@@ -213,5 +254,5 @@ def _placed(example: Example, ids: Sequence[int]) -> Example:
     return replace(example, value=places.float() * example.valid)
 
 
-def _name(number: int, colour: Colour | None, coloured: bool) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*colour) if coloured and colour else f"class {number}"
+def _name(number: int, coloured: bool) -> str:
+    return f"#{number:06x}" if coloured else f"class {number}"

@@ -93,10 +93,8 @@ def open_model(
     from diffsight.hub.task_file import load_task  # heavy
 
     task = load_task(source, backbone, loaded=bases)
-    about = dict(task.about)
-    about["info"] = {"training": {"short_side": about["short_side"]}}
-    about["fingerprint"] = hashlib.sha256(Path(source).read_bytes()).hexdigest()
-    return task.model, about
+    written = hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    return task.model, {**task.config, "fingerprint": written}
 
 
 def resolve(source: str | Path, *, revision: str | None = None) -> Path:

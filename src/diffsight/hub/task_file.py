@@ -58,13 +58,13 @@ class Base:
     _towers: dict[str, ClipVision] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def load(cls, source: str | Path) -> "Base":
-        """From ``tiny``, a diffusers folder or a hub id.
+    def load(cls, source: str | Path, *, revision: str | None = None) -> "Base":
+        """From ``tiny``, a diffusers folder or a hub id, of that at ``revision``.
 
         Raises:
             InputError: if there is none.
         """
-        folder = sources.locate(source, towers=True)
+        folder = sources.locate(source, towers=True, revision=revision)
         if not folder.is_dir():
             raise InputError(f"{source}: give a diffusers folder, a hub id, or tiny")
         architecture = architectures.of_folder(folder)
@@ -76,6 +76,11 @@ class Base:
         )
         named = folder.resolve() if Path(source).is_dir() and source not in NAMES else source
         return cls(str(named), folder, backbone.eval(), fingerprint(backbone))
+
+    @property
+    def revision(self) -> str | None:
+        """Commit of a hub id."""
+        return self.folder.name if self.folder.parent.name == "snapshots" else None
 
     def vision(self, source: str | Path | None = None) -> ClipVision:
         """A CLIP vision tower, frozen too, the base's own by default: loaded once for all folds and
@@ -108,6 +113,11 @@ class Task:
 
     model: DenseModel
     about: Mapping[str, Any]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What is written about it, where that of a saved model tells it."""
+        return {**self.about, "info": {"training": {"short_side": self.about["short_side"]}}}
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file, whole or not at all.
@@ -181,7 +191,9 @@ def load_task(
     """
     about, tensors = read_task(path)
     if not isinstance(base, Base):
-        base = _base(path, str(base or about["base"]["source"]), {} if loaded is None else loaded)
+        revision = None if base else about["base"].get("revision")
+        source = str(base or about["base"]["source"])
+        base = _base(path, source, revision, {} if loaded is None else loaded)
     if base.fingerprint != about["base"]["fingerprint"]:
         raise InputError(
             f"{path}: learned on {about['base']['source']} ({about['base']['fingerprint'][:12]}), "
@@ -223,16 +235,19 @@ def clip_fingerprint(method: AbstractMethod) -> str:
     return _PRINTS[vision]
 
 
-def _base(path: str | Path, source: str, loaded: MutableMapping[str, Base]) -> Base:
-    if source not in loaded:
+def _base(
+    path: str | Path, source: str, revision: str | None, loaded: MutableMapping[str, Base]
+) -> Base:
+    name = f"{source}@{revision}" if revision else source
+    if name not in loaded:
         try:
-            loaded[source] = Base.load(source)
+            loaded[name] = Base.load(source, revision=revision)
         except InputError as error:
             raise InputError(
                 f"{path}: stands on a frozen model that is not there ({error}): say where it is "
                 "(--backbone, in Python backbone=...)"
             ) from None
-    return loaded[source]
+    return loaded[name]
 
 
 def build_task(

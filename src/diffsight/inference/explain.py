@@ -22,6 +22,7 @@ from diffsight.inference.write import EXPLAINED
 from diffsight.methods import FewShot
 from diffsight.methods.base import AbstractCachedMethod
 from diffsight.methods.few_shot import CLIP
+from diffsight.ops.memory import memory_for
 from diffsight.ops.resize import resized_image
 from diffsight.tasks import AbstractDense, Classes
 from diffsight.types import Draws, InputError, Inputs, RawOutput
@@ -70,15 +71,12 @@ def explain(task: Task, image: UInt8[Tensor, "3 _ _"]) -> Explanation:
     height, width = Plan(short_side=task.about["short_side"]).working_hw(*image.shape[-2:])
     device = next(method.parameters()).device
     pixels = resized_image(image[None].to(device).float() / 255, (height, width))
-    try:
-        with torch.inference_mode():
-            inputs = method.encode(Inputs(pixels))
-            raw = _on_cpu(method(inputs, draws=Draws((0,))))
-            values, tables, weights = _values(method, dense, inputs)
-    except torch.OutOfMemoryError:
-        raise InputError(
-            f"{device} has not enough memory for {width} x {height} px: choose --device cpu"
-        ) from None
+    other = "a task of a smaller short side" if device.type == "cpu" else "--device cpu"
+    advice = f"{device} has not enough memory for {width} x {height} px: choose {other}"
+    with memory_for(advice), torch.inference_mode():
+        inputs = method.encode(Inputs(pixels))
+        raw = _on_cpu(method(inputs, draws=Draws((0,))))
+        values, tables, weights = _values(method, dense, inputs)
     return Explanation(
         image=pixels[0].cpu(),
         probability=raw.maps[0],

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffsight import hub
 from diffsight.datasets.files import read_image, upright_rgb
+from diffsight.hub.task_file import Task
 from diffsight.inference.plan import Plan, ShortSide, short_side_px
 from diffsight.inference.predictor import Predictor
 from diffsight.methods.prompted import AbstractPrompted
@@ -24,7 +25,7 @@ Picture = str | Path | Image.Image | np.ndarray | Tensor
 
 
 def pipeline(
-    model: str | Path | DenseModel,
+    model: str | Path | DenseModel | Task,
     *,
     short_side: ShortSide = "training",
     windows: int = 1,
@@ -43,9 +44,10 @@ def pipeline(
     """A callable that predicts on paths, PIL images, arrays and tensors.
 
     Args:
-        model: folder of a saved model, a Hugging Face hub id, a task file, or a model.
+        model: folder of a saved model, a Hugging Face hub id, a task file, what ``adapt`` gave, or
+            a model.
         short_side: pixels that the shorter side is resized to for the model; ``training`` is that
-            of the images it learned from (where the folder says it), ``own`` that of the image.
+            of the images it learned from (where folder or task say it), ``own`` that of the image.
         windows: 1 is the whole image, from 2 on square windows along the longer side.
         flip: average with the mirrored image.
         batch_size: windows of one size that are run together.
@@ -63,6 +65,8 @@ def pipeline(
         InputError: if the model cannot be loaded or the plan cannot be run.
     """
     config: Mapping[str, Any] = {}
+    if isinstance(model, Task):
+        model, config = model.model, model.config
     if not isinstance(model, DenseModel):
         model, config = hub.open_model(model, revision=revision, backbone=backbone)
     plan = Plan(

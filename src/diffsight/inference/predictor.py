@@ -14,9 +14,9 @@ from torch.nn import functional
 from diffsight.inference.plan import Plan
 from diffsight.methods.base import AbstractCachedMethod
 from diffsight.model import DenseModel
-from diffsight.ops.memory import keep_freed_memory
+from diffsight.ops.memory import keep_freed_memory, memory_for
 from diffsight.ops.tiles import PassAverage, Window
-from diffsight.types import Draws, InputError, Inputs, RawOutput
+from diffsight.types import Draws, Inputs, RawOutput
 
 VALUE = "value"  # what a method may give beside its maps, to be averaged like them
 Image = UInt8[Tensor, "3 _ _"] | Float[Tensor, "3 _ _"]
@@ -118,9 +118,13 @@ class Predictor:
             for step, row in zip(batch, maps, strict=True):
                 step.canvas.average.add(row, step.window)
                 if step.last:
-                    raw = self._finish(step.canvas, form)
-                    if step.canvas.last:
-                        yield self.model.task.decode(raw)[0]
+                    height, width = step.canvas.original_hw
+                    advice = f"not enough memory for the answer to {width} x {height} px"
+                    with memory_for(f"{advice}: give a smaller image"):
+                        raw = self._finish(step.canvas, form)
+                        found = self.model.task.decode(raw)[0] if step.canvas.last else None
+                    if found is not None:
+                        yield found
 
     def one(self, image: Image, prompt: str | None = None) -> Any:
         """The prediction of one image."""
@@ -166,20 +170,17 @@ class Predictor:
         image = torch.stack([step.image() for step in batch]).to(self.dtype)
         inputs = Inputs(image, tuple(step.canvas.prompt for step in batch))
         mixed = torch.autocast(self.device.type, self.autocast) if self.autocast else nullcontext()
-        try:
-            with mixed:
-                if frozen is not None:
-                    inputs = frozen.of(inputs, batch)
-                # the same seeds for all images: a prediction is a function of its image
-                raw = self.model(inputs, draws=Draws(tuple(step.noise for step in batch)))
-        except torch.OutOfMemoryError:
-            height, width = image.shape[-2:]
-            raise InputError(
-                f"{self.device} has not enough memory for {len(batch)} x {width} x {height} px: "
-                "choose a smaller batch size or short side, or more windows"
-            ) from None
-        extra = {VALUE: raw.auxiliary[VALUE].shape[1]} if VALUE in raw.auxiliary else {}
-        form = _Form(raw.space, extra)
+        height, width = image.shape[-2:]
+        advice = (
+            f"{self.device} has not enough memory for {len(batch)} x {width} x {height} px: "
+            "choose a smaller batch size or short side, or more windows"
+        )
+        with memory_for(advice), mixed:
+            if frozen is not None:
+                inputs = frozen.of(inputs, batch)
+            # the same seeds for all images: a prediction is a function of its image
+            raw = self.model(inputs, draws=Draws(tuple(step.noise for step in batch)))
+        form = _Form.of(raw)
         raw = form.split(form.joined(raw))
         back = self.model.task.hflip(raw) if any(step.mirrored for step in batch) else raw
         rows = [form.joined(back if step.mirrored else raw)[i] for i, step in enumerate(batch)]
@@ -191,16 +192,20 @@ class Predictor:
         On the CPU, so that what the caller keeps does not fill the GPU.
         """
         average, hw = canvas.average, canvas.original_hw
+        known = form.split(average.mean()[None])
+        compact = self.model.task.compact(known)
+        form = _Form.of(compact)
+        stack = _resize(form.joined(compact)[0], hw)
         if canvas.scales is not None:
-            stack = _resize(average.mean(), hw)
             if form.space == "logits":
                 raw = form.split(stack[None])
                 stack = form.joined(replace(raw, maps=raw.maps.softmax(dim=1)))[0]
                 form = replace(form, space="probability")
             average = canvas.scales
             average.add(stack, (slice(None), slice(None)))
-        raw = form.split(_resize(average.mean(), hw)[None].cpu())
-        if average.passes > 1:
+            stack = average.mean()
+        raw = form.split(stack[None].cpu())
+        if average.passes > 1 and compact is known:  # else the spread of the passes is in it
             raw = replace(raw, std=form.split(_resize(average.std(), hw)[None].cpu()).maps)
         return raw
 
@@ -236,6 +241,12 @@ class _Form:
 
     space: Any
     extra: Mapping[str, int]
+
+    @classmethod
+    def of(cls, raw: RawOutput) -> "_Form":
+        """That of an output."""
+        extra = {VALUE: raw.auxiliary[VALUE].shape[1]} if VALUE in raw.auxiliary else {}
+        return cls(raw.space, extra)
 
     def joined(self, raw: RawOutput) -> Tensor:
         return torch.cat([raw.maps, *(raw.auxiliary[name] for name in self.extra)], dim=1).float()

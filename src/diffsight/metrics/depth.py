@@ -43,14 +43,14 @@ class DepthMetrics(Metric):
         """Add a batch; depth in metres, finite and positive wherever ``valid``.
 
         Raises:
-            ValueError: if a valid depth is not finite or not positive.
+            InputError: if a valid depth is not finite or not positive.
         """
         for name, depth_m in (("prediction", prediction), ("target", target)):
             bad = int((valid & ~((depth_m > 0) & depth_m.isfinite())).sum())
             if bad:
-                raise ValueError(
-                    f"{bad} valid pixels of the {name} are no positive number: "
-                    "use the protocol's prepare() on predictions and its mask() on targets"
+                raise InputError(
+                    f"{bad} valid pixels of the {name} are no positive number: give one for every "
+                    "pixel that is scored, as a protocol's prepare() and mask() do"
                 )
         counted = valid.flatten(1).any(dim=1)
         self.sums += per_image(prediction, target, valid).sum(dim=0)

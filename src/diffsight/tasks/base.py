@@ -32,6 +32,12 @@ class AbstractTask(Configurable, abc.ABC):
     def hflip(self, raw: RawOutput) -> RawOutput:
         """The output for the mirrored image, given that of the image, and the other way round."""
 
+    def compact(self, raw: RawOutput) -> RawOutput:
+        """The same with as few maps as ``decode`` needs, each a linear function of those of
+        ``raw``: it may be resized instead of them. Those themselves, if they are few.
+        """
+        return raw
+
     @abc.abstractmethod
     def decode(self, raw: RawOutput) -> Sequence[Any]:
         """One prediction per image, in the units of the task."""

@@ -141,13 +141,23 @@ class AbstractDense(AbstractTask):
     def draw_error(self, truth: Any, prediction: Any) -> UInt8[Tensor, "3 h w"]:
         """Where and how much two predictions differ."""
 
-    def _spread_of(self, raw: RawOutput) -> Float[Tensor, "b h w"]:
-        """Standard deviation of the distribution over the codec's centres."""
+    def compact(self, raw: RawOutput) -> RawOutput:
+        """Of a distribution over values mean and mean square; classes are all needed."""
+        if self.codec.centres is None:
+            return raw
+        return RawOutput(self._moments(raw), "value", {"value": self.value(raw)})
+
+    def _moments(self, raw: RawOutput) -> Float[Tensor, "b d2 h w"]:
+        """Means and mean squares of the distribution over the codec's centres."""
         assert self.codec.centres is not None
         centres = self.codec.centres.to(raw.maps)
         centres = centres - centres.mean(dim=0)  # squares of far values would cancel
-        second = expectation(raw.maps, centres.square()[None])
-        first = expectation(raw.maps, centres[None])
+        return expectation(raw.maps, torch.cat([centres, centres.square()], dim=1)[None])
+
+    def _spread_of(self, raw: RawOutput) -> Float[Tensor, "b h w"]:
+        """Standard deviation of the distribution over the codec's centres."""
+        moments = raw.maps if raw.space == "value" else self._moments(raw)
+        first, second = moments.chunk(2, dim=1)
         return (second - first.square()).clamp(min=0).mean(dim=1).sqrt()
 
 

@@ -4,17 +4,20 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
 import diffsight
+from diffsight.backbones import ConceptRequest
+from diffsight.codecs.scalar import Spacing
 from diffsight.datasets.labels import LabelFormat
 from diffsight.datasets.support import Example, Support, read_support
 from diffsight.hub.task_file import FORMAT, Base, Task
 from diffsight.inference.pipeline import usable_device
-from diffsight.ops.memory import keep_freed_memory
+from diffsight.ops.memory import keep_freed_memory, memory_for
 from diffsight.ops.resize import resized_label, working_hw
 from diffsight.tasks.dense import AbstractDense
 from diffsight.training.adapt_state import AdaptState
@@ -40,6 +43,7 @@ def adapt(
     steps: int | None = None,
     validation: tuple[str | Path, str | Path] | None = None,
     bins: int | None = None,
+    spacing: Spacing | None = None,
     alpha: float = 1.0,
     short_side: int | None = None,
     codebook: int = 10,
@@ -72,6 +76,8 @@ def adapt(
         validation: folders of images and labels for the held-out figures; default: folds of the
             support, by content.
         bins: classes for numbers.
+        spacing: of the bins of depth or a scalar: ``log`` (default for depth), ``log1p`` (default
+            for a scalar), ``linear`` or ``quantile``.
         alpha: weight of the squared error beside the cross-entropy.
         short_side: pixels of the shorter side at which the model works; default: the backbone's.
         codebook: tables of the label codebook (concepts); 0 is a fixed mapping.
@@ -95,27 +101,29 @@ def adapt(
     Raises:
         InputError: one line about what cannot be used, with the repair.
     """
-    _check_options(kind, method, classes, bins, alpha)
+    _check_options(kind, method, classes, bins, spacing, alpha)
     check_learning(minutes, steps, short_side, seed)
     where = Where(torch.device(usable_device(device)), autocast)
     keep_freed_memory()
     form = LabelFormat(kind, unit, invalid)
     support = read_support(Path(images), Path(labels), form, classes=classes, shots=shots)
     base = backbone if isinstance(backbone, Base) else Base.load(backbone)
-    task = dense_task(support, bins=bins, alpha=alpha)
+    task = dense_task(support, bins=bins, spacing=spacing, alpha=alpha)
     others = None
     if validation is not None:
         there, answers = map(Path, validation)
         others = read_support(there, answers, form, like=support)
+        _check_held_out(there, others, support)
     side = short_side or base.short_side_px
     _check_labels([*support.examples, *(others.examples if others else ())], side)
     if mirror is None:
         mirror = kind != "vector"  # whose numbers may point to a side
     facts = describe(support, task, base, alpha=alpha, short_side=side, seed=seed)
+    facts["mirror"] = mirror
     options = method_options(base, codebook=codebook, clip=clip, maps=maps or {})
     asked = [example.id for example in others.examples] if others else []
     decisive = {**facts, "options": options, "asked": asked, "method": method, "steps": steps}
-    decisive |= {"labels": _digest(task, support, others), "mirror": mirror}
+    decisive |= {"labels": _digest(task, support, others)}
     decisive |= {"device": where.device.type, "autocast": str(autocast)}
     job = Adaptation(
         support=support,
@@ -131,22 +139,24 @@ def adapt(
         where=where,
     )
     wanted: tuple[MethodName, ...] = METHODS if method == "auto" else (method,)
-    try:
+    smaller = round_down(side / 2**0.5, base.backbone.size_multiple)
+    other = f"try --short-side {smaller}" if smaller < side else "it takes a machine with more"
+    with memory_for(f"{device} has not enough memory for images of {side} px: {other}"):
         plan = job.plan(wanted, minutes, steps)
         if announce:
             announce(support, task, base, plan)
         found = job.run(plan)
-    except torch.OutOfMemoryError:
-        smaller = round_down(side / 2**0.5, base.backbone.size_multiple)
-        raise InputError(
-            f"{device} has not enough memory for images of {side} px: try --short-side {smaller}"
-        ) from None
     found.model.to("cpu")
     return found
 
 
 def _check_options(
-    kind: str, method: str, classes: Sequence[str], bins: int | None, alpha: float
+    kind: str,
+    method: str,
+    classes: Sequence[str],
+    bins: int | None,
+    spacing: str | None,
+    alpha: float,
 ) -> None:
     """They mean something, and have an effect."""
     if method not in ("auto", *METHODS):
@@ -155,9 +165,24 @@ def _check_options(
         raise InputError("bins are for numbers, segmentation has classes: leave them out")
     if kind != "segmentation" and classes:
         raise InputError(f"labels of kind {kind} have no classes: leave their names out")
+    if spacing is not None and kind not in ("depth", "scalar"):
+        raise InputError(f"labels of kind {kind} have no bins: leave their spacing out")
+    if spacing not in (None, *get_args(Spacing)):
+        raise InputError(f"unknown spacing {spacing!r}: choose {', '.join(get_args(Spacing))}")
     if not alpha >= 0:
         raise InputError(f"alpha {alpha}: give 0 or more")
     check_whole("bins", bins, 2)
+
+
+def _check_held_out(folder: Path, others: Support, support: Support) -> None:
+    """No image is scored that is learned from."""
+    learned = {example.id for example in support.examples}
+    shared = sum(example.id in learned for example in others.examples)
+    if shared:
+        raise InputError(
+            f"{folder}: {shared} of the {len(others.examples)} validation images are among those "
+            "learned from: take them out of one folder"
+        )
 
 
 def _check_labels(examples: Sequence[Example], short_side: int) -> None:
@@ -209,7 +234,11 @@ def describe(
         "unit": support.form.value_unit,
         "codec": {"kind": task.codec.kind, "settings": settings},
         "alpha": alpha,
-        "base": {"source": base.source, "fingerprint": base.fingerprint},
+        "base": {
+            "source": base.source,
+            "revision": base.revision,
+            "fingerprint": base.fingerprint,
+        },
         "short_side": short_side,
         "seed": seed,
         "support": [example.id for example in support.examples],
@@ -225,7 +254,7 @@ def method_options(
     """The options of every method, by its name.
 
     Raises:
-        InputError: for a codebook of less than no table.
+        InputError: for a codebook of less than no table, or maps that there are not.
     """
     if codebook < 0:
         raise InputError(f"a codebook of {codebook} tables: give 0 (fixed values) or more")
@@ -235,5 +264,8 @@ def method_options(
     if codebook > 1 and source is None:
         log.info("no CLIP vision model beside %s: a codebook of 1 table is learned", base.source)
         codebook = 1
+    if unknown := maps.keys() - {f.name for f in fields(ConceptRequest)}:
+        raise InputError(f"maps have no option {', '.join(sorted(unknown))}: see ConceptRequest")
+    ConceptRequest(**maps)
     concepts = {"codebook": codebook, "clip": source and str(source), "maps": dict(maps)}
     return {"concepts": concepts, "features": {"place_share": 0.0, "constant_share": 0.0}}

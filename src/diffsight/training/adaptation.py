@@ -35,6 +35,7 @@ from diffsight.training.few_shot import (
     optimiser_for,
     seconds_per_step,
 )
+from diffsight.training.interrupts import TornStepError, between_steps
 from diffsight.types import InputError
 
 _Key = TypeVar("_Key")
@@ -247,26 +248,30 @@ class Adaptation:
             optimiser.load_state_dict(self.state.current["optimiser"])
             start = self.state.current["step"]
         done = start
-
-        def note(step: int, losses: dict[str, float]) -> None:
-            nonlocal done
-            done = step
-            self.state.note(key, step, method, optimiser)
-            self.advance(Progress(key, step, steps, losses))
-
         try:
-            fit(
-                method,
-                self.task,
-                some,
-                RECIPES[name],
-                steps=steps,
-                seed=self.seed,
-                where=self.where,
-                start=start,
-                optimiser=optimiser,
-                advance=note,
-            )
+            with between_steps() as check:
+
+                def note(step: int, losses: dict[str, float]) -> None:
+                    nonlocal done
+                    done = step
+                    self.state.note(key, step, method, optimiser)
+                    self.advance(Progress(key, step, steps, losses))
+                    check()
+
+                fit(
+                    method,
+                    self.task,
+                    some,
+                    RECIPES[name],
+                    steps=steps,
+                    seed=self.seed,
+                    where=self.where,
+                    start=start,
+                    optimiser=optimiser,
+                    advance=note,
+                )
+        except TornStepError:  # what was saved last is whole
+            raise
         except KeyboardInterrupt:
             self.state.stop(key, done, method, optimiser)
             raise

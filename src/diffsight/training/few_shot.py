@@ -111,13 +111,20 @@ RECIPES = {
 }
 
 
-def dense_task(support: Support, *, bins: int | None = None, alpha: float = 1.0) -> AbstractDense:
+def dense_task(
+    support: Support,
+    *,
+    bins: int | None = None,
+    spacing: Spacing | None = None,
+    alpha: float = 1.0,
+) -> AbstractDense:
     """The task that a support's labels describe.
 
     Args:
         support: labelled images.
         bins: classes for numbers; default: 50 for depth, 20 for a scalar, 40 for vectors (the
             paper's), and no more than there are different values.
+        spacing: of the bins; default: ``log`` for depth, ``log1p`` for a scalar.
         alpha: weight of the squared error.
 
     Raises:
@@ -132,7 +139,7 @@ def dense_task(support: Support, *, bins: int | None = None, alpha: float = 1.0)
     count = wish if bins else max(2, min(wish, len(values.unique(dim=0))))
     spread = values.std(dim=0).clamp(min=1e-12)
     if kind in ("depth", "scalar"):
-        spacing: Spacing = "log" if kind == "depth" else "log1p"
+        spacing = spacing or ("log" if kind == "depth" else "log1p")
         codec = ScalarBins.fit(values, count, spacing=spacing)
         unit = support.form.value_unit
         return Scalars(codec, spread=spread, unit=unit, depth=kind == "depth", alpha=alpha)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from tests.training.pretrain import run
-from tests.training.pretrain.conftest import small_chunks, stages
+from tests.training.pretrain.conftest import SIZE, small_chunks, stages
 
 from diffsight import assets
 from diffsight.backbones import StableDiffusion
@@ -116,6 +116,15 @@ def test_nothing_to_begin_with(tmp_path):
 def test_sizes_are_refused_before_a_picture_is_rendered(tmp_path, begin, size, message):
     with pytest.raises(InputError, match=message):
         pretrain(stages=stages(), out=tmp_path / "run", begin=begin, size=size)
+    assert not (tmp_path / "run").exists()
+
+
+def test_stages_of_one_name_are_refused(cache, tmp_path):
+    """The second would find the first's folder, and be taken for done."""
+    rooms = {"images": 16, "held_out": 8, "size": SIZE, "cache": cache}
+    for resume in (False, True):
+        with pytest.raises(InputError, match=r"2 stages are named 'denoiser'.*give each a `name`"):
+            pretrain(stages=[*stages(), stages()[2]], out=tmp_path / "run", resume=resume, **rooms)
     assert not (tmp_path / "run").exists()
 
 

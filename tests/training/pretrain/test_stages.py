@@ -22,6 +22,7 @@ from diffsight.training.pretrain.clip import (
     tokenized,
 )
 from diffsight.training.pretrain.denoiser import FIXED_PROMPTS, Denoiser
+from diffsight.training.pretrain.folder import config_of
 from diffsight.training.pretrain.latents import open_latents
 from diffsight.training.pretrain.pictures import signed
 from diffsight.types import InputError
@@ -242,6 +243,16 @@ def test_denoiser_has_stable_diffusions_topology(full_shop):
     crossing = [n for n, m in unet.named_modules() if n.endswith("attn2")]
     assert len(crossing) == 16  # 6 down, 1 middle, 9 up, as in SD 1.5
     assert unet.config.sample_size == 8
+
+
+def test_a_unet_tells_the_size_that_it_was_trained_on_last(full_shop):
+    """Stages of growing size; ``adapt`` and ``generate`` work at what the folder tells."""
+    for size in (32, 64):
+        stage = Denoiser(
+            widths=(8, 8, 16, 16), heads=(1, 1, 2, 2), size=size, optim=OPTIM, steps=1, batch_size=4
+        )
+        stage.export(stage.objective(full_shop), full_shop, full_shop.model)
+        assert config_of(full_shop.model / "unet")["sample_size"] == size // 4
 
 
 def test_captions_fit_the_text_tower(full_shop):

@@ -297,6 +297,7 @@ class Denoiser(AbstractStage):
             unet = UNet2DConditionModel.from_pretrained(
                 shop.model / "unet", low_cpu_mem_usage=False
             )
+            unet.register_to_config(sample_size=self.size // stride)
         else:
             shape = dict(PRESETS["sd15"]["unet"]) | {
                 "sample_size": self.size // stride,

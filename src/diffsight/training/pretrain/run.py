@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,7 @@ def pretrain(
         "precision": precision,
     }
     model, cache = out / MODEL, cache or out / CACHE
+    _check_names(stages)
     if not resume:
         _lay_out(out, begin, recipe, stages, size)
     train, val = (
@@ -168,6 +170,16 @@ class Previews(Callback):
 def _seconds(trainer: Any) -> float:
     (checkpoints,) = (c for c in trainer.callbacks if isinstance(c, Checkpoints))
     return checkpoints.seconds
+
+
+def _check_names(stages: list[AbstractStage]) -> None:
+    """No two stages share a folder: the second would be taken for done."""
+    for name, count in Counter(stage.name for stage in stages).items():
+        if count > 1:
+            raise InputError(
+                f"{count} stages are named {name!r}, and so would share a folder: give each a "
+                "`name` of its own"
+            )
 
 
 @rank_zero_only

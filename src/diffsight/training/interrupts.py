@@ -1,0 +1,49 @@
+"""Ctrl-C between the steps of a training, not within one."""
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+log = logging.getLogger(__name__)
+
+
+class TornStepError(KeyboardInterrupt):
+    """A second Ctrl-C, within a step: weights and optimiser may be of different steps."""
+
+
+@contextmanager
+def between_steps() -> Iterator[Callable[[], None]]:
+    """A context in which the first Ctrl-C waits for the next call of what it gives.
+
+    Where somebody else handles Ctrl-C, or in another thread than the main one, nothing changes.
+
+    Raises:
+        KeyboardInterrupt: by the call after a Ctrl-C.
+        TornStepError: at once, by a second one.
+    """
+    pressed = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            raise TornStepError
+        pressed = True
+        log.info("stopping after this step; press Ctrl-C again to stop at once")
+
+    def check() -> None:
+        if pressed:
+            raise KeyboardInterrupt
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield check
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    check()
