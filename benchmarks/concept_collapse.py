@@ -15,11 +15,14 @@ import sys
 from collections.abc import Callable
 
 import torch
+from PIL import Image
 from reporting import RESULTS, table, write_block
 
+from diffsight.datasets.files import replacing
 from diffsight.datasets.rooms.source import RoomsSource
 from diffsight.datasets.support import Example
 from diffsight.hub.task_file import Base, build_model
+from diffsight.inference.explain_pictures import concept_sheet
 from diffsight.ops.memory import keep_freed_memory
 from diffsight.tasks.dense import AbstractDense
 from diffsight.training.adapt import describe, method_options
@@ -28,6 +31,7 @@ from diffsight.training.few_shot import RECIPES, Encoded, encode, fit, measure
 from diffsight.types import Draws
 
 ASKED, MARKS = 8, 5
+SHOWN, PICTURE = 0, "concepts.png"  # which of the rooms is drawn, and where
 
 
 @torch.no_grad()
@@ -44,7 +48,23 @@ def look(method: torch.nn.Module, task: AbstractDense, asked: list[Encoded]) -> 
     return [*means, task.score(measure(method, task, asked))]  # type: ignore[arg-type]
 
 
-def train(base: Base, steps: int, seed: int, say: Callable[[str], None]) -> list[list[float]]:
+@torch.no_grad()
+def maps_of(method: torch.nn.Module, task: AbstractDense, example: Encoded) -> Image.Image:
+    """The probability of every class over an image, beside image and answer."""
+    raw = method(example.inputs[0], draws=Draws((0,)))
+    assert task.codec.centres is not None
+    classes = [
+        {"name": f"{float(depth_m):.2f} m", "share": float(p.mean()), "largest": float(p.max())}
+        for depth_m, p in zip(task.codec.centres[:, 0], raw.maps[0], strict=True)
+    ]
+    answer = task.draw(task.decode(raw)[0])
+    return concept_sheet(example.inputs[0].image[0], answer, raw.maps[0], classes)
+
+
+def train(
+    base: Base, steps: int, seed: int, say: Callable[[str], None]
+) -> tuple[list[list[float]], Image.Image]:
+    """What was found at every mark, and the maps of the last step on a held-out room."""
     source = RoomsSource(size=base.short_side_px, count=ASKED)
     spec = source.tasks["depth_zbuffer"]
     support, _ = draw(source, spec, 10, seed, 0)
@@ -73,7 +93,7 @@ def train(base: Base, steps: int, seed: int, say: Callable[[str], None]) -> list
             say(" ".join(f"{x:.4g}" for x in row))
 
     fit(method, task, known, RECIPES["concepts"], steps=steps, seed=seed, advance=note)  # type: ignore[arg-type]
-    return found
+    return found, maps_of(method, task, asked[SHOWN])
 
 
 def random_weights(base: Base) -> Base:
@@ -96,9 +116,11 @@ def main() -> None:
     args = parser.parse_args()
     keep_freed_memory()
     base = Base.load(args.base)
-    rows = []
+    rows, sheets = [], []
     for name, one in (("pretrained", base), ("random UNet", random_weights(base))):
-        for row in train(one, args.steps, args.seed, lambda line: sys.stderr.write(line + "\n")):
+        found, sheet = train(one, args.steps, args.seed, lambda x: sys.stderr.write(x + "\n"))
+        sheets.append(sheet)
+        for row in found:
             cells = ["" if math.isnan(x) else f"{x:.3f}" for x in row[1:]]
             rows.append([name, f"{row[0]:.0f}", *cells])
     head = (
@@ -114,7 +136,10 @@ def main() -> None:
     sys.stdout.write(text + "\n")
     if args.write:
         command = f"python benchmarks/concept_collapse.py --steps {args.steps} --write"
-        write_block(RESULTS, "concept collapse", f"`{command}`\n\n{text}")
+        with replacing(RESULTS.with_name(PICTURE)) as partial:
+            sheets[0].quantize(128).save(partial, format="PNG", optimize=True)
+        seen = f"![Probability of every class of depth over a held-out room]({PICTURE})"
+        write_block(RESULTS, "concept collapse", f"`{command}`\n\n{text}\n\n{seen}")
 
 
 if __name__ == "__main__":
