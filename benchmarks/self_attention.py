@@ -50,7 +50,10 @@ def rows_of(base: Base, rooms: int) -> list[list[str]]:
     for name, layer in layers.items():
         layer.register_forward_pre_hook(lambda _, args, n=name: hidden.__setitem__(n, args[0]))
     words = empty_prompt(base.folder, backbone.context_dim)
-    source, sums = RoomsSource(size=base.short_side_px, count=rooms), dict.fromkeys(layers, 0)
+    source, sums = (
+        RoomsSource(size=base.short_side_px, count=rooms),
+        dict.fromkeys(layers, torch.zeros(3)),
+    )
     for id in source.queries("segment_semantic"):
         room = source.read("segment_semantic", id)
         assert room is not None
