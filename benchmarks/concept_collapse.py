@@ -116,10 +116,10 @@ def main() -> None:
     args = parser.parse_args()
     keep_freed_memory()
     base = Base.load(args.base)
-    rows, sheets = [], []
+    rows, sheet = [], None
     for name, one in (("pretrained", base), ("random UNet", random_weights(base))):
-        found, sheet = train(one, args.steps, args.seed, lambda x: sys.stderr.write(x + "\n"))
-        sheets.append(sheet)
+        found, maps = train(one, args.steps, args.seed, lambda x: sys.stderr.write(x + "\n"))
+        sheet = sheet or maps  # of the pretrained one
         for row in found:
             cells = ["" if math.isnan(x) else f"{x:.3f}" for x in row[1:]]
             rows.append([name, f"{row[0]:.0f}", *cells])
@@ -134,10 +134,10 @@ def main() -> None:
     )
     text = table(head, rows)
     sys.stdout.write(text + "\n")
-    if args.write:
+    if args.write and sheet:
         command = f"python benchmarks/concept_collapse.py --steps {args.steps} --write"
         with replacing(RESULTS.with_name(PICTURE)) as partial:
-            sheets[0].quantize(128).save(partial, format="PNG", optimize=True)
+            sheet.quantize(128).save(partial, format="PNG", optimize=True)
         seen = f"![Probability of every class of depth over a held-out room]({PICTURE})"
         write_block(RESULTS, "concept collapse", f"`{command}`\n\n{text}\n\n{seen}")
 

@@ -12,13 +12,14 @@ from tests.training.test_adapt import pictures
 import diffsight
 from diffsight.backbones import ConceptRequest
 from diffsight.cli.show import describe
+from diffsight.codecs import Codes
 from diffsight.datasets.labels import LabelFormat
 from diffsight.datasets.support import read_support
 from diffsight.hub.task_file import Base, load_task
 from diffsight.training.adapt import _check_options, adapt
 from diffsight.training.adaptation import LEAST_STEPS, SHARE_NAMES, SHARES, shared_out
-from diffsight.training.few_shot import encode, folds_of, measure
-from diffsight.types import InputError
+from diffsight.training.few_shot import Encoded, class_shares, encode, folds_of, measure
+from diffsight.types import InputError, Inputs, Target
 
 
 def test_time_that_a_method_cannot_use_is_the_others() -> None:
@@ -96,6 +97,17 @@ def test_shares_are_the_best_of_the_held_out_images(
     assert float(again.prior.std()) > 0
     told = f"{task.about['options'][chosen]:.0%} of every answer"
     assert told in describe(task.about, path)
+
+
+def test_shares_of_the_classes_are_those_of_labelled_pixels() -> None:
+    image = Inputs(torch.zeros(1, 3, 1, 4))
+    valid = torch.tensor([[[True, True, True, False]]])
+    target = Target(torch.zeros(1, 1, 1, 4), valid)
+    ids = torch.tensor([[[[0, 0, 1, 3]], [[1, 2, 2, 3]]]])  # two of every pixel
+    weights = torch.tensor([0.75, 0.25]).reshape(1, 2, 1, 1).expand(1, 2, 1, 4)
+    one = Encoded((image,), (target,), (Codes(ids, weights),))
+    shares = class_shares([one, one], 4)
+    torch.testing.assert_close(shares, torch.tensor([1.5, 1.0, 0.5, 0.0]) / 3)
 
 
 def test_maps_that_there_are_not(pipeline_folder, tmp_path) -> None:

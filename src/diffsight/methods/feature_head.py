@@ -5,7 +5,7 @@ all to the finest one with the place in the picture, and mixed there. What is fr
 image.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -117,12 +117,12 @@ class FeatureHead(AbstractCachedMethod):
         place, seen = self._read(inputs, draws)
         return self._output(self._classes(place + seen, inputs))
 
-    def mixtures(self, inputs: Inputs, shares: Iterable[tuple[float, float]]) -> list[RawOutput]:
+    def mixtures(self, inputs: Inputs, shares: Sequence[tuple[float, float]]) -> list[RawOutput]:
         """The answers with these shares of the place and of the constant, from one pass."""
         place, seen = self._read(inputs)
         whole = self._classes(place + seen, inputs)
         unseen = place + self.get_parameter("project.0.bias")[:, None, None]
-        alone = self._classes(unseen, inputs)
+        alone = self._classes(unseen, inputs) if any(a for a, _ in shares) else 0.0
         prior = self.prior[:, None, None]
         return [self._output((1 - a - c) * whole + a * alone + c * prior) for a, c in shares]
 

@@ -160,6 +160,19 @@ def test_classes_that_are_a_task_each_have_a_mean(base, tmp_path) -> None:
     assert told in write_report(tmp_path)
 
 
+def test_another_version_may_learn_otherwise(base, monkeypatch) -> None:
+    unit, settings = Unit("size", "constant", 0), Settings()
+
+    def told() -> tuple[str, str]:
+        key = unit.key(Constant(), Squares(), base, settings)
+        return key, conditions("squares", base, settings)
+
+    before = told()
+    assert told() == before
+    monkeypatch.setattr("diffsight.__version__", "9.9")
+    assert not set(told()) & set(before)
+
+
 def test_units_of_several_devices_are_pairs(base) -> None:
     some = [
         Settings(where=Where(torch.device(name), dtype))

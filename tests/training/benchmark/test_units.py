@@ -110,7 +110,23 @@ def test_the_regression_is_between_the_extremes(base) -> None:
     assert not suits(entrant, several)  # a scalar that is scored as vectors
 
 
-def test_images_pass_the_frozen_encoder_once(base, monkeypatch) -> None:
+class Pairs(Squares):
+    """Two numbers of a pixel, which point to no side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tasks |= {"pair": SourceTask("pair", "vector", "values", 8)}
+
+    def read(self, task: str, id: str) -> Labelled | None:
+        one = super().read("size", id)
+        if one is None or task != "pair":
+            return one
+        other = torch.arange(64.0).expand(1, 64, 64)
+        return replace(one, value=torch.cat([one.value, other]) * one.valid)
+
+
+@pytest.mark.parametrize("task", ["size", "pair"])
+def test_images_pass_the_frozen_encoder_once(task, base, monkeypatch) -> None:
     """Of the support as they are and mirrored, and once when they are asked, however many steps."""
     plain, passes = StableDiffusion.encode, 0
 
@@ -122,7 +138,7 @@ def test_images_pass_the_frozen_encoder_once(base, monkeypatch) -> None:
     monkeypatch.setattr(StableDiffusion, "encode", counted)
     for name, entrant in entrants(("concepts", "vpd"), dino=None, clip_side=None).items():
         passes = 0
-        run(Unit("size", name, 0), entrant, Squares(), base, Settings(shots=3, steps=4))
+        run(Unit(task, name, 0), entrant, Pairs(), base, Settings(shots=3, steps=4))
         assert passes == 2 * 3 + 3, name
 
 
