@@ -64,8 +64,9 @@ def test_another_handler_stays() -> None:
     assert len(heard) == 2
 
 
+@pytest.mark.parametrize("times", [1, 2])
 def test_pressed_within_a_step_the_task_is_the_same_after_resuming(
-    pipeline_folder, tmp_path, monkeypatch
+    pipeline_folder, tmp_path, monkeypatch, times: int
 ) -> None:
     """Weights that have stepped and a number that has not would step twice."""
     base = Base.load(pipeline_folder)
@@ -81,7 +82,8 @@ def test_pressed_within_a_step_the_task_is_the_same_after_resuming(
         def after(*_):
             steps.append(1)
             if len(steps) == 3:
-                press()
+                for _ in range(times):
+                    press()
 
         optimiser.register_step_post_hook(after)
         return optimiser
