@@ -184,6 +184,33 @@ def test_mixed_words_of_a_plane():
     torch.testing.assert_close(back[~inside], nearest[~inside], atol=1e-4, rtol=0)
 
 
+def test_channels_that_all_but_follow_from_each_other():
+    """Shares that sum to 1 but for their rounding: some of their simplices are nearly flat."""
+    values = (2 * noise(3000, 3)).softmax(dim=1)
+    codec = VectorWords.fit(values, 40, soft=True)
+    back = decoded(codec, codec.encode(as_map(values)))[0, :, 0].T
+    nearest = torch.cdist(values, codec.words).min(dim=1).values
+    gaps = (back - values).norm(dim=1)
+    assert bool((gaps <= nearest + 1e-4).all())
+    assert float(gaps.mean()) < float(nearest.mean()) / 2
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_far_from_the_origin_words_are_as_good(soft):
+    values = noise(4000, 2) + 5000
+    codec = VectorWords.fit(values, 40, soft=soft)
+    near = VectorWords.fit(values - 5000, 40, soft=soft)
+    gaps = [
+        torch.cdist(v.double(), c.words.double()).min(dim=1).values.mean()
+        for v, c in ((values, codec), (values - 5000, near))
+    ]
+    assert float(gaps[0]) == pytest.approx(float(gaps[1]), rel=0.05)
+    ids = VectorWords(codec.words, codec.simplices, False).encode(as_map(values)).ids.flatten()
+    exact = torch.cdist(values.double(), codec.words.double())
+    found = exact[torch.arange(4000), ids]
+    torch.testing.assert_close(found, exact.min(dim=1).values, atol=2e-3, rtol=0)
+
+
 def test_words_are_local_means():
     centres = torch.tensor([[0.0, 0], [10, 0], [0, 10], [10, 10]])
     values = (centres[:, None] + 0.1 * noise(4, 50, 2)).flatten(0, 1)

@@ -92,6 +92,19 @@ def test_scalars(tmp_path: Path) -> None:
             LabelFormat("scalar", unit=unit)
 
 
+@pytest.mark.parametrize("marker", [-9999.9, 1e20, float(np.finfo(np.float32).min), -1e39])
+@pytest.mark.parametrize("suffix", ["npy", "tif"])
+def test_a_marker_is_compared_in_the_type_of_the_file(
+    tmp_path: Path, marker: float, suffix: str
+) -> None:
+    values = np.random.default_rng(0).normal(size=(16, 20)).astype(np.float32)
+    holes = 0 if marker == -1e39 else 20  # no number of 32 bits: nothing can be marked with it
+    if holes:
+        values[2] = marker
+    label = read(tmp_path / f"a.{suffix}", values, "scalar", invalid=marker)
+    assert int((~label.valid).sum()) == holes
+
+
 def directions() -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.nn.functional.normalize(torch.randn(3, 16, 20, generator=generator), dim=0)

@@ -120,10 +120,25 @@ def test_a_part_of_the_queries(tmp_path: Path) -> None:
     assert source.queries("edge_texture") == every[:3]
     assert every != sorted(every)
     assert len(every) == 8
-    assert "3" in source.name
+    assert source.name.endswith(", 3 images")
     assert source.name != Taskonomy(root=tmp_path, tasks=["edge_texture"], max_images=4).name
     with pytest.raises(InputError, match="max_images 0"):
         Taskonomy(root=tmp_path, max_images=0)
+
+
+def test_the_name_tells_which_images_there_are(tmp_path: Path) -> None:
+    """Units of a benchmark are compared by it: a download that goes on makes other ones."""
+    name = Taskonomy(root=write_all(tmp_path)).name
+    assert Taskonomy(root=tmp_path).name == name
+    assert name.startswith("taskonomy, muleshoe, vtm, 2 + 1 files (")
+    for building in ("hanson", "muleshoe"):
+        write(tmp_path, building, "point_9_view_0", {"rgb": view()["rgb"]})
+        assert Taskonomy(root=tmp_path).name != name
+        (tmp_path / building / "rgb" / "point_9_view_0_domain_rgb.png").unlink()
+    (tmp_path / "muleshoe/rgb/point_3_view_0_domain_rgb.png").rename(
+        tmp_path / "muleshoe/rgb/point_4_view_0_domain_rgb.png"
+    )
+    assert Taskonomy(root=tmp_path).name != name
 
 
 def test_images_of_a_class_show_it(tmp_path: Path) -> None:

@@ -126,6 +126,15 @@ def test_what_is_learned_from_has_depth(tmp_path: Path) -> None:
             assert whole or not found.value[:, :, 20:].any()
 
 
+@pytest.mark.parametrize("task", ["depth_euclidean", "depth_zbuffer"])
+def test_a_count_that_is_no_depth_is_none_in_metres(tmp_path: Path, task: str) -> None:
+    counts = words(2000)
+    counts[0], counts[1], counts[2] = 0, 64500, 65535
+    found = read(Taskonomy(root=write_all(tmp_path, **{task: counts}), preset="native"), task)
+    assert found.valid.any(dim=1).tolist() == [False] * 3 + [True] * (SIDE - 3)
+    assert float(found.value.max()) == 2000 / 512
+
+
 def test_vtm_scores_some_tasks_everywhere(tmp_path: Path) -> None:
     root = with_hole(tmp_path, SIDE, 20)
     for preset in ("vtm", "clean"):

@@ -45,6 +45,15 @@ def test_float_and_byte_images_agree() -> None:
     )
 
 
+def test_it_comes_back_to_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks share a backbone, which another task's predictor may have moved away."""
+    predictor = Predictor(model(Brightness))
+    moves: list[torch.device] = []
+    monkeypatch.setattr(predictor.model, "to", moves.append)
+    predictor.one(image(8, 8))
+    assert moves == [torch.device("cpu")]
+
+
 def test_mirrored_pass_comes_back_in_place() -> None:
     prediction = Predictor(model(Columns), Plan(flip=True)).one(image(2, 5))
     torch.testing.assert_close(prediction.depth_m, torch.full((2, 5), 3.0))

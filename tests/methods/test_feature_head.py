@@ -43,6 +43,17 @@ def test_a_step_hides_whole_channels_by_its_seed_alone(backbone) -> None:
     assert float(kept.max()) == pytest.approx(1 / 0.7)
 
 
+def test_one_place_alone_tells_no_deviation(backbone) -> None:
+    """The coarsest level of one small image."""
+    method = head(backbone).eval()
+    one = method.encode(Inputs(images(1, 32, 32)))
+    assert one.cached["level3"].shape[-2:] == (1, 1)
+    method.standardise([one])
+    assert bool((method.get_buffer("scale3") > 0.99).all())
+    assert bool((method.get_buffer("scale3") < 1).all())
+    assert bool(method(one).maps.isfinite().all())
+
+
 def test_place_and_constant_give_their_shares_of_an_answer(backbone) -> None:
     method, inputs = head(backbone).eval(), Inputs(images(2, 48, 80))
     seen = method(inputs).maps

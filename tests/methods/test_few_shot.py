@@ -72,6 +72,8 @@ def test_noise_schedule():
         steps = torch.tensor([step])
         assert float(add_noise(one, zero, steps)) ** 2 == pytest.approx(share, abs=5e-5)
         assert float(add_noise(zero, one, steps)) ** 2 == pytest.approx(1 - share, abs=5e-5)
+        half = add_noise(zero.bfloat16(), one.bfloat16(), steps)
+        assert float(half) == pytest.approx((1 - share) ** 0.5, rel=0.01)
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from tests.training.test_adapt import pictures, run
 
 from diffsight.hub.task_file import Base, read_task
 from diffsight.training import few_shot
+from diffsight.training.adaptation import Adaptation
 from diffsight.training.interrupts import TornStepError, between_steps
 
 
@@ -69,10 +70,6 @@ def test_pressed_within_a_step_the_task_is_the_same_after_resuming(
     pipeline_folder, tmp_path, monkeypatch, times: int
 ) -> None:
     """Weights that have stepped and a number that has not would step twice."""
-    base = Base.load(pipeline_folder)
-    folder, state = pictures(tmp_path, sizes=((64, 64),)), tmp_path / "state"
-    options = {"method": "features", "steps": 4, "state": state}
-    whole = run(folder, base, **options)
     made = few_shot.optimiser_for
     steps = []
 
@@ -89,10 +86,27 @@ def test_pressed_within_a_step_the_task_is_the_same_after_resuming(
         return optimiser
 
     monkeypatch.setattr("diffsight.training.adaptation.optimiser_for", watched)
-    monkeypatch.setattr(few_shot, "optimiser_for", watched)
-    assert run(folder, base, **options).about["report"]["interrupted"]
+    check_resumes(pipeline_folder, tmp_path, monkeypatch)
+
+
+def test_pressed_while_held_out_images_are_scored(pipeline_folder, tmp_path, monkeypatch) -> None:
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Adaptation, "_measured", pressed)
+    check_resumes(pipeline_folder, tmp_path, monkeypatch)
+
+
+def check_resumes(pipeline_folder, tmp_path, monkeypatch) -> None:
+    """An adaptation that is interrupted by what is patched goes on to the same end."""
+    base = Base.load(pipeline_folder)
+    folder = pictures(tmp_path, sizes=((64, 64),))
+    options = {"method": "features", "steps": 4, "state": tmp_path / "state"}
+    interrupted = run(folder, base, **options)
+    assert interrupted.about["report"]["interrupted"]
     monkeypatch.undo()
     again = run(folder, base, **options, resume=True)
+    whole = run(folder, base, **options | {"state": None})
     assert again.about == whole.about
     (_, ours), (_, theirs) = (
         read_task(task.save(tmp_path / name)) for name, task in (("a", whole), ("b", again))

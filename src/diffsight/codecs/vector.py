@@ -124,7 +124,8 @@ class VectorWords(AbstractCodec):
             return nearest, torch.ones_like(nearest, dtype=x.dtype)
         if not self.spherical:  # shares sum to 1: one more equation
             x = functional.pad(x, (0, 1), value=1.0)
-        shares = torch.einsum("md,fds->mfs", x, self._to_shares.to(x))
+        # in 64 bits: simplices may be nearly flat
+        shares = torch.einsum("md,fds->mfs", x.double(), self._to_shares.to(x.device)).to(x.dtype)
         lowest, simplex = shares.min(dim=-1).values.max(dim=1)
         weights = shares[torch.arange(len(x)), simplex].clamp(min=0)
         weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-12)
@@ -179,7 +180,9 @@ def _nearest(
 ) -> Int[Tensor, " m"]:
     if spherical:
         return (x @ words.T).argmax(dim=1)
-    return (x.square().sum(1, keepdim=True) - 2 * x @ words.T + words.square().sum(1)).argmin(dim=1)
+    middle = words.mean(dim=0)  # far from 0 the formula would lose what tells them apart
+    x, words = x - middle, words - middle
+    return (words.square().sum(1) - 2 * x @ words.T).argmin(dim=1)
 
 
 def _k_means(

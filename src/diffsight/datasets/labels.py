@@ -108,8 +108,9 @@ def read_label(path: Path, form: LabelFormat) -> Label:
         marker = NO_CLASS
     known = np.isfinite(values)
     if marker is not None:
-        known = known & (values != marker).any(axis=0)
-    valid = np.logical_and.reduce(known)
+        with np.errstate(over="ignore"):  # a marker that this type of number does not reach
+            known = known & (values != marker).any(axis=0)
+    valid, values = np.logical_and.reduce(known), values.astype(np.float64)
     if form.kind == "segmentation" and not coloured:
         _check_ids(path, values[0][valid])
     encoded = path.suffix.lower() != ".npy"
@@ -121,12 +122,14 @@ def read_label(path: Path, form: LabelFormat) -> Label:
 
 
 def _numbers(path: Path, kind: str) -> tuple[np.ndarray, dict[int, Colour], bool]:
-    """Channels first, as the file has them; a palette's colours; whether ids are colours."""
+    """Channels first, as the file has them: a marker is compared in their type of number. A
+    palette's colours; whether ids are colours.
+    """
     if path.suffix.lower() == ".npy":
         values = read_array(path, "fiub" if kind == "segmentation" else "fiu")
         return _channels_first(path, values, kind), {}, False
     if path.suffix.lower() == ".pgm":
-        return read_counts(path)[None].astype(np.float64), {}, False
+        return read_counts(path)[None], {}, False
     found: list[tuple[np.ndarray, dict[int, Colour]]] = []
 
     def take(image: Image.Image) -> np.ndarray:
@@ -146,15 +149,15 @@ def _numbers(path: Path, kind: str) -> tuple[np.ndarray, dict[int, Colour], bool
     if pixels.ndim == 2:
         if kind in ("normals", "vector"):
             raise InputError(f"{path}: one channel, but {kind} labels need RGB, or an NPY file")
-        return pixels[None].astype(np.float64), palette, False
+        return pixels[None], palette, False
     rgb = pixels[..., :3]
     if kind == "segmentation":
         return *_colours(path, rgb), True
     if kind == "scalar":
         if (rgb != rgb[..., :1]).any():
             raise InputError(f"{path}: a picture with colours, but a scalar is one channel")
-        return rgb[None, ..., 0].astype(np.float64), {}, False
-    return rgb.transpose(2, 0, 1).astype(np.float64), {}, False
+        return rgb[None, ..., 0], {}, False
+    return rgb.transpose(2, 0, 1), {}, False
 
 
 def _channels_first(path: Path, values: np.ndarray, kind: str) -> np.ndarray:
@@ -170,7 +173,7 @@ def _channels_first(path: Path, values: np.ndarray, kind: str) -> np.ndarray:
             f"{path}: an array of {shape}, but {kind} labels have "
             f"{channels} channel(s): save (height, width, channels)"
         )
-    return values.astype(np.float64)
+    return values
 
 
 def _colours(path: Path, rgb: np.ndarray) -> tuple[np.ndarray, dict[int, Colour]]:
@@ -183,7 +186,7 @@ def _colours(path: Path, rgb: np.ndarray) -> tuple[np.ndarray, dict[int, Colour]
             "save it as PNG without smoothing, a colour per class"
         )
     palette = {int(c): (int(c) >> 16, int(c) >> 8 & 255, int(c) & 255) for c in known}
-    return codes[None].astype(np.float64), palette
+    return codes[None], palette
 
 
 def _check_ids(path: Path, ids: np.ndarray) -> None:

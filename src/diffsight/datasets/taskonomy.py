@@ -115,7 +115,9 @@ class Taskonomy(AbstractSource):
                 f"{root}: holds no images of {empty}; supports come from the training buildings of "
                 "the tiny split, queries from others: download both, or name another split"
             )
-        self.name = f"taskonomy, {split}, {preset}"
+        lists = hashlib.sha256("\n".join((*self._train, "", *self._scored)).encode()).hexdigest()
+        counts = f"{len(self._train)} + {len(self._scored)} files ({lists[:8]})"
+        self.name = f"taskonomy, {split}, {preset}, {counts}"
         if max_images is not None:
             self.name += f", {max_images} images"
         self.preset: Preset = preset

@@ -235,6 +235,8 @@ def dense_maps(
     if depth is not None:
         known = torch.from_numpy(depth < NO_DEPTH)
     value = rule.decode(full)
+    if rule.task.kind == "depth":  # the z-depth's own: 0 is none either
+        known = known & torch.from_numpy((counts > 0) & (counts < NO_DEPTH))
     if rule.task.kind == "normals":
         known = known & (value.norm(dim=0) > SHORTEST_NORMAL)
         value = functional.normalize(value, dim=0)

@@ -109,6 +109,7 @@ class Predictor:
         Raises:
             InputError: if the model does not know a prompt, or an image is too large.
         """
+        self.model.to(self.device)  # tasks share a backbone: another one's may have moved it
         names = itertools.repeat(None) if prompts is None else prompts
         method, frozen = self.model.method, None
         if self.plan.noises > 1 and isinstance(method, AbstractCachedMethod):

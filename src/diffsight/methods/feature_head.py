@@ -89,7 +89,10 @@ class FeatureHead(AbstractCachedMethod):
         """Take mean and deviation of every channel from the support's features."""
         for level in range(len(self.project)):
             rows = [e.cached[f"level{level}"].float().movedim(1, -1).flatten(0, 2) for e in encoded]
-            deviation, mean = torch.std_mean(torch.cat(rows), dim=0)
+            every = torch.cat(rows)
+            deviation, mean = torch.std_mean(every, dim=0, correction=int(len(every) > 1))
+            if len(every) == 1:  # which tells none
+                deviation.fill_(1)
             self.get_buffer(f"mean{level}").copy_(mean[:, None, None])
             self.get_buffer(f"scale{level}").copy_(1 / (deviation[:, None, None] + 1e-4))
 

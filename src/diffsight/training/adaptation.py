@@ -191,6 +191,7 @@ class Adaptation:
             report.interrupted = True
             if not trained:
                 raise
+            self.state.save()  # wherever it was: --resume goes on from the last whole step
             report.chosen = report.chosen or next(iter(trained))
         name = report.chosen
         model = trained[name]

@@ -119,11 +119,13 @@ def test_units_that_are_no_pairs_are_refused(base, tmp_path) -> None:
     unit = json.loads(path.read_text())
     other = tmp_path / "size" / "theirs" / "shots3" / "rep000.json"
     other.parent.mkdir(parents=True)
-    for change in ({"conditions": "others"}, {"support": ["train/7"]}):
+    fewer = dict(list(unit["per_image"].items())[:-1])
+    for change in ({"conditions": "others"}, {"support": ["train/7"]}, {"per_image": fewer}):
         other.write_text(json.dumps(unit | {"method": "theirs"} | change))
         with pytest.raises(InputError, match=r"theirs.*made with another base.*than .*constant"):
             write_report(tmp_path)
-    other.write_text(json.dumps(unit | {"method": "theirs"}))
+    scored = {id: score + 1 for id, score in unit["per_image"].items()}
+    other.write_text(json.dumps(unit | {"method": "theirs", "per_image": scored}))
     assert "| theirs |" in write_report(tmp_path)
 
 

@@ -31,7 +31,7 @@ TARGETS = {
 TARGET_CLASSES = 12  # of the mean over classes
 # what every unit says
 WRITTEN = {"task", "method", "repeat", "shots", "source", "measure", "higher_is_better", "score"}
-WRITTEN |= {"measures", "support", "conditions", "learn_seconds"}
+WRITTEN |= {"measures", "support", "conditions", "learn_seconds", "per_image"}
 
 Rows = Mapping[str, Mapping[int, dict[str, Any]]]
 
@@ -92,7 +92,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _check_pairs(units: Mapping[Path, dict[str, Any]]) -> None:
-    """Units of one task and number of shots were made alike, those of one repeat on one support.
+    """Units of one task and number of shots were made alike and scored on the same images, those of
+    one repeat on one support.
 
     Raises:
         InputError: naming two that were not.
@@ -100,9 +101,13 @@ def _check_pairs(units: Mapping[Path, dict[str, Any]]) -> None:
     alike: dict[tuple[Any, ...], Path] = {}
     for path, unit in units.items():
         task = unit["task"], unit["shots"]
-        for group, name in ((task, "conditions"), ((*task, unit["repeat"]), "support")):
+        repeat = (*task, unit["repeat"])
+        for group, name in ((task, "conditions"), (task, "per_image"), (repeat, "support")):
             first = alike.setdefault((*group, name), path)
-            if units[first][name] != unit[name]:
+            ours, theirs = unit[name], units[first][name]
+            if name == "per_image":  # of which images, not how well
+                ours, theirs = ours.keys(), theirs.keys()
+            if ours != theirs:
                 raise InputError(
                     f"{path}: made with another base, data, seed, size or time than {first}: the "
                     "two cannot be paired: run one of them again in another --out"
