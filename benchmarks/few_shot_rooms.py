@@ -98,8 +98,8 @@ def tasks_table(folder: Path) -> str:
     return (
         f"{_model()}, 10 labelled rooms of 64 px, {STEPS['tasks']} steps of every training "
         f"(`auto` has seven: a median of {statistics.median(took):.0f} s on one of two busy cores, "
-        f"{sum(t > 90 for t in took)} of {len(took)} above 90 s), 100 other rooms; `auto` and what never looks at the image ten times, `concepts` five times. "
-        "Mean ± 95 % "
+        f"{sum(t > 90 for t in took)} of {len(took)} above 90 s), 100 other rooms; `auto` and what "
+        "never looks at the image ten times, `concepts` five times. Mean ± 95 % "
         f"interval, differences paired by support.\n\n{table(head, rows)}"
     )
 

@@ -149,6 +149,23 @@ def test_every_name_is_told_beside_its_colour(
     assert "  square (#ff0000): " in caplog.text
 
 
+def test_one_folder_for_validation_and_what_is_told(
+    embedded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog
+) -> None:
+    caplog.set_level("INFO")
+    folder, other = pictures(tmp_path / "data"), pictures(tmp_path / "other", seed=1)
+    words = ("--kind", "scalar", "--method", "concepts", "--validation")
+    assert adapt(folder, tmp_path / "a.task", *words, other, other, other) == 2
+    assert "--validation: 3 folders: give DIR, or IMAGES and LABELS" in capsys.readouterr().err
+    for name, held in (("a", (other,)), ("b", (other / "images", other / "labels"))):
+        assert adapt(folder, tmp_path / f"{name}.task", *words, *held) == 0
+    assert (tmp_path / "a.task").read_bytes() == (tmp_path / "b.task").read_bytes()
+    assert "learned: 2 steps, seed 0, alpha 1, a codebook of 10 table(s)" in capsys.readouterr().out
+    assert (
+        " 50 %  concepts, all images" in caplog.messages
+    )  # without a terminal, a line per training
+
+
 def test_a_task_that_cannot_be_saved_is_not_lost(
     embedded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:

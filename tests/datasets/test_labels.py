@@ -68,6 +68,8 @@ def test_depth_is_in_metres(tmp_path: Path) -> None:
     assert not bool(label.valid[0].any())
     assert float(read(tmp_path / "b.png", counts, "depth", unit="m/1000").value.max()) == 2.5
     assert float(read(tmp_path / "c.npy", counts / 1000.0, "depth").value.max()) == 2.5
+    for name, one in (("hw1.npy", counts[..., None]), ("1hw.npy", counts[None])):
+        assert torch.equal(read(tmp_path / name, one, "depth").value, label.value)
     label = read(tmp_path / "d.png", counts + 1, "depth", invalid=2501)
     assert float(label.value.max()) == pytest.approx(0.001)
 
@@ -85,6 +87,7 @@ def test_scalars(tmp_path: Path) -> None:
     label = read(tmp_path / "c.npy", holes, "scalar", invalid=5)
     assert int((~label.valid).sum()) == 21
     assert bool(label.value.isfinite().all())
+    assert read(tmp_path / "e.npy", counts > 100, "scalar").value.unique().tolist() == [0, 1]
     with pytest.raises(InputError, match="a scalar is one channel"):
         read(tmp_path / "d.png", grey * np.array([1, 0, 1], np.uint8), "scalar")
     for unit in ("K/0", "K/x", "K/"):

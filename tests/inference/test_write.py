@@ -42,6 +42,8 @@ def test_what_is_written_can_be_read_back(tmp_path: Path) -> None:
     wanted = np.where(depth().valid, depth().depth_m.double() * 1000, 0).round()
     assert np.array_equal(counts, wanted)
     assert (np.asarray(Image.open(tmp_path / "sub" / about["colour"])) == 7).all()
+    spread_m = np.load(tmp_path / "sub" / about["uncertainty"])
+    assert np.array_equal(spread_m, depth().uncertainty_m)
     with Image.open(tmp_path / "sub/in_depth.png") as image:
         assert image.mode == "I;16"
         assert image.text == {"depth_unit": "mm", "depth_invalid": "0"}

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from diffsight.ops.memory import keep_freed_memory, memory_for
+from diffsight.ops.memory import TooLargeError, keep_freed_memory, memory_for
 from diffsight.types import InputError
 
 FAULTS = """
@@ -48,5 +48,8 @@ def test_too_little_memory_is_one_line() -> None:
         torch.empty(1 << 50)  # a thousand terabytes, of the machine
     with pytest.raises(InputError, match=r"^a GPU$"), memory_for("a GPU"):
         raise torch.OutOfMemoryError("CUDA out of memory")
+    for error in (MemoryError(), RuntimeError("could not create a primitive")):  # NumPy's, oneDNN's
+        with pytest.raises(TooLargeError, match=r"^less$"), memory_for("less"):
+            raise error
     with pytest.raises(RuntimeError, match="size of tensor"), memory_for("another error"):
         torch.zeros(2) + torch.zeros(3)

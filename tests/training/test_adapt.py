@@ -246,15 +246,8 @@ def test_what_cannot_be_resumed(base, tmp_path) -> None:
 
 
 def test_minutes_become_steps(base, tmp_path) -> None:
-    plans = []
-    run(
-        pictures(tmp_path),
-        base,
-        method="features",
-        minutes=0.02,
-        announce=lambda support, task, base, plan: plans.append(plan),
-    )
-    assert 20 <= plans[0]["features"] <= 200
+    report = run(pictures(tmp_path), base, method="features", minutes=0.02).about["report"]
+    assert 20 <= report["steps"]["features"] <= 200
 
 
 def test_a_figure_that_is_no_number_is_not_the_better_one(base, tmp_path, monkeypatch) -> None:
@@ -318,11 +311,13 @@ def test_numbers_that_learn(base, tmp_path) -> None:
         (None, {"shots": 7}, r"6 labelled image\(s\), but 7 shots .* --shots 6"),
         ("no label", {}, r"1 of 6 image\(s\) .* have no label .*4\.png"),
         ("size", {}, r"labels/2\.png: a label of 30 x 20 pixels for an image .* 64 x 64"),
-        ("constant", {}, "every label is 5"),
+        ("constant", {}, r"labels: every label is 5"),
         (None, {"kind": "segmentation", "classes": ["a", "b"]}, "class ids without one: .* px"),
         (None, {"bins": 100_000}, "100000 bins, but the labels have only"),
         (None, {"codebook": -1}, "a codebook of -1 tables"),
         (None, {"base": "nowhere/there"}, "nowhere/there"),
+        (None, {"base": "./nowhere"}, "^./nowhere: no such file or folder, and not a hub id"),
+        (None, {"base": "/nowhere"}, "^/nowhere: no such file or folder, and not a hub id"),
         (None, {"kind": "normals"}, "one channel, but normals"),
     ],
 )
@@ -368,15 +363,6 @@ def test_mixed_precision_learns_nearly_the_same(method, base, tmp_path) -> None:
     )
     state = mixed.model.method.state_dict()
     assert all(x.dtype == torch.float32 for x in state.values() if x.is_floating_point())
-
-
-def test_too_little_memory_names_a_size_that_fits(base, tmp_path, monkeypatch) -> None:
-    def full(*rest):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(Adaptation, "plan", full)
-    with pytest.raises(InputError, match=r"images of 64 px: try --short-side 32"):
-        run(pictures(tmp_path), base, steps=1)
 
 
 def test_one_vision_tower_serves_all_folds(base) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.training.test_adapt import pictures
+from tests.training.test_adapt import pictures, run
 
 import diffsight
 from diffsight.backbones import ConceptRequest
@@ -17,7 +17,14 @@ from diffsight.datasets.labels import LabelFormat
 from diffsight.datasets.support import read_support
 from diffsight.hub.task_file import Base, load_task
 from diffsight.training.adapt import _check_options, adapt
-from diffsight.training.adaptation import LEAST_STEPS, SHARE_NAMES, SHARES, shared_out
+from diffsight.training.adaptation import (
+    LEAST_STEPS,
+    SHARE_NAMES,
+    SHARES,
+    Adaptation,
+    Progress,
+    shared_out,
+)
 from diffsight.training.few_shot import Encoded, class_shares, encode, folds_of, measure
 from diffsight.types import InputError, Inputs, Target
 
@@ -31,6 +38,63 @@ def test_time_that_a_method_cannot_use_is_the_others() -> None:
     assert shared_out(7.0, alike, folds=3, final=True) == dict.fromkeys(took, LEAST_STEPS)
     assert shared_out(60.0, alike, folds=1, final=False) == dict.fromkeys(took, 300)
     assert shared_out(10.0, {"concepts": 0.1}, folds=0, final=True) == {"concepts": 100}
+
+
+def test_what_will_be_done_is_told_before_it_is(pipeline_folder, tmp_path, caplog) -> None:
+    caplog.set_level("INFO")
+    seen: list[Progress] = []
+    encoded: list[bool] = []
+
+    def announce(support, task, base) -> None:
+        seen.clear()
+        assert not encoded
+
+    options = {"announce": announce, "advance": seen.append}
+    base = Base.load(pipeline_folder)
+    base.backbone.vae.register_forward_hook(lambda *_: encoded.append(True))
+    run(pictures(tmp_path), base, steps=3, **options)
+    assert "7 trainings: features 3 steps each, concepts 3 steps each" in caplog.messages
+    shares = [progress.share for progress in seen]
+    assert shares == sorted(shares)
+    assert shares[0] == pytest.approx(1 / 21)
+    assert shares[-1] == pytest.approx(1)
+    encoded.clear()
+    run(tmp_path, base, method="features", minutes=0.01, **options)
+    assert any(m.startswith("2 trainings, about ") for m in caplog.messages)
+    assert seen[-1].share == pytest.approx(1)
+
+
+@pytest.mark.parametrize("fits", [64, None])
+def test_too_little_memory_names_the_size_that_fits(
+    fits, pipeline_folder, tmp_path, monkeypatch
+) -> None:
+    real, tried = Adaptation.encode, []
+
+    def encode(job, name) -> None:
+        tried.append(job.about["short_side"])
+        if fits is None or tried[-1] > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        real(job, name)
+
+    monkeypatch.setattr(Adaptation, "encode", encode)
+    advice = "--short-side 64 fits" if fits else "it takes a machine with more"
+    with pytest.raises(InputError, match=rf"cpu has not enough memory .* 128 px: {advice}$"):
+        run(pictures(tmp_path), Base.load(pipeline_folder), method="features", short_side=128)
+    assert tried == ([128, 64] if fits else [128, 64, 32])
+
+
+def test_several_tables_want_what_mixes_them(pipeline_folder, tmp_path, caplog) -> None:
+    shutil.copytree(pipeline_folder, tmp_path / "blind")
+    shutil.rmtree(tmp_path / "blind" / "image_encoder")
+    base, folder = Base.load(tmp_path / "blind"), pictures(tmp_path)
+    with pytest.raises(InputError, match=r"codebook of 10 tables .*--clip"):
+        run(folder, base, method="concepts", steps=1, codebook=10)
+    caplog.set_level("INFO")
+    assert run(folder, base, method="features", steps=1)
+    assert "1 table" not in caplog.text
+    task = run(folder, base, method="concepts", steps=1)
+    assert "a codebook of 1 table is learned" in caplog.text
+    assert task.about["options"]["codebook"] == 1
 
 
 def test_one_picture_under_two_names_is_in_one_fold() -> None:

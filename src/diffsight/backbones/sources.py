@@ -12,7 +12,12 @@ from typing import Any, Literal
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -118,15 +123,14 @@ def locate(source: str | Path, *, towers: bool = False, revision: str | None = N
     path = Path(source)
     if path.exists():
         return path
-    if (
-        path.suffix in (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
-        or str(source).count("/") != 1
-    ):
-        raise InputError(
-            f"{source}: no such file or folder, and not a hub id of the form owner/name"
-        )
+    neither = f"{source}: no such file or folder, and not a hub id of the form owner/name"
+    weights = path.suffix in (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+    if weights or str(source).count("/") != 1:
+        raise InputError(neither)
     try:
         return _fetch(str(source), TOWERS if towers else (), revision)
+    except HFValidationError:
+        raise InputError(neither) from None
     except RepositoryNotFoundError:
         raise InputError(f"{source}: the hub has no such model: check the spelling") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:

@@ -4,9 +4,9 @@ import argparse
 import logging
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from diffsight.cli.options import add_device, device_of
 
@@ -38,12 +38,15 @@ def main(argv: Sequence[str]) -> int:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
-        rows: dict[str, Any] = {}
+        row, under_way = None, ""
 
         def advance(progress: "Progress") -> None:
-            if progress.run not in rows:
-                rows[progress.run] = bars.add_task(progress.run, total=progress.steps)
-            bars.update(rows[progress.run], completed=progress.step)
+            nonlocal row, under_way
+            if progress.run != under_way and not console.is_terminal:
+                log.info("%3.0f %%  %s", 100 * progress.share, progress.run)
+            under_way = progress.run
+            row = bars.add_task("", total=1.0) if row is None else row
+            bars.update(row, description=under_way, completed=progress.share)
 
         task = adapt(
             args.images,
@@ -57,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
             method=args.method,
             minutes=args.minutes,
             steps=args.steps,
-            validation=args.validation,
+            validation=_validation(args.validation),
             bins=args.bins,
             spacing=args.spacing,
             alpha=args.alpha,
@@ -80,10 +83,19 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _announce(
-    support: "Support", task: "AbstractDense", base: "Base", plan: Mapping[str, int]
-) -> None:
-    """What was read and what will be done, before it is."""
+def _validation(paths: Sequence[Path] | None) -> tuple[Path, Path] | None:
+    from diffsight.types import InputError
+
+    if paths is None:
+        return None
+    if len(paths) > 2:
+        raise InputError(f"--validation: {len(paths)} folders: give DIR, or IMAGES and LABELS")
+    images, labels = paths if len(paths) == 2 else (paths[0] / "images", paths[0] / "labels")
+    return images, labels
+
+
+def _announce(support: "Support", task: "AbstractDense", base: "Base") -> None:
+    """What was read, before anything is done with it."""
     examples = support.examples
     valid = sum(float(e.valid.float().mean()) for e in examples) / len(examples)
     sizes = sorted({f"{e.valid.shape[1]} x {e.valid.shape[0]}" for e in examples})
@@ -93,8 +105,7 @@ def _announce(
     )
     for line in _values(support):
         log.info("%s", line)
-    steps = ", ".join(f"{name} {count} steps" for name, count in plan.items())
-    log.info("%d classes on %s; per training: %s", task.num_outputs, base.source, steps)
+    log.info("%d classes on %s", task.num_outputs, base.source)
 
 
 def _values(support: "Support") -> list[str]:
@@ -146,9 +157,9 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--validation",
         type=Path,
-        nargs=2,
+        nargs="+",
         metavar=("IMAGES", "LABELS"),
-        help="score on these instead of folds of the images",
+        help="score on these instead of folds of the images; or one DIR with images/ and labels/",
     )
     group = parser.add_argument_group("method")
     group.add_argument(
@@ -173,7 +184,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--alpha", type=float, default=1.0, help="weight of the squared error")
     group.add_argument("--short-side", type=int, metavar="PX", help="working size of images")
-    group.add_argument("--codebook", type=int, default=10, metavar="K", help="tables (default 10)")
+    group.add_argument(
+        "--codebook",
+        type=int,
+        metavar="K",
+        help="tables (default 10, or 1 where no CLIP vision model can mix them)",
+    )
     group.add_argument("--clip", metavar="DIR", help="CLIP vision model for the codebook")
     group.add_argument(
         "--mirror",

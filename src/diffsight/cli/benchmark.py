@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
         source = _source(args)
         benchmark(
             source,
-            tasks=tuple(source.tasks) if args.tasks == "all" else tuple(args.tasks.split(",")),
+            tasks=_usable(source, args.shots) if args.tasks == "all" else args.tasks.split(","),
             methods=methods,
             base=Base.load(args.backbone),
             out=args.out,
@@ -95,10 +95,34 @@ def _source(args: argparse.Namespace) -> "AbstractSource":
         )
         for task, folder in found.missing.items():
             log.warning("left out: %s: %s is not there", task, folder)
+        if found.missing_buildings:
+            log.warning("buildings without images: %s", ", ".join(found.missing_buildings))
         return found
     if args.max_images is not None:
         raise InputError("--max-images: NYU is scored on the images of --test-list")
     return NYUFewShot(root=args.root, normals=args.normals, test_list=args.test_list)
+
+
+def _usable(source: "AbstractSource", shots: int) -> list[str]:
+    """All tasks but those with too few images, such as a rare class of a part of Taskonomy.
+
+    Raises:
+        InputError: if none is left.
+    """
+    from diffsight.types import InputError
+
+    usable = []
+    for task in source.tasks:
+        known, asked = len(source.pool(task)), len(source.queries(task))
+        if known < shots or not asked:
+            log.warning(
+                "left out: %s: %d images for %d shots, %d queries", task, known, shots, asked
+            )
+        else:
+            usable.append(task)
+    if not usable:
+        raise InputError(f"{source.name}: no task has images for {shots} shots: ask for fewer")
+    return usable
 
 
 def _announce(units: int, done: int, minutes: float | None) -> None:

@@ -36,6 +36,7 @@ def describe(about: Mapping[str, Any], path: Path) -> str:
         f"{len(about['support'])} images on {base['source']} ({base['fingerprint'][:12]}), "
         f"{about['short_side']} px",
     ]
+    lines.append(f"learned: {_settings(about)}")
     if share := about["options"].get("place_share"):
         lines.append(f"place:   gives {share:.0%} of every answer, whatever is in the picture")
     if share := about["options"].get("constant_share"):
@@ -54,3 +55,13 @@ def describe(about: Mapping[str, Any], path: Path) -> str:
         )
     lines.append(f"next:    diffsight predict PHOTO.jpg --task {path} --out DIR")
     return "\n".join(lines)
+
+
+def _settings(about: Mapping[str, Any]) -> str:
+    """Of the training."""
+    options, steps = about["options"], about["report"]["steps"].get(about["method"])
+    told = [f"{steps} steps", f"seed {about['seed']}", f"alpha {about['alpha']:g}"]
+    if "codebook" in options and about["kind"] != "segmentation":
+        told.append(f"a codebook of {options['codebook']} table(s)")
+    told += [f"{name} {value}" for name, value in options.get("maps", {}).items()]
+    return ", ".join(told)

@@ -171,6 +171,8 @@ def decode(
         ) from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: has more than {MAX_PIXELS:,} pixels; scale it down") from error
+    except MemoryError:
+        raise InputError(f"{path}: not enough memory to read it; scale it down") from None
     except Exception as error:  # decoders raise nearly anything on broken bytes
         raise _damaged(path, error) from error
 
@@ -249,6 +251,8 @@ def _one_channel(path: Path, image: Image.Image) -> np.ndarray:
 
 def _read_npy(path: Path) -> np.ndarray:
     counts = read_array(path)
+    if counts.ndim == 3 and 1 in (counts.shape[0], counts.shape[2]):  # one channel, said as one
+        counts = counts[0] if counts.shape[0] == 1 else counts[..., 0]
     if counts.ndim != 2:
         raise InputError(
             f"{path}: holds {counts.dtype} {counts.shape}, not one 2-D array: save depth as "
@@ -274,7 +278,7 @@ def read_array(path: Path, kinds: str = "fiu") -> np.ndarray:
     if not isinstance(array, np.ndarray) or array.dtype.kind not in kinds:
         found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "an archive"
         raise InputError(
-            f"{path}: holds {found}, not one array of numbers: save it with numpy.save"
+            f"{path}: holds {found}, not one array of numbers: save such a one with numpy.save"
         )
     return array
 

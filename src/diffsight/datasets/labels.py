@@ -126,7 +126,7 @@ def _numbers(path: Path, kind: str) -> tuple[np.ndarray, dict[int, Colour], bool
     palette's colours; whether ids are colours.
     """
     if path.suffix.lower() == ".npy":
-        values = read_array(path, "fiub" if kind == "segmentation" else "fiu")
+        values = read_array(path, "fiub" if kind in ("segmentation", "scalar") else "fiu")
         return _channels_first(path, values, kind), {}, False
     if path.suffix.lower() == ".pgm":
         return read_counts(path)[None], {}, False

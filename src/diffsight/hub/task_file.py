@@ -203,6 +203,9 @@ def load_task(
         codec = from_state(
             about["codec"]["kind"], about["codec"]["settings"], _below(tensors, CODEC)
         )
+    except (InputError, KeyError) as error:
+        raise InputError(f"{path}: not a whole task file ({error}): copy it again") from None
+    try:
         task = build_task(about, codec, tensors.get(SPREAD))
         state = _below(tensors, LEARNED)
         model = build_model(about, task, base, context=state.get("context"))

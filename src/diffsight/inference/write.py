@@ -71,7 +71,8 @@ def write_prediction(
 ) -> dict[str, Any]:
     """Write the numbers, ``NAME_colour.png`` and ``NAME.json``, which says what they mean.
 
-    Depth: ``NAME_depth.png`` (16-bit millimetres, 0 = unknown). Classes: ``NAME_classes.png`` (the
+    Depth: ``NAME_depth.png`` (16-bit millimetres, 0 = unknown) and, where it is known,
+    ``NAME_uncertainty.npy`` (metres). Classes: ``NAME_classes.png`` (the
     ids of ``names``) and ``NAME_confidence.npy``. Masks: ``NAME_mask.png`` (255 is the thing)
     and ``NAME_probability.npy``. Other numbers: ``NAME_values.npy``
     (``h w`` or ``h w d``, NaN = unknown) and ``NAME_uncertainty.npy``.
@@ -144,9 +145,13 @@ def _content(prediction: Any) -> tuple[dict[str, Callable[[Path], None]], dict[s
     """How each file of numbers is written, by the end of its name, and what they mean."""
     if isinstance(prediction, DepthPrediction):
         depth_m, valid = prediction.depth_m, prediction.valid
-        return {"depth.png": lambda path: write_depth_png(path, depth_m, valid)}, _meaning(
-            prediction
-        )
+        numbers: dict[str, Callable[[Path], None]] = {
+            "depth.png": lambda path: write_depth_png(path, depth_m, valid)
+        }
+        spread_m = prediction.uncertainty_m
+        if spread_m is not None:
+            numbers["uncertainty.npy"] = lambda path: _save_npy(spread_m, path)
+        return numbers, _meaning(prediction)
     if isinstance(prediction, ClassPrediction):
         ids, confidence = prediction.ids, prediction.confidence
         return {

@@ -1,9 +1,11 @@
 """Memory: what glibc does with what is freed, and what is said when there is too little."""
 
 import ctypes
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -12,6 +14,12 @@ from diffsight.types import InputError
 # of <malloc.h>
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 MOST = (1 << 31) - 1
+# torch has no class of its own for the machine's memory: its allocator's words, and oneDNN's
+SIGNS = ("DefaultCPUAllocator", "could not create a primitive")
+
+
+class TooLargeError(InputError):
+    """There is too little memory."""
 
 
 def keep_freed_memory() -> bool:
@@ -20,10 +28,24 @@ def keep_freed_memory() -> bool:
     glibc gives large blocks back to the system, which clears every page when a step asks for them
     again: up to a fifth of a small network's training step (benchmarks/freed_memory.py).
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    option = getattr(ctypes.CDLL(None), "mallopt", None)  # other libraries have none
+    option = _of_glibc("mallopt")
     return bool(option and option(MMAP_THRESHOLD, MOST) and option(TRIM_THRESHOLD, MOST))
+
+
+def give_back_memory() -> None:
+    """Return what is not in use: after a pass that was too large, before a smaller one."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if trim := _of_glibc("malloc_trim"):
+        trim(0)
+
+
+def _of_glibc(name: str) -> Any:
+    """A function of the C library; None where that is another one, which has no such."""
+    if not sys.platform.startswith("linux"):
+        return None
+    return getattr(ctypes.CDLL(None), name, None)
 
 
 @contextmanager
@@ -34,13 +56,13 @@ def memory_for(advice: str) -> Iterator[None]:
         advice: the line: where, for what, and what to choose instead.
 
     Raises:
-        InputError: if there is too little.
+        TooLargeError: if there is too little.
     """
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise InputError(advice) from None
-    except RuntimeError as error:  # torch has no class of its own for the machine's
-        if "DefaultCPUAllocator" not in str(error):
+    except (torch.OutOfMemoryError, MemoryError):
+        raise TooLargeError(advice) from None
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in SIGNS):
             raise
-        raise InputError(advice) from None
+        raise TooLargeError(advice) from None

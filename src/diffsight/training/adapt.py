@@ -17,7 +17,7 @@ from diffsight.datasets.labels import LabelFormat
 from diffsight.datasets.support import Example, Support, read_support
 from diffsight.hub.task_file import FORMAT, Base, Task
 from diffsight.inference.pipeline import usable_device
-from diffsight.ops.memory import keep_freed_memory, memory_for
+from diffsight.ops.memory import TooLargeError, keep_freed_memory, memory_for
 from diffsight.ops.resize import resized_label, working_hw
 from diffsight.tasks.dense import AbstractDense
 from diffsight.training.adapt_state import AdaptState
@@ -46,7 +46,7 @@ def adapt(
     spacing: Spacing | None = None,
     alpha: float = 1.0,
     short_side: int | None = None,
-    codebook: int = 10,
+    codebook: int | None = None,
     clip: str | Path | None = None,
     maps: Mapping[str, Any] | None = None,
     mirror: bool | None = None,
@@ -55,7 +55,7 @@ def adapt(
     autocast: torch.dtype | None = None,
     state: Path | None = None,
     resume: bool = False,
-    announce: Callable[[Support, AbstractDense, Base, Mapping[str, int]], None] | None = None,
+    announce: Callable[[Support, AbstractDense, Base], None] | None = None,
     advance: Callable[[Progress], None] = lambda progress: None,
 ) -> Task:
     """Learn a dense task from a few labelled images.
@@ -80,7 +80,8 @@ def adapt(
             for a scalar), ``linear`` or ``quantile``.
         alpha: weight of the squared error beside the cross-entropy.
         short_side: pixels of the shorter side at which the model works; default: the backbone's.
-        codebook: tables of the label codebook (concepts); 0 is a fixed mapping.
+        codebook: tables of the label codebook (concepts); 0 is a fixed mapping. Default: ten where
+            a CLIP vision model can mix them, else one.
         clip: CLIP vision model for a codebook of several tables; default: the backbone's own.
         maps: options of ``ConceptRequest``.
         mirror: learn from mirrored images too; default: except for ``vector``, whose numbers may
@@ -91,7 +92,7 @@ def adapt(
         state: file that keeps where the adaptation stands; to be deleted when the task is saved.
         resume: go on where ``state`` stands; with the same seed and steps the result is that of an
             adaptation without interruption.
-        announce: called before training with what was read and what will be done.
+        announce: called with what was read, before anything is computed.
         advance: called after every step.
 
     Returns:
@@ -108,19 +109,28 @@ def adapt(
     form = LabelFormat(kind, unit, invalid)
     support = read_support(Path(images), Path(labels), form, classes=classes, shots=shots)
     base = backbone if isinstance(backbone, Base) else Base.load(backbone)
-    task = dense_task(support, bins=bins, spacing=spacing, alpha=alpha)
+    try:
+        task = dense_task(support, bins=bins, spacing=spacing, alpha=alpha)
+    except InputError as error:
+        raise InputError(f"{labels}: {error}") from None
     others = None
     if validation is not None:
         there, answers = map(Path, validation)
         others = read_support(there, answers, form, like=support)
         _check_held_out(there, others, support)
     side = short_side or base.short_side_px
-    _check_labels([*support.examples, *(others.examples if others else ())], side)
+    with memory_for(f"not enough memory for images of {side} px: choose a smaller --short-side"):
+        _check_labels([*support.examples, *(others.examples if others else ())], side)
+    if announce:
+        announce(support, task, base)
     if mirror is None:
         mirror = kind != "vector"  # whose numbers may point to a side
     facts = describe(support, task, base, alpha=alpha, short_side=side, seed=seed)
     facts["mirror"] = mirror
     options = method_options(base, codebook=codebook, clip=clip, maps=maps or {})
+    single = codebook is None and options["concepts"]["codebook"] == 1
+    if single and method != "features" and kind != "segmentation":
+        log.info("no CLIP vision model beside %s: a codebook of 1 table is learned", base.source)
     asked = [example.id for example in others.examples] if others else []
     decisive = {**facts, "options": options, "asked": asked, "method": method, "steps": steps}
     decisive |= {"labels": _digest(task, support, others)}
@@ -139,15 +149,30 @@ def adapt(
         where=where,
     )
     wanted: tuple[MethodName, ...] = METHODS if method == "auto" else (method,)
-    smaller = round_down(side / 2**0.5, base.backbone.size_multiple)
-    other = f"try --short-side {smaller}" if smaller < side else "it takes a machine with more"
-    with memory_for(f"{device} has not enough memory for images of {side} px: {other}"):
-        plan = job.plan(wanted, minutes, steps)
-        if announce:
-            announce(support, task, base, plan)
-        found = job.run(plan)
-    found.model.to("cpu")
-    return found
+    advice = f"{device} has not enough memory for images of {side} px"
+    try:
+        with memory_for(advice):
+            plan = job.plan(wanted, minutes, steps)
+            log.info("%s", _told(plan, *job.forecast(plan)))
+            found = job.run(plan)
+    except TooLargeError:
+        pass  # what the failed pass holds is freed behind this block
+    else:
+        found.model.to("cpu")
+        return found
+    log.info("not enough memory: looking for a size that fits")
+    fits = job.largest_side(wanted)
+    other = f"--short-side {fits} fits" if fits else "it takes a machine with more"
+    raise InputError(f"{advice}: {other}")
+
+
+def _told(plan: Mapping[str, int], trainings: int, seconds: float | None) -> str:
+    """What will be done, in a line."""
+    steps = ", ".join(f"{name} {count} steps each" for name, count in plan.items())
+    if seconds is None:
+        return f"{trainings} trainings: {steps}"
+    cost = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    return f"{trainings} trainings, about {cost}: {steps}"
 
 
 def _check_options(
@@ -211,11 +236,6 @@ def _digest(task: AbstractDense, *supports: Support | None) -> str:
     return digest.hexdigest()
 
 
-def round_down(size: float, multiple: int) -> int:
-    """The next smaller multiple, at least one of it."""
-    return max(multiple, int(size // multiple * multiple))
-
-
 def describe(
     support: Support,
     task: AbstractDense,
@@ -249,21 +269,26 @@ def describe(
 
 
 def method_options(
-    base: Base, *, codebook: int, clip: str | Path | None, maps: Mapping[str, Any]
+    base: Base, *, codebook: int | None, clip: str | Path | None, maps: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """The options of every method, by its name.
 
     Raises:
-        InputError: for a codebook of less than no table, or maps that there are not.
+        InputError: for a codebook of less than no table, or of several that nothing mixes, or maps
+            that there are not.
     """
-    if codebook < 0:
+    if codebook is not None and codebook < 0:
         raise InputError(f"a codebook of {codebook} tables: give 0 (fixed values) or more")
     if clip is not None and Path(clip).is_dir():
         clip = Path(clip).resolve()
     source = clip or (base.source if (base.folder / "image_encoder").is_dir() else None)
+    if codebook is None:
+        codebook = 10 if source else 1
     if codebook > 1 and source is None:
-        log.info("no CLIP vision model beside %s: a codebook of 1 table is learned", base.source)
-        codebook = 1
+        raise InputError(
+            f"a codebook of {codebook} tables is mixed by a CLIP vision model, and {base.source} "
+            "has none: give one (--clip), or choose 1 table"
+        )
     if unknown := maps.keys() - {f.name for f in fields(ConceptRequest)}:
         raise InputError(f"maps have no option {', '.join(sorted(unknown))}: see ConceptRequest")
     ConceptRequest(**maps)

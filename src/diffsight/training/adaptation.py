@@ -1,8 +1,9 @@
 """One adaptation: what is frozen is computed once, folds are trained, the better method chosen."""
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -19,6 +20,7 @@ from diffsight.hub.task_file import (
 )
 from diffsight.methods import FeatureHead
 from diffsight.methods.base import AbstractCachedMethod
+from diffsight.ops.memory import TooLargeError, give_back_memory, memory_for
 from diffsight.tasks.dense import AbstractDense
 from diffsight.training.adapt_state import AdaptState, learned, restore
 from diffsight.training.few_shot import (
@@ -59,12 +61,14 @@ class Progress:
         step: of that run.
         steps: of that run.
         losses: of the step.
+        share: of the whole adaptation that is done.
     """
 
     run: str
     step: int
     steps: int
     losses: Mapping[str, float]
+    share: float
 
 
 @dataclass
@@ -118,8 +122,11 @@ class Adaptation:
     compare: bool = True
     mirror: bool = True
     where: Where = CPU
-    _encoded: dict[str, list[Encoded]] = field(default_factory=dict)
-    _asked: dict[str, list[Encoded]] = field(default_factory=dict)
+    _encoded: dict[str, list[Encoded]] = field(init=False, default_factory=dict)
+    _asked: dict[str, list[Encoded]] = field(init=False, default_factory=dict)
+    _took: dict[str, float] = field(init=False, default_factory=dict)
+    _done: float = field(init=False, default=0.0)
+    _whole: float = field(init=False, default=1.0)
 
     def folds(self, alone: bool) -> list[tuple[list[int], list[int]]]:
         """A method that is not compared holds one fold out; others are compared on all."""
@@ -142,7 +149,7 @@ class Adaptation:
             self.state.plan = dict.fromkeys(wanted, steps)
         if self.state.plan:  # of an interrupted adaptation: another clock would plan other steps
             return self.state.plan
-        took = {
+        self._took = {
             name: seconds_per_step(
                 self.model(name, self._encoded[name]).method,
                 self.task,
@@ -154,8 +161,32 @@ class Adaptation:
         }
         # with a validation set the held-out training is the final one
         folds, final = len(self.folds(len(wanted) == 1)), self.others is None
-        self.state.plan = shared_out(60 * minutes, took, folds, final)
+        self.state.plan = shared_out(60 * minutes, self._took, folds, final)
         return self.state.plan
+
+    def forecast(self, plan: Mapping[str, int]) -> tuple[int, float | None]:
+        """How many trainings there are, and their seconds where a step was timed.
+
+        Whichever method is the better one: of the last training the longer is told.
+        """
+        folds, final = len(self.folds(len(plan) == 1)), self.others is None
+        costs = [steps * self._took.get(name, 1.0) for name, steps in plan.items()]
+        self._whole = folds * sum(costs) + final * max(costs)
+        return folds * len(plan) + final, self._whole if self._took else None
+
+    def largest_side(self, wanted: Sequence[MethodName]) -> int | None:
+        """The largest smaller size that memory is enough for, found by encoding and a few steps."""
+        self._encoded.clear()
+        self._asked.clear()
+        side, multiple = self.about["short_side"], self.base.backbone.size_multiple
+        while side > multiple:
+            side = max(multiple, int(side / 2**0.5 // multiple * multiple))
+            about = self.about | {"short_side": side}
+            give_back_memory()
+            with contextlib.suppress(TooLargeError), memory_for(""):
+                replace(self, about=about, state=AdaptState(None, "")).plan(wanted, 1.0, None)
+                return side
+        return None
 
     def model(self, name: str, examples: Sequence[Encoded] = ()) -> Any:
         """A new one with its random start, for the features of these examples."""
@@ -181,6 +212,7 @@ class Adaptation:
         """Compare on held-out images, then train the better one on all of them."""
         report = Report(score_name=self.task.score_name, steps=dict(plan))
         trained: dict[str, Any] = {}
+        self._done, _ = 0.0, self.forecast(plan)
         try:
             for name in plan:
                 self._hold_out(name, plan[name], report, trained, alone=len(plan) == 1)
@@ -238,7 +270,9 @@ class Adaptation:
         key, some = f"{name}, {run}", examples or self._encoded[name]
         model = self.model(name, some)
         trained.setdefault(name, model)  # an interruption keeps it, or a finished one before it
-        method = model.method
+        method, cost = model.method, self._took.get(name, 1.0)
+        before = self._done
+        self._done += steps * cost
         if key in self.state.runs:
             restore(method, self.state.runs[key]["learned"])
             trained[name] = model
@@ -256,7 +290,8 @@ class Adaptation:
                     nonlocal done
                     done = step
                     self.state.note(key, step, method, optimiser)
-                    self.advance(Progress(key, step, steps, losses))
+                    share = min(1.0, (before + step * cost) / self._whole)
+                    self.advance(Progress(key, step, steps, losses, share))
                     check()
 
                 fit(

@@ -86,6 +86,8 @@ def test_shards_share_the_units(base, tmp_path) -> None:
     halves = [go(tmp_path, base, repeats=3, shard=(i, 2)) for i in (0, 1)]
     assert [len(half) for half in halves] == [3, 3]
     assert len(list(tmp_path.rglob("rep*.json"))) == 6
+    of = [[standing.unit.method for standing in half] for half in halves]
+    assert max(half.count("constant") for half in of) == 2  # not all that learn on one machine
     with pytest.raises(InputError, match="shard 2 of 2"):
         go(tmp_path, base, shard=(2, 2))
 

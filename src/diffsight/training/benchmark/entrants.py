@@ -64,9 +64,9 @@ class Adapted(AbstractEntrant):
     def learn(self, lesson: Lesson) -> Learned:
         """On the support alone."""
         task = _extremes(lesson) if self.regression else lesson.task
-        options = method_options(
-            lesson.base, codebook=self.codebook, clip=lesson.clip, maps=self.maps
-        )
+        numbers = self.method == "concepts" and task.codec.centres is not None
+        tables = self.codebook if numbers else None
+        options = method_options(lesson.base, codebook=tables, clip=lesson.clip, maps=self.maps)
         tables = None if task.codec.centres is None else options["concepts"]["codebook"]
         about = describe(
             lesson.support,
