@@ -169,10 +169,11 @@ def adapt(
 def _told(plan: Mapping[str, int], trainings: int, seconds: float | None) -> str:
     """What will be done, in a line."""
     steps = ", ".join(f"{name} {count} steps each" for name, count in plan.items())
+    count = "1 training" if trainings == 1 else f"{trainings} trainings"
     if seconds is None:
-        return f"{trainings} trainings: {steps}"
+        return f"{count}: {steps}"
     cost = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-    return f"{trainings} trainings, about {cost}: {steps}"
+    return f"{count}, about {cost}: {steps}"
 
 
 def _check_options(
