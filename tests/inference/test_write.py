@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -213,6 +214,18 @@ def test_values_are_numbers_with_their_unit(tmp_path: Path) -> None:
     about = write_prediction(pair, PICTURE, tmp_path, Job(Path("b.jpg"), Path("b")), {})
     assert np.load(tmp_path / "b_values.npy").shape == (2, 3, 3)
     assert "z forward" in about["directions"]
+
+
+def test_what_an_earlier_run_knew_does_not_stay(tmp_path: Path) -> None:
+    """One pass after several tells no uncertainty; somebody's own files are left alone."""
+    job = Job(Path("a.jpg"), Path("a"))
+    write_prediction(depth(), PICTURE, tmp_path, job, {"note": "a_mine.png"})
+    touch(tmp_path, "a_mine.png", "a_values.npy")
+    assert (tmp_path / "a_uncertainty.npy").is_file()
+    about = write_prediction(replace(depth(), uncertainty_m=None), PICTURE, tmp_path, job, {})
+    assert "uncertainty" not in about
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"a.json", "a_depth.png", "a_colour.png", "a_mine.png", "a_values.npy"}
 
 
 def test_an_interruption_between_two_files_leaves_none(

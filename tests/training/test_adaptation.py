@@ -16,9 +16,11 @@ from diffsight.codecs import Codes
 from diffsight.datasets.labels import LabelFormat
 from diffsight.datasets.support import read_support
 from diffsight.hub.task_file import Base, load_task
+from diffsight.methods import FewShot
 from diffsight.training.adapt import _check_options, adapt
 from diffsight.training.adaptation import (
     LEAST_STEPS,
+    METHODS,
     SHARE_NAMES,
     SHARES,
     Adaptation,
@@ -62,6 +64,27 @@ def test_what_will_be_done_is_told_before_it_is(pipeline_folder, tmp_path, caplo
     run(tmp_path, base, method="features", minutes=0.01, **options)
     assert any(m.startswith("2 trainings, about ") for m in caplog.messages)
     assert seen[-1].share == pytest.approx(1)
+
+
+@pytest.mark.parametrize("cheaper", [1e-4, 1.0])
+def test_the_last_share_is_all(cheaper, pipeline_folder, tmp_path, monkeypatch, caplog) -> None:
+    """Whichever method is chosen; and with one image no method but the first is planned."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(
+        "diffsight.training.adaptation.seconds_per_step",
+        lambda method, *_: 1.0 if isinstance(method, FewShot) else cheaper,
+    )
+    monkeypatch.setattr("diffsight.training.adaptation.MOST_STEPS", dict.fromkeys(METHODS, 2))
+    monkeypatch.setattr("diffsight.training.adaptation.LEAST_STEPS", 2)
+    seen: list[Progress] = []
+    run(pictures(tmp_path), Base.load(pipeline_folder), advance=seen.append)
+    shares = [progress.share for progress in seen]
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1)
+    run(tmp_path, Base.load(pipeline_folder), shots=1, advance=seen.append)
+    assert seen[-1].share == pytest.approx(1)
+    assert caplog.messages[-1].startswith("1 training, about ")
+    assert "concepts" not in caplog.messages[-1]
 
 
 @pytest.mark.parametrize("fits", [64, None])

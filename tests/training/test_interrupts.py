@@ -10,6 +10,7 @@ from tests.training.test_adapt import pictures, run
 
 from diffsight.hub.task_file import Base, read_task
 from diffsight.training import few_shot
+from diffsight.training.adapt_state import AdaptState
 from diffsight.training.adaptation import Adaptation
 from diffsight.training.interrupts import TornStepError, between_steps
 
@@ -65,9 +66,10 @@ def test_another_handler_stays() -> None:
     assert len(heard) == 2
 
 
+@pytest.mark.parametrize("saved", [False, True])
 @pytest.mark.parametrize("times", [1, 2])
 def test_pressed_within_a_step_the_task_is_the_same_after_resuming(
-    pipeline_folder, tmp_path, monkeypatch, times: int
+    pipeline_folder, tmp_path, monkeypatch, times: int, saved: bool
 ) -> None:
     """Weights that have stepped and a number that has not would step twice."""
     made = few_shot.optimiser_for
@@ -78,7 +80,7 @@ def test_pressed_within_a_step_the_task_is_the_same_after_resuming(
 
         def after(*_):
             steps.append(1)
-            if len(steps) == 3:
+            if len(steps) in (3, 5):
                 for _ in range(times):
                     press()
 
@@ -86,24 +88,36 @@ def test_pressed_within_a_step_the_task_is_the_same_after_resuming(
         return optimiser
 
     monkeypatch.setattr("diffsight.training.adaptation.optimiser_for", watched)
-    check_resumes(pipeline_folder, tmp_path, monkeypatch)
+    check_resumes(pipeline_folder, tmp_path, monkeypatch, saved=saved, interruptions=2)
 
 
-def test_pressed_while_held_out_images_are_scored(pipeline_folder, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("saved", [False, True])
+def test_pressed_while_held_out_images_are_scored(
+    pipeline_folder, tmp_path, monkeypatch, saved: bool
+) -> None:
     def pressed(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Adaptation, "_measured", pressed)
-    check_resumes(pipeline_folder, tmp_path, monkeypatch)
+    check_resumes(pipeline_folder, tmp_path, monkeypatch, saved=saved, interruptions=1)
 
 
-def check_resumes(pipeline_folder, tmp_path, monkeypatch) -> None:
-    """An adaptation that is interrupted by what is patched goes on to the same end."""
+def check_resumes(pipeline_folder, tmp_path, monkeypatch, *, saved: bool, interruptions: int):
+    """An adaptation that is interrupted by what is patched goes on to the same end, whether the
+    file was written by the way, after step 2, or not.
+    """
     base = Base.load(pipeline_folder)
     folder = pictures(tmp_path, sizes=((64, 64),))
     options = {"method": "features", "steps": 4, "state": tmp_path / "state"}
-    interrupted = run(folder, base, **options)
-    assert interrupted.about["report"]["interrupted"]
+
+    def note(state, name, step, *rest) -> None:
+        if saved and step == 2:
+            state.stop(name, step, *rest)
+
+    monkeypatch.setattr(AdaptState, "note", note)
+    for number in range(interruptions):
+        task = run(folder, base, **options, resume=number > 0)
+        assert task.about["report"]["interrupted"]
     monkeypatch.undo()
     again = run(folder, base, **options, resume=True)
     whole = run(folder, base, **options | {"state": None})

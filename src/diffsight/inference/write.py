@@ -104,7 +104,7 @@ def write_prediction(
     about |= {name.partition(".")[0]: path.name for name, path in paths.items()}
     about |= meaning | dict(notes)
     if base.parent.resolve() == job.image.parent.resolve():
-        ours = _written(sidecar)
+        ours = _written(sidecar, base.name)
         for path in (*paths.values(), sidecar):
             if path.exists() and path.name not in ours:
                 raise Occupied(
@@ -118,7 +118,10 @@ def write_prediction(
             f"{base.parent}: cannot be made ({error.strerror}): choose another --out"
         ) from error
     try:
+        stale = _written(sidecar, base.name) - {path.name for path in paths.values()}
         sidecar.unlink(missing_ok=True)  # of an earlier run: it must not speak for new files
+        for name in stale:
+            base.with_name(name).unlink(missing_ok=True)
         for name, write in files.items():
             write(paths[name])
         with replacing(sidecar) as partial:
@@ -130,15 +133,19 @@ def write_prediction(
     return about
 
 
-def _written(sidecar: Path) -> set[str]:
-    """Names of the files of an earlier run, that one included."""
+def _written(sidecar: Path, name: str) -> set[str]:
+    """Names of the files of an earlier run, that one included: under ``depth`` it tells
+    ``NAME_depth.png``.
+    """
     try:
         about = json.loads(sidecar.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return set()
     if not isinstance(about, dict) or not {"image", "colour"} <= about.keys():
         return set()
-    return {sidecar.name, *(value for value in about.values() if isinstance(value, str))}
+    files = (f"{name}_{key}.{suffix}" for key in about for suffix in ("png", "npy"))
+    told = {value for value in about.values() if isinstance(value, str)}
+    return {sidecar.name, *(told & set(files))}
 
 
 def _content(prediction: Any) -> tuple[dict[str, Callable[[Path], None]], dict[str, Any]]:

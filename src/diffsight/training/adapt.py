@@ -119,8 +119,9 @@ def adapt(
         others = read_support(there, answers, form, like=support)
         _check_held_out(there, others, support)
     side = short_side or base.short_side_px
+    examples = [*support.examples, *(others.examples if others else ())]
     with memory_for(f"not enough memory for images of {side} px: choose a smaller --short-side"):
-        _check_labels([*support.examples, *(others.examples if others else ())], side)
+        _check_labels(examples, side)
     if announce:
         announce(support, task, base)
     if mirror is None:
@@ -161,9 +162,10 @@ def adapt(
         found.model.to("cpu")
         return found
     log.info("not enough memory: looking for a size that fits")
-    fits = job.largest_side(wanted)
-    other = f"--short-side {fits} fits" if fits else "it takes a machine with more"
-    raise InputError(f"{advice}: {other}")
+    if fits := job.largest_side(wanted):
+        _check_labels(examples, fits)
+        raise InputError(f"{advice}: --short-side {fits} fits")
+    raise InputError(f"{advice}: it takes a machine with more")
 
 
 def _told(plan: Mapping[str, int], trainings: int, seconds: float | None) -> str:

@@ -1,5 +1,6 @@
 """Where an interrupted adaptation stands, in one file beside its task."""
 
+import copy
 import hashlib
 import json
 import logging
@@ -86,10 +87,12 @@ class AdaptState:
         self.stop(run, step, method, optimiser)
 
     def stop(self, run: str, step: int, method: nn.Module, optimiser: Any) -> None:
-        """Write the file in the middle of a training."""
-        values = {name: value.clone() for name, value in learned(method).items()}
-        self.current = {"run": run, "step": step, "learned": values}
-        self.current["optimiser"] = optimiser.state_dict()
+        """Write the file in the middle of a training.
+
+        Copies: the training goes on, and what is kept may be written once more.
+        """
+        self.current = {"run": run, "step": step, "learned": copy.deepcopy(learned(method))}
+        self.current["optimiser"] = copy.deepcopy(optimiser.state_dict())
         self.save()
 
     def finish(self, run: str, found: Mapping[str, Any]) -> None:

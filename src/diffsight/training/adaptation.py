@@ -1,6 +1,7 @@
 """One adaptation: what is frozen is computed once, folds are trained, the better method chosen."""
 
 import contextlib
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -142,7 +143,9 @@ class Adaptation:
     def plan(
         self, wanted: Sequence[MethodName], minutes: float, steps: int | None
     ) -> dict[str, int]:
-        """Steps of every training, by method."""
+        """Steps of every training, by method; without images to compare on, of the first alone."""
+        if not self.folds(len(wanted) == 1):
+            wanted = wanted[:1]
         for name in wanted:
             self.encode(name)
         if steps is not None:
@@ -218,6 +221,8 @@ class Adaptation:
                 self._hold_out(name, plan[name], report, trained, alone=len(plan) == 1)
             report.chosen = self._best({n: report.held_out.get(n, math.nan) for n in plan})
             if self.others is None:
+                last = plan[report.chosen] * self._took.get(report.chosen, 1.0)
+                self._whole = self._done + last
                 self._train(report.chosen, plan[report.chosen], "all images", trained)
         except KeyboardInterrupt:
             report.interrupted = True
@@ -280,7 +285,8 @@ class Adaptation:
         optimiser, start = optimiser_for(method, RECIPES[name]), 0
         if self.state.current.get("run") == key:
             restore(method, self.state.current["learned"])
-            optimiser.load_state_dict(self.state.current["optimiser"])
+            # a copy: a step changes in place what it is given
+            optimiser.load_state_dict(copy.deepcopy(self.state.current["optimiser"]))
             start = self.state.current["step"]
         done = start
         try:
