@@ -161,9 +161,8 @@ def test_one_folder_for_validation_and_what_is_told(
         assert adapt(folder, tmp_path / f"{name}.task", *words, *held) == 0
     assert (tmp_path / "a.task").read_bytes() == (tmp_path / "b.task").read_bytes()
     assert "learned: 2 steps, seed 0, alpha 1, a codebook of 10 table(s)" in capsys.readouterr().out
-    assert (
-        " 50 %  concepts, all images" in caplog.messages
-    )  # without a terminal, a line per training
+    # without a terminal, a line per training
+    assert " 50 %  concepts, all images" in caplog.messages
 
 
 def test_a_task_that_cannot_be_saved_is_not_lost(

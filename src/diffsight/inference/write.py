@@ -103,8 +103,8 @@ def write_prediction(
     about = {"image": str(job.image)}
     about |= {name.partition(".")[0]: path.name for name, path in paths.items()}
     about |= meaning | dict(notes)
+    ours = _written(sidecar, base.name)
     if base.parent.resolve() == job.image.parent.resolve():
-        ours = _written(sidecar, base.name)
         for path in (*paths.values(), sidecar):
             if path.exists() and path.name not in ours:
                 raise Occupied(
@@ -118,9 +118,8 @@ def write_prediction(
             f"{base.parent}: cannot be made ({error.strerror}): choose another --out"
         ) from error
     try:
-        stale = _written(sidecar, base.name) - {path.name for path in paths.values()}
         sidecar.unlink(missing_ok=True)  # of an earlier run: it must not speak for new files
-        for name in stale:
+        for name in ours - {path.name for path in paths.values()}:
             base.with_name(name).unlink(missing_ok=True)
         for name, write in files.items():
             write(paths[name])

@@ -163,7 +163,10 @@ def adapt(
         return found
     log.info("not enough memory: looking for a size that fits")
     if fits := job.largest_side(wanted):
-        _check_labels(examples, fits)
+        try:
+            _check_labels(examples, fits)
+        except InputError as error:
+            raise InputError(f"{advice}: --short-side {fits} fits, but {error}") from None
         raise InputError(f"{advice}: --short-side {fits} fits")
     raise InputError(f"{advice}: it takes a machine with more")
 

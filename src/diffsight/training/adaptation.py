@@ -173,9 +173,13 @@ class Adaptation:
         Whichever method is the better one: of the last training the longer is told.
         """
         folds, final = len(self.folds(len(plan) == 1)), self.others is None
+        return folds * len(plan) + final, self._cost(plan) if self._took else None
+
+    def _cost(self, plan: Mapping[str, int]) -> float:
+        """Of all trainings: seconds, or steps where none was timed."""
+        folds, final = len(self.folds(len(plan) == 1)), self.others is None
         costs = [steps * self._took.get(name, 1.0) for name, steps in plan.items()]
-        self._whole = folds * sum(costs) + final * max(costs)
-        return folds * len(plan) + final, self._whole if self._took else None
+        return folds * sum(costs) + final * max(costs)
 
     def largest_side(self, wanted: Sequence[MethodName]) -> int | None:
         """The largest smaller size that memory is enough for, found by encoding and a few steps."""
@@ -215,7 +219,7 @@ class Adaptation:
         """Compare on held-out images, then train the better one on all of them."""
         report = Report(score_name=self.task.score_name, steps=dict(plan))
         trained: dict[str, Any] = {}
-        self._done, _ = 0.0, self.forecast(plan)
+        self._done, self._whole = 0.0, self._cost(plan)
         try:
             for name in plan:
                 self._hold_out(name, plan[name], report, trained, alone=len(plan) == 1)
