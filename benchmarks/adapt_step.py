@@ -26,7 +26,7 @@ from diffsight.methods.few_shot import CLIP, LATENT
 from diffsight.ops.memory import keep_freed_memory
 from diffsight.ops.transposed_attention import transposed_attention
 from diffsight.tasks import Scalars
-from diffsight.training.few_shot import RECIPES, optimiser_for
+from diffsight.training.loop import RECIPES, optimiser_for
 from diffsight.types import Draws, Inputs, Target
 
 CONCEPTS, TABLES, FEATURES = 50, 10, 768

@@ -18,16 +18,16 @@ import torch
 from PIL import Image
 from reporting import RESULTS, table, write_block
 
+from diffsight.adaptation.adapt import describe, method_options
+from diffsight.benchmark.units import draw, task_of
 from diffsight.datasets.files import replacing
-from diffsight.datasets.rooms.source import RoomsSource
-from diffsight.datasets.support import Example
+from diffsight.datasets.labelled_folder import Example
 from diffsight.hub.task_file import Base, build_model
 from diffsight.inference.explain_pictures import concept_sheet
 from diffsight.ops.memory import keep_freed_memory
+from diffsight.rooms.source import RoomsSource
 from diffsight.tasks.dense import AbstractDense
-from diffsight.training.adapt import describe, method_options
-from diffsight.training.benchmark.units import draw, task_of
-from diffsight.training.few_shot import RECIPES, Encoded, encode, fit, measure
+from diffsight.training.loop import RECIPES, Encoded, encode, fit, measure
 from diffsight.types import Draws
 
 ASKED, MARKS = 8, 5

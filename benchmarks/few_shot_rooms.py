@@ -24,10 +24,10 @@ from typing import Any
 from pretrained import fingerprint, folder_of
 from reporting import RESULTS, cell, interval, table, write_block
 
+from diffsight.benchmark.report import write_report
 from diffsight.cli.benchmark import main as benchmark
-from diffsight.datasets.rooms.source import RoomsSource
-from diffsight.training.benchmark.report import write_report
-from diffsight.types import InputError
+from diffsight.errors import InputError
+from diffsight.rooms.source import RoomsSource
 
 TASKS = tuple(RoomsSource.tasks)
 FLOORS = ("mean-map", "constant")

@@ -34,14 +34,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsight.datasets.files import replacing
-from diffsight.datasets.rooms import CLASSES
-from diffsight.datasets.rooms.labels import Geometry
-from diffsight.datasets.rooms.language import article, caption, look_around, noun, phrase
-from diffsight.datasets.rooms.materials import COLOURS
-from diffsight.datasets.rooms.render import add_noise, render_clean
-from diffsight.datasets.rooms.scene import sample_scene
-from diffsight.datasets.rooms.world import Thing
-from diffsight.types import InputError
+from diffsight.errors import InputError
+from diffsight.rooms import CLASSES
+from diffsight.rooms.labels import Geometry
+from diffsight.rooms.language import article, caption, look_around, noun, phrase
+from diffsight.rooms.materials import COLOURS
+from diffsight.rooms.render import add_noise, render_clean
+from diffsight.rooms.scene import sample_scene
+from diffsight.rooms.world import Thing
 
 NAMES = tuple(COLOURS)
 NO_COLOUR = len(NAMES)

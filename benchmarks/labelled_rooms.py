@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsight import protocols
-from diffsight.datasets.rooms import CLASSES, Rooms
 from diffsight.metrics.depth import NAMES, per_image
+from diffsight.rooms import CLASSES, Rooms
 
 
 class AbstractTask(abc.ABC):

@@ -32,15 +32,15 @@ from reporting import (
 from diffsight.cli.fit import fit_parser, train
 from diffsight.cli.recipe import parse
 from diffsight.datasets.base import AbstractDataset
-from diffsight.datasets.rooms import CLASSES, ROOM_TYPES
-from diffsight.datasets.rooms.labels import Geometry
-from diffsight.datasets.rooms.language import expressions, look_around
-from diffsight.datasets.rooms.render import render_clean
-from diffsight.datasets.rooms.scene import sample_scene
 from diffsight.inference.evaluate import protocol_for
 from diffsight.metrics.referring import MaskMetrics
 from diffsight.model import DenseModel
 from diffsight.ops.memory import keep_freed_memory
+from diffsight.rooms import CLASSES, ROOM_TYPES
+from diffsight.rooms.labels import Geometry
+from diffsight.rooms.language import expressions, look_around
+from diffsight.rooms.render import render_clean
+from diffsight.rooms.scene import sample_scene
 from diffsight.training.data import TrainingStream
 from diffsight.training.fit import fit
 from diffsight.training.forecast import forecast

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from diffsight import assets
 from diffsight.backbones import StableDiffusion, architectures
 from diffsight.backbones.attention_maps import MapRecorder, MapRequest
+from diffsight.errors import InputError
 from diffsight.prompts.text import empty_prompt
-from diffsight.types import InputError
 
 Start = Literal["pretrained", "random UNet", "all random"]
 

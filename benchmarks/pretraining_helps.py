@@ -45,8 +45,8 @@ from reporting import (
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diffsight.errors import InputError
 from diffsight.ops.memory import keep_freed_memory
-from diffsight.types import InputError
 
 STARTS: dict[str, Start] = {
     "frozen-pretrained": "pretrained",

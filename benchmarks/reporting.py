@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from diffsight.benchmark.statistics import summarise
 from diffsight.datasets.files import replacing
-from diffsight.training.benchmark.statistics import summarise
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results.md"
 

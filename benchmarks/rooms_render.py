@@ -14,7 +14,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 
-from diffsight.datasets.rooms import LABELS, Rooms, render_scene
+from diffsight.rooms import LABELS, Rooms, render_scene
 
 SIZES = (128, 256, 512)
 FLOOR_IMAGES_PER_S = 10.0

@@ -16,9 +16,9 @@ from reporting import RESULTS, table, write_block
 from torch import Tensor
 from torch.nn import functional
 
-from diffsight.datasets.rooms.source import RoomsSource
 from diffsight.hub.task_file import Base
 from diffsight.prompts.text import empty_prompt
+from diffsight.rooms.source import RoomsSource
 
 FIRST, TIMESTEP = 8, 200  # place of the decoder's first layer among the 16 of the paper
 

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 import diffsight
 from diffsight.datasets.base import AbstractDataset
+from diffsight.errors import InputError
 from diffsight.model import DenseModel
-from diffsight.types import InputError, Inputs, Pyramid, RawOutput, Target
+from diffsight.types import Inputs, Pyramid, RawOutput, Target
 from tests.support import (
     assert_same_sample,
     assert_sample,

@@ -13,8 +13,8 @@ from PIL import Image
 import diffsight
 from diffsight.backbones import StableDiffusion
 from diffsight.cli import COMMANDS
+from diffsight.datasets.labelled_folder import read_support
 from diffsight.datasets.labels import LabelFormat
-from diffsight.datasets.support import read_support
 from diffsight.heads import DeconvHead
 from diffsight.methods import VPD
 from diffsight.model import DenseModel

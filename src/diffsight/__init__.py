@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "DenseModel": "diffsight.model",
-    "adapt": "diffsight.training.adapt",
+    "adapt": "diffsight.adaptation.adapt",
     "load": "diffsight.hub",
     "pipeline": "diffsight.inference",
     "save": "diffsight.hub",

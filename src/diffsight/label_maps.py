@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 _ADE20K = (
     "wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk, "

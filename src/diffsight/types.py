@@ -16,10 +16,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-class InputError(ValueError):
-    """Something the user gave cannot be used; one line says what, where, and the repair."""
-
-
 @dataclass(frozen=True)
 class Camera:
     """Pinhole intrinsics in pixels; the centre of the top-left pixel is (0, 0)."""

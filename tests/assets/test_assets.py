@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from diffsight import assets
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 

@@ -17,13 +17,13 @@ from transformers import (
 from diffsight import assets
 from diffsight.backbones import StableDiffusion
 from diffsight.backbones.architectures import PRESETS
-from diffsight.datasets.rooms import Rooms, render_scene
 from diffsight.heads import DeconvHead
 from diffsight.inference.generate import generate
 from diffsight.methods import VPD
 from diffsight.model import DenseModel
 from diffsight.necks import Merging
 from diffsight.prompts import TextTable
+from diffsight.rooms import Rooms, render_scene
 from diffsight.tasks import MetricDepth
 from diffsight.types import Inputs
 

@@ -6,7 +6,7 @@ from tests.support import noise
 
 from diffsight.backbones import StableDiffusion
 from diffsight.backbones.concept_maps import ConceptRecorder, ConceptRequest, resized
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 ARCHITECTURE = {
     "unet": {

@@ -13,6 +13,7 @@ from tests.assets.pipelines import STRIDE, WIDTH
 from diffsight import assets, hub
 from diffsight.backbones import StableDiffusion, sources
 from diffsight.config import to_config
+from diffsight.errors import InputError
 from diffsight.heads import DeconvHead
 from diffsight.hub.build import without_weights
 from diffsight.methods import VPD
@@ -20,7 +21,7 @@ from diffsight.model import DenseModel
 from diffsight.necks import Merging
 from diffsight.prompts import TextTable
 from diffsight.tasks import MetricDepth
-from diffsight.types import InputError, Inputs
+from diffsight.types import Inputs
 
 VAE_FILE = Path("vae") / "diffusion_pytorch_model.safetensors"
 

@@ -17,7 +17,8 @@ from diffsight.backbones import StableDiffusion
 from diffsight.backbones.attention_maps import MapRequest
 from diffsight.backbones.ldm_keys import unet_prefixes
 from diffsight.backbones.sources import locate
-from diffsight.types import Draws, InputError, Pyramid
+from diffsight.errors import InputError
+from diffsight.types import Draws, Pyramid
 
 
 def parameters(module: torch.nn.Module) -> int:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tests.training.test_adapt import pictures
+from tests.adaptation.test_adapt import pictures
 
 from diffsight.backbones.stable_diffusion import VAEEncoder
 from diffsight.cli import main
+from diffsight.errors import InputError
 from diffsight.hub.task_file import Task
-from diffsight.types import InputError
 
 
 def run(*arguments: object) -> int:
@@ -180,7 +180,7 @@ def test_a_task_that_cannot_be_saved_is_not_lost(
     state = tmp_path / "mine.task.resume"
     assert state.is_file()
     monkeypatch.setattr(Task, "save", save)
-    monkeypatch.setattr("diffsight.training.adaptation.fit", pytest.fail)
+    monkeypatch.setattr("diffsight.adaptation.selection.fit", pytest.fail)
     assert adapt(folder, out, "--kind", "scalar", "--resume") == 0
     assert out.is_file()
     assert not state.exists()

@@ -13,6 +13,7 @@ from tests.cli.test_predict import photo, run
 import diffsight
 from diffsight.backbones import StableDiffusion
 from diffsight.cli import main
+from diffsight.errors import InputError
 from diffsight.heads import DeconvHead, ReferringDecoder, SemanticFPN
 from diffsight.hub import save
 from diffsight.methods import VPD
@@ -20,7 +21,6 @@ from diffsight.model import DenseModel
 from diffsight.necks import FPN, Merging
 from diffsight.prompts import ClassTokens, Sentences
 from diffsight.tasks import MetricDepth, Referring, Semantic
-from diffsight.types import InputError
 
 NAMES = ("wall", "floor", "lamp", "chair")
 

@@ -30,7 +30,7 @@ def test_demo(
 def test_files_of_others_stay(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("diffsight.training.adapt.adapt", pytest.fail)
+    monkeypatch.setattr("diffsight.adaptation.adapt.adapt", pytest.fail)
     ours, theirs = tmp_path / "images" / "room0.png", tmp_path / "depth" / "holiday.png"
     for path in (ours, theirs):
         path.parent.mkdir()

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tests.training.test_adapt import pictures
+from tests.adaptation.test_adapt import pictures
 
+from diffsight.adaptation.adapt import adapt
 from diffsight.cli import main
-from diffsight.training.adapt import adapt
 
 
 def run(*arguments: object) -> int:

@@ -16,8 +16,8 @@ from diffsight.cli.fit import fit_parser
 from diffsight.cli.recipe import parse
 from diffsight.cli.recipe_errors import find_null
 from diffsight.datasets import Folder
+from diffsight.errors import InputError
 from diffsight.training.fit import fit
-from diffsight.types import InputError
 
 SMALL = [
     *("--train.count", "6", "--val.count", "2", "--steps", "2", "--batch_size", "2"),

@@ -8,7 +8,7 @@ import torch
 
 from diffsight.backbones import StableDiffusion
 from diffsight.cli import main
-from diffsight.datasets import Rooms
+from diffsight.rooms import Rooms
 
 RECIPE = """
 task: {class_path: MetricDepth}

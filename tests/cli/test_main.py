@@ -6,7 +6,7 @@ import time
 import pytest
 
 from diffsight import cli
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 HEAVY = ("torchvision", "diffusers", "transformers", "lightning", "gradio", "scipy", "matplotlib")
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from diffsight.cli import main
 from diffsight.datasets.folder import Folder
-from diffsight.datasets.rooms import LABELS, Rendering, Rooms, render_scene
-from diffsight.datasets.rooms.export import FOLDERS, decode_mask
+from diffsight.rooms import LABELS, Rendering, Rooms, render_scene
+from diffsight.rooms.export import FOLDERS, decode_mask
 
 COUNT = 3
 STEMS = [f"rooms-train-0-{i:06d}" for i in range(COUNT)]

@@ -10,7 +10,7 @@ from tests.support import noise
 from torch.nn import functional
 
 from diffsight.codecs import Discrete, ScalarBins, VectorWords, expectation, from_state
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 SPACINGS = ("log", "log1p", "linear", "quantile")
 

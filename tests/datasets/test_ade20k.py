@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from diffsight.datasets import ADE20K, ADE20KFull
+from diffsight.errors import InputError
 from diffsight.label_maps import ADE20K_CLASSES, ADE20K_FULL
-from diffsight.types import InputError
 
 
 def write(root: Path, values: np.ndarray, split: str = "training", name: str = "ADE_1") -> Path:

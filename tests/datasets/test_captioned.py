@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from diffsight.datasets import Captioned, ReferringRooms, Rooms
-from diffsight.types import InputError
+from diffsight.datasets import Captioned
+from diffsight.errors import InputError
+from diffsight.rooms import ReferringRooms, Rooms
 
 
 def write(path: Path, captions: dict[str, str], name: str = "rooms-train") -> Path:

@@ -11,7 +11,7 @@ from tests.datasets.disk import write_image
 
 from diffsight.datasets import ClassFolder
 from diffsight.datasets.base import AbstractDataset
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 CLASSES = {"nothing": 0, "crack": [7, 3]}
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from diffsight.datasets.files import read_depth, read_image, replacing, write_depth_png
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 RED = (200, 30, 10)
 

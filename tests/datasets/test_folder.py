@@ -13,7 +13,8 @@ from tests.datasets.disk import rgbd_rows, write_depth, write_image
 from diffsight.config import to_config
 from diffsight.datasets.base import AbstractDataset
 from diffsight.datasets.folder import Folder
-from diffsight.types import Camera, InputError
+from diffsight.errors import InputError
+from diffsight.types import Camera
 
 
 def make_folder(root: Path, count: int) -> Path:

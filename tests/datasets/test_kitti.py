@@ -10,7 +10,7 @@ from tests.contracts import DatasetContract
 from tests.datasets.disk import write_depth, write_image
 
 from diffsight.datasets.kitti import KITTIDepth
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 DAY = "2011_09_26"
 DRIVE = "2011_09_26_drive_0002_sync"

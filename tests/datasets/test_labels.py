@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffsight.datasets.labels import Label, LabelFormat, read_label
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 
 def read(path: Path, array: np.ndarray, kind: str, **options) -> Label:

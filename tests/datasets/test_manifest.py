@@ -7,7 +7,7 @@ import pytest
 
 from diffsight.datasets.manifest import read_manifest
 from diffsight.datasets.pairs import Pair
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 ROWS = [
     {"image": "x/a.jpg", "label": "x/a.png", "encoding": "m/256", "prompt": "kitchen"},

@@ -7,7 +7,7 @@ from tests.contracts import DatasetContract
 from tests.datasets.disk import write_depth, write_image
 
 from diffsight.datasets.nyu import NYU_SCENES, NYUDepth, scene
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 
 def write_pair(base: Path, folder: str, number: int) -> None:

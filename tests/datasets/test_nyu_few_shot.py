@@ -10,8 +10,8 @@ from PIL import Image
 from tests.datasets.disk import write_image
 
 from diffsight.datasets.nyu_few_shot import NYUFewShot, inside_crop
+from diffsight.errors import InputError
 from diffsight.protocols.depth import NYU_EIGEN_V1
-from diffsight.types import InputError
 
 TRAIN, TEST = "sync/kitchen_0028b", "official_splits/test/bathroom"
 SIZE = (640, 480)

@@ -7,7 +7,7 @@ import torch
 from tests.datasets.disk import write_depth, write_image
 
 from diffsight.datasets.pairs import Pair, read_list, read_pair, require_files
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 
 def test_a_pair_becomes_a_sample(tmp_path: Path) -> None:

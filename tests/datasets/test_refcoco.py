@@ -15,8 +15,9 @@ from PIL import Image
 
 from diffsight.datasets import RandomSentence, RefCOCO
 from diffsight.datasets.refcoco import rasterised
+from diffsight.errors import InputError
 from diffsight.tasks import Referring
-from diffsight.types import InputError, RawOutput, Target
+from diffsight.types import RawOutput, Target
 
 POLYGONS = [[2.0, 3.0, 17.5, 3.0, 17.5, 12.0, 2.0, 12.0], [10.0, 8.0, 25.0, 8.0, 25.0, 19.0]]
 RUNS = {"size": [24, 30], "counts": [5, 7, 300, 20, 388]}

@@ -21,7 +21,7 @@ from tests.datasets.taskonomy_files import (
 )
 
 from diffsight.datasets.taskonomy import SPLITS, TRAIN_BUILDINGS, Taskonomy
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 
 @pytest.mark.parametrize("layout", PATHS)

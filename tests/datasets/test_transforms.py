@@ -23,7 +23,8 @@ from diffsight.datasets.transforms import (
     resize,
     rgb_to_hsv,
 )
-from diffsight.types import Camera, InputError
+from diffsight.errors import InputError
+from diffsight.types import Camera
 
 CAMERA = Camera(fx_px=50.0, fy_px=60.0, cx_px=10.0, cy_px=8.0)
 CHAIN: list[AbstractTransform] = [

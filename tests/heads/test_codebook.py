@@ -4,8 +4,8 @@ import pytest
 import torch
 from tests.support import noise
 
+from diffsight.errors import InputError
 from diffsight.heads import Codebook
-from diffsight.types import InputError
 
 
 def build(size, n=5, d=2, features=8):

@@ -2,8 +2,9 @@ import pytest
 import torch
 from tests.contracts import HeadContract
 
+from diffsight.errors import InputError
 from diffsight.heads import DeconvHead
-from diffsight.types import InputError, Pyramid
+from diffsight.types import Pyramid
 
 
 @pytest.mark.parametrize(("stride", "doublings"), [(32, 2), (16, 1), (8, 0)])

@@ -5,9 +5,9 @@ import torch
 from tests.contracts import HeadContract
 from tests.support import enliven, pyramid_of
 
+from diffsight.errors import InputError
 from diffsight.heads import MetricBins, metric_bins
 from diffsight.heads.metric_bins import LogBinomial
-from diffsight.types import InputError
 
 SMALL = {"widths": (4, 4), "width": 6, "attractors": (3, 2, 1), "bins": 8}
 

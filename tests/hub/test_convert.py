@@ -12,6 +12,7 @@ from tests.hub.tiny import ARCHITECTURE
 import diffsight
 from diffsight.backbones import StableDiffusion
 from diffsight.cli import main
+from diffsight.errors import InputError
 from diffsight.heads import DeconvHead
 from diffsight.hub import read_config
 from diffsight.hub.convert import (
@@ -24,7 +25,6 @@ from diffsight.hub.convert import (
     vpd,
 )
 from diffsight.necks import Merging
-from diffsight.types import InputError
 
 PARITY = Path(__file__).parents[1] / "parity"
 KINDS = {

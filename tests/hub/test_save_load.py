@@ -14,10 +14,11 @@ from torch import nn
 
 import diffsight
 from diffsight.config import to_config
+from diffsight.errors import InputError
 from diffsight.hub import build, fingerprint, load, push, read_config, save
 from diffsight.hub.build import uninitialised
 from diffsight.model import DenseModel
-from diffsight.types import InputError, Inputs
+from diffsight.types import Inputs
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,11 @@
 import torch
 from torch import nn
 
+from diffsight.errors import InputError
 from diffsight.methods.base import AbstractMethod
 from diffsight.model import DenseModel
 from diffsight.tasks.depth import MetricDepth
-from diffsight.types import Draws, InputError, Inputs, RawOutput, Target
+from diffsight.types import Draws, Inputs, RawOutput, Target
 
 
 class Brightness(AbstractMethod):

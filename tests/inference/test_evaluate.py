@@ -11,6 +11,7 @@ from torch import nn
 
 from diffsight import protocols
 from diffsight.datasets.base import AbstractDataset, Sample
+from diffsight.errors import InputError
 from diffsight.hub import read_config, record, save
 from diffsight.inference import Plan, Predictor
 from diffsight.inference.evaluate import First, evaluate, read_rivals
@@ -18,7 +19,7 @@ from diffsight.methods.base import AbstractMethod
 from diffsight.model import DenseModel
 from diffsight.tasks.referring import Referring
 from diffsight.tasks.semantic import Semantic
-from diffsight.types import Draws, InputError, Inputs, RawOutput, Target
+from diffsight.types import Draws, Inputs, RawOutput, Target
 
 
 class Grey(AbstractDataset):

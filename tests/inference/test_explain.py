@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tests.training.test_adapt import pictures
+from tests.adaptation.test_adapt import pictures
 
+from diffsight.adaptation.adapt import adapt
+from diffsight.errors import InputError
 from diffsight.heads import Codebook
 from diffsight.hub.task_file import Base, Task
 from diffsight.inference import Plan, Predictor
 from diffsight.inference.explain import NO_CODEBOOK, explain, figures, write_explanation
 from diffsight.methods import FewShot
 from diffsight.ops.resize import resized_image
-from diffsight.training.adapt import adapt
-from diffsight.types import Draws, InputError, Inputs
+from diffsight.types import Draws, Inputs
 
 KINDS = (
     ("depth", "concepts"),

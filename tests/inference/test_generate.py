@@ -10,9 +10,10 @@ from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from tests.assets.pipelines import LIMIT, SIZE, STRIDE
 from torch import Tensor
 
+from diffsight.errors import InputError
 from diffsight.inference import generate as module
 from diffsight.inference.generate import generate
-from diffsight.types import Draws, InputError
+from diffsight.types import Draws
 
 PROMPTS = ["a red sphere", "two chairs"]
 QUICK = {"steps": 3, "size": 32, "device": "cpu"}

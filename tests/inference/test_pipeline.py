@@ -10,8 +10,9 @@ from tests.inference.standins import Blur, Brightness, model
 from torch import Tensor
 
 import diffsight
+from diffsight.errors import InputError
 from diffsight.hub import save
-from diffsight.types import DepthPrediction, InputError
+from diffsight.types import DepthPrediction
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import pytest
 
+from diffsight.errors import InputError
 from diffsight.inference.plan import Plan, ShortSide, short_side_px
-from diffsight.types import InputError
 
 TRAINED = {"info": {"training": {"short_side": 64}}}
 

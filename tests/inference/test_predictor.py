@@ -8,11 +8,12 @@ from tests.inference.standins import Blur, Brightness, Columns, Logits, model
 from torch import Tensor
 from torch.nn import functional
 
+from diffsight.errors import InputError
 from diffsight.inference.plan import Plan
 from diffsight.inference.predictor import Predictor
 from diffsight.model import DenseModel
 from diffsight.tasks.semantic import Semantic
-from diffsight.types import InputError, Inputs
+from diffsight.types import Inputs
 
 
 def image(height: int, width: int, seed: int = 0) -> Tensor:

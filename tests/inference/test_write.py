@@ -10,15 +10,10 @@ import torch
 from PIL import Image
 
 from diffsight.datasets.labels import LabelFormat, read_label
+from diffsight.errors import InputError
 from diffsight.inference import write
 from diffsight.inference.write import Job, find_images, write_prediction
-from diffsight.types import (
-    ClassPrediction,
-    DepthPrediction,
-    InputError,
-    MaskPrediction,
-    ValuePrediction,
-)
+from diffsight.types import ClassPrediction, DepthPrediction, MaskPrediction, ValuePrediction
 
 PICTURE = torch.zeros(3, 4, 5, dtype=torch.uint8)
 

@@ -9,10 +9,11 @@ from tests.support import images
 from diffsight.backbones import ConceptRequest, StableDiffusion
 from diffsight.backbones.concept_maps import ConceptRecorder
 from diffsight.backbones.stable_diffusion import add_noise
+from diffsight.errors import InputError
 from diffsight.heads import Codebook
 from diffsight.methods import FewShot
 from diffsight.prompts import Concepts
-from diffsight.types import Draws, InputError, Inputs
+from diffsight.types import Draws, Inputs
 
 # the sixteen layers and a head width of 16, in seconds
 SMALL = {

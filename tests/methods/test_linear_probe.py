@@ -6,8 +6,9 @@ from torch.nn import functional
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, Dinov2Config, Dinov2Model
 
 from diffsight.backbones import PatchTokens
+from diffsight.errors import InputError
 from diffsight.methods import LinearProbe
-from diffsight.types import InputError, Inputs
+from diffsight.types import Inputs
 
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 8}
 

@@ -7,13 +7,14 @@ from tests.contracts import MethodContract
 
 from diffsight.backbones import StableDiffusion
 from diffsight.config import to_config
+from diffsight.errors import InputError
 from diffsight.heads import DeconvHead, ReferringDecoder, SemanticFPN
 from diffsight.methods import VPD
 from diffsight.model import DenseModel
 from diffsight.necks import FPN, Merging
 from diffsight.prompts import Aggregated, ClassTokens, TextTable
 from diffsight.tasks import MetricDepth, Referring, Semantic
-from diffsight.types import InputError, Inputs, Target
+from diffsight.types import Inputs, Target
 
 NAMES = ("kitchen", "bedroom", "office")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from diffsight.errors import InputError
 from diffsight.metrics.depth import NAMES, DepthMetrics
-from diffsight.types import InputError
 
 
 def by_hand(prediction: np.ndarray, target: np.ndarray) -> list[float]:

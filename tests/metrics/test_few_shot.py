@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from diffsight.errors import InputError
 from diffsight.metrics import AngleErrors, BinaryIoU, ClassIoU, ValueErrors
-from diffsight.types import InputError
 
 H, W = 7, 9
 

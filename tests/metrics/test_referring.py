@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from diffsight.errors import InputError
 from diffsight.metrics import MaskMetrics
-from diffsight.types import InputError
 
 
 def test_measures_are_those_of_the_definition() -> None:

@@ -3,8 +3,9 @@ import torch
 from tests.contracts import NeckContract
 from tests.support import enliven
 
+from diffsight.errors import InputError
 from diffsight.necks import IMAFR
-from diffsight.types import InputError, Pyramid
+from diffsight.types import Pyramid
 
 STRIDES = (8, 16, 32, 64)
 

@@ -2,8 +2,9 @@ import pytest
 import torch
 from tests.contracts import NeckContract
 
+from diffsight.errors import InputError
 from diffsight.necks import Merging
-from diffsight.types import InputError, Pyramid
+from diffsight.types import Pyramid
 
 
 def test_one_level_at_the_third_stride() -> None:

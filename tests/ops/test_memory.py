@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
+from diffsight.errors import InputError
 from diffsight.ops.memory import TooLargeError, keep_freed_memory, memory_for
-from diffsight.types import InputError
 
 FAULTS = """
 import resource, sys

@@ -17,10 +17,11 @@ from transformers import (
 )
 
 from diffsight.cli import main
+from diffsight.errors import InputError
 from diffsight.prompts import Aggregated
 from diffsight.prompts.captions import Captioner
 from diffsight.prompts.text import load_text_encoder, mean_prompt
-from diffsight.types import InputError, Inputs
+from diffsight.types import Inputs
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]", "a", "red", "chair", "bed"]
 TEXTS = ["a red chair in a kitchen", "a bed", "two lamps and a table in an office"]

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
+from diffsight.errors import InputError
 from diffsight.prompts import ClassTokens
 from diffsight.prompts.text import save_table
-from diffsight.types import InputError, Inputs
+from diffsight.types import Inputs
 
 
 def test_every_image_gets_all_classes(tmp_path) -> None:

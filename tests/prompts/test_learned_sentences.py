@@ -1,9 +1,10 @@
 import pytest
 import torch
 
+from diffsight.errors import InputError
 from diffsight.prompts import Aggregated, LearnedSentences
 from diffsight.prompts.text import load_text_encoder
-from diffsight.types import InputError, Inputs
+from diffsight.types import Inputs
 
 IMAGE = torch.zeros(2, 3, 8, 8)
 

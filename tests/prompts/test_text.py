@@ -12,11 +12,12 @@ from transformers import (
 )
 
 from diffsight.cli import main
+from diffsight.errors import InputError
 from diffsight.label_maps import NYU_SCENES
 from diffsight.prompts import TextTable
 from diffsight.prompts.templates import TEMPLATES
 from diffsight.prompts.text import TextAdapter, build_text_table
-from diffsight.types import InputError, Inputs
+from diffsight.types import Inputs
 
 
 @pytest.fixture(scope="module")

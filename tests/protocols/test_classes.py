@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from diffsight import protocols
-from diffsight.types import ClassPrediction, DepthPrediction, InputError
+from diffsight.errors import InputError
+from diffsight.types import ClassPrediction, DepthPrediction
 
 NAMES = {0: "wall", 1: "floor", 2: "lamp", 3: "chair"}
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from diffsight import protocols
+from diffsight.errors import InputError
 from diffsight.metrics.depth import NAMES, DepthMetrics
 from diffsight.protocols.depth import FractionCrop, PixelCrop
-from diffsight.types import InputError
 
 
 def ones(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:

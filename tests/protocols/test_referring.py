@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from diffsight import protocols
-from diffsight.types import DepthPrediction, InputError, MaskPrediction
+from diffsight.errors import InputError
+from diffsight.types import DepthPrediction, MaskPrediction
 
 
 def test_masks_meet_the_thing_only() -> None:

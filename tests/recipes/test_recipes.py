@@ -11,10 +11,11 @@ from diffsight.cli import main
 from diffsight.cli.fit import fit_parser
 from diffsight.cli.recipe import parse
 from diffsight.cli.recipe import read as recipe_data
+from diffsight.errors import InputError
 from diffsight.inference import cost
 from diffsight.model import DenseModel
 from diffsight.training.fit import fit
-from diffsight.types import InputError, Inputs
+from diffsight.types import Inputs
 
 
 def instantiate(name: str):
@@ -43,7 +44,7 @@ def run(model: DenseModel, side: int) -> torch.Tensor:
         return model(Inputs(image, cached=cost._text(model))).maps
 
 
-# those of pretrain/ have no method: their stages make the embedded model (tests/training/pretrain)
+# those of pretrain/ have no method: their stages make the embedded model (tests/pretrain)
 @pytest.mark.parametrize("name", [n for n in recipes.names() if not n.startswith("pretrain/")])
 def test_every_recipe(name):
     built, model = instantiate(name)

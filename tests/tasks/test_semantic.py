@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
+from diffsight.errors import InputError
 from diffsight.tasks import Semantic
-from diffsight.types import InputError, RawOutput, Target
+from diffsight.types import RawOutput, Target
 
 NAMES = ("wall", "door", "cat")
 

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from diffsight.datasets.base import AbstractDataset, AbstractTransform, Sample
+from diffsight.errors import InputError
 from diffsight.methods.base import AbstractMethod
-from diffsight.types import Draws, InputError, Inputs, RawOutput, Target
+from diffsight.types import Draws, Inputs, RawOutput, Target
 
 
 class Stripes(AbstractDataset):

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import pytest
 import torch
 
+from diffsight.errors import InputError
 from diffsight.training.checkpoints import KEY, AtomicCheckpoints, link_or_copy, load, versions
-from diffsight.types import InputError
 
 
 @contextmanager

@@ -10,9 +10,9 @@ from tests.training.conftest import Noise, Stripes
 from diffsight.datasets.base import Sample
 from diffsight.datasets.class_transforms import RandomScale
 from diffsight.datasets.transforms import RandomCrop, Resize
+from diffsight.errors import InputError
 from diffsight.training.data import TrainingStream, ValidationBatches
 from diffsight.training.stream import epoch_order, seed_of
-from diffsight.types import InputError
 
 
 def stream_of(**changes) -> TrainingStream:

@@ -16,12 +16,12 @@ from PIL import Image
 from tests.training import run
 from tests.training.conftest import Stripes, Tiny
 
+from diffsight.errors import InputError
 from diffsight.tasks import MetricDepth
 from diffsight.training.checkpoints import KEY, load
 from diffsight.training.fit import fit
 from diffsight.training.optim import AdamW
 from diffsight.training.schedules import RiseAndFall
-from diffsight.types import InputError
 
 ROOT = Path(__file__).parents[2]
 TINY = {"width": 4, "dropout": 0.2}

@@ -6,13 +6,12 @@ import threading
 
 import pytest
 import torch
-from tests.training.test_adapt import pictures, run
+from tests.adaptation.test_adapt import pictures, run
 
+from diffsight.adaptation.selection import Adaptation
 from diffsight.hub.task_file import Base, read_task
-from diffsight.training import few_shot
-from diffsight.training.adapt_state import AdaptState
-from diffsight.training.adaptation import Adaptation
 from diffsight.training.interrupts import TornStepError, between_steps
+from diffsight.training.state import AdaptState
 
 
 def press() -> None:
@@ -72,7 +71,7 @@ def test_pressed_within_a_step_the_task_is_the_same_after_resuming(
     pipeline_folder, tmp_path, monkeypatch, times: int, saved: bool
 ) -> None:
     """Weights that have stepped and a number that has not would step twice."""
-    made = few_shot.optimiser_for
+    made = loop.optimiser_for
     steps = []
 
     def watched(method, recipe):
@@ -87,7 +86,7 @@ def test_pressed_within_a_step_the_task_is_the_same_after_resuming(
         optimiser.register_step_post_hook(after)
         return optimiser
 
-    monkeypatch.setattr("diffsight.training.adaptation.optimiser_for", watched)
+    monkeypatch.setattr("diffsight.adaptation.selection.optimiser_for", watched)
     check_resumes(pipeline_folder, tmp_path, monkeypatch, saved=saved, interruptions=2)
 
 

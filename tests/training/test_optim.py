@@ -8,8 +8,8 @@ from rich.console import Console
 from tests.training.conftest import Tiny
 from torch import nn
 
+from diffsight.errors import InputError
 from diffsight.training.optim import AdamW, Rule, table
-from diffsight.types import InputError
 
 
 class Wrapped(nn.Module):

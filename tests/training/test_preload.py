@@ -9,9 +9,9 @@ from tests.datasets.disk import write_image
 from tests.training.conftest import Stripes
 
 from diffsight.datasets import ClassFolder
-from diffsight.datasets.rooms import Rooms
+from diffsight.errors import InputError
+from diffsight.rooms import Rooms
 from diffsight.training.preload import preload
-from diffsight.types import InputError
 
 
 @pytest.mark.parametrize("workers", [0, 2])

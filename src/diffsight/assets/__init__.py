@@ -9,7 +9,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 NAMES = ("tiny",)
 FOLDER = Path(__file__).parent

@@ -9,7 +9,7 @@ from typing import Any
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from diffsight import assets
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 _ATTENTION_DOWN = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
 _ATTENTION_UP = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffsight import assets
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 # of OpenAI's CLIP, for folders without preprocessor_config.json
 MEAN = (0.48145466, 0.4578275, 0.40821073)

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsight.backbones.attention_maps import AbstractRecorder, Place, Record, head_mean
+from diffsight.errors import InputError
 from diffsight.ops.transposed_attention import attention_to, transposed_attention
-from diffsight.types import InputError
 
 # places among the 16 attention layers in the order of their run, from 1 on (the middle one is 7)
 CROSS_LAYERS = (8, 9, 10, 11, 12)

@@ -31,7 +31,7 @@ from diffsight.backbones.ldm_keys import (
     vae_encoder_key,
     vae_value,
 )
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 Part = Literal["unet", "vae"]
 LDM_PREFIX: Mapping[Part, str] = {"unet": "model.diffusion_model.", "vae": "first_stage_model."}

@@ -27,7 +27,8 @@ from diffsight.backbones.attention_maps import (
     SDPAProcessor,
 )
 from diffsight.backbones.base import AbstractBackbone
-from diffsight.types import Draws, InputError, Pyramid
+from diffsight.errors import InputError
+from diffsight.types import Draws, Pyramid
 
 Part = Literal["unet", "vae"]
 

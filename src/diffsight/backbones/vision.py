@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffsight.backbones.clip import Squeeze, refused, tower_folder
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 
 class PatchTokens(nn.Module):

@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from diffsight.errors import InputError
+
 # command -> (module, one-line summary); every module has ``main(argv) -> exit status``
 COMMANDS = {
     "demo": (
@@ -80,9 +82,6 @@ def _guarded(module: str, argv: Sequence[str]) -> int:
         hint = "check the path, its permissions and the free space"
         return _fail(f"{error.strerror or error}{where}: {hint}", 1)
     except ValueError as error:
-        # importing types is cheap by now: the command has done it
-        from diffsight.types import InputError
-
         if not isinstance(error, InputError):
             raise
         return _fail(str(error), 2)

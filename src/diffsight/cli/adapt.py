@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffsight.cli.options import add_device, device_of
+from diffsight.errors import InputError
 
 if TYPE_CHECKING:
-    from diffsight.datasets.support import Support
+    from diffsight.adaptation.selection import Progress
+    from diffsight.datasets.labelled_folder import Support
     from diffsight.hub.task_file import Base
     from diffsight.tasks.dense import AbstractDense
-    from diffsight.training.adaptation import Progress
 
 BINS = 10  # of the histogram that is shown
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -32,8 +33,8 @@ def main(argv: Sequence[str]) -> int:
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
+    from diffsight.adaptation.adapt import adapt
     from diffsight.cli.show import describe
-    from diffsight.training.adapt import adapt
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
@@ -84,8 +85,6 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _validation(paths: Sequence[Path] | None) -> tuple[Path, Path] | None:
-    from diffsight.types import InputError
-
     if paths is None:
         return None
     if len(paths) > 2:
@@ -208,8 +207,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _names(path: Path | None) -> tuple[str, ...]:
-    from diffsight.types import InputError
-
     if path is None:
         return ()
     try:
@@ -228,8 +225,6 @@ def _names(path: Path | None) -> tuple[str, ...]:
 
 def _check_out(out: Path, overwrite: bool, interrupted: bool) -> None:
     """Find out before the training, not after."""
-    from diffsight.types import InputError
-
     if out.is_dir():
         raise InputError(f"{out}: is a folder: --out is a file, such as mine.task")
     if interrupted and not overwrite:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from diffsight.errors import InputError
+
 log = logging.getLogger(__name__)
 SPLIT = re.compile("-(train|training|val|validation|test|testA|testB)$")  # of a data set's name
 
@@ -32,7 +34,6 @@ def main(argv: Sequence[str]) -> int:
 
     from diffsight.datasets.captioned import read_captions
     from diffsight.prompts.text import mean_prompt, read_table, save_rows
-    from diffsight.types import InputError
 
     metadata: dict[str, str] = {}
     if args.table is not None:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffsight.cli.options import add_device, device_of, require_writable
+from diffsight.errors import InputError
 
 if TYPE_CHECKING:
+    from diffsight.benchmark.run import Standing
     from diffsight.datasets.source import AbstractSource
-    from diffsight.training.benchmark.run import Standing
 
 log = logging.getLogger(__name__)
 
@@ -29,15 +30,14 @@ def main(argv: Sequence[str]) -> int:
 
     import torch
 
+    from diffsight.benchmark.entrant import AbstractEntrant
+    from diffsight.benchmark.entrants import entrants
+    from diffsight.benchmark.report import write_report
+    from diffsight.benchmark.run import benchmark
+    from diffsight.benchmark.trivial_baselines import Stored
+    from diffsight.benchmark.units import Settings
     from diffsight.hub.task_file import Base
-    from diffsight.training.benchmark.entrant import AbstractEntrant
-    from diffsight.training.benchmark.entrants import entrants
-    from diffsight.training.benchmark.floors import Stored
-    from diffsight.training.benchmark.report import write_report
-    from diffsight.training.benchmark.run import benchmark
-    from diffsight.training.benchmark.units import Settings
-    from diffsight.training.few_shot import Where
-    from diffsight.types import InputError
+    from diffsight.training.loop import Where
 
     if not args.report:
         require_writable(args.out)
@@ -80,9 +80,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _source(args: argparse.Namespace) -> "AbstractSource":
     from diffsight.datasets.nyu_few_shot import NYUFewShot
-    from diffsight.datasets.rooms.source import RoomsSource
     from diffsight.datasets.taskonomy import Taskonomy
-    from diffsight.types import InputError
+    from diffsight.rooms.source import RoomsSource
 
     if args.data == "rooms":
         count = 100 if args.max_images is None else args.max_images
@@ -109,8 +108,6 @@ def _usable(source: "AbstractSource", shots: int) -> list[str]:
     Raises:
         InputError: if none is left.
     """
-    from diffsight.types import InputError
-
     usable = []
     for task in source.tasks:
         known, asked = len(source.pool(task)), len(source.queries(task))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffsight.cli.options import SOME_FAILED, add_device, device_of, require_writable, tell
+from diffsight.errors import InputError
 
 if TYPE_CHECKING:
     from diffsight.datasets.base import AbstractDataset, Sample
@@ -26,7 +27,6 @@ def main(argv: Sequence[str]) -> int:
 
     from diffsight.cli.recipe import data_of
     from diffsight.prompts.captions import BLIP2, Captioner
-    from diffsight.types import InputError
 
     if args.batch_size < 1:
         raise InputError(f"--batch-size {args.batch_size}: give at least 1")
@@ -72,7 +72,6 @@ def _kept(out: Path, data: str, source: str) -> dict[str, str]:
         InputError: if that is of another data set or by another captioner.
     """
     from diffsight.datasets.captioned import read_captions
-    from diffsight.types import InputError
 
     if not out.exists():
         return {}
@@ -97,7 +96,6 @@ def _describe(
     from rich.progress import Progress
 
     from diffsight.datasets.files import replacing
-    from diffsight.types import InputError
 
     def save() -> None:
         report = {"data": data.name, "captioner": source, "captions": captions}

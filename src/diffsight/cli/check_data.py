@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffsight.errors import InputError
+
 if TYPE_CHECKING:
     from diffsight.datasets.check import SplitReport
 
@@ -29,7 +31,6 @@ def main(argv: Sequence[str]) -> int:
 
     from diffsight.datasets.check import KNOWN, check
     from diffsight.hub.build import nearest
-    from diffsight.types import InputError
 
     if args.name not in KNOWN:
         near = nearest(args.name, KNOWN)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffsight.errors import InputError
+
 if TYPE_CHECKING:
     from diffsight.backbones.ldm_keys import KeyReport
 
@@ -42,7 +44,6 @@ def main(argv: Sequence[str]) -> int:
 
     from diffsight.hub import save
     from diffsight.hub.convert import CONVERTERS, IncompleteError, read_original
-    from diffsight.types import InputError
 
     if args.kind not in CONVERTERS:
         raise InputError(f"unknown kind {args.kind!r}: choose from {', '.join(CONVERTERS)}")
@@ -95,8 +96,6 @@ def _tell(report: "KeyReport", *, as_json: bool) -> None:
 
 
 def _lines(path: Path) -> list[str]:
-    from diffsight.types import InputError
-
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffsight.errors import InputError
+
 if TYPE_CHECKING:
     import torch
 
@@ -33,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--steps", type=int, default=STEPS, help=f"to learn in (default {STEPS})")
     args = parser.parse_args(argv)
 
-    from diffsight.training.adapt import adapt
+    from diffsight.adaptation.adapt import adapt
 
     begin = time.monotonic()
     images, labels, path = args.out / "images", args.out / "depth", args.out / "depth.task"
@@ -57,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _rooms(split: str, first: int, count: int) -> list["Sample"]:
-    from diffsight.datasets.rooms import Rooms
+    from diffsight.rooms import Rooms
 
     rooms = Rooms(split, first + count, SIZE_PX, ("depth_m",))
     return [rooms[first + i] for i in range(count)]
@@ -68,7 +70,6 @@ def _write(samples: Sequence["Sample"], images: Path, labels: Path) -> None:
     from PIL import Image
 
     from diffsight.datasets.files import replacing, write_depth_png
-    from diffsight.types import InputError
 
     earlier = [path for folder in (images, labels) for path in _earlier(folder)]
     try:
@@ -91,8 +92,6 @@ def _earlier(folder: Path) -> list[Path]:
     Raises:
         InputError: if the folder holds anybody else's.
     """
-    from diffsight.types import InputError
-
     found = sorted(folder.glob("[!.]*"))
     others = [path.name for path in found if not OWN.fullmatch(path.name)]
     if others:

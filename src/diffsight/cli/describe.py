@@ -5,6 +5,8 @@ import json
 import sys
 from collections.abc import Sequence
 
+from diffsight.errors import InputError
+
 
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
@@ -28,7 +30,6 @@ def main(argv: Sequence[str]) -> int:
     from diffsight.cli.recipe import read
     from diffsight.hub.build import build, without_weights
     from diffsight.inference.cost import cost
-    from diffsight.types import InputError
 
     if len(args.size) > 2 or min(args.size) < 1:
         raise InputError(f"--size {' '.join(map(str, args.size))}: one or two positive numbers")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffsight.cli.options import add_model, add_plan, predictor_of, tell
+from diffsight.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,7 +87,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _dataset(args: argparse.Namespace, folder: Path) -> "AbstractDataset":
     from diffsight.cli.recipe import data_of, data_of_recipe
-    from diffsight.types import InputError
 
     if args.limit is not None and args.limit < 1:
         raise InputError(f"--limit must be at least 1, got {args.limit}")
@@ -97,8 +97,6 @@ def _dataset(args: argparse.Namespace, folder: Path) -> "AbstractDataset":
 
 def _recipe_of(folder: Path) -> Path:
     """``recipe.yaml`` in the model's folder, or above it, where ``fit`` writes it."""
-    from diffsight.types import InputError
-
     for place in (folder, folder.resolve().parent):
         if (place / "recipe.yaml").is_file():
             return place / "recipe.yaml"

@@ -15,6 +15,7 @@ from diffsight.cli.options import (
     device_of,
     require_writable,
 )
+from diffsight.errors import InputError
 
 if TYPE_CHECKING:
     from diffsight.hub.task_file import Task
@@ -82,7 +83,6 @@ def _explain(task: "Task", job: "Job", out: Path, notes: Mapping[str, Any]) -> d
     """The contents of ``explain.json``, or an ``error`` where the image cannot be used."""
     from diffsight.datasets.files import read_image
     from diffsight.inference.explain import explain, write_explanation
-    from diffsight.types import InputError
 
     about = {"image": str(job.image), **notes}
     try:

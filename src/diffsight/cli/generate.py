@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffsight.cli.options import add_device, device_of
+from diffsight.errors import InputError
 
 
 def main(argv: Sequence[str]) -> int:
@@ -85,8 +86,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check_out(out: Path) -> None:
     """Find out before the model runs, not after."""
-    from diffsight.types import InputError
-
     if out.suffix.lower() != ".png":
         raise InputError(f"--out {out}: a PNG is written: give a name that ends in .png")
     try:

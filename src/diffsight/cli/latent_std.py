@@ -5,6 +5,8 @@ import json
 import sys
 from collections.abc import Sequence
 
+from diffsight.errors import InputError
+
 
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
@@ -28,7 +30,6 @@ def main(argv: Sequence[str]) -> int:
     from diffsight.inference.latents import deviation
     from diffsight.tasks.base import AbstractTask
     from diffsight.training.data import TrainingStream
-    from diffsight.types import InputError
 
     if args.images < 1:
         raise InputError(f"--images must be at least 1, got {args.images}")

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffsight.errors import InputError
+
 if TYPE_CHECKING:
     from diffsight.inference import Plan, Predictor
 
@@ -142,8 +144,6 @@ def require_writable(out: Path) -> None:
     Raises:
         InputError: if it cannot be made or written to.
     """
-    from diffsight.types import InputError
-
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):

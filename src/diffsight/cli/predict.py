@@ -18,6 +18,7 @@ from diffsight.cli.options import (
     require_writable,
     tell,
 )
+from diffsight.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,8 +110,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _load(args: argparse.Namespace, prompts: Prompts) -> "tuple[list[_Loaded], dict[str, Any]]":
     """All models before the first image, and what tasks stand on and share."""
-    from diffsight.types import InputError
-
     sources = [args.model] if args.model else args.task
     for path in map(Path, args.task or ()):
         if not path.is_file():
@@ -136,7 +135,6 @@ def _prompts(args: argparse.Namespace, jobs: Sequence["Job"]) -> Prompts:
         InputError: if images have no caption in the file of captions.
     """
     from diffsight.datasets.captioned import PHOTOS, photo_key, read_captions
-    from diffsight.types import InputError
 
     if args.captions is None:
         prompt = args.scene if args.expression is None else args.expression
@@ -162,7 +160,6 @@ def _prompts(args: argparse.Namespace, jobs: Sequence["Job"]) -> Prompts:
 
 def _is_image(path: Path) -> bool:
     from diffsight.datasets.files import read_image
-    from diffsight.types import InputError
 
     try:
         read_image(path)
@@ -189,7 +186,6 @@ def _ask(args: argparse.Namespace, predictor: "Predictor", source: str, prompts:
     from diffsight.inference.pipeline import require_sentence
     from diffsight.methods.prompted import AbstractPrompted
     from diffsight.tasks.answers import Answering
-    from diffsight.types import InputError
 
     task = predictor.model.task
     asks = reads_sentences(predictor.model)
@@ -269,7 +265,6 @@ def _write(prediction: Any, one: _Loaded, job: "Job", prompts: Prompts, report: 
 def _read(job: "Job", predictor: "Predictor") -> "Tensor | str":
     """The image, or the line that says why it cannot be used."""
     from diffsight.datasets.files import read_image
-    from diffsight.types import InputError
 
     try:
         image = read_image(job.image)

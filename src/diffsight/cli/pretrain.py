@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
     from diffsight.cli import recipe
-    from diffsight.training.pretrain import pretrain
+    from diffsight.pretrain import pretrain
 
     folder = recipe.call(pretrain_parser(), argv, pretrain)
     sys.stdout.write(f"model: {folder}\n")
@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
 def pretrain_parser() -> "ArgumentParser":
     """Its options are the arguments of ``pretrain``."""
     from diffsight.cli import recipe
-    from diffsight.training.pretrain import pretrain
+    from diffsight.pretrain import pretrain
 
     return recipe.build_parser(
         pretrain,

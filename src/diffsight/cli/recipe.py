@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffsight.errors import InputError
+
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
@@ -31,6 +33,7 @@ def build_parser(
     import diffsight.methods
     import diffsight.necks
     import diffsight.prompts
+    import diffsight.rooms
     import diffsight.tasks  # noqa: F401 - importing makes the short names known
 
     # jsonargparse 4.53 hands the null of an option three levels deep on as the word "None"
@@ -59,7 +62,6 @@ def parse(
         InputError: one line; for an unknown key or class it names the nearest.
     """
     from diffsight.cli.recipe_errors import explain, find_null
-    from diffsight.types import InputError
 
     try:
         settings = parser.parse_args(_with_file(argv))
@@ -95,7 +97,6 @@ def read(recipe: "str | Path") -> Mapping[str, Any]:
     import yaml
 
     from diffsight import recipes
-    from diffsight.types import InputError
 
     path = recipes.find(recipe)
     try:
@@ -116,7 +117,6 @@ def data_of_recipe(recipe: "str | Path", part: str) -> "AbstractDataset":
     """
     from diffsight.datasets.base import AbstractDataset
     from diffsight.hub.build import construct
-    from diffsight.types import InputError
 
     data = read(recipe)
     if part not in data:
@@ -135,7 +135,6 @@ def data_of(words: Sequence[str]) -> "AbstractDataset":
 
     from diffsight.datasets.base import AbstractDataset
     from diffsight.hub.build import TRUSTED, construct
-    from diffsight.types import InputError
 
     name, *pairs = words
     if wrong := [pair for pair in pairs if "=" not in pair]:

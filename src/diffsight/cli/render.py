@@ -9,11 +9,13 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffsight.errors import InputError
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from diffsight.datasets.rooms.export import Export
+    from diffsight.rooms.export import Export
 
 SHEET_ROWS = 8
 SHEET_PX = 192
@@ -58,11 +60,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _export(args: argparse.Namespace) -> "Export":
-    from diffsight.datasets.rooms import LABELS
-    from diffsight.datasets.rooms.dataset import check_size, check_split
-    from diffsight.datasets.rooms.export import Export
-    from diffsight.datasets.rooms.labels import check_names
-    from diffsight.types import InputError
+    from diffsight.rooms import LABELS
+    from diffsight.rooms.dataset import check_size, check_split
+    from diffsight.rooms.export import Export
+    from diffsight.rooms.labels import check_names
 
     for name in ("count", "workers"):
         if getattr(args, name) < 1:
@@ -128,7 +129,7 @@ def _write_sheet(export: "Export", out: Path, rows: int) -> None:
     from PIL import Image
 
     from diffsight.datasets.files import replacing
-    from diffsight.datasets.rooms.pictures import contact_sheet
+    from diffsight.rooms.pictures import contact_sheet
 
     longer = max(export.size)
     small = tuple(max(side * min(SHEET_PX, longer) // longer, 8) for side in export.size)

@@ -5,6 +5,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from diffsight.errors import InputError
+
 log = logging.getLogger(__name__)
 
 
@@ -32,7 +34,6 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
 
     from diffsight.prompts.text import build_text_table, save_table
-    from diffsight.types import InputError
 
     names = _names(args.names)
     if len(set(names)) != len(names) or not names:
@@ -51,7 +52,6 @@ def main(argv: Sequence[str]) -> int:
 def _names(source: str) -> list[str]:
     """The lines of a file, or a list of ``label_maps``."""
     from diffsight.label_maps import class_names
-    from diffsight.types import InputError
 
     path = Path(source)
     if path.exists():

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 
 @dataclass(frozen=True)

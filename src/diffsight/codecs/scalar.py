@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffsight.codecs.base import AbstractCodec, Codes, need_distinct, need_finite
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 Spacing = Literal["log", "log1p", "linear", "quantile"]
 TAIL = 0.001  # share of the labels below the lowest edge, and above the highest

@@ -9,7 +9,7 @@ from diffsight.codecs.base import AbstractCodec
 from diffsight.codecs.discrete import Discrete
 from diffsight.codecs.scalar import ScalarBins
 from diffsight.codecs.vector import VectorWords
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 KINDS: Mapping[str, type[AbstractCodec]] = {c.kind: c for c in (Discrete, ScalarBins, VectorWords)}
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsight.codecs.base import AbstractCodec, Codes, need_distinct, need_finite
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 ROUNDS = 50  # of k-means, at most
 MOST = 200_000  # labels that k-means looks at

@@ -8,7 +8,6 @@ from diffsight.datasets.folder import Folder
 from diffsight.datasets.kitti import KITTIDepth
 from diffsight.datasets.nyu import NYUDepth
 from diffsight.datasets.refcoco import RefCOCO
-from diffsight.datasets.rooms import ReferringRooms, Rooms
 from diffsight.datasets.transforms import (
     CutDepth,
     DropPrompt,
@@ -42,7 +41,5 @@ __all__ = [
     "RandomScale",
     "RandomSentence",
     "RefCOCO",
-    "ReferringRooms",
     "Resize",
-    "Rooms",
 ]

@@ -11,8 +11,8 @@ from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.files import read_image
 from diffsight.datasets.labels import LabelFormat, read_label
 from diffsight.datasets.pairs import match_names, require_one_size
+from diffsight.errors import InputError
 from diffsight.label_maps import ADE20K_CLASSES, ADE20K_FULL
-from diffsight.types import InputError
 
 
 class ADE20K(AbstractDataset):

@@ -9,7 +9,8 @@ from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from diffsight.config import Configurable
-from diffsight.types import Camera, InputError, Inputs, Target
+from diffsight.errors import InputError
+from diffsight.types import Camera, Inputs, Target
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 PHOTOS = "images"  # data set of captions of images that belong to none
 

@@ -14,7 +14,7 @@ from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.kitti import KITTIDepth
 from diffsight.datasets.nyu import NYUDepth
 from diffsight.datasets.refcoco import RefCOCO
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 
 @dataclass

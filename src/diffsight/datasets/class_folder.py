@@ -12,8 +12,8 @@ from diffsight.datasets.files import read_image
 from diffsight.datasets.labels import LABEL_SUFFIXES, LabelFormat, read_label
 from diffsight.datasets.pairs import match_names, one_side, require_one_size
 from diffsight.datasets.transforms import resize
+from diffsight.errors import InputError
 from diffsight.ops.resize import working_hw
-from diffsight.types import InputError
 
 NOTHING = -1  # as a stored value: no label, as NaN is
 LISTED = 5

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}

@@ -10,7 +10,8 @@ from diffsight.datasets.files import DEPTH_SUFFIXES, check_encoding
 from diffsight.datasets.manifest import read_manifest
 from diffsight.datasets.pairs import Pair, match_names, one_side, read_pair, require_files
 from diffsight.datasets.transforms import resize
-from diffsight.types import Camera, InputError
+from diffsight.errors import InputError
+from diffsight.types import Camera
 
 MANIFEST = ", or list the pairs in a manifest"
 _CAMERA_KEYS = ("fx_px", "fy_px", "cx_px", "cy_px", "width_px", "height_px")

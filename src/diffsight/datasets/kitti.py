@@ -6,7 +6,7 @@ from typing import Literal
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.pairs import Pair, file_finder, read_list, read_pair, require_files
 from diffsight.datasets.transforms import crop
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 KB_CROP_HW = (352, 1216)
 """Rows and columns that the crop of the KITTI depth benchmark keeps: the bottom, and the centre."""

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffsight.datasets.files import decode, read_array, read_counts, read_depth
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 KINDS = ("segmentation", "depth", "scalar", "normals", "vector")
 LABEL_SUFFIXES = frozenset({".npy", ".pgm", ".png", ".tif", ".tiff"})

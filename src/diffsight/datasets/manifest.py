@@ -9,7 +9,7 @@ from typing import Any
 
 from diffsight.datasets.files import check_encoding
 from diffsight.datasets.pairs import Pair
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 _KEYS = ("image", "label", "encoding", "prompt")
 

@@ -5,8 +5,8 @@ from typing import Literal
 
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.pairs import Pair, read_list, read_pair, require_files
+from diffsight.errors import InputError
 from diffsight.label_maps import NYU_SCENES
-from diffsight.types import InputError
 
 
 class NYUDepth(AbstractDataset):

@@ -12,7 +12,7 @@ from diffsight.datasets.labels import LabelFormat, read_label
 from diffsight.datasets.nyu import NYUDepth
 from diffsight.datasets.pairs import Pair, file_finder, read_pair
 from diffsight.datasets.source import AbstractSource, Labelled, SourceTask
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 DEPTH = SourceTask("nyu_depth", kind="depth", scoring="depth", bins=50, unit="m")
 NORMAL = SourceTask("nyu_normal", kind="normals", scoring="angles", bins=50)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffsight.datasets.base import Sample
 from diffsight.datasets.files import IMAGE_SUFFIXES, read_depth, read_image
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.files import read_image, replacing
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 Variant = Literal["refcoco", "refcoco+", "refcocog"]
 SPLITTERS = {

@@ -25,7 +25,7 @@ from diffsight.datasets.taskonomy_labels import (
     dense_maps,
     rules,
 )
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from jaxtyping import Float, UInt8
 from torch import Generator, Tensor
 
 from diffsight.datasets.base import AbstractTransform, Sample
+from diffsight.errors import InputError
 from diffsight.ops.resize import nearest
-from diffsight.types import InputError
 
 
 class CutDepth(AbstractTransform):

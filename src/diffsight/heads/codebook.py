@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 JITTER = 0.01  # of the rows at the start, in standard deviations: equal ones would never part
 

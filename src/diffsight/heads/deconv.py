@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diffsight.errors import InputError
 from diffsight.heads.base import AbstractHead
-from diffsight.types import InputError, Pyramid, RawOutput
+from diffsight.types import Pyramid, RawOutput
 
 
 class DeconvHead(AbstractHead):

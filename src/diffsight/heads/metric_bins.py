@@ -7,9 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diffsight.errors import InputError
 from diffsight.heads.base import AbstractHead
 from diffsight.heads.deconv import DeconvHead
-from diffsight.types import InputError, Pyramid, RawOutput
+from diffsight.types import Pyramid, RawOutput
 
 FLOOR = 1e-4  # of probabilities and of their parts
 STRIP_ROWS = 16  # maps so small that the allocator hands their memory on

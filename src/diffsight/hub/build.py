@@ -18,8 +18,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from diffsight.config import Configurable, Plain
+from diffsight.errors import InputError
 from diffsight.model import DenseModel
-from diffsight.types import InputError
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 PARTS = (
     "tasks",
     "datasets",
-    "datasets.rooms",
+    "rooms",
     "datasets.transforms",
     "necks",
     "heads",

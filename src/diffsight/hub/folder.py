@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from diffsight.errors import InputError
 from diffsight.hub.card import card
-from diffsight.types import InputError
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 BASELINES = "baselines.safetensors"  # mean map and median of the training labels, by ``fit``

@@ -18,10 +18,10 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError, safe_open
 
+from diffsight.errors import InputError
 from diffsight.hub.build import TRUSTED, build, uninitialised, without_weights
 from diffsight.hub.folder import BASELINES, CARD, CONFIG, WEIGHTS, read_config
 from diffsight.model import DenseModel
-from diffsight.types import InputError
 
 UNREACHABLE = (
     LocalEntryNotFoundError,

@@ -17,10 +17,10 @@ from safetensors.torch import save_file
 
 import diffsight
 from diffsight.config import to_config
+from diffsight.errors import InputError
 from diffsight.hub.build import without_weights
 from diffsight.hub.folder import BASELINES, CARD, CONFIG, FORMAT, WEIGHTS, write_about
 from diffsight.model import DenseModel
-from diffsight.types import InputError
 
 
 def save(

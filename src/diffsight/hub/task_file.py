@@ -16,6 +16,7 @@ from diffsight.backbones import ClipVision, ConceptRequest, StableDiffusion, arc
 from diffsight.codecs import AbstractCodec, from_state
 from diffsight.datasets.files import replacing
 from diffsight.datasets.labels import KINDS
+from diffsight.errors import InputError
 from diffsight.heads import Codebook
 from diffsight.hub.save import fingerprint
 from diffsight.methods import FeatureHead, FewShot
@@ -23,7 +24,6 @@ from diffsight.methods.base import AbstractMethod
 from diffsight.model import DenseModel
 from diffsight.prompts.text import empty_prompt, without_bars
 from diffsight.tasks import AbstractDense, Classes, Directions, Scalars, Vectors
-from diffsight.types import InputError
 
 FORMAT = 1
 KEY = "diffsight"  # of the metadata

@@ -19,6 +19,7 @@ from torchmetrics import Metric
 import diffsight
 from diffsight import protocols
 from diffsight.datasets.base import AbstractDataset, Sample
+from diffsight.errors import InputError
 from diffsight.hub.folder import BASELINES
 from diffsight.inference.pipeline import sentence_prompts
 from diffsight.inference.plan import Plan
@@ -28,7 +29,7 @@ from diffsight.model import DenseModel
 from diffsight.protocols import AbstractProtocol, DepthProtocol
 from diffsight.tasks.base import AbstractTask
 from diffsight.tasks.semantic import Semantic
-from diffsight.types import InputError, Target
+from diffsight.types import Target
 
 COUNTS = ("images", "skipped")
 

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from diffsight.codecs import ScalarBins
 from diffsight.datasets.files import replacing
+from diffsight.errors import InputError
 from diffsight.hub.task_file import Task
 from diffsight.inference.explain_pictures import bar_chart, codebook_chart, concept_sheet
 from diffsight.inference.plan import Plan
@@ -25,7 +26,7 @@ from diffsight.methods.few_shot import CLIP
 from diffsight.ops.memory import memory_for
 from diffsight.ops.resize import resized_image
 from diffsight.tasks import AbstractDense, Classes
-from diffsight.types import Draws, InputError, Inputs, RawOutput
+from diffsight.types import Draws, Inputs, RawOutput
 
 NO_CODEBOOK = "no codebook.png: the values of this task's classes are not learned"
 

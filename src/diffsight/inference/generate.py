@@ -21,9 +21,10 @@ from torch import Tensor
 
 from diffsight import assets
 from diffsight.backbones import sources
+from diffsight.errors import InputError
 from diffsight.inference.pipeline import default_device
 from diffsight.prompts.text import load_text_encoder
-from diffsight.types import Draws, InputError
+from diffsight.types import Draws
 
 PARTS = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
 BATCH_PIXELS = 2**19  # two images of 512 x 512, 32 of 128 x 128

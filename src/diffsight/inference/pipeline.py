@@ -12,13 +12,13 @@ from torch import Tensor
 
 from diffsight import hub
 from diffsight.datasets.files import read_image, upright_rgb
+from diffsight.errors import InputError
 from diffsight.hub.task_file import Task
 from diffsight.inference.plan import Plan, ShortSide, short_side_px
 from diffsight.inference.predictor import Predictor
 from diffsight.methods.prompted import AbstractPrompted
 from diffsight.model import DenseModel
 from diffsight.prompts import LearnedSentences, Sentences
-from diffsight.types import InputError
 
 PIXELS = ((), (3,), (4,))  # shapes of one pixel: grey, RGB, RGBA
 Picture = str | Path | Image.Image | np.ndarray | Tensor

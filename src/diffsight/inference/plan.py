@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from diffsight.errors import InputError
 from diffsight.ops.resize import working_hw
 from diffsight.ops.tiles import Window, tiles_of, windows_of
-from diffsight.types import InputError
 
 ShortSide = int | Literal["training", "own"]
 # images beyond this are refused before anything is computed: they would end in a killed process

@@ -16,13 +16,8 @@ from torch import Tensor
 
 from diffsight.datasets.files import IMAGE_SUFFIXES, replacing, write_depth_png
 from diffsight.datasets.labels import HIGHEST_ID
-from diffsight.types import (
-    ClassPrediction,
-    DepthPrediction,
-    InputError,
-    MaskPrediction,
-    ValuePrediction,
-)
+from diffsight.errors import InputError
+from diffsight.types import ClassPrediction, DepthPrediction, MaskPrediction, ValuePrediction
 
 LARGEST_M = 65.535
 # what a PNG beside an image may be, other than an image

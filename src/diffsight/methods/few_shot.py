@@ -14,11 +14,12 @@ from diffsight.backbones.clip import ClipVision
 from diffsight.backbones.concept_maps import ConceptRecorder, ConceptRequest, resized
 from diffsight.backbones.stable_diffusion import StableDiffusion, add_noise
 from diffsight.codecs import expectation
+from diffsight.errors import InputError
 from diffsight.heads.codebook import Codebook
 from diffsight.methods.base import LATENT, AbstractCachedMethod
 from diffsight.ops.padding import MID_GREY, pad_to_multiple
 from diffsight.prompts.concept import Concepts
-from diffsight.types import Draws, InputError, Inputs, RawOutput, Target
+from diffsight.types import Draws, Inputs, RawOutput, Target
 
 CLIP = "clip"  # name of the image features that are computed once per image
 NOISE, TIMESTEP = 0, 1  # streams of random numbers

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from diffsight.backbones.attention_maps import MapRequest, Place
 from diffsight.backbones.stable_diffusion import StableDiffusion
+from diffsight.errors import InputError
 from diffsight.heads.base import HeadBuilder
 from diffsight.methods.base import LATENT, AbstractCachedMethod
 from diffsight.necks.base import NeckBuilder
 from diffsight.ops.padding import MID_GREY, crop_to_valid, pad_to_multiple
 from diffsight.prompts import Prompts
-from diffsight.types import Draws, InputError, Inputs, Pyramid, RawOutput, Target
+from diffsight.types import Draws, Inputs, Pyramid, RawOutput, Target
 
 AttentionMaps = Literal["none", "A32", "A64"]
 MAP_LEVELS = {"none": (), "A32": (1, 2), "A64": (0, 1, 2)}

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics import Metric
 
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 BINS_PER_DEGREE = 20
 # an invalid grey pixel decodes to 0.007; below half of the full length there is no direction

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float64
 from torch import Tensor
 from torchmetrics import Metric
 
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 

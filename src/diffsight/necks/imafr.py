@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from diffsight.errors import InputError
 from diffsight.necks.base import AbstractNeck
-from diffsight.types import InputError, Pyramid
+from diffsight.types import Pyramid
 
 
 class IMAFR(AbstractNeck):

@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diffsight.errors import InputError
 from diffsight.necks.base import AbstractNeck
-from diffsight.types import InputError, Pyramid
+from diffsight.types import Pyramid
 
 
 class Merging(AbstractNeck):

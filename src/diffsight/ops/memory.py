@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 # of <malloc.h>
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3

@@ -9,8 +9,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from diffsight.config import Configurable
+from diffsight.errors import InputError
 from diffsight.prompts.text import TextAdapter
-from diffsight.types import InputError, Inputs
+from diffsight.types import Inputs
 
 
 class Aggregated(nn.Module, Configurable):

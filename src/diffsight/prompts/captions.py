@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 BLIP2 = "Salesforce/blip2-flan-t5-xxl"
 """What the authors of EVP used."""

@@ -9,9 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffsight.config import Configurable
+from diffsight.errors import InputError
 from diffsight.prompts.text import TextAdapter, load_text_encoder
 from diffsight.prompts.tokens import Tokenizer
-from diffsight.types import InputError, Inputs
+from diffsight.types import Inputs
 
 CACHED = "tokens"  # key of ``Inputs.cached``
 CLIP_L14: Mapping[str, Any] = {

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from diffsight import assets
 from diffsight.config import Configurable
+from diffsight.errors import InputError
 from diffsight.label_maps import class_names
 from diffsight.prompts.templates import TEMPLATES
-from diffsight.types import InputError, Inputs
+from diffsight.types import Inputs
 
 
 class TextAdapter(nn.Module):

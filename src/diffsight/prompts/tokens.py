@@ -6,8 +6,8 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor
 
+from diffsight.errors import InputError
 from diffsight.prompts.text import load_tokenizer
-from diffsight.types import InputError
 
 
 class Tokenizer:

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 
+from diffsight.errors import InputError
 from diffsight.protocols.base import AbstractProtocol
 from diffsight.protocols.classes import ADE20K_MS_V1, ADE20K_SS_V1, CLASSES_V1, ClassProtocol
 from diffsight.protocols.depth import (
@@ -19,7 +20,6 @@ from diffsight.protocols.referring import (
     SENTENCES_V1,
     ReferringProtocol,
 )
-from diffsight.types import InputError
 
 __all__ = [
     "AbstractProtocol",

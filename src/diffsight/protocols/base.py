@@ -14,7 +14,7 @@ from jaxtyping import Bool
 from torch import Tensor
 from torchmetrics import Metric
 
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)

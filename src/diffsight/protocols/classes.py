@@ -7,9 +7,10 @@ from jaxtyping import Bool
 from torch import Tensor
 from torchmetrics import Metric
 
+from diffsight.errors import InputError
 from diffsight.metrics.few_shot import ClassIoU
 from diffsight.protocols.base import AbstractProtocol
-from diffsight.types import ClassPrediction, InputError
+from diffsight.types import ClassPrediction
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torchmetrics import Metric
 
+from diffsight.errors import InputError
 from diffsight.metrics.depth import DepthMetrics
 from diffsight.protocols.base import AbstractProtocol
-from diffsight.types import DepthPrediction, DepthType, InputError
+from diffsight.types import DepthPrediction, DepthType
 
 PromptRule = Literal["mean", "oracle-scene", "caption"]
 

@@ -7,9 +7,10 @@ from jaxtyping import Bool
 from torch import Tensor
 from torchmetrics import Metric
 
+from diffsight.errors import InputError
 from diffsight.metrics.referring import MaskMetrics
 from diffsight.protocols.base import AbstractProtocol
-from diffsight.types import InputError, MaskPrediction
+from diffsight.types import MaskPrediction
 
 
 @dataclass(frozen=True)

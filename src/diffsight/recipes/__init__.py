@@ -3,7 +3,7 @@
 import difflib
 from pathlib import Path
 
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 FOLDER = Path(__file__).parent
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 Task = TypeVar("Task", bound="Answering")
 

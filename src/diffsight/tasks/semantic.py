@@ -8,11 +8,12 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
+from diffsight.errors import InputError
 from diffsight.label_maps import class_names
 from diffsight.tasks.answers import Answering
 from diffsight.tasks.base import AbstractTask
 from diffsight.tasks.class_pictures import Colour, draw, draw_wrong, palette
-from diffsight.types import ClassPrediction, InputError, RawOutput, Target
+from diffsight.types import ClassPrediction, RawOutput, Target
 
 NONE = -1  # id of a pixel whose label means nothing
 

@@ -26,10 +26,10 @@ from torch import Tensor
 
 from diffsight.datasets.base import Batch
 from diffsight.datasets.files import replacing
+from diffsight.errors import InputError
 from diffsight.metrics import larger_is_better
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.checkpoints import link_or_copy
-from diffsight.types import InputError
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 PREEMPTED = 75  # EX_TEMPFAIL: start again with --resume

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 KEY = "diffsight"  # our part of a checkpoint; the rest is Lightning's
 PACKAGES = ("diffsight", "torch", "lightning", "diffusers", "transformers", "numpy")

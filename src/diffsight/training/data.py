@@ -11,8 +11,9 @@ from torch.utils.data import DataLoader
 from diffsight.datasets.base import AbstractDataset, AbstractTransform, Batch, Sample, collate
 from diffsight.datasets.class_transforms import RandomScale
 from diffsight.datasets.transforms import Resize
+from diffsight.errors import InputError
 from diffsight.training.stream import AbstractStream, seed_of
-from diffsight.types import Draws, InputError
+from diffsight.types import Draws
 
 
 @dataclass(frozen=True)

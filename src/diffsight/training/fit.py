@@ -12,6 +12,7 @@ from rich.progress import Progress
 from diffsight import hub
 from diffsight.config import to_config
 from diffsight.datasets.base import AbstractDataset, AbstractTransform, Batch
+from diffsight.errors import InputError
 from diffsight.inference.evaluate import Evaluation, check_classes, evaluate, protocol_for
 from diffsight.inference.plan import Plan
 from diffsight.inference.predictor import Predictor
@@ -26,7 +27,8 @@ from diffsight.training.objective import Supervised
 from diffsight.training.optim import AdamW
 from diffsight.training.preload import SAMPLES, InMemory
 from diffsight.training.preload import preload as in_memory
-from diffsight.training.run import (
+from diffsight.training.schedules import AbstractSchedule, Constant
+from diffsight.training.trainer import (
     AUTOCAST,
     Accelerator,
     Precision,
@@ -38,8 +40,6 @@ from diffsight.training.run import (
     steps_done,
     trainer_for,
 )
-from diffsight.training.schedules import AbstractSchedule, Constant
-from diffsight.types import InputError
 
 # a resumed run must agree with the interrupted one in these
 FIXED = ("task", "method", "augment", "optim", "schedule", "accumulate", "precision")

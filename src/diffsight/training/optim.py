@@ -11,7 +11,7 @@ from rich.table import Table
 from torch import nn
 
 from diffsight.config import Configurable
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ import diffsight
 from diffsight.config import to_config
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.files import replacing
+from diffsight.errors import InputError
 from diffsight.training.data import read_samples
-from diffsight.types import Camera, InputError
+from diffsight.types import Camera
 
 SAMPLES = ".samples"
 log = logging.getLogger(__name__)

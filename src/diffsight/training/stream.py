@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from diffsight.types import InputError
+from diffsight.errors import InputError
 
 
 def seed_of(*parts: int) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from diffsight.backbones.ldm_keys import KeyReport
 from diffsight.backbones.sources import read_tensors
+from diffsight.errors import InputError
 from diffsight.hub.convert.evp import convert_evp_depth, convert_evp_referring
 from diffsight.hub.convert.layout import IncompleteError
 from diffsight.hub.convert.vpd import (
@@ -17,7 +18,6 @@ from diffsight.hub.convert.vpd import (
     convert_vpd_segmentation,
 )
 from diffsight.model import DenseModel
-from diffsight.types import InputError
 
 __all__ = [
     "CONVERTERS",

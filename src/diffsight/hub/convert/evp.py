@@ -7,6 +7,7 @@ from torch import Tensor
 
 from diffsight.backbones.ldm_keys import KeyReport
 from diffsight.backbones.stable_diffusion import StableDiffusion
+from diffsight.errors import InputError
 from diffsight.heads import MetricBins, ReferringDecoder
 from diffsight.hub.convert.layout import Layout, convert, require, unneeded
 from diffsight.hub.convert.vpd import DEPTH as VPD_DEPTH
@@ -16,7 +17,6 @@ from diffsight.model import DenseModel
 from diffsight.necks import IMAFR, Merging
 from diffsight.prompts import Aggregated, LearnedSentences, Prompts
 from diffsight.tasks import MetricDepth, Referring
-from diffsight.types import InputError
 
 LATENT_STD = {"nyu": 5.07543, "kitti": 4.6211, "refcoco": 4.7164}
 """What the authors divide the latent by."""

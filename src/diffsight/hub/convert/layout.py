@@ -9,8 +9,8 @@ from torch import Tensor
 
 from diffsight.backbones.ldm_keys import KeyReport, vae_value
 from diffsight.backbones.sources import ldm_renamer
+from diffsight.errors import InputError
 from diffsight.model import DenseModel
-from diffsight.types import InputError
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from diffsight.backbones.ldm_keys import KeyReport
 from diffsight.backbones.stable_diffusion import StableDiffusion
+from diffsight.errors import InputError
 from diffsight.heads import DeconvHead, ReferringDecoder, SemanticFPN
 from diffsight.hub.convert.layout import Layout, convert, require, unneeded
 from diffsight.label_maps import ADE20K_CLASSES, NYU_SCENES
@@ -15,7 +16,6 @@ from diffsight.model import DenseModel
 from diffsight.necks import FPN, Merging
 from diffsight.prompts import ClassTokens, Sentences, TextTable
 from diffsight.tasks import MetricDepth, Referring, Semantic
-from diffsight.types import InputError
 
 _LDM = "unet.unet.diffusion_model."
 DEPTH = Layout(

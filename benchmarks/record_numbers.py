@@ -1,0 +1,249 @@
+"""Record the numbers that a refactoring must not change, and compare two records.
+
+    python benchmarks/record_numbers.py --out record.json              # all cases
+    python benchmarks/record_numbers.py --out new.json --against benchmarks/tables/record.json
+
+Each case runs the product's public interface with one thread: ten steps of every rooms recipe,
+20 steps of ``adapt`` for every kind of labels and both methods, ``predict`` of each, ``evaluate``
+of each trained recipe, and the table of ``diffsight demo``. Tensors are hashed by shape and bytes,
+without their names, so that a renamed parameter leaves the record as it is.
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ.update(
+    OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1"
+)
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+torch.set_num_threads(1)
+RECIPES = ("vpd_depth", "vpd_semantic", "vpd_referring", "evp_depth", "evp_referring")
+SENTENCE = {"vpd_referring", "evp_referring", "evp_depth"}
+KINDS = {
+    "segmentation": "semantic",
+    "depth": "depth_m",
+    "scalar": "reshading",
+    "normals": "normals",
+    "vector": "principal_curvature_per_m",
+}
+FIT_STEPS, ADAPT_STEPS = 10, 20
+SHOTS, SIZE_PX = 4, 64
+
+
+def digest(values: Tensor | np.ndarray) -> str:
+    """Return a hash of shape and bytes."""
+    array = values.detach().cpu().contiguous() if isinstance(values, Tensor) else values
+    if isinstance(array, Tensor):
+        array = array.reshape(array.shape).view(torch.uint8) if array.ndim else array[None]
+        array = array.numpy()
+    head = f"{values.dtype} {tuple(values.shape)}".encode()
+    return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
+
+
+def diffsight(*words: str | Path) -> str:
+    """Run a command line and return its standard output."""
+    command = [sys.executable, "-m", "diffsight", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
+    return done.stdout
+
+
+def files(folder: Path) -> dict[str, str]:
+    """Return the hashes of the arrays and pictures that ``predict`` wrote."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix == ".npy":
+            found[path.name] = digest(np.load(path))
+        elif path.suffix == ".png":
+            with Image.open(path) as image:
+                found[path.name] = digest(np.array(image))
+    return found
+
+
+def fit_case(name: str, work: Path) -> dict[str, Any]:
+    """Train a recipe for ten steps, predict and evaluate."""
+    out = work / name
+    diffsight(
+        *("fit", "--recipe", f"rooms/{name}", "--out", out, "--steps", FIT_STEPS),
+        *("--train.count", 24, "--val.count", 6, "--batch_size", 4, "--preload", 0),
+        *("--checkpoint_every", FIT_STEPS, "--validate_every", FIT_STEPS, "--accelerator", "cpu"),
+    )
+    with (out / "metrics.csv").open(newline="") as file:
+        losses = [row[2] for row in csv.reader(file) if row[1].startswith("train/loss")]
+        file.seek(0)
+        scores = {row[1]: row[2] for row in csv.reader(file) if row[1].startswith("val/")}
+    sentence = ("--expression", "a red chair") if name in SENTENCE else ()
+    photos = work / "depth" / "images"
+    diffsight("predict", photos, "--model", out / "model", "--out", out / "p", *sentence)
+    flipped = ("--flip", "--windows", 2, "--short-side", 48)
+    diffsight("predict", photos, "--model", out / "model", "--out", out / "q", *sentence, *flipped)
+    protocol = {"d": "rooms-v1", "s": "classes-v1", "r": "sentences-v1"}[name.split("_")[1][0]]
+    report = diffsight(
+        *("evaluate", "--model", out / "model", "--protocol", protocol, "--limit", 4, "--json"),
+        *("--recipe", out / "recipe.yaml"),
+    )
+    measures = json.loads(report[report.index("{") :])["metrics"]
+    tensors = load_file(out / "model" / "model.safetensors").values()
+    return {
+        "losses": losses,
+        "scores": scores,
+        "tensors": sorted({digest(value) for value in tensors}),
+        "predict": files(out / "p"),
+        "predict views": files(out / "q"),
+        "evaluate": measures,
+    }
+
+
+def write_examples(kind: str, folder: Path) -> None:
+    """Write a few rooms and their labels as a user would have them."""
+    from diffsight.datasets.files import write_depth_png
+
+    try:
+        from diffsight.rooms import Rooms
+    except ImportError:
+        from diffsight.rooms import Rooms
+
+    rooms = Rooms("val", SHOTS, SIZE_PX, (KINDS[kind],))
+    for part in ("images", "labels"):
+        (folder / part).mkdir(parents=True)
+    for i in range(SHOTS):
+        sample = rooms[i]
+        label, valid = sample.labels[KINDS[kind]], sample.valid[KINDS[kind]]
+        Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(folder / f"images/r{i}.png")
+        target = folder / "labels" / f"r{i}"
+        if kind == "segmentation":
+            Image.fromarray(label.numpy().astype(np.uint8)).save(target.with_suffix(".png"))
+        elif kind == "depth":
+            write_depth_png(target.with_suffix(".png"), label[0], valid)
+        else:
+            values = torch.where(valid, label, torch.nan).movedim(0, -1).numpy()
+            values = values[..., :2] if kind == "vector" else values
+            np.save(target.with_suffix(".npy"), values[..., 0] if kind == "scalar" else values)
+
+
+def adapt_case(kind: str, method: str, work: Path) -> dict[str, Any]:
+    """Adapt for twenty steps, and predict."""
+    import diffsight as library
+
+    folder, losses = work / kind, []
+    made = library.adapt(
+        folder / "images",
+        folder / "labels",
+        kind=kind,
+        method=METHODS[method],
+        steps=ADAPT_STEPS,
+        advance=lambda progress: losses.append(
+            {name: f"{value:.9g}" for name, value in progress.losses.items()}
+        ),
+    )
+    path = work / f"{kind}_{method}.safetensors"
+    save_any(made, path)
+    out = work / f"{kind}_{method}"
+    flag = "--task" if METHODS is OLD else "--model"
+    diffsight("predict", folder / "images", flag, path, "--out", out / "p")
+    views = ("--flip", "--windows", 2, "--short-side", 96)
+    diffsight("predict", folder / "images", flag, path, "--out", out / "q", *views)
+    ensemble = "--noises" if METHODS is OLD else "--ensemble-size"
+    diffsight("predict", folder / "images", flag, path, "--out", out / "e", ensemble, 2)
+    return {
+        "losses": losses,
+        "held out": {
+            str(list(NEW).index(name) if name in NEW else list(OLD.values()).index(name))
+            if name in (*NEW.values(), *OLD.values())
+            else name: f"{value:.12g}"
+            for name, value in held_out(made).items()
+        },
+        "tensors": sorted({digest(value) for value in load_file(path).values()}),
+        "predict": files(out / "p"),
+        "predict views": files(out / "q"),
+        "predict noises": files(out / "e"),
+    }
+
+
+OLD = {"few_shot": "concepts", "feature_head": "features"}
+NEW = {"few_shot": "few_shot", "feature_head": "feature_head"}
+METHODS = OLD
+
+
+def save_any(made: Any, path: Path) -> None:
+    """Save what ``adapt`` returned."""
+    if METHODS is OLD:
+        made.save(path)
+    else:
+        import diffsight as library
+
+        library.save(made, path)
+
+
+def held_out(made: Any) -> dict[str, float]:
+    """Return the figures on held-out images."""
+    if METHODS is OLD:
+        return made.about["report"]["held_out"]
+    return made.info["held_out"]
+
+
+def demo_case(work: Path) -> dict[str, Any]:
+    """Run the demo and keep the lines of its table."""
+    text = diffsight("demo", "--out", work / "demo", "--steps", ADAPT_STEPS)
+    rows = [line.split() for line in text.splitlines() if "│" in line]
+    return {"table": [row[-2] for row in rows], "files": files(work / "demo")}
+
+
+def compare(ours: Any, theirs: Any, where: str = "") -> list[str]:
+    """Return a line for every difference."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        lines = [f"{where}/{key}: only on one side" for key in ours.keys() ^ theirs.keys()]
+        for key in ours.keys() & theirs.keys():
+            lines += compare(ours[key], theirs[key], f"{where}/{key}")
+        return sorted(lines)
+    if where.endswith("/tensors"):
+        lost, new = set(theirs) - set(ours), set(ours) - set(theirs)
+        return [f"{where}: {len(lost)} gone, {len(new)} new of {len(theirs)}"] if lost | new else []
+    return [] if ours == theirs else [f"{where}: {str(theirs)[:90]} -> {str(ours)[:90]}"]
+
+
+def main() -> None:
+    """Run the cases that ``--only`` names, or all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--against", type=Path)
+    parser.add_argument("--only", default="", help="part of a case's name")
+    parser.add_argument("--work", type=Path, help="keep the files here")
+    args = parser.parse_args()
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        work = args.work or Path(scratch)
+        for kind in KINDS:
+            write_examples(kind, work / kind)
+        cases = {f"fit {name}": (fit_case, name) for name in RECIPES}
+        cases |= {f"adapt {k} {m}": (adapt_case, k, m) for k in KINDS for m in METHODS}
+        cases["demo"] = (demo_case,)
+        for name, (run, *arguments) in cases.items():
+            if args.only in name:
+                found[name] = run(*arguments, work)
+                sys.stderr.write(f"{name}\n")
+    args.out.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    if args.against:
+        before = json.loads(args.against.read_text())
+        before = {name: value for name, value in before.items() if name in found}
+        lines = compare(found, before)
+        sys.stdout.write("\n".join([*lines, f"{len(lines)} differences"]) + "\n")
+
+
+if __name__ == "__main__":
+    main()

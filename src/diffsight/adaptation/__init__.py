@@ -1,0 +1,1 @@
+"""A new dense task from a few labelled images."""

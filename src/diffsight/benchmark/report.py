@@ -1,0 +1,206 @@
+"""The table of a few-shot benchmark, from the files of its units."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffsight.benchmark.statistics import paired_difference, summarise
+from diffsight.datasets.files import replacing
+from diffsight.errors import InputError
+
+# FewShot's row of the paper's Table 2, under the measure that it holds (VTM's for Taskonomy)
+TARGETS = {
+    ("depth_euclidean", "vtm_mae"): 0.0776,
+    ("depth_zbuffer", "vtm_mae"): 0.0308,
+    ("edge_texture", "vtm_mae"): 0.0625,
+    ("edge_occlusion", "vtm_mae"): 0.0812,
+    ("keypoints2d", "vtm_mae"): 0.0626,
+    ("keypoints3d", "vtm_mae"): 0.0389,
+    ("reshading", "vtm_mae"): 0.1284,
+    ("principal_curvature", "vtm_mae"): 0.0376,
+    ("normal", "merr_vtm"): 10.1346,
+    ("segment_semantic/*", "iou"): 0.4178,
+    ("nyu_depth", "rmse"): 0.43,
+    ("nyu_normal", "merr_true"): 16.4,
+}
+
+TARGET_CLASSES = 12  # of the mean over classes
+# what every unit says
+WRITTEN = {"task", "method", "repeat", "shots", "source", "measure", "higher_is_better", "score"}
+WRITTEN |= {"measures", "support", "conditions", "learn_seconds", "per_image"}
+
+Rows = Mapping[str, Mapping[int, dict[str, Any]]]
+
+
+def write_report(out: Path, *, reference: str | None = None) -> str:
+    """Write ``report.md`` and ``report.json`` into the folder of a benchmark.
+
+    Args:
+        out: folder of the units.
+        reference: method that the others are compared with; default, and for a task without it:
+            ``auto``, or the first by name.
+
+    Returns:
+        The Markdown.
+
+    Raises:
+        InputError: if the folder holds no unit, a damaged one, or units that cannot be compared.
+    """
+    paths = sorted(out.glob("**/shots*/rep*.json"))
+    if not paths:
+        raise InputError(f"{out}: holds no finished unit: run the benchmark first")
+    units = [_read(path) for path in paths]
+    _check_pairs(dict(zip(paths, units, strict=True)))
+    units += _class_means(units)
+    tables: dict[tuple[str, int], dict[str, dict[int, dict[str, Any]]]] = defaultdict(dict)
+    for unit in units:
+        table = tables[unit["task"], unit["shots"]]
+        table.setdefault(unit["method"], {})[unit["repeat"]] = unit
+    methods = sorted({unit["method"] for unit in units})
+    if reference is not None and reference not in methods:
+        raise InputError(f"no unit of {reference!r}: choose from {', '.join(methods)}")
+    text, data = [f"Few-shot benchmark on {', '.join(sorted({u['source'] for u in units}))}."], {}
+    for (task, shots), rows in sorted(tables.items()):
+        chosen = reference if reference in rows else ("auto" if "auto" in rows else min(rows))
+        found = _table(rows, chosen)
+        data[f"{task}, {shots} shots"] = found
+        text += ["", _title(task, shots, rows), "", *_lines(found, chosen)]
+    text.append(
+        "\n± is half the 95 % interval of the mean (Student's t), spread is 1.96 standard "
+        "deviations of the runs. Differences are paired by support, with the 95 % interval of "
+        "their mean; one without 0 is marked *."
+    )
+    page = "\n".join(text) + "\n"
+    for name, content in (("report.md", page), ("report.json", json.dumps(data, indent=1))):
+        with replacing(out / name) as partial:
+            partial.write_text(content, encoding="utf-8")
+    return page
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        unit = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(unit, dict) or not unit.keys() >= WRITTEN:
+            raise ValueError("no unit")
+        return unit
+    except ValueError:
+        raise InputError(f"{path}: damaged: delete it, so that the unit runs again") from None
+
+
+def _check_pairs(units: Mapping[Path, dict[str, Any]]) -> None:
+    """Units of one task and number of shots were made alike and scored on the same images, those of
+    one repeat on one support.
+
+    Raises:
+        InputError: naming two that were not.
+    """
+    alike: dict[tuple[Any, ...], Path] = {}
+    for path, unit in units.items():
+        task = unit["task"], unit["shots"]
+        repeat = (*task, unit["repeat"])
+        for group, name in ((task, "conditions"), (task, "per_image"), (repeat, "support")):
+            first = alike.setdefault((*group, name), path)
+            ours, theirs = unit[name], units[first][name]
+            if name == "per_image":  # of which images, not how well
+                ours, theirs = ours.keys(), theirs.keys()
+            if ours != theirs:
+                raise InputError(
+                    f"{path}: made with another base, data, seed, size or time than {first}: the "
+                    "two cannot be paired: run one of them again in another --out"
+                )
+
+
+def _class_means(units: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A unit ``NAME/*`` of the mean over the classes that are a task each (``NAME/CLASS``), where a
+    method has all of them in a repeat.
+    """
+    groups: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = defaultdict(dict)
+    classes: dict[tuple[Any, ...], set[str]] = defaultdict(set)
+    for unit in units:
+        name, slash, one = unit["task"].partition("/")
+        if slash:
+            classes[name, unit["shots"]].add(one)
+            groups[name, unit["shots"], unit["method"], unit["repeat"]][one] = unit
+    means = []
+    for (name, shots, *_), rows in groups.items():
+        if rows.keys() != classes[name, shots]:
+            continue
+        first = next(iter(rows.values()))
+        measures = {
+            key: float(np.mean([row["measures"][key] for row in rows.values()]))
+            for key in first["measures"]
+        }
+        seconds = sum(row["learn_seconds"] for row in rows.values())
+        mean = {"task": f"{name}/*", "measures": measures, "score": measures[first["measure"]]}
+        means.append({**first, **mean, "learn_seconds": seconds, "classes": len(rows)})
+    return means
+
+
+def _table(rows: Rows, reference: str) -> list[dict[str, Any]]:
+    """One entry per method, the best mean first."""
+    first = next(iter(rows[reference].values()))
+    entries = []
+    for method, repeats in rows.items():
+        scores = np.array([repeats[r]["score"] for r in sorted(repeats)])
+        common = sorted(repeats.keys() & rows[reference].keys())
+        entry: dict[str, Any] = {"method": method, **vars(summarise(scores))}
+        if method != reference and common:
+            pairs = ([some[r]["score"] for r in common] for some in (repeats, rows[reference]))
+            entry["difference"] = vars(paired_difference(*map(np.array, pairs)))
+        measures = {name for unit in repeats.values() for name in unit["measures"]}
+        entry["measures"] = {
+            name: float(np.mean([unit["measures"][name] for unit in repeats.values()]))
+            for name in sorted(measures)
+        }
+        seconds = [unit["learn_seconds"] for unit in repeats.values()]
+        entry["learn_seconds"] = float(np.mean(seconds))
+        entries.append(entry)
+    return sorted(entries, key=lambda e: e["mean"], reverse=first["higher_is_better"])
+
+
+def _title(task: str, shots: int, rows: Rows) -> str:
+    unit = next(iter(next(iter(rows.values())).values()))
+    better = "higher" if unit["higher_is_better"] else "lower"
+    what = f"mean {unit['measure']} of {unit['classes']}" if "classes" in unit else unit["measure"]
+    title = f"### {task}: {what}, {shots} shots ({better} is better)"
+    told = unit.get("classes", TARGET_CLASSES) == TARGET_CLASSES
+    target = TARGETS.get((task, unit["measure"])) if told else None
+    return title if target is None else f"{title}; the paper's FewShot: {target:g}"
+
+
+def _lines(entries: Sequence[Mapping[str, Any]], reference: str) -> list[str]:
+    names = [name for name in entries[0]["measures"] if name not in ("images", "skipped")]
+    lines = [
+        f"| method | mean | spread | repeats | minus {reference} | "
+        + " | ".join(names)
+        + " | learning, s |",
+        "|" + "---|" * (6 + len(names)),
+    ]
+    for entry in entries:
+        mean = _number(entry["mean"])
+        if entry["ci95"] is not None:
+            mean += f" ± {_number(entry['ci95'])}"
+        spread = "n/a" if entry["spread"] is None else _number(entry["spread"])
+        cells = [entry["method"], mean, spread, str(entry["repeats"]), _gap(entry)]
+        cells += [_number(entry["measures"][name]) for name in names]
+        lines.append(f"| {' | '.join(cells)} | {entry['learn_seconds']:.0f} |")
+    return lines
+
+
+def _gap(entry: Mapping[str, Any]) -> str:
+    gap = entry.get("difference")
+    if gap is None:
+        return ""
+    if gap["interval"] is None:
+        return f"{gap['mean']:+.4g}"
+    low, high = gap["interval"]
+    mark = "*" if low > 0 or high < 0 else ""
+    return f"{gap['mean']:+.4g} [{low:+.4g}, {high:+.4g}]{mark}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"

@@ -1,0 +1,97 @@
+"""The few-shot benchmark: tasks x methods x repeats, in units that are each run once."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffsight.benchmark.entrant import AbstractEntrant
+from diffsight.benchmark.entrants import suits
+from diffsight.benchmark.trivial_baselines import Constant, MeanMap, Stored
+from diffsight.benchmark.units import Settings, Unit, order, run, save, stored
+from diffsight.datasets.source import AbstractSource
+from diffsight.errors import InputError
+from diffsight.hub.task_file import Base
+from diffsight.ops.memory import keep_freed_memory
+
+FREE = (Constant, MeanMap, Stored)  # learn in no time
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a benchmark is.
+
+    Attributes:
+        unit: that has just been finished.
+        done: units of this shard that are finished.
+        units: of this shard.
+        score: of the unit.
+        seconds_left: estimated from the units that this call has run.
+    """
+
+    unit: Unit
+    done: int
+    units: int
+    score: float
+    seconds_left: float
+
+
+def benchmark(
+    source: AbstractSource,
+    *,
+    tasks: Sequence[str],
+    methods: Mapping[str, AbstractEntrant],
+    base: Base,
+    out: Path,
+    repeats: int = 5,
+    settings: Settings | None = None,
+    shard: tuple[int, int] = (0, 1),
+    announce: Callable[[int, int, float | None], None] = lambda units, done, minutes: None,
+    advance: Callable[[Standing], None] = lambda standing: None,
+) -> None:
+    """Run what is not there yet; a killed benchmark goes on where it was.
+
+    Args:
+        source: tasks and images.
+        tasks: names out of ``source.tasks``.
+        methods: entrants by name.
+        base: the frozen model.
+        out: folder of the units: ``TASK/METHOD/shotsN/repNNN.json``.
+        repeats: supports of every task, the same for all methods.
+        settings: of all units.
+        shard: number and count of the machines that share the units.
+        announce: called first with the number of units, how many are there, and the minutes that
+            the others take if learning uses its time (None with ``steps``).
+        advance: called after every unit.
+
+    Raises:
+        InputError: for an unknown task, a method that lacks what it needs, a support that cannot be
+            learned from, a unit of other options, or a measure that is no number.
+    """
+    keep_freed_memory()
+    settings = settings or Settings()
+    if repeats < 1:
+        raise InputError(f"{repeats} repeats: at least one")
+    for name in tasks:
+        if name not in source.tasks:
+            raise InputError(f"{source.name} has no task {name!r}: {', '.join(source.tasks)}")
+    number, count = shard
+    if not 0 <= number < count:
+        raise InputError(f"shard {number} of {count}: give 0/N to N-1/N, such as 0/4 to 3/4")
+    units = order(list(dict.fromkeys(tasks)), list(methods), repeats)
+    units = [u for u in units if suits(methods[u.method], source.tasks[u.task])]
+    # by method: one machine would get all that learn, another what takes no time
+    ours = set(sorted(units, key=lambda u: list(methods).index(u.method))[number::count])
+    mine = [u for u in units if u in ours]
+    keys = {u: u.key(methods[u.method], source, base, settings) for u in mine}
+    there = [u for u in mine if stored(u.path(out, settings.shots), keys[u]) is not None]
+    missing = [u for u in mine if u not in set(there)]
+    costly = [u for u in missing if not isinstance(methods[u.method], FREE)]
+    minutes = None if settings.steps is not None else settings.minutes * len(costly)
+    announce(len(mine), len(there), minutes)
+    begin = time.monotonic()
+    for done, unit in enumerate(missing, start=1):
+        found = run(unit, methods[unit.method], source, base, settings)
+        save(unit.path(out, settings.shots), keys[unit], found)
+        left = (time.monotonic() - begin) / done * (len(missing) - done)
+        advance(Standing(unit, len(there) + done, len(mine), found["score"], left))

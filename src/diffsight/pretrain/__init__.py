@@ -1,0 +1,8 @@
+"""Pretraining of a small text-to-image diffusion model on rooms: images and captions, no labels."""
+
+from diffsight.pretrain.autoencoder import Autoencoder
+from diffsight.pretrain.clip import ClipPair
+from diffsight.pretrain.denoiser import Denoiser
+from diffsight.pretrain.run import pretrain
+
+__all__ = ["Autoencoder", "ClipPair", "Denoiser", "pretrain"]

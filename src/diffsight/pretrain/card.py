@@ -1,0 +1,113 @@
+"""What comes with a pretrained model: its card, a picture of samples, checksums."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from diffsight import assets
+from diffsight.datasets.files import replacing
+from diffsight.errors import InputError
+from diffsight.inference.generate import generate
+from diffsight.pretrain.denoiser import FIXED_PROMPTS
+from diffsight.rooms import RENDERER_VERSION
+
+HISTORY = "training.json"
+SAMPLE_PX = 192  # side of a sample in the picture, at most
+COLUMNS = 4
+ENTRY = {"stage", "pictures", "steps", "batch_size", "minutes", "scores"}
+PARTS = ("vae", "text_encoder", "image_encoder", "unet")
+
+
+def describe(folder: Path) -> None:
+    """Write ``samples.png``, ``README.md`` and ``SHA256SUMS`` into a finished model."""
+    samples = generate(FIXED_PROMPTS, model=folder)
+    rows = [torch.cat(list(some), dim=2) for some in samples.split(COLUMNS)]
+    sheet = Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).numpy())
+    factor = max(1, SAMPLE_PX // samples.shape[-1])
+    with replacing(folder / "samples.png") as partial:
+        size = (factor * sheet.width, factor * sheet.height)
+        sheet.resize(size, Image.Resampling.BICUBIC).save(partial, format="PNG")
+    with replacing(folder / "README.md") as partial:
+        partial.write_text(_card(folder), encoding="utf-8")
+    assets.write_checksums(folder)
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """The stages that a model has gone through; of one that does not tell, none.
+
+    Raises:
+        InputError: if the file is no list of them.
+    """
+    path = folder / HISTORY
+    if not path.is_file():
+        return []
+    try:
+        history = json.loads(path.read_text(encoding="utf-8"))
+        if all(stage.keys() >= ENTRY for stage in history):
+            return history
+    except (AttributeError, TypeError, ValueError):
+        pass
+    raise InputError(
+        f"{path}: not the history of a pretraining (a list of {', '.join(sorted(ENTRY))} per "
+        "stage): delete it, and the card tells what is trained from now on"
+    )
+
+
+def _card(folder: Path) -> str:
+    history = read_history(folder)
+    rows = [
+        f"| {h['stage']} | {h['pictures']:,} | {h['steps']:,} x {h['batch_size']} | "
+        f"{h['minutes']:.0f} | {_listed(h['scores'])} |"
+        for h in history
+    ]
+    prompts = [f"{i}. {prompt}" for i, prompt in enumerate(FIXED_PROMPTS, 1)]
+    parameters = [f"- `{part}/`: {_numbers(folder / part):,}" for part in PARTS]
+    return "\n".join(
+        [
+            "---",
+            "license: apache-2.0",
+            "library_name: diffusers",
+            "pipeline_tag: text-to-image",
+            "---",
+            "# A small latent diffusion model of rooms",
+            "",
+            "Text to image in Stable Diffusion's layout, trained from nothing on rendered rooms of "
+            f"diffsight (`{RENDERER_VERSION}`) and their captions; no label, no photograph and no "
+            "other model was used. It shows every method of diffsight at work on a CPU; it knows "
+            "nothing but these rooms.",
+            "",
+            "Parameters (rounded up), all in half precision:",
+            "",
+            *parameters,
+            "",
+            "## Training",
+            "",
+            "`diffsight pretrain --recipe pretrain/rooms`; minutes are those of the clock, scores "
+            "are of held-out rooms.",
+            "",
+            "| stage | pictures | steps x batch | minutes | scores |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            "## Samples",
+            "",
+            "![samples](samples.png)",
+            "",
+            "Row by row, `diffsight generate` with its defaults:",
+            "",
+            *prompts,
+            "",
+        ]
+    )
+
+
+def _numbers(part: Path) -> int:
+    """Two bytes each; the header is too small to matter."""
+    return sum(path.stat().st_size for path in part.glob("*.safetensors")) // 2
+
+
+def _listed(scores: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in scores.items())

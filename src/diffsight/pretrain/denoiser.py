@@ -1,0 +1,374 @@
+"""Third stage: a UNet of Stable Diffusion's topology learns to denoise latents under captions."""
+
+import copy
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics import MeanMetric
+from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
+
+from diffsight.backbones.architectures import PRESETS
+from diffsight.datasets.files import replacing
+from diffsight.errors import InputError
+from diffsight.inference.generate import generate
+from diffsight.pretrain.clip import standardised, tokenized
+from diffsight.pretrain.folder import config_of, need, save_half, stride_of, write
+from diffsight.pretrain.latents import open_latents
+from diffsight.pretrain.probe import probe
+from diffsight.pretrain.stage import AbstractStage, Fetch, Workshop
+from diffsight.training.learner import Validation
+from diffsight.training.objective import AbstractObjective
+from diffsight.training.optim import AdamW
+from diffsight.training.schedules import AbstractSchedule, Constant
+
+SCORED = 256  # held-out pictures
+ALIGNED_LEVEL = 1  # of the pyramid: its tap has twice the latent's stride
+
+# Stable Diffusion's noise schedule; v-prediction as in its second version
+NOISE_SCHEDULE = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+FIXED_PROMPTS = (
+    "a kitchen with a white refrigerator, a wooden table and a window",
+    "a bathroom with a bathtub, a toilet and a sink, tiled white walls",
+    "a bedroom with a bed with a blue blanket and a yellow lamp, wooden floor",
+    "a living room with a red sofa, a television and a plant",
+    "an office with a wooden table, a black chair and a brown shelf",
+    "a classroom with three tables and two people",
+    "a dining room with a wooden table and four chairs, green walls",
+    "a playroom with a red ball, a blue box and a yellow cone",
+    "a view of a living room with a person in a green shirt and a grey sofa",
+    "a kitchen with a blue cabinet, an oven and a striped red rug",
+    "a bedroom with a white door and purple curtains, sunlight",
+    "a playroom with a green cylinder, an orange ball and a checkered blue rug",
+)
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """What a denoising step needs.
+
+    Attributes:
+        latent: of the picture, unit variance.
+        tokens: of its caption, or of the empty one.
+        image: the picture for the vision tower.
+        steps: of the noise schedule.
+        noise: standard normal.
+    """
+
+    latent: Float[Tensor, "b 4 h w"]
+    tokens: Int[Tensor, "b n"]
+    image: Float[Tensor, "b 3 s s"]
+    steps: Int[Tensor, " b"]
+    noise: Float[Tensor, "b 4 h w"]
+
+    def to(self, device: torch.device | str) -> "Noisy":
+        """All of it moves."""
+        return Noisy(
+            self.latent.to(device),
+            self.tokens.to(device),
+            self.image.to(device),
+            self.steps.to(device),
+            self.noise.to(device),
+        )
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self.latent)
+
+
+class Aligned(nn.Module):
+    """The UNet and the layer that compares its features with the vision tower's.
+
+    Args:
+        unet: predicts v.
+        width: of the vision tower.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel, width: int) -> None:
+        super().__init__()
+        self.unet = unet
+        features = unet.config["block_out_channels"][ALIGNED_LEVEL]
+        self.project = nn.Sequential(
+            nn.Conv2d(features, width, 1), nn.SiLU(), nn.Conv2d(width, width, 1)
+        )
+        self._tap: list[Tensor] = []
+        block: Any = unet.up_blocks[-1 - ALIGNED_LEVEL]
+        block.attentions[-1].register_forward_hook(self._note)
+
+    def _note(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._tap = [output[0] if isinstance(output, tuple) else output.sample]
+
+    def forward(
+        self,
+        latent: Float[Tensor, "b 4 h w"],
+        steps: Int[Tensor, " b"],
+        text: Float[Tensor, "b n c"],
+    ) -> tuple[Float[Tensor, "b 4 h w"], Float[Tensor, "b d gh gw"]]:
+        """Predicted v, and projected features at twice the latent's stride."""
+        v = self.unet(latent, steps, text).sample
+        return v, self.project(self._tap.pop())
+
+
+class Denoising(AbstractObjective):
+    """Mean squared error of v, and features that agree with a vision tower.
+
+    v-prediction: Salimans and Ho 2022, Stable Diffusion 2. Alignment of hidden features with those
+    of a tower that sees the clean picture: Yu et al. 2024 (REPA), here at the level that dense
+    heads read.
+
+    Args:
+        unet: what learns.
+        text: frozen text tower.
+        vision: frozen vision tower.
+        align_weight: of one minus the cosine between features.
+        ema_decay: of the running mean of the weights, which is what is scored and shipped.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        text: CLIPTextModelWithProjection,
+        vision: CLIPVisionModelWithProjection,
+        *,
+        align_weight: float,
+        ema_decay: float,
+    ) -> None:
+        super().__init__()
+        for module in unet.modules():  # a fifth faster on a CPU
+            if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
+                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.mean = copy.deepcopy(unet).requires_grad_(False)
+        self.net = Aligned(unet, vision.config.hidden_size)
+        self.text = text.requires_grad_(False)
+        self.vision = vision.requires_grad_(False)
+        self.align_weight = align_weight
+        self.ema_decay = ema_decay
+        self.schedule: Any = DDIMScheduler.from_config(NOISE_SCHEDULE)
+        self.updates: Tensor
+        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+        self.error = MeanMetric()
+        self.train()  # nothing here has dropout, and Lightning warns of parts in evaluation mode
+
+    @property
+    def trained(self) -> Aligned:
+        """UNet and projection; the towers are frozen."""
+        return self.net
+
+    def losses(self, batch: Noisy) -> dict[str, Tensor]:
+        """``loss`` and its parts."""
+        with torch.no_grad():
+            text = self.text(input_ids=batch.tokens).last_hidden_state
+            seen = self._seen(batch.image)
+        v, features = self.net(self._noised(batch), batch.steps, text)
+        error = functional.mse_loss(v, self._target(batch))
+        features = functional.adaptive_avg_pool2d(features, (seen.shape[-2], seen.shape[-1]))
+        align = 1 - functional.cosine_similarity(features, seen, dim=1).mean()
+        return {"loss": error + self.align_weight * align, "v": error, "align": align}
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """The running mean follows; quickly at first."""
+        self.updates += 1
+        decay = min(self.ema_decay, (1 + int(self.updates)) / (10 + int(self.updates)))
+        torch._foreach_lerp_(
+            list(self.mean.parameters()), list(self.net.unet.parameters()), 1 - decay
+        )
+
+    def score(self, batch: Noisy) -> Sequence[Any]:
+        """Error of v of the running mean."""
+        text = self.text(input_ids=batch.tokens).last_hidden_state
+        v = self.mean(self._noised(batch), batch.steps, text).sample
+        self.error.update(functional.mse_loss(v, self._target(batch)), len(batch))
+        return []
+
+    def scores(self) -> Mapping[str, Tensor]:
+        """``loss``: mean squared error of v."""
+        error = self.error.compute()
+        self.error.reset()
+        return {"loss": error}
+
+    def _noised(self, batch: Noisy) -> Tensor:
+        noised = self.schedule.add_noise(batch.latent, batch.noise, batch.steps)
+        return noised.contiguous(memory_format=torch.channels_last)
+
+    def _target(self, batch: Noisy) -> Tensor:
+        return self.schedule.get_velocity(batch.latent, batch.noise, batch.steps)
+
+    def _seen(self, image: Tensor) -> Float[Tensor, "b d gh gw"]:
+        tokens = self.vision(pixel_values=image).last_hidden_state[:, 1:]
+        side = round(tokens.shape[1] ** 0.5)
+        return tokens.mT.unflatten(2, (side, side))
+
+
+class Denoiser(AbstractStage):
+    """Trained on cached latents.
+
+    Args:
+        optim: AdamW and its groups.
+        steps: optimiser steps.
+        batch_size: pictures per step.
+        schedule: learning rate; constant by default.
+        size: side of the pictures in pixels; it divides theirs.
+        widths: of the UNet's four levels.
+        heads: of the attentions of each level.
+        groups: of the group normalisations.
+        layers_per_block: of a level on the way down; Stable Diffusion has 2.
+        empty: share of captions that are left out.
+        align_weight: of the agreement with the vision tower; 0 ignores it.
+        ema_decay: of the running mean of the weights.
+        name: of the stage's folder.
+    """
+
+    def __init__(
+        self,
+        *,
+        optim: AdamW,
+        steps: int,
+        batch_size: int,
+        schedule: AbstractSchedule | None = None,
+        size: int = 64,
+        widths: Sequence[int] = (32, 64, 96, 128),
+        heads: Sequence[int] = (1, 2, 3, 4),
+        groups: int = 8,
+        layers_per_block: int = 2,
+        empty: float = 0.1,
+        align_weight: float = 0.5,
+        ema_decay: float = 0.999,
+        name: str = "denoiser",
+    ) -> None:
+        self.optim = optim
+        self.steps = steps
+        self.batch_size = batch_size
+        self.schedule = schedule or Constant()
+        self.size = size
+        self.widths = tuple(widths)
+        self.heads = tuple(heads)
+        self.groups = groups
+        self.layers_per_block = layers_per_block
+        self.empty = empty
+        self.align_weight = align_weight
+        self.ema_decay = ema_decay
+        self.name = name
+
+    def check(self, size: int, stride: int | None) -> int:
+        """Autoencoder and UNet can halve the side as often as they do."""
+        if stride is None:
+            raise InputError(f"stage {self.name!r} needs an autoencoder: put that stage before it")
+        multiple = stride * 2 ** (len(self.widths) - 1)
+        if self.size % multiple or size % self.size:
+            raise InputError(
+                f"size {self.size} of {self.name}: choose a multiple of {multiple} (autoencoder "
+                f"and UNet halve it that often) that divides the pictures' {size}"
+            )
+        return stride
+
+    def objective(self, shop: Workshop) -> Denoising:
+        """A new UNet, or the one that is there, to be trained further.
+
+        Raises:
+            InputError: if a stage before is missing.
+        """
+        stride = stride_of(need(shop.model, "vae", self.name))
+        text = CLIPTextModelWithProjection.from_pretrained(
+            need(shop.model, "text_encoder", self.name)
+        )
+        vision = CLIPVisionModelWithProjection.from_pretrained(
+            need(shop.model, "image_encoder", self.name)
+        )
+        if (shop.model / "unet").is_dir():
+            unet = UNet2DConditionModel.from_pretrained(
+                shop.model / "unet", low_cpu_mem_usage=False
+            )
+            unet.register_to_config(sample_size=self.size // stride)
+        else:
+            shape = dict(PRESETS["sd15"]["unet"]) | {
+                "sample_size": self.size // stride,
+                "block_out_channels": self.widths,
+                "layers_per_block": self.layers_per_block,
+                "attention_head_dim": self.heads,  # diffusers means the number of heads
+                "norm_num_groups": self.groups,
+                "cross_attention_dim": text.config.hidden_size,
+            }
+            unet = UNet2DConditionModel(**shape)
+        return Denoising(
+            unet.float().train(),
+            text.float(),
+            vision.float(),
+            align_weight=self.align_weight,
+            ema_decay=self.ema_decay,
+        )
+
+    def fetch(self, shop: Workshop) -> Fetch:
+        """Latents from the cache, with noise and steps from the seeds."""
+        return self._batches(shop, shop.train, self.empty)
+
+    def held_out(self, shop: Workshop) -> Validation:
+        """Held-out pictures with fixed noise and every caption."""
+        fetch = self._batches(shop, shop.held_out, empty=0.0)
+        count, size = min(SCORED, len(shop.held_out)), self.batch_size
+        rows = [list(range(i, min(i + size, count))) for i in range(0, count, size)]
+        return lambda rank, world: (fetch(some, some) for some in rows[rank::world])
+
+    def _batches(self, shop: Workshop, pictures: Any, empty: float) -> Fetch:
+        latents = open_latents(shop.cache, pictures, shop.model / "vae", self.size)
+        tokens, nothing = tokenized(shop.model, pictures.captions), tokenized(shop.model, [""])[0]
+        side = config_of(shop.model / "image_encoder")["image_size"]
+
+        def batch(indices: list[int], seeds: list[int]) -> Noisy:
+            draws = [torch.Generator().manual_seed(seed) for seed in seeds]
+            latent = torch.stack([latents(i) for i in indices])
+            u = torch.stack([torch.rand(2, generator=g) for g in draws])
+            noise = torch.stack([torch.randn(latent.shape[1:], generator=g) for g in draws])
+            told = torch.where((u[:, 0] < empty)[:, None], nothing, tokens[indices])
+            image = standardised(pictures.at(indices, side))
+            return Noisy(latent, told, image, (u[:, 1] * 1000).long(), noise)
+
+        return batch
+
+    def export(self, objective: Denoising, shop: Workshop, folder: Path) -> None:
+        """``unet/`` (the running mean), ``scheduler/`` and ``model_index.json``."""
+        save_half(objective.mean, folder / "unet")
+        write(folder / "scheduler", objective.schedule.save_pretrained)
+        index = {
+            "_class_name": "StableDiffusionPipeline",
+            "_diffusers_version": diffusers.__version__,
+            "vae": ["diffusers", "AutoencoderKL"],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "scheduler": ["diffusers", "DDIMScheduler"],
+            "safety_checker": [None, None],
+            "feature_extractor": [None, None],
+            "requires_safety_checker": False,
+        }
+        with replacing(folder / "model_index.json") as partial:
+            partial.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+    def preview(
+        self, objective: Denoising, shop: Workshop, folder: Path
+    ) -> tuple[UInt8[Tensor, "3 h w"], dict[str, float]]:
+        """Samples for fixed prompts, and a quick probe of the features."""
+        for part in ("vae", "text_encoder", "tokenizer"):
+            shutil.copytree(shop.model / part, folder / part, dirs_exist_ok=True)
+        self.export(objective, shop, folder)
+        samples = generate(FIXED_PROMPTS, model=folder, size=self.size, steps=20)
+        rows = [torch.cat(list(some), dim=2) for some in samples.split(len(samples) // 2)]
+        return torch.cat(rows, dim=1), probe(folder, size=self.size)

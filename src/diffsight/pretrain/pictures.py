@@ -1,0 +1,147 @@
+"""Rendered rooms with their captions on disk, in chunks that are each written once.
+
+What is pretrained sees these two and nothing else: no label is rendered.
+"""
+
+import json
+import multiprocessing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from diffsight.datasets.files import replacing
+from diffsight.errors import InputError
+from diffsight.ops.resize import resized_image
+from diffsight.rooms import RENDERER_VERSION, render_scene
+
+CHUNK = 500
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A range of rooms at one size.
+
+    Attributes:
+        name: of the world, the split and the size.
+        images: one array per chunk, read from disk when they are used.
+        captions: one per image.
+    """
+
+    name: str
+    images: Sequence[UInt8[np.ndarray, "n 3 h w"]]
+    captions: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.captions)
+
+    @property
+    def size(self) -> int:
+        """Side in pixels."""
+        return self.images[0].shape[-1]
+
+    def image(self, index: int) -> UInt8[Tensor, "3 h w"]:
+        """One image."""
+        return torch.from_numpy(self.images[index // CHUNK][index % CHUNK].copy())
+
+    def at(self, indices: Sequence[int], size: int) -> UInt8[Tensor, "b 3 h w"]:
+        """Several, averaged down to ``size`` where it divides theirs, else interpolated."""
+        images = torch.stack([self.image(i) for i in indices])
+        if self.size % size == 0:
+            return averaged(images, self.size // size)
+        return resized_image(images.float(), (size, size)).round().to(torch.uint8)
+
+
+def averaged(images: UInt8[Tensor, "b 3 _ _"], factor: int) -> UInt8[Tensor, "b 3 _ _"]:
+    """Mean colour of squares of ``factor`` pixels."""
+    if factor == 1:
+        return images
+    return functional.avg_pool2d(images.float(), factor).round().to(torch.uint8)
+
+
+def signed(images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """8-bit values as numbers in [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def unsigned(images: Float[Tensor, "b 3 h w"]) -> UInt8[Tensor, "b 3 h w"]:
+    """The inverse; what is outside is cut."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def open_pictures(
+    folder: Path,
+    *,
+    split: str,
+    count: int,
+    size: int,
+    processes: int = 0,
+    advance: Callable[[int], None] = lambda images: None,
+) -> Pictures:
+    """The first ``count`` rooms of a split; what is missing is rendered first.
+
+    An interrupted call keeps the chunks that it has finished; a larger ``count`` adds to them.
+
+    Args:
+        folder: where the chunks lie, a folder for each split, size and version of the renderer.
+        split: of rooms.
+        count: images, rounded up to whole chunks on disk.
+        size: side in pixels.
+        processes: that render; 0 renders in this one.
+        advance: called with the number of images that have become available.
+
+    Raises:
+        InputError: if a file is damaged or cannot be written.
+    """
+    place = folder / f"{RENDERER_VERSION}-{split}-{size}"
+    place.mkdir(parents=True, exist_ok=True)
+    numbers = range(-(-count // CHUNK))
+    missing = [n for n in numbers if not _paths(place, n)[1].is_file()]
+    advance(CHUNK * (len(numbers) - len(missing)))
+    jobs = [(place, n, split, size) for n in missing]
+    if processes and jobs:
+        with multiprocessing.get_context("spawn").Pool(processes) as pool:
+            for _ in pool.imap_unordered(_render, jobs):
+                advance(CHUNK)
+    else:
+        for job in jobs:
+            _render(job)
+            advance(CHUNK)
+    chunks = [_read(place, n) for n in numbers]
+    captions = [caption for _, some in chunks for caption in some]
+    return Pictures(place.name, [images for images, _ in chunks], tuple(captions[:count]))
+
+
+def _paths(place: Path, number: int) -> tuple[Path, Path]:
+    return place / f"{number:05d}.npy", place / f"{number:05d}.json"
+
+
+def _render(job: tuple[Path, int, str, int]) -> None:
+    place, number, split, size = job
+    images, captions = _paths(place, number)
+    rooms = [
+        render_scene(index, split=split, size=size, labels=())
+        for index in range(number * CHUNK, (number + 1) * CHUNK)
+    ]
+    with replacing(images) as partial, partial.open("wb") as file:
+        np.save(file, np.stack([room.image for room in rooms]))
+    # the captions come last: they make the chunk complete
+    with replacing(captions) as partial:
+        partial.write_text(json.dumps([room.caption for room in rooms]), encoding="utf-8")
+
+
+def _read(place: Path, number: int) -> tuple[np.ndarray, list[str]]:
+    images, captions = _paths(place, number)
+    try:
+        return np.load(images, mmap_mode="r"), json.loads(captions.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{images}: not a whole chunk of pictures ({error}): delete {captions.name} beside it, "
+            "so that it is rendered again"
+        ) from None

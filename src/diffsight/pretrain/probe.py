@@ -1,0 +1,85 @@
+"""A quick look at what the features of a model are worth: linear maps to depth and class."""
+
+import functools
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from diffsight.backbones import StableDiffusion
+from diffsight.backbones.architectures import of_folder
+from diffsight.rooms import CLASSES, Rooms
+
+IMAGES = 100  # to learn from, and as many to score
+RIDGE = 1e-2
+
+
+@torch.inference_mode()
+def probe(folder: Path, *, size: int) -> dict[str, float]:
+    """Ridge regression from a frozen pyramid, with 100 held-out rooms on either side.
+
+    Args:
+        folder: a diffusers folder.
+        size: side of the rooms in pixels.
+
+    Returns:
+        ``probe_depth_rmse_m`` and ``probe_class_miou``, at the pyramid's finest stride.
+    """
+    backbone = StableDiffusion(of_folder(folder), weights=folder).eval()
+    image, depth_m, classes = _rooms(size, 2 * IMAGES, backbone.strides[0])
+    context = torch.zeros(len(image), 1, backbone.context_dim)
+    pyramid = backbone(image, context)
+    maps = [functional.interpolate(f, depth_m.shape[-2:]) for f in pyramid.features]
+    x = torch.cat(maps, dim=1)
+    x = x / x.std(dim=(0, 2, 3), keepdim=True)
+    known, asked = x[:IMAGES], x[IMAGES:]
+    hot = functional.one_hot(classes, len(CLASSES)).movedim(-1, 1).float()
+    y = torch.cat([depth_m[:, None], hot], dim=1)
+    answer = _ridge(known, y[:IMAGES], asked)
+    truth_m, truth = depth_m[IMAGES:], classes[IMAGES:]
+    rmse = (answer[:, 0] - truth_m).square().mean(dim=(1, 2)).sqrt().mean()
+    found = answer[:, 1:].argmax(dim=1)
+    ious = [
+        ((found == c) & (truth == c)).sum() / ((found == c) | (truth == c)).sum()
+        for c in truth.unique().tolist()
+    ]
+    return {
+        "probe_depth_rmse_m": float(rmse),
+        "probe_class_miou": float(torch.stack(ious).mean()),
+    }
+
+
+@functools.cache
+def _rooms(
+    size: int, count: int, stride: int
+) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b gh gw"], Int[Tensor, "b gh gw"]]:
+    """Images; depth and class at every ``stride``-th pixel."""
+    rooms = Rooms("val", count=count, size=size, labels=("depth_m", "semantic"))
+    samples = [rooms[i] for i in range(count)]
+    middle = slice(stride // 2, None, stride)
+    return (
+        torch.stack([s.image for s in samples]).float() / 255,
+        torch.stack([s.labels["depth_m"][0, middle, middle] for s in samples]),
+        torch.stack([s.labels["semantic"][middle, middle] for s in samples]),
+    )
+
+
+def _ridge(
+    known: Float[Tensor, "b c h w"],
+    truth: Float[Tensor, "b k h w"],
+    asked: Float[Tensor, "n c h w"],
+) -> Float[Tensor, "n k h w"]:
+    """Predictions of the linear map with an intercept that fits the known pixels best."""
+
+    def rows(maps: Tensor) -> Tensor:
+        flat = maps.movedim(1, -1).flatten(0, 2)
+        return torch.cat([flat, torch.ones(len(flat), 1)], dim=1).double()
+
+    x, y = rows(known), truth.movedim(1, -1).flatten(0, 2).double()
+    gram = x.mT @ x
+    gram.diagonal().add_(RIDGE * len(x))
+    weights = torch.linalg.solve(gram, x.mT @ y)
+    answer = rows(asked) @ weights
+    return answer.unflatten(0, (len(asked), *asked.shape[-2:])).movedim(-1, 1).float()

@@ -1,0 +1,262 @@
+"""``pretrain``: the stages one after another; the signature is the schema of a recipe."""
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+from rich.progress import Progress
+
+from diffsight import assets
+from diffsight.config import Plain, to_config
+from diffsight.datasets.files import replacing
+from diffsight.errors import InputError
+from diffsight.pretrain.card import HISTORY, describe, read_history
+from diffsight.pretrain.folder import stride_of
+from diffsight.pretrain.pictures import Pictures, open_pictures
+from diffsight.pretrain.stage import AbstractStage, PictureStream, Workshop
+from diffsight.training.callbacks import LAST, Checkpoints, write_sheet
+from diffsight.training.learner import Learner
+from diffsight.training.trainer import (
+    Accelerator,
+    Precision,
+    announce,
+    quiet,
+    start,
+    steps_done,
+    trainer_for,
+)
+
+MODEL, CACHE, DONE = "model", "cache", "done"
+# arguments that are not part of the recipe
+OWN = ("out", "cache", "resume")
+log = logging.getLogger(__name__)
+
+
+def pretrain(
+    *,
+    stages: list[AbstractStage],
+    out: Path,
+    images: int = 20000,
+    held_out: int = 500,
+    size: int = 128,
+    begin: Path | None = None,
+    cache: Path | None = None,
+    precision: Precision = "32",
+    seed: int = 0,
+    devices: int = 0,
+    accelerator: Accelerator = "auto",
+    clip_norm: float | None = 1.0,
+    checkpoint_every: int = 200,
+    validate_every: int = 500,
+    resume: bool = False,
+) -> Path:
+    """Train the stages into a diffusers folder, ``out/model``.
+
+    Every stage has a folder of its own in ``out`` with recipe, checkpoints, logs and pictures. What
+    is computed once (renderings, latents) lies in the cache.
+
+    Args:
+        stages: in order; each finds in ``out/model`` what the ones before it made.
+        out: folder of the run.
+        images: rendered rooms to learn from.
+        held_out: rooms that are only looked at.
+        size: of the renderings in pixels.
+        begin: a diffusers folder, or ``tiny``, whose parts the stages train further.
+        cache: where renderings and latents lie; default: ``out/cache``.
+        precision: ``32``, or mixed ``bf16`` / ``fp16``.
+        seed: of everything random.
+        devices: processes; 0 takes one per GPU, or one per core where there is none.
+        accelerator: where to run.
+        clip_norm: largest norm of the gradient; None does not clip.
+        checkpoint_every: optimiser steps between checkpoints.
+        validate_every: optimiser steps between scores and previews.
+        resume: go on where an interrupted run stopped.
+
+    Returns:
+        The folder of the model.
+
+    Raises:
+        InputError: one line about what cannot be used, with the repair.
+    """
+    recipe = {name: to_config(value) for name, value in locals().items() if name not in OWN}
+    settings: dict[str, Any] = {
+        "images": images,
+        "size": size,
+        "seed": seed,
+        "precision": precision,
+    }
+    model, cache = out / MODEL, cache or out / CACHE
+    _check_names(stages)
+    if not resume:
+        _lay_out(out, begin, recipe, stages, size)
+    train, val = (
+        _pictures(cache, split, count, size)
+        for split, count in (("train", images), ("val", held_out))
+    )
+    shop = Workshop(model=model, cache=cache, train=train, held_out=val, seed=seed)
+    for stage in stages:
+        folder = out / stage.name
+        if (folder / DONE).is_file():
+            continue
+        recipe = settings | {"stage": to_config(stage)}
+        goes_on = (folder / LAST).is_file()
+        done = steps_done(folder, recipe, tuple(recipe)) if goes_on else 0
+        if not goes_on:
+            start(folder, recipe)
+        seed_everything(seed, verbose=False)
+        learner = _learner(stage, shop, recipe)
+        trainer = trainer_for(
+            learner,
+            folder,
+            pictures=Previews(stage, shop, folder),
+            done=done,
+            accelerator=accelerator,
+            devices=devices,
+            precision=precision,
+            clip_norm=clip_norm,
+            checkpoint_every=checkpoint_every,
+            validate_every=validate_every,
+        )
+        announce(learner, trainer, precision, done)
+        with quiet():
+            trainer.fit(learner, ckpt_path=folder / LAST if goes_on else None, weights_only=True)
+            if learner.scored_step != learner.steps:
+                trainer.validate(learner, verbose=False)
+        if trainer.is_global_zero:
+            _finish(stage, learner, shop, folder, minutes=_seconds(trainer) / 60)
+        trainer.strategy.barrier()
+    _describe(model)
+    return model
+
+
+class Previews(Callback):
+    """What a stage shows and measures beside its scores, after every validation.
+
+    Args:
+        stage: makes the picture.
+        shop: what the stage was made from.
+        folder: of the stage's run.
+    """
+
+    def __init__(self, stage: AbstractStage, shop: Workshop, folder: Path) -> None:
+        self.stage = stage
+        self.shop = shop
+        self.folder = folder
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw and measure on the first device."""
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, Learner)
+        with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
+            sheet, scores = self.stage.preview(pl_module.objective, self.shop, Path(scratch))
+        write_sheet(trainer, self.folder / "pictures", sheet)
+        for logger in trainer.loggers:
+            logger.log_metrics({f"val/{k}": v for k, v in scores.items()}, trainer.global_step)
+        if scores:
+            text = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
+            log.info("step %d: %s", trainer.global_step, text)
+
+
+def _seconds(trainer: Any) -> float:
+    (checkpoints,) = (c for c in trainer.callbacks if isinstance(c, Checkpoints))
+    return checkpoints.seconds
+
+
+def _check_names(stages: list[AbstractStage]) -> None:
+    """No two stages share a folder: the second would be taken for done."""
+    for name, count in Counter(stage.name for stage in stages).items():
+        if count > 1:
+            raise InputError(
+                f"{count} stages are named {name!r}, and so would share a folder: give each a "
+                "`name` of its own"
+            )
+
+
+@rank_zero_only
+def _describe(model: Path) -> None:
+    if (model / "unet").is_dir():
+        describe(model)
+
+
+@rank_zero_only
+def _lay_out(
+    out: Path, begin: Path | None, recipe: dict[str, Plain], stages: list[AbstractStage], size: int
+) -> None:
+    """An empty model folder, or a copy of the one to begin with; all sizes are looked at before."""
+    if (out / MODEL).exists():
+        raise InputError(f"{out}: holds a run already: add --resume, or choose another --out")
+    source = assets.find(str(begin)) if str(begin) in assets.NAMES else begin
+    if source is not None and not (source / "vae").is_dir():
+        raise InputError(f"{source}: no model to begin with: give a diffusers folder, or tiny")
+    if source is not None:
+        read_history(source)
+    stride = stride_of(source / "vae") if source and stages else None
+    for stage in stages:
+        stride = stage.check(size, stride)
+    start(out, recipe)
+    if source is None:
+        (out / MODEL).mkdir()
+    else:
+        shutil.copytree(source, out / MODEL)
+
+
+def _pictures(cache: Path, split: str, count: int, size: int) -> Pictures:
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        row = bar.add_task(f"rooms for {split}", total=count)
+        return open_pictures(
+            cache,
+            split=split,
+            count=count,
+            size=size,
+            processes=os.cpu_count() or 1,
+            advance=lambda images: bar.advance(row, images),
+        )
+
+
+def _learner(stage: AbstractStage, shop: Workshop, recipe: dict[str, Any]) -> Learner:
+    # the objective comes first: it may write what the batches need
+    objective = stage.objective(shop)
+    return Learner(
+        objective,
+        stream=PictureStream(
+            pictures=len(shop.train),
+            fetch=stage.fetch(shop),
+            batch_size=stage.batch_size,
+            seed=shop.seed,
+        ),
+        optim=stage.optim,
+        schedule=stage.schedule,
+        steps=stage.steps,
+        validation=stage.held_out(shop),
+        recipe=recipe,
+    )
+
+
+def _finish(
+    stage: AbstractStage, learner: Learner, shop: Workshop, folder: Path, *, minutes: float
+) -> None:
+    """The part goes into the model, with a line of its history."""
+    stage.export(learner.objective.cpu(), shop, shop.model)
+    past = read_history(shop.model)
+    entry = {
+        "stage": stage.name,
+        "steps": stage.steps,
+        "batch_size": stage.batch_size,
+        "pictures": len(shop.train),
+        "minutes": round(minutes, 1),
+        "scores": {name: round(value, 4) for name, value in learner.scores.items()},
+    }
+    with replacing(shop.model / HISTORY) as partial:
+        partial.write_text(json.dumps([*past, entry], indent=2) + "\n")
+    (folder / DONE).touch()

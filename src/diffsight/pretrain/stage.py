@@ -1,0 +1,134 @@
+"""What the stages of a pretraining have in common."""
+
+import abc
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import UInt8
+from torch import Tensor
+
+from diffsight.config import Configurable
+from diffsight.pretrain.pictures import Pictures
+from diffsight.training.learner import Validation
+from diffsight.training.objective import AbstractObjective
+from diffsight.training.optim import AdamW
+from diffsight.training.schedules import AbstractSchedule
+from diffsight.training.stream import AbstractStream, seed_of
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What a stage is made from.
+
+    Attributes:
+        model: diffusers folder with the parts of the stages before; a stage adds its own.
+        cache: folder for what is computed once.
+        train: pictures that are learned from.
+        held_out: pictures that are not.
+        seed: of everything random.
+    """
+
+    model: Path
+    cache: Path
+    train: Pictures
+    held_out: Pictures
+    seed: int
+
+
+class AbstractStage(Configurable, abc.ABC):
+    """One part of the model, trained on its own.
+
+    Attributes:
+        name: of the stage's folder in the run.
+        steps: optimiser steps.
+        batch_size: pictures per step over all devices together.
+        optim: AdamW and its groups.
+        schedule: learning rate over the stage.
+    """
+
+    name: str
+    steps: int
+    batch_size: int
+    optim: AdamW
+    schedule: AbstractSchedule
+
+    @abc.abstractmethod
+    def check(self, size: int, stride: int | None) -> int | None:
+        """Refuse sides that do not fit, before a picture is rendered.
+
+        Args:
+            size: side of the pictures.
+            stride: of the autoencoder that this stage finds; None if there is none.
+
+        Returns:
+            Stride of the autoencoder that the next stage finds.
+
+        Raises:
+            InputError: if a size does not fit; it says which does.
+        """
+
+    @abc.abstractmethod
+    def objective(self, shop: Workshop) -> AbstractObjective:
+        """What is minimised.
+
+        Raises:
+            InputError: if an earlier stage is missing.
+        """
+
+    @abc.abstractmethod
+    def fetch(self, shop: Workshop) -> "Fetch":
+        """How a batch of the training is made."""
+
+    @abc.abstractmethod
+    def held_out(self, shop: Workshop) -> Validation:
+        """Batches that are scored."""
+
+    @abc.abstractmethod
+    def export(self, objective: Any, shop: Workshop, folder: Path) -> None:
+        """Write the trained part into a diffusers folder."""
+
+    @abc.abstractmethod
+    def preview(
+        self, objective: Any, shop: Workshop, folder: Path
+    ) -> tuple[UInt8[Tensor, "3 h w"], dict[str, float]]:
+        """A picture to look at, and further scores.
+
+        Args:
+            objective: as it stands.
+            shop: what it was made from.
+            folder: scratch place.
+        """
+
+
+# indices of pictures, a seed for each -> a batch with ``to(device)`` and a length
+Fetch = Callable[[list[int], list[int]], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureStream(AbstractStream):
+    """An endless stream over pictures.
+
+    Attributes:
+        pictures: how many there are.
+        fetch: makes a batch.
+    """
+
+    pictures: int
+    fetch: Fetch
+
+    @property
+    def size(self) -> int:
+        """Number of pictures."""
+        return self.pictures
+
+    @property
+    def name(self) -> str:
+        """Of the data set."""
+        return "rooms"
+
+    def batches(self, start: int = 0, *, rank: int = 0, world: int = 1) -> Iterator[Any]:
+        """Batches from number ``start`` on."""
+        for keys in self.keys(start, rank, world):
+            yield self.fetch([i for _, i in keys], [seed_of(self.seed, *key) for key in keys])

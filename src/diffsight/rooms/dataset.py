@@ -1,0 +1,215 @@
+"""``Rooms``: the procedural world as a data set."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, UInt8
+
+from diffsight.datasets.base import AbstractDataset, Sample
+from diffsight.errors import InputError
+from diffsight.rooms.draw import SPLITS
+from diffsight.rooms.labels import LABELS, Geometry, check_names
+from diffsight.rooms.language import caption, expressions, look_around
+from diffsight.rooms.people import Person, find_people
+from diffsight.rooms.render import add_noise, render_clean
+from diffsight.rooms.scene import sample_scene
+from diffsight.rooms.world import CLASSES, Scene
+from diffsight.types import Camera
+
+MIN_SIZE = 8
+
+
+def camera_of(scene: Scene, height: int, width: int) -> Camera:
+    """Intrinsics for an image of this size."""
+    focal = scene.view.focal_px(height, width)
+    return Camera(focal, focal, (width - 1) / 2, (height - 1) / 2)
+
+
+def check_size(size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width from one number or a pair.
+
+    Raises:
+        InputError: if it is not one or two whole numbers of at least 8.
+    """
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    if len(pair) != 2 or min(pair) < MIN_SIZE:
+        raise InputError(
+            f"size {size} of rooms: give one number or (height, width), each at least {MIN_SIZE}"
+        )
+    return int(pair[0]), int(pair[1])
+
+
+def check_split(split: str) -> str:
+    """The name of the split.
+
+    Raises:
+        InputError: if there is no such split.
+    """
+    if split not in SPLITS:
+        raise InputError(f"unknown split {split!r} of rooms: choose from {', '.join(SPLITS)}")
+    return split
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A referring expression and the thing that it fits.
+
+    Attributes:
+        text: English, lower case.
+        instance: value of the instance map.
+        mask: pixels of the thing, ``h w``.
+    """
+
+    text: str
+    instance: int
+    mask: Bool[np.ndarray, "h w"]
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """Everything there is to know about one scene at one size.
+
+    Attributes:
+        id: name of the scene.
+        image: RGB, ``3 h w`` of uint8.
+        labels: by name: ``c h w`` of float32, or ``h w`` of int64.
+        valid: by the same names, ``h w`` of bool.
+        people: keypoints and boxes.
+        caption: one sentence, lower case.
+        expressions: referring expressions.
+        camera: intrinsics for this size.
+        room_type: one of ``ROOM_TYPES``.
+        kinds: class name of every instance.
+    """
+
+    id: str
+    image: UInt8[np.ndarray, "3 h w"]
+    labels: Mapping[str, np.ndarray]
+    valid: Mapping[str, Bool[np.ndarray, "h w"]]
+    people: tuple[Person, ...]
+    caption: str
+    expressions: tuple[Expression, ...]
+    camera: Camera
+    room_type: str
+    kinds: tuple[str, ...]
+
+
+def render_scene(
+    index: int,
+    *,
+    split: str = "train",
+    size: int | tuple[int, int] = 128,
+    labels: Sequence[str] = LABELS,
+    seed: int = 0,
+) -> Rendering:
+    """One scene with the labels asked for, people, and words.
+
+    Raises:
+        InputError: unknown split or label, size below 8, negative index.
+    """
+    if index < 0:
+        raise InputError(f"scene {index} of rooms: scenes are counted from 0")
+    height, width = check_size(size)
+    names = check_names(labels)
+    scene = sample_scene(check_split(split), seed, index)
+    clean = render_clean(scene, height, width)
+    geometry = Geometry(scene, height, width, clean)
+    maps = {name: geometry.label(name) for name in names}
+    in_view = look_around(scene, height, width)
+    masks = ((text, i, geometry.instance == i) for text, i in expressions(scene, in_view))
+    return Rendering(
+        id=scene.id,
+        image=add_noise(scene, clean),
+        labels={name: label.value for name, label in maps.items()},
+        valid={name: label.valid for name, label in maps.items()},
+        people=find_people(scene, geometry.instance),
+        caption=caption(scene, in_view),
+        # in a very small image a thing can fall between the pixels
+        expressions=tuple(Expression(*found) for found in masks if found[2].any()),
+        camera=camera_of(scene, height, width),
+        room_type=scene.room_type,
+        kinds=tuple(thing.kind for thing in scene.things),
+    )
+
+
+class AbstractRooms(AbstractDataset):
+    """Scenes of a split, rendered when they are asked for.
+
+    Args:
+        split: ``train``, ``val`` or ``test``: three worlds without a scene in common.
+        count: number of scenes.
+        size: one number, or (height, width) in pixels.
+        seed: another seed gives other scenes.
+    """
+
+    world: str
+
+    def __init__(self, split: str, count: int, size: int | tuple[int, int], seed: int) -> None:
+        if count < 1:
+            raise InputError(f"count {count} of rooms: ask for at least one scene")
+        self.split = check_split(split)
+        self.name = f"{self.world}-{split}"
+        self.count = count
+        self.size = check_size(size)
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.count
+
+    def require(self, index: int) -> None:
+        """Data sets end with an ``IndexError``, or a loop over one would not."""
+        if not 0 <= index < self.count:
+            raise IndexError(f"rooms has scenes 0 to {self.count - 1}, not {index}")
+
+
+class Rooms(AbstractRooms):
+    """Rendered rooms with exact labels; see docs/rooms.md for the table of labels.
+
+    Args:
+        split: ``train``, ``val`` or ``test``: three worlds without a scene in common.
+        count: number of scenes.
+        size: one number, or (height, width) in pixels.
+        labels: names out of ``LABELS``; others are not computed.
+        seed: another seed gives other scenes.
+        prompt: what a sample's prompt is: the type of the room, or the caption of the image.
+    """
+
+    world = "rooms"
+    class_names: Mapping[str, tuple[str, ...]] = {"semantic": CLASSES}
+
+    def __init__(
+        self,
+        split: str = "train",
+        count: int = 1000,
+        size: int | tuple[int, int] = 128,
+        labels: Sequence[str] = ("depth_m",),
+        seed: int = 0,
+        prompt: Literal["room_type", "caption"] = "room_type",
+    ) -> None:
+        super().__init__(split, count, size, seed)
+        self.labels = check_names(labels)
+        self.prompt = prompt
+
+    def __getitem__(self, index: int) -> Sample:
+        """The scene with this index."""
+        self.require(index)
+        scene = sample_scene(self.split, self.seed, index)
+        clean = render_clean(scene, *self.size)
+        geometry = Geometry(scene, *self.size, clean)
+        maps = {name: geometry.label(name) for name in self.labels}
+        prompt = scene.room_type
+        if self.prompt == "caption":
+            prompt = caption(scene, look_around(scene, *self.size))
+        return Sample(
+            id=scene.id,
+            image=torch.from_numpy(add_noise(scene, clean)),
+            labels={
+                name: torch.from_numpy(np.ascontiguousarray(m.value)) for name, m in maps.items()
+            },
+            valid={name: torch.from_numpy(m.valid.copy()) for name, m in maps.items()},
+            prompt=prompt,
+            camera=camera_of(scene, *self.size),
+        )

@@ -1,0 +1,196 @@
+"""Where things stand: on the floor without touching, against walls, on one another."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from diffsight.rooms.building import before, walls
+from diffsight.rooms.draw import Draw
+from diffsight.rooms.models import Model, Surface, place
+from diffsight.rooms.world import Primitive, Thing, Vector, View, rotate
+
+GAP_M = 0.02
+TRIES = 14
+Footprint = tuple[float, float, float, float, float]  # x, z, half_x, half_z, yaw
+
+
+def overlap(a: Footprint, b: Footprint) -> bool:
+    """Whether two turned rectangles on the floor meet (separating axes)."""
+    axes = []
+    for _, _, half_x, half_z, yaw in (a, b):
+        s, c = math.sin(yaw), math.cos(yaw)
+        axes.append(((c, -s), half_x, (s, c), half_z))
+    dx, dz = b[0] - a[0], b[1] - a[1]
+    for ux, _, uz, _ in axes:
+        for n in (ux, uz):
+            reach = sum(
+                abs(n[0] * x[0] + n[1] * x[1]) * hx + abs(n[0] * z[0] + n[1] * z[1]) * hz
+                for x, hx, z, hz in axes
+            )
+            if abs(n[0] * dx + n[1] * dz) > reach:
+                return False
+    return True
+
+
+class Layout:
+    """A room that is being furnished.
+
+    Args:
+        draw: random decisions.
+        half_size: half width, half height and half depth of the room.
+        view: the camera; things go where it can see them, and not right before it.
+    """
+
+    def __init__(self, draw: Draw, half_size: Vector, view: View) -> None:
+        self.draw = draw
+        self.draw_seed = draw.integer(0, 2**31 - 1)
+        self.half_size = half_size
+        self.view = view
+        self.things: list[Thing] = []
+        self.primitives: list[Primitive] = []
+        self.surfaces: list[tuple[int, Surface]] = []
+        forward = view.rotation[:, 2]
+        yaw = math.atan2(float(forward[0]), float(forward[2]))
+        ahead = 0.45
+        self.taken: list[Footprint] = [
+            (
+                float(view.position[0]) + math.sin(yaw) * ahead,
+                float(view.position[2]) + math.cos(yaw) * ahead,
+                0.4,
+                0.8,
+                yaw,
+            )
+        ]
+        self.hung: list[list[tuple[float, float]]] = [[], [], [], []]
+
+    def add(self, model: Model, position: Vector, yaw: float, support: int | None = None) -> int:
+        """Put a model somewhere without asking; returns its index."""
+        index = len(self.things)
+        thing, solids = place(model, position, yaw, index, len(self.primitives), support)
+        self.things.append(thing)
+        self.primitives.extend(solids)
+        if support is None:
+            self.surfaces.extend((index, surface) for surface in model.surfaces)
+        return index
+
+    def fits(self, spot: Footprint) -> bool:
+        """Whether a footprint is inside the room and touches nothing."""
+        x, z, half_x, half_z, yaw = spot
+        s, c = abs(math.sin(yaw)), abs(math.cos(yaw))
+        if abs(x) + c * half_x + s * half_z > self.half_size[0] - 0.01:
+            return False
+        if abs(z) + s * half_x + c * half_z > self.half_size[2] - 0.01:
+            return False
+        return not any(overlap(spot, other) for other in self.taken)
+
+    def seen(self, x: float, y: float, z: float, nearest_m: float = 1.1) -> bool:
+        """Whether a point is inside the square view, not too near."""
+        offset = np.array([x, y, z]) - self.view.position
+        right, down, forward = (float(v) for v in rotate(self.view.rotation.T, offset))
+        reach = math.tan(self.view.fov_rad / 2) * forward * 0.92
+        return forward > nearest_m and abs(right) < reach and abs(down) < reach
+
+    def against_wall(self, model: Model) -> int | None:
+        """Stand a model with its back to a wall; None where there is no room in view."""
+        for _ in range(TRIES):
+            number = self.draw.integer(0, 2)
+            wall = walls(self.half_size)[number]
+            free = wall.half_length - model.half_x - 0.05
+            if free <= 0:
+                continue
+            s = self.draw.uniform(-free, free)
+            if self.draw.chance(0.25):
+                s = math.copysign(free, s)
+            x, z = before(wall, s, model.half_z + self.gap(number, s, model.half_x))
+            done = self.at(model, x, z, wall.yaw)
+            if done is not None:
+                return done
+        return None
+
+    def gap(self, number: int, s: float, half_x: float) -> float:
+        """Distance from the wall that leaves room for what hangs behind a thing."""
+        hung = self.hung[number]
+        free = all(s + half_x < low or s - half_x > high for low, high in hung)
+        return 0.06 if free else 0.16
+
+    def anywhere(self, model: Model, yaw: Callable[[], float]) -> int | None:
+        """Stand a model somewhere on the floor."""
+        for _ in range(TRIES):
+            reach_x = self.half_size[0] - model.half_x - 0.08
+            reach_z = self.half_size[2] - model.half_z - 0.08
+            if reach_x <= 0 or reach_z <= 0:
+                return None
+            x = self.draw.uniform(-reach_x, reach_x)
+            z = self.draw.uniform(-reach_z, reach_z)
+            done = self.at(model, x, z, yaw())
+            if done is not None:
+                return done
+        return None
+
+    def at(
+        self, model: Model, x: float, z: float, yaw: float, margin_m: float = GAP_M
+    ) -> int | None:
+        """Stand a model at a place if it is free and in view."""
+        spot = (x, z, model.half_x + margin_m, model.half_z + margin_m, yaw)
+        if not self.seen(x, model.height / 2, z) or not self.fits(spot):
+            return None
+        self.taken.append(spot)
+        return self.add(model, (x, 0.0, z), yaw)
+
+    def hang(self, model: Model, wall_number: int) -> tuple[float, int] | None:
+        """Fix a model to a wall where nothing hangs yet; returns its offset and its index."""
+        wall = walls(self.half_size)[wall_number]
+        free = wall.half_length - model.half_x - 0.1
+        if free <= 0:
+            return None
+        for _ in range(TRIES):
+            s = self.draw.uniform(-free, free)
+            span = (s - model.half_x - 0.08, s + model.half_x + 0.08)
+            x, z = before(wall, s, 0.0)
+            clear = all(span[1] < low or span[0] > high for low, high in self.hung[wall_number])
+            if clear and self.seen(x, min(model.height * 0.75, 1.6), z):
+                self.hung[wall_number].append(span)
+                if model.kind == "door":
+                    clear_x, clear_z = before(wall, s, 0.4)
+                    self.taken.append((clear_x, clear_z, model.half_x, 0.4, wall.yaw))
+                return s, self.add(model, (x, 0.0, z), wall.yaw)
+        return None
+
+    def on_top(self, model: Model, *, kinds: tuple[str, ...]) -> int | None:
+        """Stand a small model on a free surface of one of these kinds of things."""
+        options = [
+            (owner, surface) for owner, surface in self.surfaces if self.things[owner].kind in kinds
+        ]
+        for owner, surface in self.draw.shuffled(options):
+            free_x, free_z = surface.half_x - model.half_x, surface.half_z - model.half_z
+            if (
+                free_x < 0
+                or model.half_z > surface.half_z + 0.06
+                or model.height > surface.clearance
+            ):
+                continue
+            carrier = self.things[owner]
+            x = surface.centre[0] + self.draw.uniform(-free_x, free_x)
+            z = surface.centre[2] + self.draw.uniform(-1, 1) * max(free_z, 0.0)
+            taken = [
+                self.taken_on(other)
+                for other in range(len(self.things))
+                if self.things[other].support == owner
+            ]
+            s, c = math.sin(carrier.yaw), math.cos(carrier.yaw)
+            world = (carrier.position[0] + c * x + s * z, carrier.position[2] - s * x + c * z)
+            yaw = carrier.yaw + self.draw.uniform(-0.4, 0.4) * (model.kind not in ("tv", "cushion"))
+            spot = (*world, model.half_x + 0.01, model.half_z + 0.01, yaw)
+            if any(overlap(spot, other) for other in taken) or not self.seen(
+                world[0], surface.centre[1], world[1]
+            ):
+                continue
+            position = (world[0], carrier.position[1] + surface.centre[1], world[1])
+            return self.add(model, position, yaw, owner)
+        return None
+
+    def taken_on(self, index: int) -> Footprint:
+        """Footprint of a thing that stands on another."""
+        thing = self.things[index]
+        return (thing.position[0], thing.position[2], thing.half_x, thing.half_z, thing.yaw)

@@ -1,0 +1,190 @@
+"""What furniture is made of: parts in a frame of their own, foot at y = 0, front towards +z."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from diffsight.rooms.draw import Draw
+from diffsight.rooms.materials import LOOKS, WOODS, material, shade, tint
+from diffsight.rooms.world import (
+    Material,
+    Pattern,
+    Primitive,
+    Shape,
+    Thing,
+    Vector,
+    align_y,
+    compose,
+    length,
+    rotate,
+    rotation_y,
+)
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A level place for small things.
+
+    Attributes:
+        centre: of the place, in the model's frame.
+        half_x: half its width.
+        half_z: half its depth.
+        clearance: free height above it.
+    """
+
+    centre: Vector
+    half_x: float
+    half_z: float
+    clearance: float = 2.0
+
+
+@dataclass
+class Model:
+    """A thing before it is placed.
+
+    Attributes:
+        kind: one of ``CLASSES``.
+        colour: colour word of its main part.
+        look: word for its main pattern, or "".
+        half_x: half the width of its footprint.
+        half_z: half the depth.
+        height: metres.
+        parts: its solids.
+        surfaces: where small things may stand.
+        seats: foot points of people who sit on it.
+        joints: of a person, see ``Thing``.
+    """
+
+    kind: str
+    colour: str = ""
+    look: str = ""
+    half_x: float = 0.0
+    half_z: float = 0.0
+    height: float = 0.0
+    parts: list[Primitive] = field(default_factory=list)
+    surfaces: list[Surface] = field(default_factory=list)
+    joints: tuple[np.ndarray, np.ndarray] | None = None
+
+    def add(
+        self,
+        shape: Shape,
+        centre: Vector | np.ndarray,
+        size: Vector,
+        surface: Material,
+        *,
+        rotation: np.ndarray | None = None,
+        caps: tuple[bool, bool] = (True, True),
+        casts_shadow: bool = True,
+        sky: bool = False,
+    ) -> None:
+        """Append a solid."""
+        turn = np.eye(3) if rotation is None else rotation
+        centre = np.asarray(centre, dtype=np.float64)
+        self.parts.append(
+            Primitive(shape, centre, turn, size, surface, -1, caps, casts_shadow, sky)
+        )
+
+    def box(self, centre: Vector, half: Vector, surface: Material) -> None:
+        """Append a box by its half extents."""
+        self.add("box", centre, half, surface)
+
+    def post(self, foot: Vector, height: float, radius: float, surface: Material) -> None:
+        """Append an upright cylinder that stands on ``foot``."""
+        centre = (foot[0], foot[1] + height / 2, foot[2])
+        self.add("frustum", centre, (radius, radius, height / 2), surface)
+
+    def limb(self, start: np.ndarray, end: np.ndarray, radius: float, surface: Material) -> None:
+        """Append a capsule between two points."""
+        way = end - start
+        self.add(
+            "capsule",
+            (start + end) / 2,
+            (radius, length(way) / 2, 0.0),
+            surface,
+            rotation=align_y(way),
+        )
+
+
+def place(
+    model: Model, position: Vector, yaw: float, index: int, first: int, support: int | None = None
+) -> tuple[Thing, list[Primitive]]:
+    """The model at a place of the world, as thing ``index`` with primitives from ``first`` on."""
+    turn = rotation_y(yaw)
+    base = np.array(position)
+    solids = [
+        Primitive(
+            part.shape,
+            base + rotate(turn, part.centre),
+            compose(turn, part.rotation),
+            part.size,
+            part.material,
+            index,
+            part.caps,
+            part.casts_shadow,
+            part.sky,
+        )
+        for part in model.parts
+    ]
+    joints = model.joints
+    if joints is not None:
+        moved = np.stack([base + rotate(turn, joint) for joint in joints[0]])
+        joints = (moved, joints[1])
+    thing = Thing(
+        model.kind,
+        model.colour,
+        model.look,
+        position,
+        model.half_x,
+        model.half_z,
+        model.height,
+        yaw,
+        support,
+        joints,
+        first,
+        len(solids),
+    )
+    return thing, solids
+
+
+@dataclass(frozen=True)
+class Style:
+    """What the things of one room have in common.
+
+    Attributes:
+        palette: colour words that its furniture comes in.
+        wood: encoded colour of its wood.
+    """
+
+    palette: tuple[str, ...]
+    wood: tuple[float, float, float]
+
+    @classmethod
+    def draw(cls, draw: Draw, palette: tuple[str, ...]) -> "Style":
+        """Three or four colours of a room type's palette, and a wood."""
+        return cls(tuple(draw.shuffled(palette)[: draw.integer(3, 4)]), draw.choice(WOODS))
+
+    def wooden(self, draw: Draw, gloss: float = 0.1) -> Material:
+        """The room's wood."""
+        first = tint(draw, self.wood, 0.015)
+        scale, seed = draw.uniform(0.04, 0.08), draw.integer(0, 2**31 - 1)
+        return Material("wood", first, shade(first, 0.55), scale, seed, gloss)
+
+    def fabric(self, draw: Draw) -> tuple[Material, str, str]:
+        """A cloth with its colour word and look."""
+        colour = draw.choice(self.palette)
+        patterns: tuple[Pattern, ...] = ("solid", "solid", "solid", "stripes", "checker", "dots")
+        pattern = draw.choice(patterns)
+        second = draw.choice((None, "white", "grey"))
+        if second == colour:
+            second = None
+        scale = draw.uniform(0.08, 0.2)
+        made = material(draw, colour, pattern, second=second, scale_m=scale, gloss=0.0)
+        return made, colour, LOOKS[pattern]
+
+    def hard(self, draw: Draw, wood_share: float = 0.6) -> tuple[Material, str, str]:
+        """Wood, lacquer or stone with its colour word and look."""
+        if draw.chance(wood_share):
+            return self.wooden(draw), "brown", "wooden"
+        colour = draw.choice((*self.palette, "white", "black", "grey"))
+        pattern: Pattern = "marble" if draw.chance(0.12) else "solid"
+        return material(draw, colour, pattern, gloss=0.3), colour, LOOKS[pattern]

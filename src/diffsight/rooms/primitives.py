@@ -1,0 +1,208 @@
+"""Exact ray intersections, normals and curvatures of the primitives, in their own frames.
+
+A ray is ``origin + t * direction``; components are numbers or arrays that broadcast. Where there
+is no hit ``t`` is infinite. Only + - * / and square roots are used: their last
+bits are the same everywhere.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from diffsight.rooms.world import Primitive, Vector
+
+Components = Sequence[np.ndarray | float]
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def points_on(origin: Components, direction: Components, t: np.ndarray) -> Arrays:
+    """The points of rays at ``t``."""
+    x, y, z = (np.asarray(o + d * t) for o, d in zip(origin, direction, strict=True))
+    return x, y, z
+
+
+def intersect(primitive: Primitive, origin: Components, direction: Components) -> np.ndarray:
+    """Smallest positive ``t`` at which the ray enters the solid (leaves air), or infinity."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        if primitive.shape == "plane":
+            return _plane(origin, direction)
+        if primitive.shape == "box":
+            return _box(primitive.size, origin, direction)
+        if primitive.shape == "ellipsoid":
+            return _ellipsoid(primitive.size, origin, direction)
+        if primitive.shape == "capsule":
+            return _capsule(primitive.size, origin, direction)
+        return _frustum(primitive.size, primitive.caps, origin, direction)
+
+
+def _plane(o: Components, d: Components) -> np.ndarray:
+    t = -o[1] / d[1]
+    return np.where((d[1] < 0) & (t > 0), t, np.inf)
+
+
+def _box(half: Vector, o: Components, d: Components) -> np.ndarray:
+    near, far = -np.inf, np.inf
+    for axis in range(3):
+        inverse = 1 / d[axis]
+        middle = -o[axis] * inverse
+        reach = half[axis] * np.abs(inverse)
+        near = np.maximum(near, middle - reach)
+        far = np.minimum(far, middle + reach)
+    return np.where((near < far) & (near > 0), near, np.inf)
+
+
+def _ellipsoid(radii: Vector, o: Components, d: Components) -> np.ndarray:
+    ox, oy, oz = (o[i] / radii[i] for i in range(3))
+    dx, dy, dz = (d[i] / radii[i] for i in range(3))
+    return _quadratic_entry(
+        dx * dx + dy * dy + dz * dz,
+        ox * dx + oy * dy + oz * dz,
+        ox * ox + oy * oy + oz * oz - 1,
+    )
+
+
+def _quadratic_entry(
+    a: np.ndarray | float, b: np.ndarray | float, c: np.ndarray | float
+) -> np.ndarray:
+    """Smaller root of ``a t^2 + 2 b t + c`` where positive; ``a`` is positive."""
+    discriminant = b * b - a * c
+    t = (-b - np.sqrt(np.maximum(discriminant, 0))) / a
+    return np.where((discriminant > 0) & (t > 0), t, np.inf)
+
+
+def _capsule(size: Vector, o: Components, d: Components) -> np.ndarray:
+    radius, half, _ = size
+    a = d[0] * d[0] + d[2] * d[2]
+    b = o[0] * d[0] + o[2] * d[2]
+    c = o[0] * o[0] + o[2] * o[2] - radius * radius
+    discriminant = b * b - a * c
+    t_side = (-b - np.sqrt(np.maximum(discriminant, 0))) / a
+    y = o[1] + t_side * d[1]
+    # a ray that misses the endless cylinder misses both balls; the height of its entry says which
+    oy = o[1] - np.copysign(half, y)
+    t_ball = _quadratic_entry(a + d[1] * d[1], b + oy * d[1], c + oy * oy)
+    t = np.where((np.abs(y) <= half) & (t_side > 0), t_side, t_ball)
+    return np.where(discriminant > 0, t, np.inf)
+
+
+def _frustum(size: Vector, caps: tuple[bool, bool], o: Components, d: Components) -> np.ndarray:
+    bottom, top, half = size
+    slope = (top - bottom) / (2 * half)
+    middle = (top + bottom) / 2 + slope * o[1]
+    a = d[0] * d[0] + d[2] * d[2] - slope * slope * d[1] * d[1]
+    b = o[0] * d[0] + o[2] * d[2] - slope * middle * d[1]
+    c = o[0] * o[0] + o[2] * o[2] - middle * middle
+    discriminant = b * b - a * c
+    root = np.sqrt(np.maximum(discriminant, 0))
+    best = np.inf
+    for t in ((-b - root) / a, (-b + root) / a):
+        hit = (np.abs(o[1] + t * d[1]) <= half) & (t > 0) & (discriminant > 0)
+        best = np.minimum(best, np.where(hit, t, np.inf))
+    for closed, y, radius in ((caps[0], -half, bottom), (caps[1], half, top)):
+        if closed and radius > 0:
+            t = (y - o[1]) / d[1]
+            x, z = o[0] + t * d[0], o[2] + t * d[2]
+            hit = (x * x + z * z <= radius * radius) & (t > 0)
+            best = np.minimum(best, np.where(hit, t, np.inf))
+    return np.asarray(best)
+
+
+def normal(primitive: Primitive, p: Arrays) -> Arrays:
+    """Outward unit normal at points on the surface."""
+    x, y, z = p
+    zero = np.zeros_like(x)
+    if primitive.shape == "plane":
+        return zero, zero + 1, zero
+    if primitive.shape == "box":
+        return _box_normal(primitive.size, p)
+    if primitive.shape == "ellipsoid":
+        a, b, c = primitive.size
+        return _unit(x / (a * a), y / (b * b), z / (c * c))
+    if primitive.shape == "capsule":
+        half = primitive.size[1]
+        return _unit(x, y - np.clip(y, -half, half), z)
+    slope, radius, cap = _frustum_parts(primitive, p)
+    nx, ny, nz = _unit(x, -slope * radius, z)
+    return np.where(cap, zero, nx), np.where(cap, np.sign(y), ny), np.where(cap, zero, nz)
+
+
+def _unit(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> Arrays:
+    length = np.sqrt(x * x + y * y + z * z)
+    length = np.maximum(length, 1e-12)
+    return x / length, y / length, z / length
+
+
+def box_face(half: Vector, p: Arrays) -> tuple[np.ndarray, np.ndarray]:
+    """Where the nearest face of the box is an x face, and where it is a y face."""
+    gx, gy, gz = (np.abs(p[i]) - half[i] for i in range(3))
+    on_x = (gx >= gy) & (gx >= gz)
+    return on_x, ~on_x & (gy >= gz)
+
+
+def _box_normal(half: Vector, p: Arrays) -> Arrays:
+    on_x, on_y = box_face(half, p)
+    zero = np.zeros_like(p[0])
+    return (
+        np.where(on_x, np.sign(p[0]), zero),
+        np.where(on_y, np.sign(p[1]), zero),
+        np.where(on_x | on_y, zero, np.sign(p[2])),
+    )
+
+
+def _frustum_parts(primitive: Primitive, p: Arrays) -> tuple[float, np.ndarray, np.ndarray]:
+    """Slope of the side, its radius at each point's height, which points are on a closed end."""
+    bottom, top, half = primitive.size
+    slope = (top - bottom) / (2 * half)
+    radius = np.maximum((top + bottom) / 2 + slope * p[1], 1e-9)
+    off_side = np.abs(np.sqrt(p[0] * p[0] + p[2] * p[2]) - radius)
+    off_cap = np.abs(np.abs(p[1]) - half)
+    closed = np.where(p[1] < 0, primitive.caps[0], primitive.caps[1])
+    return slope, radius, closed & (off_cap < off_side)
+
+
+def curvature(primitive: Primitive, p: Arrays) -> tuple[np.ndarray, np.ndarray]:
+    """Principal curvatures in 1/m, the larger first, positive where the solid is convex."""
+    zero = np.zeros_like(p[0])
+    if primitive.shape in ("plane", "box"):
+        return zero, zero
+    if primitive.shape == "capsule":
+        k = zero + 1 / primitive.size[0]
+        return k, np.where(np.abs(p[1]) > primitive.size[1], k, zero)
+    if primitive.shape == "frustum":
+        slope, radius, cap = _frustum_parts(primitive, p)
+        return np.where(cap, zero, 1 / (radius * math.sqrt(1 + slope * slope))), zero
+    return _ellipsoid_curvature(primitive.size, p)
+
+
+def _ellipsoid_curvature(radii: Vector, p: Arrays) -> tuple[np.ndarray, np.ndarray]:
+    a2, b2, c2 = (r * r for r in radii)
+    if a2 == b2 == c2:
+        k = np.full_like(p[0], 1 / radii[0])
+        return k, k
+    x2, y2, z2 = (q * q for q in p)
+    # support distance h: from the centre to the tangent plane
+    h2 = 1 / (x2 / (a2 * a2) + y2 / (b2 * b2) + z2 / (c2 * c2))
+    gauss = h2 * h2 / (a2 * b2 * c2)
+    mean = h2 * np.sqrt(h2) * (a2 + b2 + c2 - x2 - y2 - z2) / (2 * a2 * b2 * c2)
+    spread = np.sqrt(np.maximum(mean * mean - gauss, 0))
+    return mean + spread, mean - spread
+
+
+def texture_coordinates(primitive: Primitive, p: Arrays) -> tuple[np.ndarray, np.ndarray]:
+    """Two coordinates in metres along the surface, for patterns."""
+    x, y, z = p
+    if primitive.shape == "plane":
+        return x, z
+    if primitive.shape == "box":
+        on_x, on_y = box_face(primitive.size, p)
+        return np.where(on_x, z, x), np.where(on_y, z, y)
+    # the "diamond" angle runs around like an angle does and needs no arctangent
+    reach = np.maximum(np.abs(x) + np.abs(z), 1e-9)
+    around = np.where(z >= 0, 1 - x / reach, 3 + x / reach)
+    radius = max(primitive.half_extents()[0], primitive.half_extents()[2])
+    u = around * (radius * 1.5707963)
+    if primitive.shape != "frustum":
+        return u, y
+    cap = _frustum_parts(primitive, p)[2]
+    return np.where(cap, x, u), np.where(cap, z, y)

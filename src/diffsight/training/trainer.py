@@ -1,0 +1,201 @@
+"""A training from its folder to its last step: what ``fit`` and ``pretrain`` have in common."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+
+from diffsight.config import Plain
+from diffsight.datasets.files import replacing
+from diffsight.errors import InputError
+from diffsight.ops.memory import keep_freed_memory
+from diffsight.training.callbacks import LAST, Checkpoints, Interrupts, ProgressBar
+from diffsight.training.checkpoints import KEY, AtomicCheckpoints, load, versions
+from diffsight.training.forecast import forecast
+from diffsight.training.learner import Learner
+from diffsight.training.logs import CsvLog
+from diffsight.training.optim import table
+
+RECIPE = "recipe.yaml"
+Precision = Literal["32", "bf16", "fp16"]
+Accelerator = Literal["auto", "cpu", "gpu"]
+AUTOCAST: Mapping[Precision, torch.dtype | None] = {
+    "32": None,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+LIGHTNING_PRECISION: Mapping[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "32": "32-true",
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+}
+# what Lightning would do and this package does itself
+OURS: Mapping[str, Any] = {
+    "use_distributed_sampler": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+    "log_every_n_steps": 10,
+    "max_epochs": -1,
+    "check_val_every_n_epoch": None,
+}
+
+
+@rank_zero_only
+def start(out: Path, recipe: Mapping[str, Plain]) -> None:
+    """Make the folder and write the resolved recipe.
+
+    Raises:
+        InputError: if the folder holds a run.
+    """
+    if (out / LAST).exists():
+        raise InputError(f"{out}: holds a run already: add --resume, or choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    header = "".join(f"# {name} {version}\n" for name, version in versions().items())
+    with replacing(out / RECIPE) as partial:
+        partial.write_text(header + yaml.safe_dump(dict(recipe), sort_keys=False))
+
+
+def has_begun(out: Path) -> bool:
+    """Whether there is a checkpoint to go on from; a run stopped before its first begins anew.
+
+    Raises:
+        InputError: if the folder holds no run at all.
+    """
+    if not (out / RECIPE).exists() and not (out / LAST).exists():
+        raise InputError(f"{out}: holds no run to go on with: start without --resume")
+    return (out / LAST).exists()
+
+
+def steps_done(out: Path, recipe: Mapping[str, Plain], fixed: Sequence[str]) -> int:
+    """Of the interrupted run, which must have been made with the same ``fixed`` keys.
+
+    Raises:
+        InputError: if it was made with others, or left no checkpoint.
+    """
+    ours = load(out / LAST, mmap=True)[KEY]
+    for name in fixed:
+        if ours["recipe"][name] != recipe[name]:
+            raise InputError(
+                f"{out / LAST}: trained with another {name!r} than this recipe's: resume with "
+                f"{out / 'recipe.yaml'}, or start again in another folder"
+            )
+    return ours["schedule"]["step"]
+
+
+def trainer_for(
+    learner: Learner,
+    out: Path,
+    *,
+    pictures: Callback,
+    done: int = 0,
+    accelerator: Accelerator = "auto",
+    devices: int = 1,
+    strategy: str = "auto",
+    sync_batchnorm: bool = False,
+    precision: Precision = "32",
+    clip_norm: float | None = None,
+    checkpoint_every: int = 500,
+    validate_every: int = 500,
+    monitor: str = "loss",
+) -> Trainer:
+    """Lightning's Trainer with our checkpoints, logs, signals and progress; see ``fit``.
+
+    Args:
+        learner: what it will train.
+        out: folder of the run.
+        pictures: draws during validation.
+        done: steps of the interrupted run.
+        accelerator: where to run.
+        devices: processes; 0 takes one per GPU, or one per core where there is none.
+        strategy: Lightning's; ``auto`` is DDP on several devices.
+        sync_batchnorm: batch statistics over all devices.
+        precision: ``32``, or mixed ``bf16`` / ``fp16``.
+        clip_norm: largest norm of the gradient.
+        checkpoint_every: optimiser steps between checkpoints.
+        validate_every: optimiser steps between validations.
+        monitor: score whose best value makes ``best.ckpt``.
+
+    Raises:
+        InputError: if the batch does not divide by the devices.
+    """
+    for name in ("lightning.pytorch", "lightning.fabric"):  # devices, ranks, tips
+        logging.getLogger(name).setLevel(logging.WARNING)
+    keep_freed_memory()
+    checkpoints = Checkpoints(out, every=checkpoint_every, monitor=monitor)
+    gpus = torch.cuda.device_count() if accelerator != "cpu" else 0
+    devices = devices or gpus or os.cpu_count() or 1
+    trainer = Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        strategy="ddp" if strategy == "auto" and devices > 1 else strategy,
+        precision=LIGHTNING_PRECISION[precision],
+        sync_batchnorm=sync_batchnorm,
+        max_steps=learner.steps,
+        accumulate_grad_batches=learner.accumulate,
+        gradient_clip_val=clip_norm,
+        val_check_interval=validate_every * learner.accumulate,
+        default_root_dir=out,
+        plugins=[AtomicCheckpoints()],
+        logger=_loggers(out, done),
+        callbacks=[ProgressBar(), pictures, checkpoints, Interrupts(checkpoints)],
+        **OURS,
+    )
+    size, world = learner.stream.batch_size, trainer.world_size
+    if size % world:
+        raise InputError(
+            f"batch_size {size} does not divide by {world} devices: choose a multiple of it"
+        )
+    return trainer
+
+
+@rank_zero_only
+def announce(learner: Learner, trainer: Trainer, precision: Precision, done: int) -> None:
+    """What will be trained and what it will cost, measured on the device."""
+    learner.to(trainer.strategy.root_device)
+    cost = forecast(
+        learner.objective,
+        learner.stream,
+        steps=learner.steps - done,
+        accumulate=learner.accumulate,
+        world=trainer.world_size,
+        autocast=AUTOCAST[precision],
+    )
+    console = Console(stderr=True)
+    console.print(table(learner.groups, learner.optim.lr))
+    console.print(cost.describe(), highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Lightning 2.6 builds a class of torch's pytree that torch 2.13 deprecates."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        yield
+
+
+def leave_others(trainer: Trainer) -> bool:
+    """Whether this is the first device, which goes on alone: the others have finished."""
+    if trainer.world_size > 1:
+        # metrics would wait for the others
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+    return trainer.is_global_zero
+
+
+def _loggers(out: Path, first_step: int) -> list[Logger]:
+    tensorboard = TensorBoardLogger(
+        out, name="tensorboard", version="", default_hp_metric=False, purge_step=first_step or None
+    )
+    return [tensorboard, CsvLog(out / "metrics.csv", first_step=first_step)]

@@ -1,0 +1,57 @@
+"""Pictures on disk: what rooms gives, once, chunk by chunk."""
+
+import numpy as np
+import pytest
+import torch
+
+from diffsight.errors import InputError
+from diffsight.pretrain import pictures
+from diffsight.pretrain.pictures import averaged, open_pictures, signed, unsigned
+from diffsight.rooms import render_scene
+
+
+def test_they_are_the_rooms(shop):
+    room = render_scene(11, split="train", size=32, labels=())
+    assert np.array_equal(shop.train.image(11).numpy(), room.image)
+    assert shop.train.captions[11] == room.caption
+    assert (len(shop.train), len(shop.held_out), shop.train.size) == (16, 8, 32)
+
+
+def test_a_larger_count_adds_to_what_is_there(shop, cache, monkeypatch):
+    rendered = []
+    monkeypatch.setattr(pictures, "_render", lambda job: rendered.append(job[1]))
+    available = []
+    with pytest.raises(InputError, match="not a whole chunk"):  # the new one was not rendered
+        open_pictures(cache, split="train", count=20, size=32, advance=available.append)
+    assert rendered == [2]
+    assert available == [16, 8]
+
+
+def test_damaged_chunk(shop, cache, tmp_path):
+    place = tmp_path / "rooms-1-train-32"
+    place.mkdir()
+    for path in (cache / place.name).glob("00000.*"):
+        (place / path.name).write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"00000\.npy: not a whole chunk .* delete 00000\.json"):
+        open_pictures(tmp_path, split="train", count=8, size=32)
+
+
+def test_other_sizes_than_those_on_disk():
+    """Larger ones too: a vision tower may see more pixels than the pictures have."""
+    ramp = np.broadcast_to(np.arange(0, 256, 32, dtype=np.uint8), (1, 3, 8, 8))
+    stored = pictures.Pictures("ramp", [ramp], ("a ramp",))
+    assert torch.equal(stored.at([0], 8)[0], torch.tensor(ramp[0]))
+    for size in (4, 6, 12, 16):
+        found = stored.at([0], size)
+        assert (found.shape, found.dtype) == ((1, 3, size, size), torch.uint8)
+        row = found[0, 0, 0].float()
+        assert (row.diff() >= 0).all()
+        assert row.mean() == pytest.approx(ramp.mean(), abs=1)
+
+
+def test_averaging_and_range():
+    image = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8)
+    half = averaged(image, 2)
+    assert half[1, 2, 3, 1] == round(float(image[1, 2, 6:8, 2:4].float().mean()))
+    assert torch.equal(unsigned(signed(image)), image)
+    assert float(signed(image).abs().max()) <= 1

@@ -1,0 +1,24 @@
+"""Things in rooms, and what is said of them."""
+
+import torch
+
+from diffsight.rooms import ReferringRooms, render_scene
+
+
+def test_the_mask_is_that_of_the_expression() -> None:
+    data = ReferringRooms("val", count=6, size=64)
+    for index in range(6):
+        sample = data[index]
+        scene = render_scene(index, split="val", size=64, labels=())
+        masks = {e.text: torch.from_numpy(e.mask) for e in scene.expressions}
+        assert sample.prompt == sample.sentences[0]
+        for sentence in sample.sentences:
+            assert torch.equal(sample.labels["referent"] == 1, masks[sentence])
+        assert torch.equal(sample.image, torch.from_numpy(scene.image))
+        assert sample.valid["referent"].all()
+
+
+def test_a_sample_is_the_same_at_any_size() -> None:
+    small, large = (ReferringRooms("train", count=4, size=size) for size in (64, 96))
+    assert [small[i].sentences for i in range(4)] == [large[i].sentences for i in range(4)]
+    assert len({small[i].prompt for i in range(4)}) > 1
