@@ -10,6 +10,7 @@ from tests.adaptation.test_adapt import pictures, run
 
 from diffsight.adaptation.selection import Adaptation
 from diffsight.hub.task_file import Base, read_task
+from diffsight.training import loop
 from diffsight.training.interrupts import TornStepError, between_steps
 from diffsight.training.state import AdaptState
 
