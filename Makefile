@@ -1,5 +1,5 @@
 # Development commands; `make` alone lists them.
-.PHONY: help setup format lint types imports docs test slow check
+.PHONY: help setup format lint types imports docs test slow lowest check
 .DEFAULT_GOAL := help
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 
@@ -33,4 +33,7 @@ test:     ## the default tests
 slow:     ## full-size models against the authors' numbers, one at a time: minutes, about 6 GB
 	$(OFFLINE) pytest -m slow
 
-check: lint types imports docs slow  ## everything that CI checks beside the default tests
+lowest:   ## the default tests with the lowest versions that pyproject.toml allows
+	.ci/lowest
+
+check: lint types imports docs slow  ## everything that CI checks except `test` and `lowest`
