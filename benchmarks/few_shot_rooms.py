@@ -1,13 +1,19 @@
-"""Few labelled rooms: ten tasks beside what must be beaten, and the few-shot paper's orderings.
+"""Measure few-shot methods on rooms: ten tasks with baselines, and the few-shot paper's ablations.
 
-Runs ``diffsight benchmark few-shot`` on the embedded model and puts two tables into
-docs/results.md. Units that are there are not run again, so a stopped benchmark goes on where it
-was. One thread per process gets most done: with --shard only the units are run, side by side, and
-without it the tables are written at the end.
+Runs ``diffsight benchmark few-shot`` on the embedded model and writes two blocks of tables into
+docs/results.md. The results are kept in ``benchmarks/tables/few_shot_*.csv``. Their units are
+unpacked into the working folder ``--out`` and are not run again. Finished units stay in ``--out``,
+so that an interrupted benchmark continues. One thread per process is fastest: processes with
+--shard run their part of the units into the same ``--out``; a last call without --shard adds the
+new units to the tables and writes the page.
 
     OMP_NUM_THREADS=1 python benchmarks/few_shot_rooms.py --shard 0/2 &
-    OMP_NUM_THREADS=1 python benchmarks/few_shot_rooms.py --shard 1/2
+    OMP_NUM_THREADS=1 python benchmarks/few_shot_rooms.py --shard 1/2; wait
     python benchmarks/few_shot_rooms.py
+    python benchmarks/few_shot_rooms.py --report    # run nothing: write the page from the tables
+
+Units of another version of diffsight are not mixed with new ones. To measure a new version, give
+``--tables`` and ``--out`` folders of its own.
 """
 
 import argparse
@@ -23,24 +29,25 @@ from typing import Any
 
 from pretrained import fingerprint, folder_of
 from reporting import RESULTS, cell, interval, table, write_block
+from tables import TABLES, pack, unpack
 
 from diffsight.benchmark.report import write_report
+from diffsight.benchmark.rooms import rooms_source
 from diffsight.cli.benchmark import main as benchmark
 from diffsight.errors import InputError
-from diffsight.rooms.source import RoomsSource
 
-TASKS = tuple(RoomsSource.tasks)
-FLOORS = ("mean-map", "constant")
+TASKS = tuple(rooms_source().tasks)
+BASELINES = ("mean-map", "constant")
 ORDERED = ("depth_zbuffer", "normal", "edge_texture")
 SHOTS = (10, 20, 50, 100)
-REPEATS = 5  # of what learns longest
-STEPS = {"tasks": 100, "orderings": 250}  # of every training: another machine learns the same
+REPEATS = 5  # of the methods that take longest
+STEPS = {"tasks": 100, "orderings": 250}  # of every training, so that any machine trains the same
 VARIANTS = {
-    "concepts": "FewShot: 10 tables, self-attention, classification",
-    "concepts-k1": "1 table",
-    "concepts-k0": "no table: fixed values",
-    "concepts-no-self-attention": "without self-attention",
-    "concepts-regression": "regression alone",
+    "few_shot": "FewShot: 10 tables, self-attention, classification",
+    "few_shot-k1": "1 table",
+    "few_shot-k0": "no table: fixed values",
+    "few_shot-no-self-attention": "without self-attention",
+    "few_shot-regression": "regression alone",
     "clip-linear": "linear probe of the CLIP tower",
     "vpd": "VPD",
     "constant": "constant",
@@ -49,15 +56,15 @@ Runs = dict[int, dict[str, Any]]
 
 
 def run(args: argparse.Namespace) -> None:
-    """All units that are not there."""
+    """Run the units that are missing in ``--out``."""
     few = ["--tasks", ",".join(ORDERED), "--repeats", str(REPEATS)]
     calls = [
         ("tasks", ["--methods", "auto,mean-map,constant", "--repeats", "10"]),
-        ("tasks", ["--methods", "concepts", "--repeats", str(REPEATS)]),
+        ("tasks", ["--methods", "few_shot", "--repeats", str(REPEATS)]),
         ("orderings", ["--methods", ",".join(VARIANTS), *few]),
     ]
     for shots in SHOTS[1:]:
-        calls.append(("orderings", ["--methods", "concepts,vpd", "--shots", str(shots), *few]))
+        calls.append(("orderings", ["--methods", "few_shot,vpd", "--shots", str(shots), *few]))
     for part, words in calls:
         if part in args.parts:
             shard = [] if args.shard is None else ["--shard", args.shard]
@@ -66,57 +73,58 @@ def run(args: argparse.Namespace) -> None:
 
 
 def runs_of(folder: Path, task: str, method: str, shots: int = 10) -> Runs:
-    """The stored units of a cell, by repeat."""
+    """Return the stored units of a table cell, by repeat."""
     paths = sorted((folder / task / method / f"shots{shots}").glob("rep*.json"))
     units = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     return {unit["repeat"]: unit for unit in units}
 
 
 def scores(runs: Runs) -> dict[int, float]:
+    """Return the score of every repeat."""
     return {repeat: unit["score"] for repeat, unit in runs.items()}
 
 
 def tasks_table(folder: Path) -> str:
-    """Ten tasks: `auto`, what must be beaten, and the paper's method beside them."""
+    """Return the table of the ten tasks: `auto`, its baselines, and the paper's method."""
     rows, took = [], []
     for task in TASKS:
         auto = runs_of(folder, task, "auto")
         ours, form = scores(auto), _form(auto)
         better = 1 if next(iter(auto.values()))["higher_is_better"] else -1
         cells = [task, next(iter(auto.values()))["measure"], interval(list(ours.values()), form)]
-        for floor in FLOORS:
-            theirs = scores(runs_of(folder, task, floor))
+        for baseline in BASELINES:
+            theirs = scores(runs_of(folder, task, baseline))
             gains = [better * (ours[r] - theirs[r]) for r in sorted(ours.keys() & theirs.keys())]
             cells += [interval(list(theirs.values()), form), interval(gains, f"+{form}")]
-        paper = scores(runs_of(folder, task, "concepts"))
+        paper = scores(runs_of(folder, task, "few_shot"))
         chosen = Counter(unit["facts"]["chosen"] for unit in auto.values())
         picks = ", ".join(f"{name} {count}" for name, count in chosen.most_common())
         rows.append([*cells, interval(list(paper.values()), form) if paper else "", picks])
-        took += [unit["learn_seconds"] for unit in auto.values()]
+        took += [unit["fit_seconds"] for unit in auto.values()]
     head = ["task", "measure", "auto", "mean map", "auto better by", "best constant"]
-    head += ["auto better by", "concepts", "auto took"]
+    head += ["auto better by", "few_shot", "auto took"]
     return (
         f"{_model()}, 10 labelled rooms of 64 px, {STEPS['tasks']} steps of every training "
         f"(`auto` has seven: a median of {statistics.median(took):.0f} s on one of two busy cores, "
         f"{sum(t > 90 for t in took)} of {len(took)} above 90 s), 100 other rooms; `auto` and what "
-        "never looks at the image ten times, `concepts` five times. Mean ± 95 % "
+        "never looks at the image ten times, `few_shot` five times. Mean ± 95 % "
         f"interval, differences paired by support.\n\n{table(head, rows)}"
     )
 
 
 def orderings_tables(folder: Path) -> str:
-    """The paper's variants at 10 shots, then its method beside VPD at more."""
+    """Return the paper's variants at 10 shots, and its method against VPD at more shots."""
     rows, more = [], []
     for task in ORDERED:
-        reference = runs_of(folder, task, "concepts")
+        reference = runs_of(folder, task, "few_shot")
         form = _form(reference)
         title = f"{task}, {next(iter(reference.values()))['measure']}"
-        for method, what in VARIANTS.items():
-            runs = reference if method == "concepts" else runs_of(folder, task, method)
+        for method, label in VARIANTS.items():
+            runs = reference if method == "few_shot" else runs_of(folder, task, method)
             cells = _cell(runs, reference, form)
-            rows += [[title, what, *cells]] if cells else []
+            rows += [[title, label, *cells]] if cells else []
         for shots in SHOTS:
-            ours, theirs = (runs_of(folder, task, m, shots) for m in ("concepts", "vpd"))
+            ours, theirs = (runs_of(folder, task, m, shots) for m in ("few_shot", "vpd"))
             if min(len(ours), len(theirs)) == REPEATS:
                 cells = [*_cell(ours, ours, form), *_cell(theirs, ours, form)]
                 more.append([title, str(shots), *cells])
@@ -138,33 +146,45 @@ def _cell(runs: Runs, reference: Runs, form: str) -> list[str]:
 
 
 def _form(runs: Runs) -> str:
-    """Four digits."""
+    """Return the format that shows four digits of the scores."""
     if not runs:
-        raise InputError("no unit of auto or concepts is there yet: run without --parts first")
+        raise InputError(
+            "there is no finished unit of auto or few_shot: run the benchmark without --report"
+        )
     score = next(iter(runs.values()))["score"]
     return f".{min(6, 3 - math.floor(math.log10(score)))}f"
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "units" / "few_shot")
-    parser.add_argument("--shard", metavar="I/N", help="run a part, write no table")
+    parser.add_argument("--out", type=Path, default=Path("runs/few_shot"), help="working folder")
+    parser.add_argument("--tables", type=Path, default=TABLES, help="folder of the tables")
+    parser.add_argument("--shard", metavar="I/N", help="run part I of N and write no table")
+    parser.add_argument(
+        "--report", action="store_true", help="run nothing, write the page from the tables"
+    )
     both = ("tasks", "orderings")
     parser.add_argument("--parts", nargs="+", choices=both, default=both)
     return parser.parse_args(argv)
 
 
 def main() -> None:
+    """Run the missing units, add them to the tables and write the page."""
     args = parse()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    run(args)
+    for part in args.parts:
+        unpack(args.tables / f"few_shot_{part}.csv", args.out / part)
+    if not args.report:
+        run(args)
     if args.shard is not None:
         return
     made = {"tasks": tasks_table, "orderings": orderings_tables}
     for part in args.parts:
-        write_report(args.out / part)  # refuses units that are no pairs
+        write_report(args.out / part)  # refuses units that cannot be compared
+        pack(args.out / part, args.tables / f"few_shot_{part}.csv")
         text = made[part](args.out / part)
         text += f"\n\n`python benchmarks/few_shot_rooms.py --parts {part}`"
         write_block(RESULTS, f"few_shot_{part}", text)

@@ -1,7 +1,7 @@
-"""What keeping freed memory and a fused AdamW are worth in a training step on a CPU.
+"""Measure what kept memory and a fused AdamW save in a training step on a CPU.
 
-The model of ``rooms/vpd_depth`` on random pictures; every form runs in a process of its own, in
-turns, and each round gives a ratio.
+The model of ``rooms/vpd_depth`` on random pictures. Every form runs in a process of its own; the
+forms take turns, and each round gives a ratio.
 
     python benchmarks/freed_memory.py [--rounds 3] [--steps 20] [--threads 2]
 """
@@ -13,10 +13,9 @@ import sys
 import time
 
 import torch
-import yaml
 
-from diffsight import recipes
-from diffsight.hub.build import build
+from diffsight.cli.recipe import read
+from diffsight.hub import build
 from diffsight.ops.memory import keep_freed_memory
 from diffsight.types import Inputs
 
@@ -24,19 +23,19 @@ from diffsight.types import Inputs
 FORMS = {"plain": (False, False), "memory": (True, False), "memory and fused": (True, True)}
 
 
-def child(form: str, steps: int, threads: int) -> float:
-    """Seconds of the median step."""
+def measure(form: str, steps: int, threads: int) -> float:
+    """Return the seconds of the median step."""
     keep, fused = FORMS[form]
     torch.set_num_threads(threads)
     if keep:
         keep_freed_memory()
-    recipe = yaml.safe_load(recipes.find("rooms/vpd_depth").read_text())
+    recipe = read("rooms/vpd_depth")
     model = build(recipe).train()
     optimiser = torch.optim.AdamW(model.parameters(), 1e-4, fused=fused)
     image, times = torch.rand(recipe["batch_size"], 3, 64, 64), []
     for _ in range(steps + 2):
         begin = time.perf_counter()
-        model.method(Inputs(image)).maps.square().mean().backward()
+        model(Inputs(image)).stack.square().mean().backward()
         optimiser.step()
         optimiser.zero_grad()
         times.append(time.perf_counter() - begin)
@@ -44,6 +43,7 @@ def child(form: str, steps: int, threads: int) -> float:
 
 
 def main() -> None:
+    """Measure all forms and print them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=20)
@@ -51,20 +51,20 @@ def main() -> None:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        sys.stdout.write(str(child(args.child, args.steps, args.threads)))
+        sys.stdout.write(str(measure(args.child, args.steps, args.threads)))
         return
     rounds = []
     for _ in range(args.rounds):
         times = {}
         for form in FORMS:
             command = [sys.executable, __file__, *sys.argv[1:], "--child", form]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             times[form] = float(done.stdout)
         rounds.append(times)
     for form in FORMS:
-        took = statistics.median(times[form] for times in rounds)
+        seconds = statistics.median(times[form] for times in rounds)
         ratio = statistics.median(times[form] / times["plain"] for times in rounds)
-        sys.stdout.write(f"{form:17} {took:.3f} s a step ({ratio:.2f} x plain)\n")
+        sys.stdout.write(f"{form:17} {seconds:.3f} s a step ({ratio:.2f} x plain)\n")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Are the samples what the prompts say? The autoencoder's PSNR and CLIP's retrieval beside it.
+"""Check that samples of a text-to-image model show what their prompts name.
 
-A small U-Net learns kind and colour of every pixel from renders of the split ``train``. A picture
-is said to hold "a red sofa" if its best pixels for sofa and red together pass a threshold that lets
-5 % of the renders of ``val`` without one through. The prompts name one coloured thing each, the
-largest in the captions of ``test``. The share found is printed for samples of the prompts, for the
-renders that the prompts were taken from (what to expect of a perfect model), for renders without
-the thing, and for samples of other prompts.
+A small U-Net, the finder, learns kind and colour of every pixel from renders of the split
+``train``. It finds "a red sofa" in a picture if the best pixels for sofa and red together pass a
+threshold. The threshold is passed by 5 % of the renders of ``val`` without a red sofa. Each prompt
+names one coloured object, the largest in the caption of a room of ``test``. The table has the
+percentage of pictures in which the object is found: in samples of the prompts, in the renders that
+the prompts were taken from (the expectation for a perfect model), in renders without the object,
+and in samples of other prompts. It also has the PSNR of the autoencoder and the retrieval of CLIP.
 
     python benchmarks/generation_check.py --model tiny [--size 64] [--skip-samples]
 """
@@ -46,24 +47,24 @@ from diffsight.rooms.world import Thing
 NAMES = tuple(COLOURS)
 NO_COLOUR = len(NAMES)
 FALSE_ALARMS = 0.05
-BEST_PIXELS = 1 / 340  # share of the picture that must agree: 12 pixels of 64 x 64
+BEST_PIXELS = 1 / 340  # fraction of the picture that must agree: 12 pixels of 64 x 64
 WIDTH, BATCH, RATE = 16, 16, 2e-3
 Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Room:
-    """A render with what it holds.
+    """A render and its contents.
 
     Attributes:
         image: RGB, ``3 h w`` of uint8.
         kind: index into ``CLASSES`` of every pixel, uint8.
         colour: index into ``NAMES`` of every pixel, or ``NO_COLOUR``.
-        pairs: kind and colour of the coloured things in view, slivers included.
-        caption: the whole of it.
-        prompt: the room and the largest thing of the caption that has a colour; "" where there is
+        pairs: kind and colour of all coloured objects in view, however small.
+        caption: of the room.
+        prompt: the room type and the largest coloured object of the caption; "" where there is
             none.
-        wanted: kind and colour of that thing.
+        wanted: kind and colour of that object.
     """
 
     image: np.ndarray
@@ -75,18 +76,18 @@ class Room:
     wanted: Pair
 
 
-def look(split: str, size: int, index: int) -> Room:
-    """Render a scene."""
+def render_room(split: str, size: int, index: int) -> Room:
+    """Return a rendered scene."""
     scene = sample_scene(split, 0, index)
     clean = render_clean(scene, size, size)
     geometry = Geometry(scene, size, size, clean)
     in_view = look_around(scene, size, size)
     words = caption(scene, in_view)
     named = [s.thing for s in in_view if _colour(s.thing) != NO_COLOUR]
-    told = [thing for thing in named if article(phrase(thing)) in words]
+    in_caption = [thing for thing in named if article(phrase(thing)) in words]
     prompt, wanted = "", (0, NO_COLOUR)
-    if told:
-        thing = told[0]  # they come by size: a speck is not found in the best of pictures
+    if in_caption:
+        thing = in_caption[0]  # the largest: a speck would not be found in a perfect picture
         prompt = f"{article(scene.room_type)} with {article(phrase(thing))}"
         wanted = _pair(thing)
     colour = np.array([_colour(thing) for thing in scene.things], dtype=np.uint8)
@@ -106,23 +107,23 @@ def _pair(thing: Thing) -> Pair:
 
 
 def _colour(thing: Thing) -> int:
-    """The colour that words would name, if they would."""
+    """Return the colour that a caption would name, or ``NO_COLOUR``."""
     if phrase(thing, look=False) == noun(thing):
         return NO_COLOUR
     return NAMES.index(thing.colour)
 
 
-def look_at(split: str, size: int, count: int, processes: int) -> list[Room]:
-    """Render the first scenes of a split."""
+def render_rooms(split: str, size: int, count: int, processes: int) -> list[Room]:
+    """Return the first scenes of a split, rendered."""
     if processes < 2:
-        return [look(split, size, index) for index in range(count)]
+        return [render_room(split, size, index) for index in range(count)]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        return list(pool.map(partial(look, split, size), range(count), chunksize=16))
+        return list(pool.map(partial(render_room, split, size), range(count), chunksize=16))
 
 
 def train_finder(rooms: Sequence[Room], steps: int) -> RGBUNet:
-    """Kind and colour per pixel, with mirrored images."""
+    """Return a network that learned kind and colour of every pixel, also of mirrored images."""
     torch.manual_seed(0)
     finder = RGBUNet(len(CLASSES) + len(NAMES) + 1, WIDTH)
     schedule = Schedule(steps, BATCH, 0.01)
@@ -151,14 +152,14 @@ def train_finder(rooms: Sequence[Room], steps: int) -> RGBUNet:
 
 
 def finder_for(args: argparse.Namespace) -> RGBUNet:
-    """The finder of this size from ``--out``, trained if it is not there."""
+    """Return the finder of this size from ``--out``; train it if it is not there."""
     path = args.out / f"finder-{args.size}-{args.renders}-{args.steps}.safetensors"
     if path.exists():
         finder = RGBUNet(len(CLASSES) + len(NAMES) + 1, WIDTH)
         finder.load_state_dict(load_file(path))
         return finder.eval()
     say(f"rendering {args.renders} rooms of {args.size} px for the finder\n")
-    finder = train_finder(look_at("train", args.size, args.renders, args.threads), args.steps)
+    finder = train_finder(render_rooms("train", args.size, args.renders, args.threads), args.steps)
     args.out.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial_file:
         save_file(finder.state_dict(), partial_file)
@@ -169,57 +170,57 @@ def finder_for(args: argparse.Namespace) -> RGBUNet:
 def scores(
     finder: RGBUNet, images: Sequence[np.ndarray] | Tensor, wanted: Sequence[Pair]
 ) -> Tensor:
-    """How sure the finder is that each picture holds its pair, in [0, 1]."""
-    found = []
+    """Return the probability in [0, 1] that each picture shows its pair of kind and colour."""
+    result = []
     for image, (kind, colour) in zip(images, wanted, strict=True):
         pixels = torch.as_tensor(image)[None].float() / 255
         raw = finder(pixels, Grid.every(1, (0, 0), pixels))[0]
         kinds, colours = raw.split([len(CLASSES), len(NAMES) + 1])
         both = (kinds.softmax(dim=0)[kind] * colours.softmax(dim=0)[colour]).flatten()
-        found.append(both.topk(max(round(len(both) * BEST_PIXELS), 1)).values.mean())
-    return torch.stack(found)
+        result.append(both.topk(max(round(len(both) * BEST_PIXELS), 1)).values.mean())
+    return torch.stack(result)
 
 
 def others(rooms: Sequence[Room], wanted: Sequence[Pair]) -> list[int]:
-    """For each pair the place of the next room that does not hold it."""
+    """Return for each pair the index of the next room that does not show it."""
     count, picked = len(rooms), []
     for i, pair in enumerate(wanted):
-        places = ((i + k) % count for k in range(1, count))
-        picked.append(next(place for place in places if pair not in rooms[place].pairs))
+        indices = ((i + k) % count for k in range(1, count))
+        picked.append(next(index for index in indices if pair not in rooms[index].pairs))
     return picked
 
 
 def check_samples(args: argparse.Namespace, finder: RGBUNet) -> list[list[str]]:
-    """Rows of the table: what was looked at, and the share found."""
-    rooms = look_at("val", args.size, 3 * args.samples, args.threads)
+    """Return rows of the table: which pictures, and in how many the object was found."""
+    rooms = render_rooms("val", args.size, 3 * args.samples, args.threads)
     rooms = [room for room in rooms if room.prompt]
     wanted = [room.wanted for room in rooms]
-    absent = [rooms[place].image for place in others(rooms, wanted)]
+    absent = [rooms[index].image for index in others(rooms, wanted)]
     threshold = float(scores(finder, absent, wanted).quantile(1 - FALSE_ALARMS))
-    rooms = look_at("test", args.size, 2 * args.samples + 50, args.threads)
+    rooms = render_rooms("test", args.size, 2 * args.samples + 50, args.threads)
     rooms = [room for room in rooms if room.prompt][: args.samples]
     wanted = [room.wanted for room in rooms]
     other = others(rooms, wanted)
-    looked_at: dict[str, Sequence[np.ndarray] | Tensor] = {
+    pictures_by_name: dict[str, Sequence[np.ndarray] | Tensor] = {
         "renders whose captions name it": [room.image for room in rooms],
-        "renders without it": [rooms[place].image for place in other],
+        "renders without it": [rooms[index].image for index in other],
     }
     if not args.skip_samples:
         samples = sample(args, [room.prompt for room in rooms])
-        looked_at["samples of prompts that name it"] = samples
-        looked_at["samples of other prompts"] = samples[other]
-    shares = {
+        pictures_by_name["samples of prompts that name it"] = samples
+        pictures_by_name["samples of other prompts"] = samples[other]
+    fractions = {
         name: float((scores(finder, images, wanted) >= threshold).float().mean())
-        for name, images in looked_at.items()
+        for name, images in pictures_by_name.items()
     }
     return [
-        [f"thing found in {len(rooms)} {name}", f"{100 * share:.1f} %"]
-        for name, share in shares.items()
+        [f"thing found in {len(rooms)} {name}", f"{100 * fraction:.1f} %"]
+        for name, fraction in fractions.items()
     ]
 
 
 def sample(args: argparse.Namespace, prompts: Sequence[str]) -> Tensor:
-    """One picture per prompt."""
+    """Return one picture per prompt."""
     from diffsight.inference.generate import generate
 
     pictures = []
@@ -237,7 +238,10 @@ def sample(args: argparse.Namespace, prompts: Sequence[str]) -> Tensor:
 def check_autoencoder(
     folder: Path, sizes: Sequence[int], args: argparse.Namespace
 ) -> list[list[str]]:
-    """Mean PSNR of the posterior's mode, decoded and cut to [0, 1], on rooms of ``test``."""
+    """Return rows with the mean PSNR of the autoencoder on rooms of ``test``.
+
+    Decoded is the mode of the posterior, clamped to [0, 1].
+    """
     from diffusers import AutoencoderKL
 
     vae: Any = AutoencoderKL.from_pretrained(
@@ -245,19 +249,22 @@ def check_autoencoder(
     ).eval()
     rows = []
     for size in sizes:
-        found = []
-        for room in look_at("test", size, args.pictures, args.threads):
+        values = []
+        for room in render_rooms("test", size, args.pictures, args.threads):
             x = torch.from_numpy(room.image)[None].float() / 255
             y = vae.decode(vae.encode(x * 2 - 1).latent_dist.mode()).sample / 2 + 0.5
-            found.append(-10 * math.log10(float((y.clamp(0, 1) - x).square().mean())))
-        mean = sum(found) / len(found)
-        rows.append([f"autoencoder, {size} px, PSNR on {len(found)} rooms", f"{mean:.2f} dB"])
+            values.append(-10 * math.log10(float((y.clamp(0, 1) - x).square().mean())))
+        mean = sum(values) / len(values)
+        rows.append([f"autoencoder, {size} px, PSNR on {len(values)} rooms", f"{mean:.2f} dB"])
     return rows
 
 
 @torch.no_grad()
 def check_retrieval(folder: Path, args: argparse.Namespace) -> list[list[str]]:
-    """Top-1 of the CLIP pair on rooms of ``test``; an identical caption is a hit as well."""
+    """Return rows with the top-1 retrieval of CLIP on rooms of ``test``.
+
+    An identical caption of another room counts as correct.
+    """
     if not (folder / "image_encoder").is_dir():
         return [["CLIP retrieval", "no image_encoder/"]]
     from transformers import (
@@ -276,7 +283,7 @@ def check_retrieval(folder: Path, args: argparse.Namespace) -> list[list[str]]:
     mean, std = (
         torch.tensor(json.loads(notes)[k])[:, None, None] for k in ("image_mean", "image_std")
     )
-    rooms = look_at("test", vision.config.image_size, args.pairs, args.threads)
+    rooms = render_rooms("test", vision.config.image_size, args.pairs, args.threads)
     captions = [room.caption for room in rooms]
     longest = text.config.max_position_embeddings
     options = {"padding": "max_length", "max_length": longest, "truncation": True}
@@ -287,16 +294,17 @@ def check_retrieval(folder: Path, args: argparse.Namespace) -> list[list[str]]:
         texts.append(text(**tokens).text_embeds)
         pixels = torch.from_numpy(np.stack([room.image for room in some])).float() / 255
         images.append(vision(pixel_values=(pixels - mean) / std).image_embeds)
-    likeness = functional.normalize(torch.cat(texts)) @ functional.normalize(torch.cat(images)).T
+    similarity = functional.normalize(torch.cat(texts)) @ functional.normalize(torch.cat(images)).T
     rows = []
-    for way, matrix in (("caption to image", likeness), ("image to caption", likeness.T)):
+    for direction, matrix in (("caption to image", similarity), ("image to caption", similarity.T)):
         best = matrix.argmax(dim=1).tolist()
         hits = sum(captions[i] == captions[k] for i, k in enumerate(best)) / len(best)
-        rows.append([f"CLIP, {way}, top-1 of {len(best)} pairs", f"{100 * hits:.1f} %"])
+        rows.append([f"CLIP, {direction}, top-1 of {len(best)} pairs", f"{100 * hits:.1f} %"])
     return rows
 
 
 def main() -> None:
+    """Run all checks and write the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -305,15 +313,15 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--sampling-steps", type=int, default=30)
     parser.add_argument("--chunk", type=int, default=10, help="prompts that share a seed")
-    parser.add_argument("--skip-samples", action="store_true", help="renders alone")
-    parser.add_argument("--renders", type=int, default=4000, help="that the finder learns from")
+    parser.add_argument("--skip-samples", action="store_true", help="check renders only")
+    parser.add_argument("--renders", type=int, default=4000, help="training images of the finder")
     parser.add_argument("--steps", type=int, default=3000, help="of the finder")
     parser.add_argument("--pictures", type=int, default=128, help="for the PSNR")
     parser.add_argument("--pairs", type=int, default=256, help="for CLIP")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=Path("runs/generation_check"))
     parser.add_argument("--report", type=Path, default=RESULTS, help="page to write the table into")
-    parser.add_argument("--quick", action="store_true", help="seconds, and no page is written")
+    parser.add_argument("--quick", action="store_true", help="test run: no page is written")
     args = parser.parse_args()
     if args.quick:
         args.samples, args.renders, args.steps, args.pictures, args.pairs = 4, 16, 10, 4, 16

@@ -1,4 +1,4 @@
-"""Rooms in memory, and three tasks on them: depth, normals, classes.
+"""Keep rooms in memory, with three tasks on them: depth, normals and classes.
 
 Axes: ``n`` image in memory; the others as in ``diffsight.types``.
 """
@@ -21,62 +21,63 @@ from diffsight.rooms import CLASSES, Rooms
 
 
 class AbstractTask(abc.ABC):
-    """What to predict, how to learn it and how to score it.
+    """A label with its loss and its score.
 
     Attributes:
         name: for tables.
         label: of ``Rooms``.
-        outputs: channels of the raw map ``b k h w`` that ``loss`` and ``decode`` take.
+        channels: of the raw map ``b k h w`` that ``loss`` and ``decode`` take.
         mirror: factor on each channel of the label in a mirrored image.
-        unit: of the score, with the number of decimals to show.
+        unit: of the score.
+        decimals: of the score to show.
     """
 
     name: str
     label: str
-    outputs: int
+    channels: int
     mirror: tuple[float, ...] = (1.0,)
     unit: str
     decimals: int
 
     @abc.abstractmethod
     def loss(self, raw: Tensor, label: Tensor) -> Tensor:
-        """Per pixel, ``b h w``."""
+        """Return the loss of every pixel, ``b h w``."""
 
     @abc.abstractmethod
     def decode(self, raw: Tensor) -> Tensor:
-        """Values in the form of the label, ``b c h w``."""
+        """Return predictions in the form of the label, ``b c h w``."""
 
     @abc.abstractmethod
     def ideal(self, label: Tensor) -> Tensor:
-        """The raw map of a label, ``b k h w``."""
+        """Return the raw map whose prediction is the label, ``b k h w``."""
 
     @abc.abstractmethod
     def measure(self, value: Tensor, label: Tensor, valid: Tensor) -> Tensor:
-        """Sums over a batch, to be added up and given to ``score``."""
+        """Return sums over a batch that are added up and given to ``score``."""
 
     @abc.abstractmethod
     def score(self, sums: Tensor) -> float:
-        """The figure of a whole test set."""
+        """Return the score of accumulated sums."""
 
     @abc.abstractmethod
-    def blind(self, label: Tensor, valid: Tensor) -> Tensor:
-        """The best map ``c h w`` for labelled images, without a look at any image."""
+    def mean_map(self, label: Tensor, valid: Tensor) -> Tensor:
+        """Return the map ``c h w`` that predicts these labels best without any image."""
 
 
 class Depth(AbstractTask):
-    """RMSE per image, then the mean over the images: protocol ``rooms-v1``."""
+    """RMSE per image, averaged over the images: protocol ``rooms-v1``."""
 
-    name, label, outputs, unit, decimals = "depth", "depth_m", 1, "RMSE, m", 3
-    _CENTRE_M, _SPREAD_M = 3.0, 1.5
+    name, label, channels, unit, decimals = "depth", "depth_m", 1, "RMSE, m", 3
+    _CENTRE_M, _STD_M = 3.0, 1.5
 
     def loss(self, raw: Tensor, label: Tensor) -> Tensor:
         return (raw - self.ideal(label)).square()[:, 0]
 
     def decode(self, raw: Tensor) -> Tensor:
-        return raw * self._SPREAD_M + self._CENTRE_M
+        return raw * self._STD_M + self._CENTRE_M
 
     def ideal(self, label: Tensor) -> Tensor:
-        return (label - self._CENTRE_M) / self._SPREAD_M
+        return (label - self._CENTRE_M) / self._STD_M
 
     def measure(self, value: Tensor, label: Tensor, valid: Tensor) -> Tensor:
         protocol = protocols.get("rooms-v1")
@@ -88,19 +89,19 @@ class Depth(AbstractTask):
     def score(self, sums: Tensor) -> float:
         return float(sums[0] / sums[1])
 
-    def blind(self, label: Tensor, valid: Tensor) -> Tensor:
+    def mean_map(self, label: Tensor, valid: Tensor) -> Tensor:
         mask = valid[:, None]
-        return _mean_map(label, mask) + (mask.sum(0) == 0) * label[mask].mean()
+        return _mean(label, mask) + (mask.sum(0) == 0) * label[mask].mean()
 
 
 class Normals(AbstractTask):
-    """Mean angle to the true normal over all valid pixels, in degrees."""
+    """Mean angle between predicted and true normal over all valid pixels, in degrees."""
 
-    name, label, outputs, unit, decimals = "normals", "normals", 3, "mean angle, °", 2
+    name, label, channels, unit, decimals = "normals", "normals", 3, "mean angle, °", 2
     mirror = (-1.0, 1.0, 1.0)
 
     def loss(self, raw: Tensor, label: Tensor) -> Tensor:
-        # the chord grows like the angle that is measured, and has a finite slope everywhere
+        # the chord grows like the angle, and its gradient is finite everywhere
         gap = functional.normalize(raw, dim=1, eps=1e-6) - label
         return (gap.square().sum(dim=1) + 1e-6).sqrt()
 
@@ -118,17 +119,17 @@ class Normals(AbstractTask):
     def score(self, sums: Tensor) -> float:
         return float(sums[0] / sums[1])
 
-    def blind(self, label: Tensor, valid: Tensor) -> Tensor:
+    def mean_map(self, label: Tensor, valid: Tensor) -> Tensor:
         mask = valid[:, None]
         overall = (label * mask).sum(dim=(0, 2, 3))[:, None, None]
-        mean = _mean_map(label, mask) + (mask.sum(0) == 0) * overall
+        mean = _mean(label, mask) + (mask.sum(0) == 0) * overall
         return functional.normalize(mean, dim=0)
 
 
 class Classes(AbstractTask):
-    """Mean IoU in percent from the confusion of all test pixels, over the classes present there."""
+    """Mean IoU in percent over all test pixels and the classes that are present in them."""
 
-    name, label, outputs, unit, decimals = "class", "semantic", len(CLASSES), "mIoU, %", 1
+    name, label, channels, unit, decimals = "class", "semantic", len(CLASSES), "mIoU, %", 1
 
     def loss(self, raw: Tensor, label: Tensor) -> Tensor:
         return functional.cross_entropy(raw, label[:, 0].long(), reduction="none")
@@ -137,24 +138,24 @@ class Classes(AbstractTask):
         return raw.argmax(dim=1, keepdim=True)
 
     def ideal(self, label: Tensor) -> Tensor:
-        return functional.one_hot(label[:, 0].long(), self.outputs).movedim(-1, 1).float()
+        return functional.one_hot(label[:, 0].long(), self.channels).movedim(-1, 1).float()
 
     def measure(self, value: Tensor, label: Tensor, valid: Tensor) -> Tensor:
-        pair = label[:, 0].long() * self.outputs + value[:, 0].long()
-        return torch.bincount(pair[valid], minlength=self.outputs**2).double()
+        pair = label[:, 0].long() * self.channels + value[:, 0].long()
+        return torch.bincount(pair[valid], minlength=self.channels**2).double()
 
     def score(self, sums: Tensor) -> float:
-        confusion = sums.reshape(self.outputs, self.outputs)
-        truth, found = confusion.sum(dim=1), confusion.diagonal()
-        iou = found / (truth + confusion.sum(dim=0) - found).clamp(min=1)
+        confusion = sums.reshape(self.channels, self.channels)
+        truth, correct = confusion.sum(dim=1), confusion.diagonal()
+        iou = correct / (truth + confusion.sum(dim=0) - correct).clamp(min=1)
         return 100 * float(iou[truth > 0].mean())
 
-    def blind(self, label: Tensor, valid: Tensor) -> Tensor:
-        votes = functional.one_hot(label[:, 0].long(), self.outputs) * valid[..., None]
+    def mean_map(self, label: Tensor, valid: Tensor) -> Tensor:
+        votes = functional.one_hot(label[:, 0].long(), self.channels) * valid[..., None]
         return votes.sum(dim=0).argmax(dim=-1)[None].float()
 
 
-def _mean_map(label: Tensor, mask: Tensor) -> Tensor:
+def _mean(label: Tensor, mask: Tensor) -> Tensor:
     return (label * mask).sum(dim=0) / mask.sum(dim=0).clamp(min=1)
 
 
@@ -163,14 +164,14 @@ TASKS: Mapping[str, AbstractTask] = {task.name: task for task in (Depth(), Norma
 
 @dataclass(frozen=True)
 class Grid:
-    """The pixels that are looked at: whole rows and columns."""
+    """Some rows and columns of images, whose crossings are used."""
 
     rows: Tensor
     columns: Tensor
 
     @classmethod
     def every(cls, step: int, offset: tuple[int, int], image: Tensor) -> "Grid":
-        """Every so many rows and columns of images ``n c h w``."""
+        """Return every ``step``-th row and column of images ``n c h w``."""
         (top, left), (height, width) = offset, image.shape[-2:]
         rows = torch.arange(top, height, step, device=image.device)
         return cls(rows, torch.arange(left, width, step, device=image.device))
@@ -178,21 +179,27 @@ class Grid:
 
 @dataclass(frozen=True)
 class Images:
-    """Rooms in memory: ``n 3 h w`` of uint8, and per task labels ``n c h w`` and ``n h w``."""
+    """Rooms in memory.
+
+    Attributes:
+        image: ``n 3 h w`` of uint8.
+        labels: by task, ``n c h w``.
+        valid: by task, ``n h w``.
+    """
 
     image: Tensor
     labels: Mapping[str, Tensor]
     valid: Mapping[str, Tensor]
 
     def pixels(self, index: Tensor, flip: Tensor) -> Tensor:
-        """RGB in [0, 1] of a row of images, mirrored where ``flip``."""
+        """Return RGB in [0, 1] of the images ``index``, mirrored where ``flip``."""
         x = self.image[index].float() / 255
         return torch.where(flip[:, None, None, None], x.flip(-1), x)
 
     def truth(
         self, task: AbstractTask, index: Tensor, flip: Tensor, grid: Grid
     ) -> tuple[Tensor, Tensor]:
-        """Labels and validity of a row of images at the grid, mirrored where ``flip``."""
+        """Return labels and validity of images at the grid, mirrored where ``flip``."""
         last = self.image.shape[-1] - 1
         columns = torch.where(flip[:, None], last - grid.columns, grid.columns)[:, None]
         where = index[:, None, None], grid.rows[:, None], columns
@@ -203,7 +210,7 @@ class Images:
 
 
 def render(scenes: Sequence[tuple[str, int]], size: int, processes: int, device: str) -> Images:
-    """Render (split, index) pairs with the labels of every task."""
+    """Return the rooms of (split, index) pairs with the labels of every task."""
     if processes < 2:
         rows = [_render(size, scene) for scene in scenes]
     else:

@@ -1,10 +1,12 @@
-"""VPD's table 5, EVP's table 4 and referring on rooms: equal minutes for every row, paired by seed.
+"""Repeat the ablations of VPD (table 5) and EVP (table 4), and of sentences, on rooms.
 
-The embedded model stands for Stable Diffusion; the rows' order and parts are the papers', sizes are
-those of ``rooms/vpd_semantic``, ``rooms/evp_depth`` and ``rooms/vpd_referring``. A row's steps are
-the given minutes over its measured seconds per step, measured once. Finished runs are kept and not
-repeated; half of a run is done again. Under each table stand predictors that never see an image,
-and for sentences one that knows every thing's outline and takes the largest.
+The embedded model stands in for Stable Diffusion. The rows add one part after another, as in the
+papers; sizes are those of ``rooms/vpd_semantic``, ``rooms/evp_depth`` and ``rooms/vpd_referring``.
+Every row has the same training time: its steps are the given minutes divided by its seconds per
+step, which are measured once. Rows are compared by pairs of equal seed. Finished runs are kept and
+not repeated; an unfinished run starts again. Each table ends with baselines that never see an
+image, and for sentences with an oracle that knows the outline of every object and takes the largest
+one.
 
     python benchmarks/ladders.py [--minutes 1] [--seeds 5] [--out DIR] [--write]
 """
@@ -47,23 +49,22 @@ from diffsight.training.forecast import forecast
 from diffsight.training.objective import Supervised
 from diffsight.training.preload import InMemory
 
-# a sentence is harder than a list of classes: this many times as long
-REFERRING = 3.0
-TURNS = 9
+REFERRING_FACTOR = 3.0  # sentences need longer trainings than classes
+TURNS = 9  # measurements of the seconds per step
 Scores = dict[str, float]  # by predictor
 
 
 @dataclass(frozen=True)
 class Ladder:
-    """Rows of one table.
+    """The rows of one table.
 
     Attributes:
         heading: of the table.
-        recipe: what the rows change.
-        rows: words after the recipe, by the row's name.
+        recipe: that the rows change.
+        rows: command-line options after the recipe, by name of the row.
         score: key of the evaluation's scores.
-        unit: name of the score.
-        times: length of a run, in the minutes that are given.
+        unit: name of the score in the table.
+        times: factor on ``--minutes``.
     """
 
     heading: str
@@ -79,7 +80,7 @@ def _call(cls: str, **arguments: Any) -> str:
 
 
 def vpd_rows() -> dict[str, list[str]]:
-    """Table 5: what each row changes in rooms/vpd_semantic."""
+    """Return the rows of VPD's table 5, as changes of rooms/vpd_semantic."""
     prompts, maps = "--method.prompts", "--method.attention_maps"
     bare = {"names": list(CLASSES), "dim": 128, "weights": "tiny"}
     nothing = _call("Unprompted", num_tokens=24, dim=128, weights="tiny")
@@ -92,13 +93,16 @@ def vpd_rows() -> dict[str, list[str]]:
 
 
 def evp_rows() -> dict[str, list[str]]:
-    """Table 4: changes in rooms/evp_depth; before captions, prompts are room types."""
+    """Return the rows of EVP's table 4, as changes of rooms/evp_depth.
+
+    All rows before the captions have room types as prompts.
+    """
     types = _call("TextTable", names=list(ROOM_TYPES), dim=128, weights="tiny")
     named = ["--method.prompts", types, "--method.attention_maps", "none"]
     named += ["--train.prompt", "room_type", "--val.prompt", "room_type"]
     named += ["--optim.lr_scale", json.dumps({"method.backbone": 0.1})]
     before = [*named, "--method.backbone.latent_scale", "1.0"]
-    plain = ["--method.head", _call("DeconvHead", widths=[32, 32, 32], width=32, max_value=10.0)]
+    plain = ["--method.head", _call("DeconvHead", widths=[32, 32, 32], width=32)]
     frozen = ["--method.backbone.trainable", '["unet"]']
     return {
         "VPD": [*before, *plain, *frozen, "--method.refine", "null"],
@@ -110,13 +114,16 @@ def evp_rows() -> dict[str, list[str]]:
 
 
 def referring_rows() -> dict[str, list[str]]:
-    """The network told an empty sentence, whatever is asked, and told the sentence."""
+    """Return a row whose network reads an empty sentence, and one that reads the sentence."""
     nothing = _call("Unprompted", num_tokens=24, dim=128, weights="tiny")
     return {"CLIP-free": ["--method.prompts", nothing], "VPD": []}
 
 
 def seconds_per_step(ladder: Ladder) -> dict[str, float]:
-    """Of a training step of each row, without the optimiser; the rows take turns."""
+    """Return the seconds of a training step of each row, without the optimiser.
+
+    The rows take turns.
+    """
     rows = {}
     for row, changes in ladder.rows.items():
         words = ["--recipe", ladder.recipe, "--out", "unused", *changes]
@@ -124,27 +131,27 @@ def seconds_per_step(ladder: Ladder) -> dict[str, float]:
         model = DenseModel(task=built.task, method=built.method)
         first = [built.train[index] for index in range(built.batch_size)]
         stream = TrainingStream(
-            dataset=InMemory(built.train, first),  # as in training, whose samples are preloaded
+            dataset=InMemory(built.train, first),  # preloaded, as in training
             label=model.task.label,
             augment=built.augment,
             batch_size=built.batch_size,
             seed=0,
         )
         rows[row] = (Supervised(model, protocol_for(built.protocol, model)), stream)
-    found = [
+    turns = [
         {row: forecast(*parts, steps=1).seconds_per_step for row, parts in rows.items()}
         for _ in range(TURNS + 1)
     ]
-    return {row: statistics.median(turn[row] for turn in found[1:]) for row in rows}
+    return {row: statistics.median(turn[row] for turn in turns[1:]) for row in rows}
 
 
 def folder_of(ladder: Ladder, row: str, args: argparse.Namespace) -> Path:
-    """Where what is known of a row lies."""
+    """Return the folder with the steps and the scores of a row."""
     return args.out / ladder.recipe.replace("/", "-") / str(list(ladder.rows).index(row))
 
 
 def measure(ladder: Ladder, args: argparse.Namespace) -> None:
-    """Find the steps of every row's trainings, once."""
+    """Write the number of training steps of every row, unless it is there."""
     paths = {row: folder_of(ladder, row, args) / "steps.json" for row in ladder.rows}
     if all(path.is_file() for path in paths.values()):
         return
@@ -155,25 +162,25 @@ def measure(ladder: Ladder, args: argparse.Namespace) -> None:
 
 
 def length(ladder: Ladder, row: str, args: argparse.Namespace) -> int:
-    """Steps of a row's trainings, as measured."""
+    """Return the training steps of a row."""
     return json.loads((folder_of(ladder, row, args) / "steps.json").read_text())
 
 
 def run(ladder: Ladder, row: str, seed: int, args: argparse.Namespace) -> Scores:
-    """The scores of one training and of what it must beat; kept."""
+    """Return the scores of one training and of its baselines, and store them."""
     folder = folder_of(ladder, row, args)
     path = folder / f"{seed}.json"
     if path.is_file():
         return json.loads(path.read_text())
     steps = str(length(ladder, row, args))
-    shutil.rmtree(folder / f"run-{seed}", ignore_errors=True)  # of a run that was stopped
+    shutil.rmtree(folder / f"run-{seed}", ignore_errors=True)  # of an interrupted run
     words = ["--recipe", ladder.recipe, "--out", str(folder / f"run-{seed}"), "--seed", str(seed)]
     words += ["--cache", str(args.out / "cache"), "--steps", steps, "--validate_every", steps]
     words += ["--checkpoint_every", steps, *ladder.rows[row]]
     fitted = train(words)
     assert fitted is not None
     assert fitted.evaluation is not None
-    scores = {name: found[ladder.score] for name, found in fitted.evaluation.scores.items()}
+    scores = {name: values[ladder.score] for name, values in fitted.evaluation.scores.items()}
     if ladder.score == "oiou":
         scores["largest object (oracle)"] = largest_object(fitted.validation)
     write_json(path, scores)
@@ -181,7 +188,7 @@ def run(ladder: Ladder, row: str, seed: int, args: argparse.Namespace) -> Scores
 
 
 def largest_object(data: AbstractDataset) -> float:
-    """The oIoU of answering every sentence with the largest thing that can be told apart."""
+    """Return the oIoU of predicting, for every sentence, the largest object that has a sentence."""
     metrics = MaskMetrics()
     for sample in (data[index] for index in range(len(data))):
         _, split, seed, index = sample.id.split("-")
@@ -193,20 +200,23 @@ def largest_object(data: AbstractDataset) -> float:
         clean = render_clean(scene, height, width)
         mask = torch.from_numpy(Geometry(scene, height, width, clean).instance == largest)
         truth = sample.labels["referent"] == 1
-        for _ in sample.asked():
+        for _ in sample.sentences:
             metrics.update(mask[None], truth[None], torch.ones_like(truth)[None])
     return float(metrics.compute()["oiou"])
 
 
 def climb(ladder: Ladder, args: argparse.Namespace) -> str:
-    """The table of one ladder; seeds in the outer loop, so that a stopped run has whole columns."""
-    found: dict[str, list[Scores]] = {name: [] for name in ladder.rows}
+    """Return the table of one ladder.
+
+    Seeds are in the outer loop, so that an interrupted run has all rows of its seeds.
+    """
+    results: dict[str, list[Scores]] = {name: [] for name in ladder.rows}
     for seed in range(args.seeds):
         for name in ladder.rows:
-            found[name].append(run(ladder, name, seed, args))
-            say(f"{ladder.recipe} {name} {seed}: {found[name][-1]['model']:.4f}\n")
+            results[name].append(run(ladder, name, seed, args))
+            say(f"{ladder.recipe} {name} {seed}: {results[name][-1]['model']:.4f}\n")
     body, before = [], None
-    for name, scores in found.items():
+    for name, scores in results.items():
         values = [one["model"] for one in scores]
         change = (
             ""
@@ -215,18 +225,19 @@ def climb(ladder: Ladder, args: argparse.Namespace) -> str:
         )
         body.append([name, str(length(ladder, name, args)), interval(values, ".3f"), change])
         before = values
-    rivals = {name: score for name, score in scores[0].items() if name != "model"}
-    body += [[name, "", f"{score:.3f}", ""] for name, score in rivals.items()]
+    baselines = {name: score for name, score in scores[0].items() if name != "model"}
+    body += [[name, "", f"{score:.3f}", ""] for name, score in baselines.items()]
     head = ("row", "steps", ladder.unit, "paired difference to the row above")
     return f"{ladder.heading}, {ladder.times * args.minutes:g} min a run:\n\n{table(head, body)}"
 
 
 def main() -> None:
+    """Run all ladders and print their tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=1.0, help="of training steps per run")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("runs/ladders"))
-    parser.add_argument("--write", action="store_true", help="into docs/results.md")
+    parser.add_argument("--write", action="store_true", help="write the tables to docs/results.md")
     args = parser.parse_args()
     keep_freed_memory()
     claim_folder(args.out, {"minutes": args.minutes})
@@ -239,10 +250,10 @@ def main() -> None:
             referring_rows(),
             "oiou",
             "oIoU",
-            times=REFERRING,
+            times=REFERRING_FACTOR,
         ),
     )
-    for ladder in ladders:  # all before the first training: what else runs later changes nothing
+    for ladder in ladders:  # before the first training, so that no training slows a measurement
         measure(ladder, args)
         for row in ladder.rows:
             say(f"{ladder.recipe} {row}: {length(ladder, row, args)} steps\n")

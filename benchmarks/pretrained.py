@@ -1,4 +1,4 @@
-"""A diffusers folder as a source of features and of comparisons: pretrained, or its shape alone."""
+"""Features of a pretrained diffusion model in a diffusers folder, or of its untrained copies."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,27 +10,26 @@ from torch import Tensor, nn
 
 from diffsight import assets
 from diffsight.backbones import StableDiffusion, architectures
-from diffsight.backbones.attention_maps import MapRecorder, MapRequest
 from diffsight.errors import InputError
-from diffsight.prompts.text import empty_prompt
+from diffsight.prompts import Unprompted
 
 Start = Literal["pretrained", "random UNet", "all random"]
 
 
 def folder_of(model: str) -> Path:
-    """The folder that ``--model`` names; ``tiny`` is the embedded one.
+    """Return the folder that ``--model`` names; ``tiny`` is the embedded model.
 
     Raises:
         InputError: if there is no UNet in it.
     """
     folder = assets.find(model) if model in assets.NAMES else Path(model)
     if not (folder / "unet" / "config.json").is_file():
-        raise InputError(f"{folder}: no unet/config.json there: give a diffusers folder, or tiny")
+        raise InputError(f"{folder}: has no unet/config.json: give a diffusers folder, or tiny")
     return folder
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 over the weights of the UNet and of the autoencoder."""
+    """Return the SHA-256 of the weights of the UNet and of the autoencoder."""
     digest = hashlib.sha256()
     for path in sorted(p for part in ("unet", "vae") for p in folder.glob(f"{part}/*model*")):
         digest.update(path.read_bytes())
@@ -38,14 +37,14 @@ def fingerprint(folder: Path) -> str:
 
 
 class Extractor(nn.Module):
-    """Clean latent to a list of feature maps, finest first, under an empty prompt.
+    """Latent without noise to feature maps, finest first, under the empty prompt.
 
     Args:
         folder: with unet/, vae/ and, for the prompt, text_encoder/ and tokenizer/.
-        start: what is read from it. ``random UNet`` keeps the pretrained autoencoder.
-        timestep: whose embedding conditions the UNet.
+        start: which weights are read from it. ``random UNet`` keeps the pretrained autoencoder.
+        timestep: step whose embedding conditions the UNet.
         taps: levels to return, 0 is the finest.
-        seed: of what is random.
+        seed: of the random weights.
     """
 
     def __init__(
@@ -70,21 +69,22 @@ class Extractor(nn.Module):
         self.backbone = backbone
         self.timestep, self.taps = timestep, tuple(taps)
         self.channels = tuple(backbone.channels[tap] for tap in self.taps)
-        self.register_buffer("context", empty_prompt(folder, backbone.context_dim))
+        prompt = Unprompted.of_folder(folder, backbone.context_dim)
+        self.register_buffer("condition", prompt.rows[None])
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
-        """The latent of images, which no row of a comparison trains."""
+        """Return the latents of images; the autoencoder is never trained."""
         return self.backbone.encode(image)
 
     def forward(self, latent: Tensor) -> list[Tensor]:
-        """Feature maps ``b c h w``."""
-        context = self.get_buffer("context").expand(len(latent), -1, -1)
-        steps = torch.full((len(latent),), self.timestep, device=latent.device)
-        features = self.backbone.trunk(latent, context, steps, MapRecorder(MapRequest(levels=())))
+        """Return feature maps ``b c h w``."""
+        condition = self.get_buffer("condition").expand(len(latent), -1, -1)
+        timesteps = torch.full((len(latent),), self.timestep, device=latent.device)
+        features = self.backbone.features(latent, condition, timesteps)
         return [features[tap] for tap in self.taps]
 
     @torch.no_grad()
     def match_latents(self, image: Tensor) -> None:
-        """Bring the latents to deviation 1, which no scale in the folder does for a random VAE."""
+        """Scale the latents to standard deviation 1, which a random autoencoder does not give."""
         self.backbone.latent_scale /= float(self.encode(image).std())

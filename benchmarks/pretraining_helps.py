@@ -1,13 +1,16 @@
-"""Does pretraining help? Few labelled rooms, light heads, and everything that must be beaten.
+"""Measure whether pretraining helps: light heads on few labelled rooms, with all baselines.
 
-Supports are rooms of the split ``val``, scores come from the split ``test``; the pretraining has
-seen neither. Every row is trained on the same supports, so that differences are paired. Steps are
-fixed; nothing is chosen by a look at the test rooms. Finished units stay in ``--out``: a run that
-was interrupted goes on where it was, and ``--rows`` may be computed one after another.
+A *support* is one set of training images from the split ``val``; scores come from the split
+``test``. The pretraining has seen neither. All rows are trained on the same supports, so that
+differences are paired. The number of steps is fixed, and nothing is chosen on the test rooms.
+
+Results are kept in the table ``--table``. Its units are unpacked into the working folder ``--out``
+and do not run again; new units are added to the table at the end. Finished units stay in ``--out``,
+so that an interrupted run continues, and ``--rows`` may be computed one after another.
 
     python benchmarks/pretraining_helps.py --model tiny [--rows frozen-pretrained rgb-unet ...]
     python benchmarks/pretraining_helps.py --curve ckpt/0 ckpt/2000 ckpt/8000   # folders by step
-    python benchmarks/pretraining_helps.py --model tiny --quick                 # does it run at all
+    python benchmarks/pretraining_helps.py --model tiny --quick                 # only a test run
 """
 
 import argparse
@@ -42,6 +45,7 @@ from reporting import (
     write_block,
     write_json,
 )
+from tables import TABLES, pack, unpack
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -56,20 +60,20 @@ STARTS: dict[str, Start] = {
     "tuned-scratch": "random UNet",
 }
 HEAD_RATE = 2e-3
-TRUNK_RATE = {"tuned-pretrained": 1e-4, "tuned-scratch": 5e-4}
+UNET_RATE = {"tuned-pretrained": 1e-4, "tuned-scratch": 5e-4}
 RGB_RATE = 2e-3
 SCENES_PER_SUPPORT = 1000  # supports of every size begin with the same rooms
 CURVE_COUNT = 20
-BLIND = ("map", "grid")  # nothing is trained
+UNTRAINED = ("map", "grid")
 COARSE = 4  # pixels of the image per pixel of the finest features
-# what results that lie in one folder have in common
+# options that all results in one folder have in common
 DECIDING = ("size", "supports", "tests", "steps", "tuned_steps", "batch", "width", "weight_decay")
 DECIDING += ("timestep", "taps")
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What is trained and stored at once."""
+    """One or several trainings that run and are stored together."""
 
     row: str
     task: str
@@ -78,17 +82,18 @@ class Unit:
 
     @property
     def name(self) -> str:
+        """Name of the unit's file."""
         return f"{self.row}-{self.task}-{self.count}-{self.supports[0]}"
 
 
 class Bench:
-    """One pretrained folder, the rooms, and how to run a unit."""
+    """A pretrained model and the rooms, on which units run."""
 
     def __init__(
         self, args: argparse.Namespace, folder: Path, images: Callable[[], Images], out: Path
     ) -> None:
         self.args, self.folder, self.out = args, folder, out
-        self._rendered = images  # a report alone needs none
+        self._rendered = images  # a function, because a report alone needs no rooms
         self.most = max(args.counts)
         first_test = args.supports * self.most
         self.tests = torch.arange(first_test, first_test + args.tests, device=args.device)
@@ -101,11 +106,12 @@ class Bench:
         return self._rendered()
 
     def rows_of(self, unit: Unit) -> Tensor:
-        """Places of the images of the unit's supports, ``s n``."""
+        """Return the indices of the images of the unit's supports, ``s n``."""
         first = torch.tensor(unit.supports, device=self.args.device)[:, None] * self.most
         return first + torch.arange(unit.count, device=self.args.device)
 
     def extractor(self, row: str, seed: int = 0) -> Extractor:
+        """Return the features of a row; ``seed`` is that of random weights."""
         taps, timestep = self.args.taps, self.args.timestep
         made = Extractor(self.folder, STARTS[row], timestep=timestep, taps=taps, seed=seed)
         multiple = made.backbone.size_multiple
@@ -115,7 +121,7 @@ class Bench:
 
     @torch.no_grad()
     def features(self, row: str) -> list[Tensor]:
-        """Of every image and of its mirror image, computed once."""
+        """Return the features of all images and then of their mirror images, computed once."""
         start = STARTS[row]
         if start not in self._features:
             extractor = self.extractor(row)
@@ -130,7 +136,7 @@ class Bench:
         return self._features[start]
 
     def latents(self, extractor: Extractor) -> Tensor:
-        """The pretrained autoencoder's, of every image and of its mirror image, computed once."""
+        """Return the pretrained latents of all images and of their mirror images, computed once."""
         if self._latents is None:
             self._latents = self._encode(extractor)
         return self._latents
@@ -145,36 +151,37 @@ class Bench:
         return self.images.pixels(index, torch.full_like(index, mirrored, dtype=torch.bool))
 
     def build(self, unit: Unit) -> tuple[nn.Module, dict[nn.Module, float]]:
-        """The model and the learning rates of the parts that learn."""
+        """Return the model, and the learning rates of its parts that are trained."""
         task, (height, width) = TASKS[unit.task], self.images.image.shape[-2:]
         rows, seed = self.rows_of(unit), unit.supports[0]
         if unit.row.startswith("frozen"):
             levels = self.features(unit.row)
             torch.manual_seed(seed)
             channels = [level.shape[1] for level in levels]
-            head = LightHead(channels, task.outputs, self.args.width, len(unit.supports))
+            head = LightHead(channels, task.channels, self.args.width, len(unit.supports))
             model = Frozen(levels, head.to(self.args.device), (height, width))
             head.standardise(model.take(rows, torch.zeros_like(rows, dtype=torch.bool)))
             return model, {head: HEAD_RATE}
         if unit.row == "rgb-unet":
             torch.manual_seed(seed)
-            network = RGBUNet(task.outputs).to(self.args.device)
+            network = RGBUNet(task.channels).to(self.args.device)
             return Whole(self.images, network), {network: RGB_RATE}
         extractor = self.extractor(unit.row, seed)
         torch.manual_seed(seed)
-        head = LightHead(extractor.channels, task.outputs, self.args.width).to(self.args.device)
+        head = LightHead(extractor.channels, task.channels, self.args.width).to(self.args.device)
         latents = self.latents(extractor)
         with torch.no_grad():
             head.standardise(extractor(latents[rows[0]]))
         model = Tuned(latents, extractor, head, (height, width))
-        return model, {head: HEAD_RATE, extractor.backbone.unet: TRUNK_RATE[unit.row]}
+        return model, {head: HEAD_RATE, extractor.backbone.unet: UNET_RATE[unit.row]}
 
     def schedule(self, row: str) -> Schedule:
+        """Return the training schedule of a row."""
         steps = self.args.steps if row.startswith("frozen") else self.args.tuned_steps
         return Schedule(steps, self.args.batch, self.args.weight_decay)
 
     def run(self, unit: Unit) -> None:
-        """Train, score and store."""
+        """Train and score a unit, and store the result."""
         start, task, rows = time.perf_counter(), TASKS[unit.task], self.rows_of(unit)
         settled = []
         if unit.row == "map":
@@ -188,21 +195,24 @@ class Bench:
             losses = train(model, rates, task, self.images, rows, schedule, seed)
             settled = _settled(losses)
             scores = evaluate(model, task, self.images, self.tests, len(unit.supports))
-        found = {"scores": dict(zip(unit.supports, scores, strict=True)), "settled": settled}
-        found["seconds"] = time.perf_counter() - start
-        write_json(self.out / f"{unit.name}.json", found)
+        result = {"scores": dict(zip(unit.supports, scores, strict=True)), "settled": settled}
+        result["seconds"] = time.perf_counter() - start
+        write_json(self.out / f"{unit.name}.json", result)
 
     def _score_map(self, task: AbstractTask, support: Tensor) -> float:
-        blind = task.blind(*self._truth(task, support))
+        mean = task.mean_map(*self._truth(task, support))
         label, valid = self._truth(task, self.tests)
-        return task.score(task.measure(blind.expand(len(label), -1, -1, -1), label, valid))
+        return task.score(task.measure(mean.expand(len(label), -1, -1, -1), label, valid))
 
     def _score_grid(self, task: AbstractTask) -> float:
-        """Of the tests' own labels: what a perfect head on the finest features could reach."""
+        """Return the score of the test labels at a quarter of the size.
+
+        This is the limit of a head on the finest features.
+        """
         label, valid = self._truth(task, self.tests)
-        known = valid[:, None].float()
-        few = functional.avg_pool2d(task.ideal(label) * known, COARSE)
-        few = few / functional.avg_pool2d(known, COARSE).clamp(min=1e-6)
+        weight = valid[:, None].float()
+        few = functional.avg_pool2d(task.ideal(label) * weight, COARSE)
+        few = few / functional.avg_pool2d(weight, COARSE).clamp(min=1e-6)
         raw = functional.interpolate(few, label.shape[-2:], mode="bilinear")
         return task.score(task.measure(task.decode(raw), label, valid))
 
@@ -211,8 +221,8 @@ class Bench:
         return self.images.truth(task, index, torch.zeros_like(index, dtype=torch.bool), grid)
 
     def seconds(self, unit: Unit) -> float:
-        """What a unit will take, from a few of its steps and one batch of tests."""
-        if unit.row in BLIND:
+        """Return the estimated seconds of a unit, from a few steps and one batch of tests."""
+        if unit.row in UNTRAINED:
             return 1.0
         model, rates = self.build(unit)
         few, task = Schedule(3, self.args.batch, 0.0), TASKS[unit.task]
@@ -228,7 +238,7 @@ class Bench:
 
 
 def claim(args: argparse.Namespace) -> list[tuple[Path, Path]]:
-    """Folders of models with the places of their results, before any time is spent."""
+    """Return pairs of a model's folder and the folder of its results, claimed for the settings."""
     if args.curve:
         folders = [folder_of(str(folder)) for folder in args.curve]
         pairs = [(folder, args.out / "curve" / folder.name) for folder in folders]
@@ -241,17 +251,17 @@ def claim(args: argparse.Namespace) -> list[tuple[Path, Path]]:
 
 
 def _settled(losses: Tensor) -> list[float]:
-    """Loss over the last tenth of the steps relative to the tenth before, per support."""
+    """Return the loss over the last tenth of the steps relative to the tenth before, by support."""
     tenth = max(len(losses) // 10, 1)
     last, before = losses[-tenth:].mean(dim=0), losses[-2 * tenth : -tenth].mean(dim=0)
     return (last / before).tolist()
 
 
 def units_of(args: argparse.Namespace) -> list[Unit]:
-    """Frozen rows and maps take all supports at once, the others one."""
+    """Return all units; frozen and untrained rows have one unit for all supports."""
     units = []
     for row in args.rows:
-        together = row.startswith("frozen") or row in BLIND
+        together = row.startswith("frozen") or row in UNTRAINED
         everyone = tuple(range(1 if row == "grid" else args.supports))
         groups = [everyone] if together else [(s,) for s in everyone[: args.tuned_supports]]
         units += [Unit(row, t, n, g) for t in args.tasks for n in args.counts for g in groups]
@@ -259,9 +269,9 @@ def units_of(args: argparse.Namespace) -> list[Unit]:
 
 
 def run_missing(bench: Bench, units: Sequence[Unit]) -> None:
-    """Run what is not in the folder yet, with a forecast and a line per unit."""
+    """Run the units that have no file yet, and report the expected time."""
     missing = [unit for unit in units if not (bench.out / f"{unit.name}.json").exists()]
-    say(f"{bench.folder.name}: {len(units) - len(missing)} of {len(units)} units are there\n")
+    say(f"{bench.folder.name}: {len(units) - len(missing)} of {len(units)} units are finished\n")
     expected: dict[tuple[str, str], float] = {}
     for unit in missing:
         if (unit.row, unit.task) not in expected:
@@ -274,7 +284,7 @@ def run_missing(bench: Bench, units: Sequence[Unit]) -> None:
 
 
 def curve(args: argparse.Namespace, benches: Sequence[Bench]) -> str:
-    """Frozen scores of several checkpoints of one pretraining."""
+    """Return the table of frozen features of several checkpoints of one pretraining."""
     lines = []
     for bench, row in [(benches[0], "frozen-random"), *((b, REFERENCE) for b in benches)]:
         args.rows = [row]
@@ -293,35 +303,38 @@ def curve(args: argparse.Namespace, benches: Sequence[Bench]) -> str:
 
 
 def parse() -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="tiny", help="a diffusers folder, or tiny")
-    parser.add_argument("--curve", nargs="+", type=Path, help="checkpoints, in order of steps")
+    parser.add_argument("--curve", nargs="+", type=Path, help="checkpoints, earliest first")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
     parser.add_argument("--counts", nargs="+", type=int, default=[10, 20, 100])
     parser.add_argument("--supports", type=int, default=20)
-    parser.add_argument("--tuned-supports", type=int, default=5, help="of the rows not frozen")
+    parser.add_argument("--tuned-supports", type=int, default=5, help="of rows that are not frozen")
     parser.add_argument("--tests", type=int, default=256)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--tuned-steps", type=int, default=500)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--width", type=int, default=32, help="of the light head")
+    parser.add_argument("--width", type=int, default=32, help="channels of the light head")
     parser.add_argument("--weight-decay", type=float, default=0.1)
     parser.add_argument("--timestep", type=int, default=1)
     parser.add_argument("--taps", nargs="+", type=int, default=[0, 1, 2, 3], choices=range(4))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, default=Path("runs/pretraining_helps"))
+    out, kept = Path("runs/pretraining_helps"), TABLES / "pretraining_helps.csv"
+    parser.add_argument("--out", type=Path, default=out, help="working folder")
+    parser.add_argument("--table", type=Path, default=kept, help="CSV file that keeps the results")
     parser.add_argument("--report", type=Path, default=RESULTS, help="page to write the table into")
-    parser.add_argument("--quick", action="store_true", help="seconds, and no page is written")
+    parser.add_argument("--quick", action="store_true", help="test run: no page, no table")
     args = parser.parse_args()
     if args.quick:
         args.supports, args.tuned_supports, args.tests, args.counts = 2, 1, 4, [4]
         args.steps = args.tuned_steps = 4
-        args.out /= "quick"
+        args.out = args.out.with_name(f"{args.out.name}_quick")
     if args.curve:
         args.counts = [CURVE_COUNT]
     if not 0 < max(args.counts) <= SCENES_PER_SUPPORT:
@@ -330,9 +343,12 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
+    """Run the missing units, add them to the table and write the page."""
     args = parse()
     keep_freed_memory()
     torch.set_num_threads(args.threads)
+    if not args.quick:
+        unpack(args.table, args.out)
     pairs = claim(args)
     first = [s * SCENES_PER_SUPPORT for s in range(args.supports)]
     scenes = [("val", scene + i) for scene in first for i in range(max(args.counts))]
@@ -351,6 +367,7 @@ def main() -> None:
         weights = fingerprint(benches[0].folder)
         name, text = "pretraining_helps", report(args, benches[0].out, weights)
     if not args.quick:
+        pack(args.out, args.table)
         write_block(args.report, name, text)
     sys.stdout.write(text + "\n")
 

@@ -1,4 +1,4 @@
-"""The table of pretraining_helps.py, from the files of its units."""
+"""Make the table of pretraining_helps.py from the files of its units."""
 
 import argparse
 import json
@@ -22,17 +22,17 @@ REFERENCE = "frozen-pretrained"
 
 
 def results(out: Path, row: str, task: str, count: int) -> tuple[dict[int, float], list[float]]:
-    """Scores by support and the settling of the losses, from every stored unit."""
+    """Return the scores by support, and how far the losses had settled, of a cell's units."""
     scores, settled = {}, []
     for path in sorted(out.glob(f"{row}-{task}-{count}-*.json")):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        scores |= {int(support): score for support, score in found["scores"].items()}
-        settled += found["settled"]
+        unit = json.loads(path.read_text(encoding="utf-8"))
+        scores |= {int(support): score for support, score in unit["scores"].items()}
+        settled += unit["settled"]
     return scores, settled
 
 
 def report(args: argparse.Namespace, out: Path, weights: str) -> str:
-    """The table with what one must know to read it."""
+    """Return the table with an explanation."""
     lines, settled = [], []
     for name, task in TASKS.items():
         for row, title in ROWS.items():
@@ -62,6 +62,6 @@ def report(args: argparse.Namespace, out: Path, weights: str) -> str:
 
 
 def command(args: argparse.Namespace) -> str:
-    """How to run this again; folders by their names, which is all that another machine shares."""
+    """Return the command line, with names in place of absolute paths."""
     words = [Path(w).name if Path(w).is_absolute() else w for w in sys.argv[1:]]
-    return f"python benchmarks/pretraining_helps.py {' '.join(words)}"
+    return " ".join(["python benchmarks/pretraining_helps.py", *words])

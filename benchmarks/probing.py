@@ -1,8 +1,9 @@
-"""Heads on frozen features, networks from scratch, and the one training loop for both.
+"""Train heads on frozen features, and networks from scratch, in one loop.
 
-A *stack* trains the heads of several supports at once: channels of the supports lie side by side
-and every convolution has one group per support, so that the trainings do not touch one another.
-Axes: ``s`` support of the stack, ``n`` image in memory; the others as in ``diffsight.types``.
+A *support* is one set of training images. A *stack* trains the heads of several supports at once:
+their channels are concatenated, and every convolution has one group per support, so that the
+trainings are independent. Axes: ``s`` support of the stack, ``n`` image in memory; the others as in
+``diffsight.types``.
 """
 
 import math
@@ -16,19 +17,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 EVALUATION_BATCH = 8
-# a step of training looks at every fourth row and column from a random start on: what it costs to
-# compare thirty classes at all pixels, and to bring their maps to full size, is saved
+# A training step uses every fourth row and column, from a random start. Thirty maps at full size
+# would cost more than the rest of the step.
 PIXEL_STEP = 4
 
 
 class LightHead(nn.Module):
-    """Project every level to ``width``, bring all to the finest, add, one 3 x 3 convolution.
+    """Every level projected to ``width``, resized to the finest and added; one 3 x 3 convolution.
 
     Args:
         channels: of each level, finest first.
         outputs: channels of the result.
-        width: of the sum.
-        stack: supports whose heads are trained side by side.
+        width: channels of the sum.
+        stack: supports whose heads are trained together.
     """
 
     def __init__(self, channels: Sequence[int], outputs: int, width: int, stack: int = 1) -> None:
@@ -44,14 +45,14 @@ class LightHead(nn.Module):
 
     @torch.no_grad()
     def standardise(self, levels: Sequence[Tensor]) -> None:
-        """Take mean and deviation of every channel from the features of a support."""
+        """Set mean and deviation of every channel to those of the features of a support."""
         for i, x in enumerate(levels):
             deviation, mean = torch.std_mean(x.float(), dim=(0, 2, 3))
             self.get_buffer(f"mean{i}").copy_(mean[:, None, None])
             self.get_buffer(f"scale{i}").copy_(1 / (deviation[:, None, None] + 1e-4))
 
     def forward(self, levels: Sequence[Tensor], hw: tuple[int, int], grid: Grid) -> Tensor:
-        """From levels ``b s*c h w`` to ``s b k h w``: of an image of size ``hw``, the grid."""
+        """Return maps ``s b k h w`` at the grid of images of size ``hw``, for ``b s*c h w``."""
         hidden: Tensor | None = None
         for i, (project, x) in enumerate(zip(self.project, levels, strict=True)):
             x = project((x.float() - self.get_buffer(f"mean{i}")) * self.get_buffer(f"scale{i}"))
@@ -67,12 +68,12 @@ class LightHead(nn.Module):
 
 
 def _bilinear(short: int, long: int, like: Tensor) -> Tensor:
-    """Bilinear interpolation along one axis as a matrix, of which a few columns can be taken."""
+    """Return bilinear interpolation along one axis as a matrix with a column per output pixel."""
     return functional.interpolate(torch.eye(short).to(like)[None], long, mode="linear")[0]
 
 
 class RGBUNet(nn.Module):
-    """A U-Net on pixels: four sizes, two convolutions on the way down and one on the way up."""
+    """A U-Net on pixels: four levels, two convolutions each on the way down, one on the way up."""
 
     def __init__(self, outputs: int, width: int = 16) -> None:
         super().__init__()
@@ -86,7 +87,7 @@ class RGBUNet(nn.Module):
         self.out = nn.Conv2d(width, outputs, 1)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        """From RGB in [0, 1] to ``b k h w`` at the grid; sides must be multiples of 8."""
+        """Return maps ``b k h w`` at the grid for RGB in [0, 1] with sides that 8 divides."""
         x, skips = x * 2 - 1, []
         for level, block in enumerate(self.down):
             x = block(functional.avg_pool2d(x, 2) if level else x)
@@ -104,36 +105,36 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class Frozen(nn.Module):
-    """A stack of heads on features ``2n c h w`` in memory; those of mirrored images come last."""
+    """A stack of heads on features ``2n c h w`` in memory; mirrored images come last."""
 
     def __init__(self, levels: Sequence[Tensor], head: LightHead, hw: tuple[int, int]) -> None:
         super().__init__()
         self.levels, self.head, self.hw = levels, head, hw
 
     def take(self, index: Tensor, flip: Tensor) -> list[Tensor]:
-        """Features of the images ``s b``, the supports side by side."""
+        """Return the features of the images ``s b``, with the supports' channels concatenated."""
         rows = index + flip * (len(self.levels[0]) // 2)
         return [level[rows.T].flatten(1, 2) for level in self.levels]
 
     def forward(self, index: Tensor, flip: Tensor, grid: Grid) -> Tensor:
-        """Raw maps ``s b k h w`` at the grid."""
+        """Return raw maps ``s b k h w`` at the grid."""
         return self.head(self.take(index, flip), self.hw, grid)
 
 
 class Whole(nn.Module):
-    """A network that starts from pixels: a stack of one."""
+    """A network on pixels, trained from scratch: a stack of one."""
 
     def __init__(self, images: Images, network: nn.Module) -> None:
         super().__init__()
         self.images, self.network = images, network
 
     def forward(self, index: Tensor, flip: Tensor, grid: Grid) -> Tensor:
-        """Raw maps ``1 b k h w`` at the grid."""
+        """Return raw maps ``1 b k h w`` at the grid."""
         return self.network(self.images.pixels(index[0], flip[0]), grid)[None]
 
 
 class Tuned(nn.Module):
-    """A UNet that learns with its head, on latents ``2n c h w`` in memory: a stack of one."""
+    """A UNet that is fine-tuned, on latents ``2n c h w`` in memory: a stack of one."""
 
     def __init__(
         self, latents: Tensor, extractor: nn.Module, head: LightHead, hw: tuple[int, int]
@@ -142,21 +143,21 @@ class Tuned(nn.Module):
         self.latents, self.extractor, self.head, self.hw = latents, extractor, head, hw
 
     def forward(self, index: Tensor, flip: Tensor, grid: Grid) -> Tensor:
-        """Raw maps ``1 b k h w`` at the grid."""
+        """Return raw maps ``1 b k h w`` at the grid."""
         latent = self.latents[index[0] + flip[0] * (len(self.latents) // 2)]
         return self.head(self.extractor(latent), self.hw, grid)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A fixed schedule: AdamW, warm-up over a twentieth of the steps, then a cosine to 0."""
+    """Options of a training: AdamW, warm-up over a twentieth of the steps, then a cosine to 0."""
 
     steps: int
     batch: int
     weight_decay: float
 
     def factor(self, step: int) -> float:
-        """On the learning rate."""
+        """Return the factor on the learning rate at a step."""
         warm = max(self.steps // 20, 1)
         return min((step + 1) / warm, 0.5 + 0.5 * math.cos(math.pi * step / self.steps))
 
@@ -170,8 +171,18 @@ def train(
     schedule: Schedule,
     seed: int,
 ) -> Tensor:
-    """Train on supports ``s n``; ``rates`` are the parts that learn. Returns losses ``t s``."""
-    # drawn on the CPU, so that every row of the table sees the same batches on every device
+    """Train on supports ``s n`` and return the losses ``t s``.
+
+    Args:
+        model: from (index, flip, grid) to raw maps ``s b k h w``.
+        rates: learning rates of the parts that are trained.
+        task: whose loss is minimised.
+        images: that ``supports`` are indices of.
+        supports: training images of each support.
+        schedule: of the training.
+        seed: of the batches.
+    """
+    # drawn on the CPU, so that all rows of the table have the same batches on every device
     generator = torch.Generator().manual_seed(seed)
     groups = [{"params": list(part.parameters()), "lr": rate} for part, rate in rates.items()]
     optimiser = torch.optim.AdamW(groups, weight_decay=schedule.weight_decay, fused=True)
@@ -199,7 +210,7 @@ def train(
 def evaluate(
     model: nn.Module, task: AbstractTask, images: Images, tests: Tensor, stack: int
 ) -> list[float]:
-    """The score of every support of the stack on the images ``tests``."""
+    """Return the score of every support of the stack on the images ``tests``."""
     sums: list[Tensor | int] = [0] * stack
     grid = Grid.every(1, (0, 0), images.image)
     for some in tests.split(EVALUATION_BATCH):

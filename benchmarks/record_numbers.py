@@ -177,7 +177,7 @@ def adapt_case(kind: str, method: str, work: Path) -> dict[str, Any]:
 
 OLD = {"few_shot": "concepts", "feature_head": "features"}
 NEW = {"few_shot": "few_shot", "feature_head": "feature_head"}
-METHODS = OLD
+METHODS = NEW
 
 
 def save_any(made: Any, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What benchmarks share when they write docs/results.md: intervals, tables, a marked place."""
+"""Shared parts of the scripts that write docs/results.md: intervals, tables and marked blocks."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ RESULTS = Path(__file__).parent.parent / "docs" / "results.md"
 
 
 def cell(scores: dict[int, float], reference: dict[int, float], decimals: int) -> str:
-    """Mean and interval, and the paired difference to the reference with its own."""
+    """Return mean and interval, and in brackets the paired difference to the reference."""
     if not scores:
         return ""
     text = interval(list(scores.values()), f".{decimals}f")
@@ -27,20 +27,20 @@ def cell(scores: dict[int, float], reference: dict[int, float], decimals: int) -
 
 
 def interval(values: Sequence[float], form: str) -> str:
-    """Mean and half of its 95 % interval, in a form such as ``+.3f``."""
-    found = summarise(np.array(values))
-    mean, half = f"{found.mean:{form}}", found.ci95
+    """Return the mean and half of its 95 % interval, in a format such as ``+.3f``."""
+    summary = summarise(np.array(values))
+    mean, half = f"{summary.mean:{form}}", summary.ci95
     return mean if half is None else f"{mean} ± {half:{form.lstrip('+')}}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def write_block(path: Path, name: str, text: str) -> None:
-    """Put ``text`` between the two marker comments of ``name``; without any, at the end.
+    """Put ``text`` between the two marker comments of ``name``, or at the end without markers.
 
     Raises:
         InputError: if only one of the two markers is there.
@@ -49,25 +49,29 @@ def write_block(path: Path, name: str, text: str) -> None:
     page = path.read_text(encoding="utf-8") if path.exists() else ""
     if begin not in page and end not in page:
         page = f"{page.rstrip()}\n\n{begin}\n{end}\n".lstrip()
-    before, found, rest = page.partition(begin)
-    _, closed, after = rest.partition(end)
-    if not (found and closed):
-        raise InputError(f"{path}: needs both {begin} and {end}, in this order: mend the page")
-    with replacing(path) as partial:
-        partial.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
+    before, has_begin, rest = page.partition(begin)
+    _, has_end, after = rest.partition(end)
+    if not (has_begin and has_end):
+        raise InputError(f"{path}: add both {begin} and {end}, in this order")
+    write_text(path, f"{before}{begin}\n\n{text}\n\n{end}{after}")
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write at once or not at all."""
+    """Write a JSON file completely or not at all."""
+    write_text(path, json.dumps(data))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file completely or not at all."""
     with replacing(path) as partial:
-        partial.write_text(json.dumps(data), encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
 
 
 def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
-    """Let a folder hold results of one setting only.
+    """Make sure that a folder holds results of one setting only.
 
     Raises:
-        InputError: if it holds those of another.
+        InputError: if it holds results of another setting.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "settings.json"
@@ -79,11 +83,11 @@ def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
     if differing:
         raise InputError(
             f"{folder}: holds results of other settings (differing: {', '.join(differing)}): "
-            "give another --out, or delete it"
+            "give another --out (and another --table, if the script has that option)"
         )
 
 
 def say(text: str) -> None:
-    """Progress, on stderr at once."""
+    """Write progress to stderr without delay."""
     sys.stderr.write(text)
     sys.stderr.flush()

@@ -1,10 +1,12 @@
-"""How selective is self-attention in the decoder? What spreads concepts over like pixels, or blurs.
+"""Measure how selective the self-attention of the UNet's decoder is.
 
-For every self-attention layer of the UNet's decoder, over held-out rooms at t = 200 without words:
-the share of the pixels that a pixel attends to (exp of the entropy, over their number; 1 is all
-alike) and the attention that falls on pixels of its own class, beside those pixels' share.
+FewShot propagates its maps with self-attention, which helps where a pixel attends to pixels of its
+own class. For every self-attention layer of the decoder, over held-out rooms at t = 200 under the
+empty prompt: the fraction of the pixels that a pixel attends to (exp of the entropy, divided by the
+number of pixels; 1 means that all are attended to equally), the attention that falls on pixels of
+its own class, and the fraction of such pixels.
 
-    python benchmarks/self_attention.py [--base tiny] [--rooms 16] [--write]
+    python benchmarks/self_attention.py [--backbone tiny] [--rooms 16] [--write]
 """
 
 import argparse
@@ -16,15 +18,16 @@ from reporting import RESULTS, table, write_block
 from torch import Tensor
 from torch.nn import functional
 
-from diffsight.hub.task_file import Base
-from diffsight.prompts.text import empty_prompt
-from diffsight.rooms.source import RoomsSource
+from diffsight.backbones import BackboneSource
+from diffsight.methods.conditioned import Conditioned
+from diffsight.prompts import Unprompted
+from diffsight.rooms import Rooms
 
-FIRST, TIMESTEP = 8, 200  # place of the decoder's first layer among the 16 of the paper
+FIRST, TIMESTEP = 8, 200  # number of the decoder's first layer among the 16 of the paper
 
 
 def attention(layer: Any, hidden: Tensor) -> Tensor:
-    """``p p`` of a layer, the mean over its heads."""
+    """Return the attention ``p p`` of a layer, averaged over its heads."""
     query, key = (
         project(hidden).unflatten(-1, (layer.heads, -1)).movedim(2, 1)
         for project in (layer.to_q, layer.to_k)
@@ -32,48 +35,56 @@ def attention(layer: Any, hidden: Tensor) -> Tensor:
     return (query @ key.mT * query.shape[-1] ** -0.5).softmax(dim=-1).mean(dim=1)[0]
 
 
-def looked_at(attended: Tensor, classes: Tensor) -> Tensor:
-    """Share of the pixels attended to; attention on pixels of the same class; their share."""
+def selectivity(attended: Tensor, classes: Tensor) -> Tensor:
+    """Return three fractions of an image.
+
+    They are the pixels attended to, the attention on pixels of the same class, and the pixels of
+    the same class.
+
+    Args:
+        attended: attention ``p p``.
+        classes: class ids ``h w``.
+    """
     entropy = -(attended * attended.clamp(min=1e-9).log()).sum(dim=1)
     side = round(len(attended) ** 0.5)
     small = functional.interpolate(classes[None, None].float(), (side, side))[0, 0].flatten()
     same = (small[:, None] == small).float()
-    shares = (entropy.exp() / len(attended), (attended * same).sum(dim=1), same.mean(dim=1))
-    return torch.stack([share.mean() for share in shares])
+    fractions = (entropy.exp() / len(attended), (attended * same).sum(dim=1), same.mean(dim=1))
+    return torch.stack([fraction.mean() for fraction in fractions])
 
 
 @torch.no_grad()
-def rows_of(base: Base, rooms: int) -> list[list[str]]:
-    backbone, hidden = base.backbone, {}
-    modules = backbone.unet.named_modules()
+def rows_of(source: BackboneSource, count: int) -> list[list[str]]:
+    """Return a row per layer, averaged over rooms of the split ``test``."""
+    diffusion, hidden = source.diffusion, {}
+    modules = diffusion.unet.named_modules()
     layers = {n: m for n, m in modules if n.startswith("up_") and n.endswith("attn1")}
     for name, layer in layers.items():
         layer.register_forward_pre_hook(lambda _, args, n=name: hidden.__setitem__(n, args[0]))
-    words = empty_prompt(base.folder, backbone.context_dim)
-    source, sums = (
-        RoomsSource(size=base.short_side_px, count=rooms),
-        dict.fromkeys(layers, torch.zeros(3)),
-    )
-    for id in source.queries("segment_semantic"):
-        room = source.read("segment_semantic", id)
-        assert room is not None
-        backbone(room.image[None].float() / 255, words, timestep=TIMESTEP)
+    prompts = Unprompted.of_folder(source.folder, diffusion.context_dim)
+    backbone = Conditioned(diffusion, prompts, timestep=TIMESTEP)
+    rooms = Rooms("test", count, source.short_side_px, ("semantic",))
+    sums = dict.fromkeys(layers, torch.zeros(3))
+    for room in (rooms[index] for index in range(count)):
+        backbone(room.image[None].float() / 255)
         for name, layer in layers.items():
-            sums[name] = sums[name] + looked_at(attention(layer, hidden[name]), room.value[0])
+            classes = room.labels["semantic"]
+            sums[name] = sums[name] + selectivity(attention(layer, hidden[name]), classes)
     return [
-        [f"{FIRST + i}", *(f"{float(share) / rooms:.2f}" for share in total)]
+        [f"{FIRST + i}", *(f"{float(fraction) / count:.2f}" for fraction in total)]
         for i, total in enumerate(sums.values())
     ]
 
 
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--base", default="tiny")
+    parser.add_argument("--backbone", default="tiny")
     parser.add_argument("--rooms", type=int, default=16)
-    parser.add_argument("--write", action="store_true", help="into docs/results.md")
+    parser.add_argument("--write", action="store_true", help="write the table to docs/results.md")
     args = parser.parse_args()
     head = ["layer", "pixels attended to", "attention on the own class", "pixels of the own class"]
-    text = table(head, rows_of(Base.load(args.base), args.rooms))
+    text = table(head, rows_of(BackboneSource(args.backbone), args.rooms))
     sys.stdout.write(text + "\n")
     if args.write:
         command = f"python benchmarks/self_attention.py --rooms {args.rooms} --write"

@@ -1,8 +1,8 @@
-"""Transposed attention in its three forms, forward and backward: time and memory beside dense.
+"""Measure time and memory of the three forms of transposed attention, forward and backward.
 
-Memory is the growth of the peak resident size of a process that runs one form alone, over the
-growth of one that makes the inputs and stops; times take turns in one process. The exponent is
-fitted to the memory of the fused form from 4,096 to 16,384 pixels.
+Memory is the peak resident size of a process that runs one form alone, minus that of a process
+that only makes the inputs. For times, the forms take turns in one process. The exponent is fitted
+to the memory of the fused form from 4,096 to 16,384 pixels.
 
     python benchmarks/transposed_attention.py [--rounds 3] [--threads 2]
 """
@@ -26,7 +26,7 @@ FORMS: tuple[Implementation, ...] = ("dense", "chunk", "sdpa")
 
 
 def step(form: Implementation | None, pixels: int) -> None:
-    """Forward and backward; None makes the inputs and their gradients only."""
+    """Run forward and backward; None only makes the inputs and their gradients."""
     torch.manual_seed(0)
     shape = (1, HEADS, pixels, WIDTH)
     query, key = (torch.randn(shape, requires_grad=True) for _ in range(2))
@@ -39,19 +39,21 @@ def step(form: Implementation | None, pixels: int) -> None:
 
 
 def peak_mib(form: Implementation | None, pixels: int, threads: int) -> float:
-    """Of a process of its own."""
+    """Return the peak memory of a process of its own."""
     command = [sys.executable, __file__, "--child", json.dumps([form, pixels, threads])]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout) / 1024
 
 
 def seconds(form: Implementation) -> float:
+    """Return the seconds of one forward and backward pass."""
     begin = time.perf_counter()
     step(form, PIXELS)
     return time.perf_counter() - begin
 
 
 def main() -> None:
+    """Measure all forms and print them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
@@ -64,19 +66,19 @@ def main() -> None:
         sys.stdout.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
         return
     torch.set_num_threads(args.threads)
-    # first, while this process is small: a child's peak counts what it was before it started
-    floor = {pixels: peak_mib(None, pixels, args.threads) for pixels in GROWTH}
-    grown = {form: peak_mib(form, PIXELS, args.threads) - floor[PIXELS] for form in FORMS}
-    mib = [peak_mib("sdpa", pixels, args.threads) - floor[pixels] for pixels in GROWTH]
+    # first, while this process is small: the peak of a child includes its parent's size
+    inputs_only = {pixels: peak_mib(None, pixels, args.threads) for pixels in GROWTH}
+    grown = {form: peak_mib(form, PIXELS, args.threads) - inputs_only[PIXELS] for form in FORMS}
+    mib = [peak_mib("sdpa", pixels, args.threads) - inputs_only[pixels] for pixels in GROWTH]
     rounds = [{form: seconds(form) for form in FORMS} for _ in range(args.rounds + 1)][1:]
     out = sys.stdout.write
     out(f"{PIXELS} pixels, {HEADS} heads of {WIDTH}, {MAPS} maps, {args.threads} threads, fp32\n")
     for form in FORMS:
         ratio = statistics.median(times[form] / times["dense"] for times in rounds)
-        took = statistics.median(times[form] for times in rounds)
-        share = grown[form] / grown["dense"]
-        out(f"{form:6} {took:6.2f} s ({ratio:.2f} x dense)")
-        out(f"  {grown[form]:7.0f} MiB ({share:.3f} x dense)\n")
+        median = statistics.median(times[form] for times in rounds)
+        fraction = grown[form] / grown["dense"]
+        out(f"{form:6} {median:6.2f} s ({ratio:.2f} x dense)")
+        out(f"  {grown[form]:7.0f} MiB ({fraction:.3f} x dense)\n")
     logs = [(math.log(p), math.log(m)) for p, m in zip(GROWTH, mib, strict=True)]
     centre = statistics.mean(x for x, _ in logs), statistics.mean(y for _, y in logs)
     slope = sum((x - centre[0]) * (y - centre[1]) for x, y in logs) / sum(

@@ -1,11 +1,11 @@
-"""A recipe's full-size model of VPD or EVP on a CPU beside its floor: plain diffusers VAE encoder +
-UNet with default attention.
+"""Compare the full-size model of a VPD or EVP recipe on a CPU with the plain diffusers networks.
 
-Random weights in Stable Diffusion 1.5's shape, fp32, batch 1. The variants take turns in one
-process and share their weights; each round starts with another one and gives a ratio to the floor
-of the same round, and the median of the ratios is printed. Peak memory is that of a process which
-runs one variant alone (weights included; Linux), again in turns. Images are padded to a multiple of
-64 px as VPD does; the floor gets the padded image, and where that differs the image as it is, too.
+The reference ("floor") is the VAE encoder and the UNet of diffusers with default attention. Random
+weights in the shape of Stable Diffusion 1.5, fp32, batch 1. The variants take turns in one process
+and share their weights; each round starts with another variant and gives a ratio to the floor of
+the same round. The median of the ratios is printed. Peak memory is that of a process that runs one
+variant alone (weights included; Linux), again in turns. Images are padded to a multiple of 64 px,
+as VPD does. The floor gets the padded image and, where that differs, the original image too.
 
     python benchmarks/vpd_inference.py [--recipe vpd/depth_nyu] [--sizes 480x640 512x512]
                                        [--rounds 5] [--threads 2] [--channels-last]
@@ -21,19 +21,19 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from diffsight.backbones import StableDiffusion
 from diffsight.backbones.architectures import PRESETS
 from diffsight.cli.recipe import read
 from diffsight.hub.build import build, uninitialised, without_weights
-from diffsight.methods.prompted import AbstractPrompted
 from diffsight.ops.memory import keep_freed_memory
 from diffsight.ops.padding import pad_to_multiple
 from diffsight.types import Inputs
 
+TIMESTEP = 1
 VARIANTS = ("floor", "floor, unpadded", "trunk and taps", "whole model")
 _VAE = {
     "block_out_channels": (128, 256, 512, 512),
@@ -44,6 +44,7 @@ _VAE = {
 
 
 def build_floor() -> tuple[AutoencoderKL, UNet2DConditionModel]:
+    """Return the networks of diffusers with random weights."""
     with torch.device("meta"):
         vae, unet = AutoencoderKL(**_VAE), UNet2DConditionModel(**PRESETS["sd15"]["unet"])
     del vae.decoder, vae.post_quant_conv
@@ -54,14 +55,13 @@ def build_floor() -> tuple[AutoencoderKL, UNet2DConditionModel]:
     return vae.eval(), unet.eval()
 
 
-def build_ours(recipe: str, vae: AutoencoderKL, unet: UNet2DConditionModel) -> AbstractPrompted:
+def build_ours(recipe: str, vae: AutoencoderKL, unet: UNet2DConditionModel) -> Any:
+    """Return the method of a recipe with the weights of the floor."""
     data = read(recipe)
     config = {part: without_weights(data[part])[0] for part in ("task", "method")}
     with uninitialised():
-        method = build(config).method
-    assert isinstance(method, AbstractPrompted)
-    assert isinstance(method.backbone, StableDiffusion)
-    for parameter in method.parameters():  # those of the backbone give way to the floor's
+        method: Any = build(config).method
+    for parameter in method.parameters():  # the backbone gets those of the floor, below
         if not any(parameter is one for one in method.backbone.parameters()):
             parameter.data.normal_(std=0.02)
     method.backbone.unet.load_state_dict(unet.state_dict(), assign=True, strict=False)
@@ -72,33 +72,39 @@ def build_ours(recipe: str, vae: AutoencoderKL, unet: UNet2DConditionModel) -> A
 def runs(
     recipe: str, height: int, width: int, channels_last: bool = False
 ) -> dict[str, Callable[[], object]]:
+    """Return the variants by name, each as a function that runs it once."""
     vae, unet = build_floor()
     ours = build_ours(recipe, vae, unet)
-    if channels_last:  # the floor keeps the default format: what is loaded with assign is copied
+    if channels_last:  # copies the shared weights, so that the floor keeps the default format
         ours = ours.to(memory_format=torch.channels_last)
-    keep_freed_memory()  # as prediction does with a built model; the floor has it too
+    keep_freed_memory()  # as prediction does; the floor profits from it too
     image = torch.rand(1, 3, height, width)
     padded = pad_to_multiple(image, 64, 0.5)
     context = torch.randn(1, ours.prompts.num_tokens, 768)
 
     def floor(x: torch.Tensor) -> object:
-        return unet(vae.encode(x * 2 - 1).latent_dist.mode(), 1, context)
+        return unet(vae.encode(x * 2 - 1).latent_dist.mode(), TIMESTEP, context)
 
-    found: dict[str, Callable[[], object]] = {
+    def features(x: torch.Tensor) -> object:
+        backbone = ours.backbone
+        return backbone.features(backbone.encode(x), context, torch.tensor([TIMESTEP]))
+
+    variants: dict[str, Callable[[], object]] = {
         "floor": lambda: floor(padded),
         "floor, unpadded": lambda: floor(image),
-        "trunk and taps": lambda: ours.backbone(padded, context),
+        "trunk and taps": lambda: features(padded),
         "whole model": lambda: ours(Inputs(image)),
     }
     if padded.shape == image.shape:
-        del found["floor, unpadded"]
-    return found
+        del variants["floor, unpadded"]
+    return variants
 
 
 @torch.inference_mode()
 def time_ratios(
     recipe: str, height: int, width: int, rounds: int, channels_last: bool
 ) -> dict[str, tuple[float, float]]:
+    """Return the median seconds and the median ratio to the floor, by variant."""
     variants = runs(recipe, height, width, channels_last)
     for run in variants.values():
         run()
@@ -109,7 +115,7 @@ def time_ratios(
             start = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - start)
-        # what comes after the head's large maps pays for fresh memory
+        # the variant after the whole model pays for fresh memory, so that each has its turn
         order.rotate(1)
     return {
         name: (
@@ -122,6 +128,7 @@ def time_ratios(
 
 @torch.inference_mode()
 def peak_mb_of_this_process(recipe: str, variant: str, height: int, width: int) -> float:
+    """Return the peak memory in MiB of one pass of a variant in this process."""
     run = runs(recipe, height, width)[variant]
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of building
     run()
@@ -130,19 +137,27 @@ def peak_mb_of_this_process(recipe: str, variant: str, height: int, width: int) 
 
 
 def peak_mb(recipe: str, variant: str, size: str, threads: int) -> float:
+    """Return the peak memory in MiB of one pass of a variant in a process of its own."""
     command = [sys.executable, __file__, "--recipe", recipe, "--variant", variant, "--sizes", size]
-    out = subprocess.run([*command, "--threads", str(threads)], capture_output=True, check=True)
+    out = subprocess.run([*command, "--threads", str(threads)], stdout=subprocess.PIPE, check=True)
     return json.loads(out.stdout)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", default="vpd/depth_nyu", help="one that needs no sentence")
+    """Measure the variants at every size and print a table for each."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--recipe", default="vpd/depth_nyu", help="of a model that reads no sentence"
+    )
     parser.add_argument("--sizes", nargs="+", default=["480x640", "512x512"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--memory-rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--channels-last", action="store_true", help="ours in that memory format")
+    parser.add_argument(
+        "--channels-last", action="store_true", help="run our model in this memory format"
+    )
     parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -1,0 +1,62 @@
+"""The result tables of benchmarks/ can be read and written by benchmarks/tables.py."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+TABLES = sorted((BENCHMARKS / "tables").glob("*.csv"))
+UNIT = {"task": "a/b", "key": "12", "score": 0.1, "per_image": {"test/0": 0.2, "test/1": 0.3}}
+UNIT |= {
+    "training_images": ["train/7", "train/3", "train/4"],
+    "facts": {},
+    "measures": {"x.5": 1e-9},
+}
+
+
+def tables(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, BENCHMARKS / "tables.py", *words]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda path: path.stem)
+def test_a_table_is_written_again_byte_for_byte(table: Path, tmp_path: Path) -> None:
+    assert tables("unpack", table, tmp_path / "units").returncode == 0
+    assert tables("pack", tmp_path / "units", tmp_path / "again.csv").returncode == 0
+    assert (tmp_path / "again.csv").read_bytes() == table.read_bytes()
+
+
+def test_a_table_keeps_everything_but_the_scores_of_single_images(tmp_path: Path) -> None:
+    path = tmp_path / "units" / "b" / "rep000.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(UNIT))
+    assert tables("pack", tmp_path / "units", tmp_path / "t.csv").returncode == 0
+    assert tables("unpack", tmp_path / "t.csv", tmp_path / "again").returncode == 0
+    again = json.loads((tmp_path / "again" / "b" / "rep000.json").read_text())
+    assert again == UNIT | {"per_image": {"test/0": None, "test/1": None}}
+
+
+def test_columns_keep_their_order_when_units_have_different_keys(tmp_path: Path) -> None:
+    for number, steps in enumerate(({"vpd": 1}, {"few_shot": 2, "vpd": 1}, {})):
+        path = tmp_path / "units" / f"rep{number:03d}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(UNIT | {"facts": {"steps": steps}}))
+    assert tables("pack", tmp_path / "units", tmp_path / "t.csv").returncode == 0
+    assert tables("unpack", tmp_path / "t.csv", tmp_path / "again").returncode == 0
+    assert tables("pack", tmp_path / "again", tmp_path / "again.csv").returncode == 0
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "t.csv").read_bytes()
+
+
+def test_a_unit_file_is_not_overwritten_by_another_row(tmp_path: Path) -> None:
+    path = tmp_path / "units" / "rep000.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(UNIT))
+    assert tables("pack", path.parent, tmp_path / "t.csv").returncode == 0
+    path.write_text(json.dumps(UNIT | {"score": 0.2}))
+    done = tables("unpack", tmp_path / "t.csv", path.parent)
+    assert done.returncode != 0
+    assert done.stderr.startswith(f"error: {path}: differs from its row")
+    assert json.loads(path.read_text())["score"] == 0.2
