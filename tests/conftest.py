@@ -12,7 +12,9 @@ os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 
 from jaxtyping import install_import_hook
 
-install_import_hook("diffsight", "beartype.beartype")
+import tests.typecheck  # noqa: F401 - the hook names it
+
+install_import_hook("diffsight", "tests.typecheck.check")
 
 
 @pytest.fixture(scope="session")

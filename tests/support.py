@@ -1,15 +1,27 @@
-"""Inputs out of thin air, the same in every run, and what samples are checked for."""
+"""Random inputs and labels, the same in every run, and checks of samples."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.types import Pyramid
+from diffsight.tasks import AbstractTask
+from diffsight.types import Pyramid, Target
 
 Module = TypeVar("Module", bound=nn.Module)
+# a Stable Diffusion of a few thousand parameters with the topology of the real one
+SMALL = {
+    "unet": {
+        "block_out_channels": [16, 32, 48, 48],
+        "norm_num_groups": 8,
+        "attention_head_dim": 2,
+        "cross_attention_dim": 24,
+    },
+    "vae": {"block_out_channels": [8, 8, 16, 16], "norm_num_groups": 4},
+}
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -21,6 +33,17 @@ def images(batch: int, height: int, width: int, seed: int = 0) -> Tensor:
     """RGB noise in [0, 1]."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand((batch, 3, height, width), generator=generator)
+
+
+def random_target(task: AbstractTask, batch: int, height: int, width: int) -> Target:
+    """Labels that the task can learn: ids, or positive numbers; all pixels are valid."""
+    valid = torch.ones(batch, height, width, dtype=torch.bool)
+    values = next((spec for spec in task.outputs if spec.kind == "values"), None)
+    if values is None:
+        generator = torch.Generator().manual_seed(6)
+        shape = (batch, height, width)
+        return Target(torch.randint(task.outputs[0].channels, shape, generator=generator), valid)
+    return Target(noise(batch, values.channels, height, width, seed=5).abs() + 0.5, valid)
 
 
 def pyramid_of(
@@ -38,18 +61,18 @@ def take_row(pyramid: Pyramid, i: int) -> Pyramid:
     """Image ``i`` alone."""
     features = tuple(feature[i : i + 1] for feature in pyramid.features)
     attention = {level: maps[i : i + 1] for level, maps in pyramid.attention.items()}
-    return Pyramid(features, pyramid.strides, pyramid.valid_hw, attention)
+    return replace(pyramid, features=features, attention=attention)
 
 
 def weighted_sum(*maps: Tensor) -> Tensor:
-    """A scalar to which every value adds with a weight of its own."""
+    """A scalar: the sum of all values with random weights."""
     parts = [(m * noise(*m.shape, seed=i)).sum() for i, m in enumerate(maps)]
     return torch.stack(parts).sum()
 
 
 @torch.no_grad()
 def enliven(module: Module) -> Module:
-    """Random weights large enough that every layer shows; many start at almost zero."""
+    """Set random weights that are large enough to matter; many layers start at almost zero."""
     generator = torch.Generator().manual_seed(3)
     for parameter in module.parameters():
         if parameter.ndim > 1:
@@ -73,7 +96,9 @@ def assert_sample(sample: Sample, dataset: AbstractDataset) -> None:
             assert label.dtype == torch.int64, name
             ids = label[valid]
             assert (ids >= 0).all(), name
-            if name != "instance":  # the only ids that stand for no class
+            if name == "referent":  # of the thing that a sentence means
+                assert (ids <= 1).all()
+            elif name != "instance":  # the only ids that stand for no class
                 assert name in dataset.class_names, f"{name} holds ids of classes without names"
                 assert (ids < len(dataset.class_names[name])).all(), name
 

@@ -1,11 +1,82 @@
 """Constructor calls as data."""
 
-from diffsight.config import Configurable, to_config
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from diffsight.config import Configurable, class_of, to_config
+from diffsight.methods import LinearProbe
+from diffsight.methods.base import builder_of
 
 
 class Bare(Configurable):
     """No constructor of its own."""
 
 
+class Part(Configurable):
+    def __init__(self, size: int, *, names: tuple[str, ...] = ("a", "b"), part: object = None):
+        self.size = size
+
+
+class Hidden(Configurable):
+    unrecorded = frozenset({"output"})
+
+    def __init__(self, *, output: object, width: int = 3) -> None:
+        self.width = width
+
+
+@dataclass(frozen=True)
+class Options:
+    """Plain settings."""
+
+    rate: float = 0.5
+    path: Path = Path("a/b")
+
+
+def path_of(cls: type) -> str:
+    return f"{__name__}.{cls.__qualname__}"
+
+
 def test_a_class_without_a_constructor() -> None:
-    assert to_config(Bare()) == {"class_path": f"{__name__}.Bare", "init_args": {}}
+    assert to_config(Bare()) == {"class_path": path_of(Bare), "init_args": {}}
+
+
+def test_a_call_is_written_with_its_defaults_and_parts() -> None:
+    inner = to_config(Part(2, part=functools.partial(Part, size=4)))
+    assert inner["init_args"]["names"] == ["a", "b"]
+    assert inner["init_args"]["part"] == {
+        "class_path": path_of(Part),
+        "init_args": {"size": 4, "names": ["a", "b"], "part": None},
+    }
+    assert to_config(Part)["class_path"] == path_of(Part)
+
+
+def test_a_dataclass_is_plain_data() -> None:
+    assert to_config(Options()) == {"rate": 0.5, "path": "a/b"}
+    assert to_config(Part(1, part=Options(rate=2.0)))["init_args"]["part"]["rate"] == 2.0
+
+
+def test_arguments_that_others_give_are_not_recorded() -> None:
+    assert to_config(Hidden(output=object()))["init_args"] == {"width": 3}
+
+
+def test_what_is_neither_plain_nor_configurable_is_refused() -> None:
+    with pytest.raises(TypeError, match="cannot be written into a recipe"):
+        to_config(Part(1, part=object()))
+
+
+def test_a_builder_says_its_class() -> None:
+    assert class_of(Part) is Part
+    assert class_of(functools.partial(Part, size=1)) is Part
+    assert class_of(lambda output: Part(1)) is None
+    builder = builder_of(LinearProbe, lambda output: pytest.fail("it is not called"))
+    assert class_of(builder) is LinearProbe
+
+
+def test_recorded_arguments_can_be_replaced_by_what_they_stand_for() -> None:
+    part = Part(1)
+    part._restate({"names": ["x"]})
+    assert to_config(part)["init_args"]["names"] == ["x"]
+    assert part._arguments["size"] == 1

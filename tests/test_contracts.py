@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffsight.types import Pyramid, RawOutput
+from diffsight.heads.base import require_maps
+from diffsight.outputs import Classes, OutputSpec
+from diffsight.types import Pyramid
 from tests.contracts import HeadContract, assert_declared, assert_gradients_reach
 from tests.support import noise, pyramid_of
 
@@ -12,16 +14,17 @@ from tests.support import noise, pyramid_of
 class Leaky(nn.Module):
     """A head of one convolution whose output depends on the batch, or leaves a weight out."""
 
-    def __init__(self, channels: int, *, leak: float, unused: bool) -> None:
+    def __init__(self, channels: int, output: OutputSpec, *, leak: float, unused: bool) -> None:
         super().__init__()
+        require_maps("Leaky", output)
         self.leak = leak
         self.conv = nn.Conv2d(channels, 2, 1)
         self.unused = nn.Parameter(torch.ones(1)) if unused else None
 
-    def forward(self, pyramid: Pyramid) -> RawOutput:
+    def forward(self, pyramid: Pyramid) -> Classes:
         maps: Tensor = self.conv(pyramid.features[0])
         maps = maps + self.leak * maps.mean(dim=0, keepdim=True)
-        return RawOutput(nn.functional.interpolate(maps, scale_factor=8), "value")
+        return Classes(nn.functional.interpolate(maps, scale_factor=8))
 
 
 class Contract(HeadContract):
@@ -31,7 +34,7 @@ class Contract(HeadContract):
         self.options = {"leak": leak, "unused": unused}
 
     def build(self, in_channels: tuple[int, ...], strides: tuple[int, ...]) -> nn.Module:
-        return Leaky(*in_channels, **self.options)
+        return Leaky(*in_channels, self.output, **self.options)
 
 
 def test_sound_head_passes() -> None:
@@ -39,6 +42,7 @@ def test_sound_head_passes() -> None:
     contract.test_one_map_per_output_at_the_size_of_the_image()
     contract.test_row_does_not_depend_on_its_batch()
     contract.test_gradients_reach_every_weight()
+    contract.test_a_distribution_over_a_codec_is_refused()
 
 
 def test_leak_between_rows_is_caught() -> None:

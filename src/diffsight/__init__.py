@@ -8,11 +8,24 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "DenseModel": "diffsight.model",
     "adapt": "diffsight.adaptation.adapt",
+    "evaluate": "diffsight.inference.api",
+    "fit": "diffsight.training.fit",
     "load": "diffsight.hub",
     "pipeline": "diffsight.inference",
+    "push": "diffsight.hub",
     "save": "diffsight.hub",
 }
-__all__ = ["DenseModel", "__version__", "adapt", "load", "pipeline", "save"]
+__all__ = [
+    "DenseModel",
+    "__version__",
+    "adapt",
+    "evaluate",
+    "fit",
+    "load",
+    "pipeline",
+    "push",
+    "save",
+]
 
 
 def __getattr__(name: str) -> Any:

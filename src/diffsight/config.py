@@ -1,5 +1,6 @@
 """Constructor calls as data: an object remembers how it was made and can be saved as a recipe."""
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Mapping, Sequence
@@ -18,9 +19,10 @@ class Configurable:
     """
 
     _arguments: Mapping[str, Any] = MappingProxyType({})  # of a class without a constructor
+    unrecorded: frozenset[str] = frozenset()  # arguments that are not part of the configuration
 
     def _restate(self, arguments: Mapping[str, Any]) -> None:
-        """Record other values than those of the call: what names in it stand for today."""
+        """Replace recorded arguments by their resolved values (such as the list behind a name)."""
         object.__setattr__(self, "_arguments", {**self._arguments, **arguments})
 
     def __init_subclass__(cls) -> None:
@@ -52,13 +54,12 @@ def to_config(value: Any) -> Plain:
     """
     if isinstance(value, Configurable):
         return _call(type(value), value._arguments)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_config(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, type) and issubclass(value, Configurable):
         return _call(value, {})
-    if isinstance(value, functools.partial):
-        candidates = (value.func, *value.args)
-        cls = next((c for c in candidates if isinstance(c, type)), None)
-        if cls is not None and issubclass(cls, Configurable):
-            return _call(cls, value.keywords)
+    if isinstance(value, functools.partial) and (cls := class_of(value)) is not None:
+        return _call(cls, value.keywords)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Path):
@@ -72,10 +73,18 @@ def to_config(value: Any) -> Plain:
     )
 
 
-def _call(cls: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _call(cls: type[Configurable], arguments: Mapping[str, Any]) -> dict[str, Any]:
     path = f"{cls.__module__}.{cls.__qualname__}"
     # defaults are written out: a later version may have others
     parameters = inspect.signature(cls.__init__).parameters.items()
     defaults = {k: p.default for k, p in parameters if p.default is not p.empty}
     complete = defaults | dict(arguments)
-    return {"class_path": path, "init_args": {k: to_config(v) for k, v in complete.items()}}
+    kept = {k: to_config(v) for k, v in complete.items() if k not in cls.unrecorded}
+    return {"class_path": path, "init_args": kept}
+
+
+def class_of(builder: Any) -> type[Configurable] | None:
+    """Return the class that a builder makes objects of; None if it does not say so."""
+    candidates = (builder, getattr(builder, "func", None), *getattr(builder, "args", ()))
+    found = (c for c in candidates if isinstance(c, type) and issubclass(c, Configurable))
+    return next(found, None)

@@ -6,38 +6,105 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffsight.config import Configurable
-from diffsight.methods.base import MethodBuilder
+from diffsight.config import Configurable, class_of
+from diffsight.errors import InputError
+from diffsight.methods.base import AbstractMethod, MethodBuilder
+from diffsight.outputs import Output, OutputSpec, SoftLabels
 from diffsight.tasks.base import AbstractTask
-from diffsight.types import Draws, Inputs, RawOutput, Target
+from diffsight.tasks.prediction import Prediction
+from diffsight.types import Draws, Inputs, Target
 
 
 class DenseModel(nn.Module, Configurable):
-    """A task and the method that solves it.
+    """A task and the method that solves it, however it was made.
 
     Args:
         task: what the numbers mean.
-        method: builder of the architecture; the task tells it how many channels to give.
+        method: builder of the architecture; it is given the first form of output that the task has
+            a loss for and the method can give.
+
+    Attributes:
+        info: what is known about the model, as plain data: ``short_side`` of its training images,
+            ``held_out`` scores, ``evaluations``, ``license`` ... Saved with the model.
+
+    Raises:
+        InputError: if the method can give nothing that the task has a loss for, or does not read
+            the sentences that are a part of the task.
     """
 
     def __init__(self, *, task: AbstractTask, method: MethodBuilder) -> None:
         super().__init__()
         self.task = task
-        self.method = method(num_outputs=task.num_outputs)
+        self.method = method(output=choose_output(task, method))
+        self._restate({"method": self.method})
+        if task.requires_prompt and not self.method.accepts_prompt:
+            raise InputError(
+                f"{type(self.method).__name__} reads no sentences, which {type(task).__name__} "
+                "needs: choose VPD or EVP"
+            )
+        self.info: dict[str, Any] = {}
+
+    @property
+    def requires_prompt(self) -> bool:
+        """Whether every image needs a sentence: the task's question, or a caption."""
+        return self.task.requires_prompt or self.method.requires_prompt
+
+    def encode(self, inputs: Inputs) -> Any:
+        """Return what is frozen and free of noise, see ``AbstractMethod.encode``."""
+        return self.method.encode(inputs)
 
     def forward(
-        self, inputs: Inputs, target: Target | None = None, *, draws: Draws | None = None
-    ) -> RawOutput:
-        """The method's output, see ``AbstractMethod.forward``."""
-        return self.method(inputs, target, draws=draws)
+        self,
+        inputs: Inputs,
+        encoded: Any = None,
+        target: Target | None = None,
+        *,
+        draws: Draws | None = None,
+    ) -> Output:
+        """Return the method's output, see ``AbstractMethod.forward``."""
+        return self.method(inputs, encoded, target, draws=draws)
 
     def losses(
-        self, inputs: Inputs, target: Target, *, draws: Draws | None = None
+        self,
+        inputs: Inputs,
+        target: Target,
+        *,
+        encoded: Any = None,
+        soft_labels: SoftLabels | None = None,
+        draws: Draws | None = None,
     ) -> dict[str, Tensor]:
-        """Scalars by name; ``loss`` is the one to minimise."""
-        return self.task.loss(self(inputs, target, draws=draws), target)
+        """Return scalars by name; ``loss`` is the one to minimise.
+
+        Args:
+            inputs: images and prompts.
+            target: labels.
+            encoded: what ``encode`` gives for the inputs, if it is known.
+            soft_labels: what the task's ``encode_label`` gives for the labels, if it is known.
+            draws: random numbers of the pass.
+        """
+        return self.task.loss(self(inputs, encoded, target, draws=draws), target, soft_labels)
 
     @torch.no_grad()
-    def predict(self, inputs: Inputs, *, draws: Draws | None = None) -> Sequence[Any]:
-        """One prediction per image from one pass; windows and flips are in ``inference``."""
+    def predict(self, inputs: Inputs, *, draws: Draws | None = None) -> Sequence[Prediction]:
+        """Return one prediction per image from one pass; windows and flips are in ``inference``."""
         return self.task.decode(self(inputs, draws=draws))
+
+
+def choose_output(task: AbstractTask, method: MethodBuilder) -> OutputSpec:
+    """Return the first form of output that the task has a loss for and the method can give.
+
+    Raises:
+        InputError: if there is none.
+    """
+    cls = class_of(method)
+    if cls is None or not issubclass(cls, AbstractMethod):
+        return task.outputs[0]
+    for spec in task.outputs:
+        if spec.kind in cls.output_kinds:
+            return spec
+    wanted = " or ".join(spec.describe() for spec in task.outputs)
+    hint = "set the task's bins" if "distribution" in cls.output_kinds else "choose another method"
+    raise InputError(
+        f"{cls.__name__} gives {' or '.join(cls.output_kinds)}, {type(task).__name__} learns from "
+        f"{wanted}: {hint}"
+    )

@@ -7,9 +7,9 @@ says otherwise; camera axes are x right, y down, z forward; depth is in metres a
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,6 +26,20 @@ class Camera:
     cy_px: float
 
 
+@runtime_checkable
+class Latents(Protocol):
+    """The latents of images, computed once for several models that share a frozen encoder."""
+
+    def get(
+        self,
+        encoder: object,
+        image: Float[Tensor, "b 3 h w"],
+        compute: Callable[[], Float[Tensor, "b c lh lw"]],
+    ) -> Float[Tensor, "b c lh lw"]:
+        """Return what ``compute`` gives, or what it gave before for this encoder and image."""
+        ...
+
+
 @dataclass(frozen=True)
 class Inputs:
     """A batch as a method sees it.
@@ -35,17 +49,60 @@ class Inputs:
         prompts: one text per image: a name for methods with a text table (for depth the scene
             type; None in a row, or None altogether, stands for the mean of the table), or a
             sentence.
-        cached: frozen intermediate results by name, computed once per image.
+        text: instead of sentences what a text tower reads or gives: token ids ``b n``, or
+            features ``b n c``.
+        latents: shared with other models that predict on the same image.
     """
 
     image: Float[Tensor, "b 3 h w"]
     prompts: tuple[str | None, ...] | None = None
-    cached: Mapping[str, Tensor] = field(default_factory=dict)
+    text: Tensor | None = None
+    latents: Latents | None = None
 
     def to(self, device: torch.device | str) -> "Inputs":
         """Copy the tensors to ``device``."""
-        cached = {name: value.to(device) for name, value in self.cached.items()}
-        return replace(self, image=self.image.to(device), cached=cached)
+        text = None if self.text is None else self.text.to(device)
+        return replace(self, image=self.image.to(device), text=text)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a method computes once per image: frozen, and free of noise.
+
+    A method that has such a part declares a subclass. Its fields are tensors with a row per image,
+    tuples of them, or None.
+    """
+
+    def to(self, device: torch.device | str) -> Self:
+        """Copy the tensors to ``device``."""
+        return self._map(lambda tensor: tensor.to(device))
+
+    def rows(self, index: slice | Sequence[int]) -> Self:
+        """Select images."""
+        chosen = index if isinstance(index, slice) else list(index)
+        return self._map(lambda tensor: tensor[chosen])
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """Join batches of images of one size."""
+        columns = ([getattr(part, field.name) for part in parts] for field in fields(cls))
+        return cls(*(_joined(column) for column in columns))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        values = (getattr(self, field.name) for field in fields(self))
+        return type(self)(*(_changed(value, change) for value in values))
+
+
+def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_changed(one, change) for one in value)
+    return None if value is None else change(value)
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    if isinstance(values[0], tuple):
+        return tuple(_joined(column) for column in zip(*values, strict=True))
+    return None if values[0] is None else torch.cat(list(values))
 
 
 @dataclass(frozen=True)
@@ -102,6 +159,8 @@ class Pyramid:
         features: maps; level i has ``1 / strides[i]`` of the padded image's size.
         strides: image pixels per feature pixel.
         valid_hw: size of the image in pixels before padding on the right and at the bottom.
+        extent_hw: pixels that the maps cover, padding included; None: grid times stride. A backbone
+            that squeezes the image into a square covers all of it, whatever the grid.
         attention: cross-attention maps by level, averaged over heads and layers, one channel per
             token.
     """
@@ -109,101 +168,15 @@ class Pyramid:
     features: tuple[Float[Tensor, "b _ _ _"], ...]
     strides: tuple[int, ...]
     valid_hw: tuple[int, int]
+    extent_hw: tuple[int, int] | None = None
     attention: Mapping[int, Float[Tensor, "b _ _ _"]] = field(default_factory=dict)
 
-
-@dataclass(frozen=True)
-class RawOutput:
-    """What a method computes, before the task gives it a meaning.
-
-    Attributes:
-        maps: one channel per output of the task.
-        space: ``logits``, ``probability``, or ``value`` (already in the unit of the task).
-        auxiliary: further maps that a loss or a picture may want.
-        std: spread of ``maps`` over the passes of a plan (windows, flips); NaN where fewer than two
-            passes were. Set by ``inference``, never by a method.
-    """
-
-    maps: Float[Tensor, "b k h w"]
-    space: Literal["logits", "probability", "value"]
-    auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
-    std: Float[Tensor, "b k h w"] | None = None
+    def covered_hw(self, level: int) -> tuple[int, int]:
+        """Return the size in image pixels that the maps of a level cover, padding included."""
+        if self.extent_hw is not None:
+            return self.extent_hw
+        rows, columns = self.features[level].shape[-2:]
+        return rows * self.strides[level], columns * self.strides[level]
 
 
 DepthType = Literal["z", "euclidean"]
-
-
-@dataclass(frozen=True)
-class DepthPrediction:
-    """Metric depth of one image.
-
-    Attributes:
-        depth_m: metres.
-        valid: False where the value is not finite or outside the task's range.
-        depth_type: ``z`` along the optical axis, ``euclidean`` along the ray.
-        uncertainty_m: in metres. Of an adapted task the standard deviation of the predicted
-            distribution; else the spread of the passes of the plan (windows, flips), NaN where
-            fewer than two passes were, or None with one pass.
-    """
-
-    unit: ClassVar[str] = "m"
-    depth_m: Float[Tensor, "h w"]
-    valid: Bool[Tensor, "h w"]
-    depth_type: DepthType
-    uncertainty_m: Float[Tensor, "h w"] | None = None
-
-
-@dataclass(frozen=True)
-class ClassPrediction:
-    """Classes of one image.
-
-    Attributes:
-        ids: of ``names``; of a task that was adapted, as the label files have them.
-        confidence: probability of the class.
-        names: of the ids.
-        palette: RGB of the ids.
-    """
-
-    ids: Int[Tensor, "h w"]
-    confidence: Float[Tensor, "h w"]
-    names: Mapping[int, str]
-    palette: Mapping[int, tuple[int, int, int]]
-
-    @property
-    def ids_are_colours(self) -> bool:
-        """Whether every id is the 24-bit number of its colour, as in label files of colours."""
-        colours = ((r << 16 | g << 8 | b) for r, g, b in self.palette.values())
-        return bool(self.palette) and list(self.palette) == list(colours)
-
-
-@dataclass(frozen=True)
-class MaskPrediction:
-    """The thing that a sentence means, in one image.
-
-    Attributes:
-        mask: where it is.
-        probability: of being it.
-    """
-
-    mask: Bool[Tensor, "h w"]
-    probability: Float[Tensor, "h w"]
-
-
-@dataclass(frozen=True)
-class ValuePrediction:
-    """Numbers of one image, one or several per pixel.
-
-    Attributes:
-        values: in ``unit``; of length 1 where they are ``directions``.
-        valid: False where a value is not finite.
-        unit: of the values, empty where they have none.
-        directions: unit vectors, x right, y down, z forward.
-        uncertainty: standard deviation of the predicted distribution, in ``unit``; root mean square
-            over the channels.
-    """
-
-    values: Float[Tensor, "d h w"]
-    valid: Bool[Tensor, "h w"]
-    unit: str
-    directions: bool = False
-    uncertainty: Float[Tensor, "h w"] | None = None

@@ -1,162 +1,163 @@
-"""How an adaptation shares out its time and its images."""
+"""Methods are compared on held-out images; the better one is trained on all of them."""
 
-import shutil
+import functools
+import math
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.adaptation.test_adapt import pictures, run
+from tests.support_adapt import assert_same_weights, pictures, run
+from tests.training.conftest import Stripes, Tiny
 
-import diffsight
-from diffsight.adaptation.adapt import _check_options, adapt
-from diffsight.adaptation.selection import (
-    LEAST_STEPS,
-    METHODS,
-    SHARE_NAMES,
-    SHARES,
-    Adaptation,
-    Progress,
-    shared_out,
-)
-from diffsight.backbones import ConceptRequest
-from diffsight.cli.show import describe
-from diffsight.codecs import Codes
-from diffsight.datasets.labelled_folder import read_support
+from diffsight.adaptation.adapt import adapt
+from diffsight.adaptation.candidates import Candidate
+from diffsight.adaptation.options import AdaptOptions
+from diffsight.adaptation.selection import Progress, Selection, select
+from diffsight.backbones import BackboneSource, StableDiffusion
+from diffsight.backbones.concept_maps import ConceptRequest
+from diffsight.datasets.labelled_folder import read_labelled_folder
 from diffsight.datasets.labels import LabelFormat
 from diffsight.errors import InputError
-from diffsight.hub.task_file import Base, load_task
-from diffsight.methods import FewShot
-from diffsight.training.loop import Encoded, class_shares, encode, folds_of, measure
-from diffsight.types import Inputs, Target
+from diffsight.hub import load, save
+from diffsight.methods import FeatureHead, FewShot
+from diffsight.methods.base import FitSettings, mean_frequencies
+from diffsight.methods.feature_head import WEIGHTS
+from diffsight.model import DenseModel
+from diffsight.tasks import Depth, Normals
+from diffsight.training.interrupts import TornStepError
+from diffsight.training.loop import encode, measure_variants, split_folds
+from diffsight.training.state import AdaptState
 
 
-def test_time_that_a_method_cannot_use_is_the_others() -> None:
-    took = {"features": 0.001, "concepts": 0.1}  # features would need 1.5 s a training
-    plan = shared_out(211.5, took, folds=3, final=True)
-    assert plan == {"features": 1500, "concepts": 517}  # (211.5 - 3 x 1.5) / 4 / 0.1
-    alike = dict.fromkeys(took, 0.1)
-    assert shared_out(70.0, alike, folds=3, final=True) == dict.fromkeys(took, 100)
-    assert shared_out(7.0, alike, folds=3, final=True) == dict.fromkeys(took, LEAST_STEPS)
-    assert shared_out(60.0, alike, folds=1, final=False) == dict.fromkeys(took, 300)
-    assert shared_out(10.0, {"concepts": 0.1}, folds=0, final=True) == {"concepts": 100}
-
-
-def test_what_will_be_done_is_told_before_it_is(pipeline_folder, tmp_path, caplog) -> None:
+def test_the_plan_is_reported_before_it_is_run(
+    pipeline_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
     seen: list[Progress] = []
     encoded: list[bool] = []
+    source = BackboneSource(pipeline_folder)
+    source.diffusion.vae.register_forward_hook(lambda *_: encoded.append(True))
 
-    def announce(support, task, base) -> None:
+    def announce(plan: Any) -> None:
         seen.clear()
         assert not encoded
+        assert len(plan.folder) == 3
+        assert plan.backbone is source
 
-    options = {"announce": announce, "advance": seen.append}
-    base = Base.load(pipeline_folder)
-    base.backbone.vae.register_forward_hook(lambda *_: encoded.append(True))
-    run(pictures(tmp_path), base, steps=3, **options)
-    assert "7 trainings: features 3 steps each, concepts 3 steps each" in caplog.messages
-    shares = [progress.share for progress in seen]
-    assert shares == sorted(shares)
-    assert shares[0] == pytest.approx(1 / 21)
-    assert shares[-1] == pytest.approx(1)
+    options = {"announce": announce, "advance": seen.append, "mirror": False}
+    folder = pictures(tmp_path, count=3)
+    run(folder, source, steps=2, **options)
+    assert "7 trainings: feature_head 2 steps each, few_shot 2 steps each" in caplog.messages
+    fractions = [progress.fraction for progress in seen]
+    assert fractions == sorted(fractions)
+    assert fractions[0] == pytest.approx(1 / 14)
+    assert fractions[-1] == pytest.approx(1)
     encoded.clear()
-    run(tmp_path, base, method="features", minutes=0.01, **options)
+    model = run(folder, source, method="feature_head", minutes=0.01, **options)
     assert any(m.startswith("2 trainings, about ") for m in caplog.messages)
-    assert seen[-1].share == pytest.approx(1)
+    assert seen[-1].fraction == pytest.approx(1)
+    assert 20 <= model.info["steps"]["feature_head"] <= 200
 
 
 @pytest.mark.parametrize("cheaper", [1e-4, 1.0])
-def test_the_last_share_is_all(cheaper, pipeline_folder, tmp_path, monkeypatch, caplog) -> None:
-    """Whichever method is chosen; and with one image no method but the first is planned."""
+def test_progress_reaches_one_at_the_last_step(
+    cheaper: float,
+    backbone: BackboneSource,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whichever method is chosen; of one image only the first method is planned."""
     caplog.set_level("INFO")
     monkeypatch.setattr(
         "diffsight.adaptation.selection.seconds_per_step",
-        lambda method, *_: 1.0 if isinstance(method, FewShot) else cheaper,
+        lambda model, *_: 1.0 if isinstance(model.method, FewShot) else cheaper,
     )
-    monkeypatch.setattr("diffsight.adaptation.selection.MOST_STEPS", dict.fromkeys(METHODS, 2))
-    monkeypatch.setattr("diffsight.adaptation.selection.LEAST_STEPS", 2)
+    monkeypatch.setattr("diffsight.adaptation.progress.MIN_STEPS", 2)
+    settings = FitSettings({"": 1e-3}, batch_size=1, max_steps=2)
+    for method in (FewShot, FeatureHead):
+        monkeypatch.setattr(method, "few_shot_defaults", lambda: settings)
     seen: list[Progress] = []
-    run(pictures(tmp_path), Base.load(pipeline_folder), advance=seen.append)
-    shares = [progress.share for progress in seen]
-    assert shares == sorted(shares)
-    assert shares[-1] == pytest.approx(1)
-    run(tmp_path, Base.load(pipeline_folder), shots=1, advance=seen.append)
-    assert seen[-1].share == pytest.approx(1)
+    options = {"advance": seen.append, "mirror": False}
+    folder = pictures(tmp_path, count=2)
+    run(folder, backbone, method="few_shot,feature_head", **options)
+    fractions = [progress.fraction for progress in seen]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == pytest.approx(1)
+    run(folder, backbone, shots=1, **options)
+    assert seen[-1].fraction == pytest.approx(1)
     assert caplog.messages[-1].startswith("1 training, about ")
-    assert "concepts" not in caplog.messages[-1]
+    assert "few_shot" not in caplog.messages[-1]
 
 
 @pytest.mark.parametrize("fits", [64, None])
 def test_too_little_memory_names_the_size_that_fits(
-    fits, pipeline_folder, tmp_path, monkeypatch
+    fits: int | None, backbone: BackboneSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, tried = Adaptation.encode, []
+    real, tried = Selection._encode, []
 
-    def encode(job, name) -> None:
-        tried.append(job.about["short_side"])
+    def encode_within(selection: Selection, candidate: Candidate) -> None:
+        tried.append(selection.short_side)
         if fits is None or tried[-1] > fits:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        real(job, name)
+        real(selection, candidate)
 
-    monkeypatch.setattr(Adaptation, "encode", encode)
+    monkeypatch.setattr(Selection, "_encode", encode_within)
     advice = "--short-side 64 fits" if fits else "it takes a machine with more"
+    options = {"method": "feature_head", "short_side": 128}
     with pytest.raises(InputError, match=rf"cpu has not enough memory .* 128 px: {advice}$"):
-        run(pictures(tmp_path), Base.load(pipeline_folder), method="features", short_side=128)
+        run(pictures(tmp_path, count=2), backbone, **options)
     assert tried == ([128, 64] if fits else [128, 64, 32])
 
 
-def test_several_tables_want_what_mixes_them(pipeline_folder, tmp_path, caplog) -> None:
-    shutil.copytree(pipeline_folder, tmp_path / "blind")
-    shutil.rmtree(tmp_path / "blind" / "image_encoder")
-    base, folder = Base.load(tmp_path / "blind"), pictures(tmp_path)
-    with pytest.raises(InputError, match=r"codebook of 10 tables .*--clip"):
-        run(folder, base, method="concepts", steps=1, codebook=10)
-    caplog.set_level("INFO")
-    assert run(folder, base, method="features", steps=1)
-    assert "1 table" not in caplog.text
-    task = run(folder, base, method="concepts", steps=1)
-    assert "a codebook of 1 table is learned" in caplog.text
-    assert task.about["options"]["codebook"] == 1
+def test_a_score_that_is_no_number_is_not_the_better_one(
+    backbone: BackboneSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(model: DenseModel, held: Any, runtime: Any) -> torch.Tensor:
+        value = 1.0 if isinstance(model.method, FewShot) else math.nan
+        return torch.tensor([[value, 1.0]] * len(model.method.variants()), dtype=torch.float64)
+
+    monkeypatch.setattr("diffsight.adaptation.selection.measure_variants", measured)
+    info = run(pictures(tmp_path, count=2), backbone, steps=1, mirror=False).info
+    assert math.isnan(info["held_out"]["feature_head"])
+    assert info["chosen"] == "few_shot"
+
+
+def test_a_training_that_diverges_leaves_nothing(
+    backbone: BackboneSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(step: Any, *_: Any, **__: Any) -> None:
+        with torch.no_grad():
+            next(p for p in step.trained.parameters() if p.requires_grad).fill_(torch.nan)
+
+    monkeypatch.setattr("diffsight.adaptation.selection.train", diverge)
+    state = tmp_path / "state"
+    options = {"method": "feature_head", "steps": 1, "state": state}
+    with pytest.raises(InputError, match="feature_head: the training ended in values that are no"):
+        run(pictures(tmp_path, count=2), backbone, **options)
+    assert not state.exists()
 
 
 def test_one_picture_under_two_names_is_in_one_fold() -> None:
-    folds = list(folds_of(["a", "a", "b", "c", "c", "d"], 3))
-    assert [asked for _, asked in folds] == [[0, 1, 5], [2], [3, 4]]
-    assert all(sorted(known + asked) == list(range(6)) for known, asked in folds)
-
-
-def test_what_is_learned_from_is_not_held_out(pipeline_folder, tmp_path) -> None:
-    known, asked = (pictures(tmp_path / "ab"[i], seed=i) for i in range(2))
-    for part in ("images", "labels"):
-        for i in range(2):
-            shutil.copy(known / part / f"{i}.png", asked / part / f"again{i}.png")
-    with pytest.raises(InputError) as error:
-        adapt(
-            known / "images",
-            known / "labels",
-            kind="scalar",
-            backbone=Base.load(pipeline_folder),
-            steps=1,
-            validation=(asked / "images", asked / "labels"),
-        )
-    assert str(error.value) == (
-        f"{asked / 'images'}: 2 of the 8 validation images are among those learned from: take "
-        "them out of one folder"
-    )
+    folds = list(split_folds(["a", "a", "b", "c", "c", "d"], 3))
+    assert [held_out for _, held_out in folds] == [[0, 1, 5], [2], [3, 4]]
+    assert all(sorted(train + held_out) == list(range(6)) for train, held_out in folds)
 
 
 @pytest.mark.parametrize(
-    ("asked_slope", "chosen"), [(4.0, "place_share"), (-4.0, "constant_share")]
+    ("held_out_slope", "chosen"), [(4.0, "position_weight"), (-4.0, "prior_weight")]
 )
-def test_shares_are_the_best_of_the_held_out_images(
-    pipeline_folder, tmp_path, asked_slope, chosen
+def test_weights_of_the_head_are_the_best_of_the_held_out_images(
+    backbone: BackboneSource, tmp_path: Path, held_out_slope: float, chosen: str
 ) -> None:
-    """Pictures of noise: a head that looks is misled; a slope that turns misleads the place."""
+    """Noise misleads a head that reads the pictures, a slope that turns the position alone."""
     rng = np.random.default_rng(0)
-    base, folders = Base.load(pipeline_folder), (tmp_path / "known", tmp_path / "asked")
-    for folder, slope in zip(folders, (4.0, asked_slope), strict=True):
+    folders = (tmp_path / "train", tmp_path / "held_out")
+    for folder, slope in zip(folders, (4.0, held_out_slope), strict=True):
         for part in ("images", "labels"):
             (folder / part).mkdir(parents=True)
         for i, offset in enumerate((-0.6, 0.6, -0.2, 0.2)):
@@ -164,109 +165,88 @@ def test_shares_are_the_best_of_the_held_out_images(
             Image.fromarray(image).save(folder / "images" / f"{i}.png")
             label = np.tile(np.linspace(-slope / 2, slope / 2, 64), (64, 1)) + offset
             np.save(folder / "labels" / f"{i}.npy", label.astype(np.float32))
-    known, asked = ((folder / "images", folder / "labels") for folder in folders)
-    options = {"kind": "scalar", "method": "features", "steps": 100, "mirror": False}
-    task = adapt(*known, backbone=base, validation=asked, **options)
-    method, dense = task.model.method, task.model.task
-    shares, scores = method.shares, {}
-    images = read_support(*asked, LabelFormat("scalar")).examples
-    encoded = [encode(method, dense, image, 64, mirror=False) for image in images]
-    for method.shares in SHARES:
-        scores[method.shares] = dense.score(measure(method, dense, encoded))
-    method.shares = shares
-    assert shares == min(scores, key=scores.get)
-    assert dict(zip(SHARE_NAMES, shares, strict=True)) == task.about["options"]
-    assert task.about["options"][chosen] > 0
-    assert task.about["report"]["held_out"]["features"] == pytest.approx(scores[shares], rel=1e-6)
-    path = task.save(tmp_path / "mine.task")
-    again = load_task(path, base).model.method
-    assert again.shares == shares
+    train_on, held_out = ((folder / "images", folder / "labels") for folder in folders)
+    options = {"kind": "scalar", "method": "feature_head", "steps": 100, "mirror": False}
+    model = adapt(*train_on, backbone=backbone, validation=held_out, **options)
+    method, task = model.method, model.task
+    others = read_labelled_folder(*held_out, LabelFormat("scalar"))
+    encoded = [encode(model, sample, 64, mirror=False) for sample in others.samples]
+    scores = [task.score(row) for row in measure_variants(model, encoded)]
+    best = dict(zip(("position_weight", "prior_weight"), WEIGHTS[np.argmin(scores)], strict=True))
+    assert model.info["variant"] == best
+    assert (method.position_weight, method.prior_weight) == tuple(best.values())
+    assert best[chosen] > 0
+    assert model.info["held_out"]["feature_head"] == pytest.approx(min(scores), rel=1e-6)
+    again = load(save(model, tmp_path / "mine.safetensors", embed=False)).method
+    assert (again.position_weight, again.prior_weight) == tuple(best.values())
     assert torch.equal(again.prior, method.prior)
     assert float(again.prior.std()) > 0
-    told = f"{task.about['options'][chosen]:.0%} of every answer"
-    assert told in describe(task.about, path)
 
 
-def test_shares_of_the_classes_are_those_of_labelled_pixels() -> None:
-    image = Inputs(torch.zeros(1, 3, 1, 4))
+def test_class_frequencies_are_those_of_labelled_pixels() -> None:
     valid = torch.tensor([[[True, True, True, False]]])
-    target = Target(torch.zeros(1, 1, 1, 4), valid)
-    ids = torch.tensor([[[[0, 0, 1, 3]], [[1, 2, 2, 3]]]])  # two of every pixel
+    ids = torch.tensor([[[[0, 0, 1, 3]], [[1, 2, 2, 3]]]])  # two classes of every pixel
     weights = torch.tensor([0.75, 0.25]).reshape(1, 2, 1, 1).expand(1, 2, 1, 4)
-    one = Encoded((image,), (target,), (Codes(ids, weights),))
-    shares = class_shares([one, one], 4)
-    torch.testing.assert_close(shares, torch.tensor([1.5, 1.0, 0.5, 0.0]) / 3)
+    found = mean_frequencies([(ids, weights, valid)] * 2, 4)
+    torch.testing.assert_close(found, torch.tensor([1.5, 1.0, 0.5, 0.0]) / 3)
 
 
-def test_maps_that_there_are_not(pipeline_folder, tmp_path) -> None:
-    folder, base = pictures(tmp_path), Base.load(pipeline_folder)
-    with pytest.raises(InputError, match=r"maps have no option transpose: see ConceptRequest"):
-        adapt(
-            folder / "images",
-            folder / "labels",
-            kind="scalar",
-            backbone=base,
-            maps={"transpose": 1},
-        )
+def test_options_without_a_meaning() -> None:
+    """Types are checked in tests, so the constructors are not called."""
     with pytest.raises(InputError, match=r"combine 'Slime' .*: give per_layer or slime"):
-        ConceptRequest.__post_init__(SimpleNamespace(combine="Slime"))  # types are checked in tests
+        ConceptRequest.__post_init__(SimpleNamespace(combine="Slime"))
+    options = SimpleNamespace(**vars(AdaptOptions()) | {"spacing": "cubic"})
+    with pytest.raises(
+        InputError, match=r"unknown spacing 'cubic': choose log, log1p, linear, quantile"
+    ):
+        AdaptOptions.__post_init__(options)
 
 
-def test_a_task_predicts_at_its_size_without_a_file(pipeline_folder, tmp_path) -> None:
-    folder, base = pictures(tmp_path, sizes=((64, 64),)), Base.load(pipeline_folder)
-    options = {"kind": "scalar", "method": "features", "steps": 1, "short_side": 32}
-    task = adapt(folder / "images", folder / "labels", backbone=base, **options)
-    path = task.save(tmp_path / "mine.task")
-    photo = folder / "images" / "0.png"
-    found, filed = (diffsight.pipeline(one, device="cpu")(photo) for one in (task, path))
-    torch.testing.assert_close(found.values, filed.values)
-    own = diffsight.pipeline(task, device="cpu", short_side="own")(photo)
-    assert not torch.allclose(found.values, own.values)
-
-
-def test_a_task_asks_the_hub_for_the_revision_that_it_was_learned_on(
-    pipeline_folder, tmp_path, monkeypatch
+def test_fifty_concepts_on_stable_diffusion_take_less_than_300_kb(
+    backbone: BackboneSource,
 ) -> None:
-    snapshot, asked = tmp_path / "hub" / "snapshots" / "0a1b2c", []
-    shutil.copytree(pipeline_folder, snapshot)
-
-    def download(name, *, revision, allow_patterns):
-        asked.append((name, revision))
-        return str(snapshot)
-
-    monkeypatch.setattr("diffsight.backbones.sources.snapshot_download", download)
-    folder = pictures(tmp_path)
-    options = {"kind": "scalar", "method": "features", "steps": 1}
-    task = adapt(folder / "images", folder / "labels", backbone="owner/name", **options)
-    assert task.about["base"]["revision"] == "0a1b2c"
-    assert set(asked) == {("owner/name", None)}
-    load_task(task.save(tmp_path / "mine.task"))
-    assert asked[-1] == ("owner/name", "0a1b2c")
-
-
-@pytest.mark.parametrize(
-    ("kind", "spacing", "message"),
-    [
-        ("normals", "log", r"kind normals have no bins: leave their spacing out"),
-        ("scalar", "cubic", r"unknown spacing 'cubic': choose log, log1p, linear, quantile"),
-    ],
-)
-def test_spacing_that_there_is_not(kind, spacing, message) -> None:
-    with pytest.raises(InputError, match=message):
-        _check_options(kind, "auto", (), None, spacing, 1.0)
+    """NYU's normals on version 2.1: the 60,380 numbers of spec 1.9, and the codec."""
+    directions = torch.randn(2000, 3, generator=torch.Generator().manual_seed(0))
+    task = Normals(bins=50).fitted(torch.nn.functional.normalize(directions, dim=1))
+    vision = backbone.clip()
+    with torch.device("meta"):
+        diffusion = StableDiffusion("sd21")
+    method = FewShot(output=task.outputs[0], backbone=diffusion, codebook=10, vision=vision)
+    trained = sum(p.numel() for p in method.parameters() if p.requires_grad)
+    wide = 10 * (768 - vision.width)  # of the mixture under the CLIP of the paper
+    assert trained + wide == 60_380
+    model = DenseModel(task=task, method=lambda output: method)
+    frozen = tuple(f"method.{path}." for path in method.frozen())
+    kept = [v for name, v in model.state_dict().items() if not name.startswith(frozen)]
+    size = 4 * wide + sum(value.numel() * value.element_size() for value in kept)
+    assert 60_380 * 4 < size < 290_000
 
 
-def test_spacing_of_the_bins(pipeline_folder, tmp_path) -> None:
-    folder, base = pictures(tmp_path), Base.load(pipeline_folder)
-    options = {"kind": "depth", "method": "features", "steps": 1, "bins": 4, "backbone": base}
-    edges = {
-        spacing: adapt(
-            folder / "images", folder / "labels", spacing=spacing, **options
-        ).model.task.codec.edges
-        for spacing in (None, "log", "linear")
-    }
-    assert torch.equal(edges[None], edges["log"])
-    steps = edges["linear"].diff()
-    torch.testing.assert_close(steps, steps[:1].expand(4))
-    ratios = edges["log"].log().diff()
-    torch.testing.assert_close(ratios, ratios[:1].expand(4), rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_resumed_method_with_batch_norm_and_dropout_ends_the_same(
+    torn: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Running means and the state of torch's random numbers are part of what is saved."""
+    monkeypatch.setattr("diffsight.training.state.SAVE_SECONDS", 0.0)
+    samples = [Stripes()[i] for i in range(4)]
+    settings = FitSettings({"": 1e-2}, batch_size=3, max_steps=20, clip_norms={"": 0.5})
+    tiny = Candidate("tiny", functools.partial(Tiny), settings)
+    path = tmp_path / "state"
+
+    def trained(**options: Any) -> DenseModel:
+        torch.manual_seed(99)
+        task = Depth(max_depth_m=None)
+        return select(samples, task, [tiny], short_side=8, steps=12, **options)
+
+    def stop(progress: Progress) -> None:
+        if progress.run == "tiny, all images" and progress.step == 7:
+            raise TornStepError if torn else KeyboardInterrupt
+
+    whole = trained()
+    trained(state=AdaptState.open(path, {}, resume=False), advance=stop)
+    seen: list[Progress] = []
+    again = trained(state=AdaptState.open(path, {}, resume=True), advance=seen.append)
+    assert (seen[0].run, seen[0].step) == ("tiny, all images", 8)
+    assert_same_weights(again, whole)
+    assert float(whole.method.norm.num_batches_tracked) == 12
+    assert again.info == whole.info

@@ -24,7 +24,7 @@ from diffsight.model import DenseModel
 from diffsight.necks import Merging
 from diffsight.prompts import TextTable
 from diffsight.rooms import Rooms, render_scene
-from diffsight.tasks import MetricDepth
+from diffsight.tasks import Depth
 from diffsight.types import Inputs
 
 ROOT = Path(__file__).parents[2]
@@ -107,10 +107,11 @@ def test_features_at_any_size() -> None:
         neck=functools.partial(Merging, width=8, groups=4),
         head=functools.partial(DeconvHead, widths=(8, 8, 8), width=8),
     )
-    model = DenseModel(task=MetricDepth(), method=method).eval()
+    model = DenseModel(task=Depth(), method=method).eval()
     image = Rooms("val", 1, (96, 130))[0].image[None] / 255
     taps = []
-    backbone.register_forward_hook(lambda *call: taps.extend(call[2].features))
+    features = backbone.features
+    backbone.features = lambda *call: taps.extend(found := features(*call)) or found
     with torch.no_grad():
         maps = model(Inputs(image)).maps
     assert maps.shape == (1, 1, 96, 130)

@@ -35,7 +35,7 @@ def backbone():
 def run(backbone, request, context, batch=2):
     recorder = ConceptRecorder(request)
     steps = torch.tensor([5, 200][:batch])
-    taps = backbone.trunk(noise(batch, 4, 16, 24), context, steps, recorder)
+    taps = backbone.features(noise(batch, 4, 16, 24), context, steps, recorder)
     return recorder.close(), taps
 
 

@@ -20,15 +20,19 @@ from diffsight.methods import VPD
 from diffsight.model import DenseModel
 from diffsight.necks import Merging
 from diffsight.prompts import TextTable
-from diffsight.tasks import MetricDepth
+from diffsight.tasks import Depth
 from diffsight.types import Inputs
 
 VAE_FILE = Path("vae") / "diffusion_pytorch_model.safetensors"
 
 
+def fingerprint(module: torch.nn.Module) -> str:
+    return hub.fingerprint(module.state_dict().items())
+
+
 def depth_model(**backbone: object) -> DenseModel:
     return DenseModel(
-        task=MetricDepth(),
+        task=Depth(),
         method=functools.partial(
             VPD,
             backbone=StableDiffusion("tiny", **backbone),
@@ -72,7 +76,7 @@ def test_weights_are_asked_for_or_not(embedded: Path) -> None:
         StableDiffusion("tiny", weights=embedded),
         StableDiffusion(architecture, weights="tiny"),
     ):
-        assert hub.fingerprint(same) == hub.fingerprint(StableDiffusion("tiny"))
+        assert fingerprint(same) == fingerprint(StableDiffusion("tiny"))
     for other in (StableDiffusion("tiny", weights=None), StableDiffusion(architecture)):
         random = other.state_dict()
         assert random.keys() == loaded.keys()
@@ -103,7 +107,7 @@ def test_a_saved_model_needs_nothing_of_the_package(
     assert backbone["weights"] is None
     assert backbone["architecture"]["unet"]["block_out_channels"] == [8, 16, 16, 24]
     monkeypatch.setattr(assets, "FOLDER", tmp_path / "gone")
-    assert hub.fingerprint(hub.load(tmp_path / "model")) == config["fingerprint"]
+    assert fingerprint(hub.load(tmp_path / "model")) == config["fingerprint"]
 
 
 def test_the_architecture_follows_the_files(embedded: Path) -> None:
@@ -141,4 +145,4 @@ def test_older_names_of_attention_in_folders(embedded: Path) -> None:
     save_file(old, embedded / VAE_FILE)
     architecture = to_config(model)["init_args"]["architecture"]
     again = StableDiffusion(architecture, weights=embedded)
-    assert hub.fingerprint(again) == hub.fingerprint(model)
+    assert fingerprint(again) == fingerprint(model)

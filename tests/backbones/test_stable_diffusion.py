@@ -10,15 +10,34 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
-from tests.backbones.conftest import SMALL
 from tests.contracts import BackboneContract
+from tests.support import SMALL
 
 from diffsight.backbones import StableDiffusion
 from diffsight.backbones.attention_maps import MapRequest
 from diffsight.backbones.ldm_keys import unet_prefixes
 from diffsight.backbones.sources import locate
 from diffsight.errors import InputError
+from diffsight.methods.parts import prompted_pyramid
 from diffsight.types import Draws, Pyramid
+
+
+def run(
+    backbone: StableDiffusion,
+    image: torch.Tensor,
+    context: torch.Tensor,
+    maps: MapRequest | None = None,
+    timestep: int = 1,
+) -> Pyramid:
+    """One pass on the latent of an image without noise."""
+    return prompted_pyramid(
+        backbone,
+        backbone.encode(image),
+        context,
+        timestep=timestep,
+        maps=maps or MapRequest(()),
+        valid_hw=(image.shape[-2], image.shape[-1]),
+    )
 
 
 def parameters(module: torch.nn.Module) -> int:
@@ -66,7 +85,7 @@ def test_parameter_counts(architecture: str, expected: int) -> None:
 
 
 def test_declared_channels_and_strides(small: StableDiffusion) -> None:
-    pyramid = small(torch.rand(2, 3, 64, 192), torch.randn(2, 3, 24))
+    pyramid = run(small, torch.rand(2, 3, 64, 192), torch.randn(2, 3, 24))
     for feature, channels, stride in zip(
         pyramid.features, small.channels, small.strides, strict=True
     ):
@@ -89,7 +108,7 @@ def test_taps_are_those_of_diffusers(folder: Path, real_unet: UNet2DConditionMod
     with torch.no_grad():
         latent = vae.encode(image * 2 - 1).latent_dist.mode()
         real_unet(latent, 7, context)
-        pyramid = ours(image, context, timestep=7)
+        pyramid = run(ours, image, context, timestep=7)
     for level, feature in enumerate(pyramid.features):
         torch.testing.assert_close(feature, taps[level], rtol=1e-4, atol=1e-5)
 
@@ -104,7 +123,7 @@ def test_maps_are_the_head_average_of_the_chosen_layers(small: StableDiffusion) 
         attention = layer.transformer_blocks[0].attn2
         attention.to_q.register_forward_hook(lambda *a: captured.append([a[2]]))
         attention.to_k.register_forward_hook(lambda *a: captured[-1].append(a[2]))
-    pyramid = small(torch.rand(2, 3, 64, 192), torch.randn(2, 5, 24), attention=MapRequest((1, 2)))
+    pyramid = run(small, torch.rand(2, 3, 64, 192), torch.randn(2, 5, 24), MapRequest((1, 2)))
     expected = []
     for query, key in captured:
         q, k = (x.unflatten(-1, (2, -1)).transpose(1, 2) for x in (query, key))
@@ -117,7 +136,7 @@ def test_maps_are_the_head_average_of_the_chosen_layers(small: StableDiffusion) 
 
 def test_maps_of_one_token_are_ones_and_queries_learn_nothing(small: StableDiffusion) -> None:
     request = MapRequest((0, 1, 2, 3), ("down", "mid", "up"), detach=False)
-    pyramid = small(torch.rand(1, 3, 64, 64), torch.randn(1, 1, 24), attention=request)
+    pyramid = run(small, torch.rand(1, 3, 64, 64), torch.randn(1, 1, 24), request)
     for maps in pyramid.attention.values():
         torch.testing.assert_close(maps, torch.ones_like(maps))
     sum(feature.square().mean() for feature in pyramid.features).backward()
@@ -131,9 +150,9 @@ def test_gradient_through_maps_only_when_asked(small: StableDiffusion, checkpoin
     small.gradient_checkpointing = checkpointing
     context = torch.randn(1, 3, 24, requires_grad=True)
     image = torch.rand(1, 3, 64, 64)
-    detached = small(image, context, attention=MapRequest((1,))).attention[1]
+    detached = run(small, image, context, MapRequest((1,))).attention[1]
     assert not detached.requires_grad
-    kept = small(image, context, attention=MapRequest((1,), detach=False)).attention[1]
+    kept = run(small, image, context, MapRequest((1,), detach=False)).attention[1]
     torch.testing.assert_close(kept, detached)
     kept.square().sum().backward()
     assert context.grad.abs().max() > 0
@@ -144,7 +163,7 @@ def test_gradient_checkpointing_changes_no_gradient(small: StableDiffusion) -> N
     other.gradient_checkpointing = True
     image, context = torch.rand(1, 3, 64, 64), torch.randn(1, 3, 24)
     for model in (small, other):
-        pyramid = model(image, context, attention=MapRequest((1, 2)))
+        pyramid = run(model, image, context, MapRequest((1, 2)))
         sum(f.square().mean() for f in (*pyramid.features, *pyramid.attention.values())).backward()
     for (name, a), (_, b) in zip(small.named_parameters(), other.named_parameters(), strict=True):
         assert (a.grad is None) == (b.grad is None), name
@@ -178,14 +197,14 @@ def test_latent_options(small: StableDiffusion) -> None:
 
 def test_other_sizes_are_refused_with_the_repair(small: StableDiffusion) -> None:
     with pytest.raises(InputError, match=r"64 x 100 px.*multiples of 64.*pad"):
-        small(torch.rand(1, 3, 64, 100), torch.randn(1, 1, 24))
+        run(small, torch.rand(1, 3, 64, 100), torch.randn(1, 1, 24))
 
 
 def test_bfloat16_autocast(small: StableDiffusion) -> None:
     image, context = torch.rand(1, 3, 64, 64), torch.randn(1, 3, 24)
-    exact = small(image, context, attention=MapRequest((1,)))
+    exact = run(small, image, context, MapRequest((1,)))
     with torch.autocast("cpu", torch.bfloat16):
-        rough = small(image, context, attention=MapRequest((1,)))
+        rough = run(small, image, context, MapRequest((1,)))
     assert rough.features[0].dtype == torch.bfloat16
     assert rough.attention[1].dtype == torch.float32
     torch.testing.assert_close(rough.features[0].float(), exact.features[0], rtol=0.1, atol=0.1)
@@ -373,4 +392,4 @@ class TestStableDiffusion(BackboneContract):
     def run(self, backbone: StableDiffusion, image: torch.Tensor) -> Pyramid:
         # several tokens, so that every weight of the cross-attention matters
         tokens = torch.linspace(-1, 1, 3 * backbone.context_dim).reshape(1, 3, -1)
-        return backbone(image, tokens.expand(len(image), -1, -1))
+        return run(backbone, image, tokens.expand(len(image), -1, -1))

@@ -1,33 +1,34 @@
-"""A whole benchmark: finished units stay, shards share, the report says what came out."""
+"""A whole benchmark: finished units stay, shards divide the work, the report pairs units."""
 
 import json
 
 import pytest
 import torch
-from tests.benchmark.conftest import Squares
+from tests.benchmark.conftest import squares
 
 from diffsight.adaptation import selection
 from diffsight.benchmark import report
 from diffsight.benchmark import run as module
-from diffsight.benchmark.entrants import entrants
+from diffsight.benchmark.measures import AngleMeasure
+from diffsight.benchmark.registry import benchmark_methods
 from diffsight.benchmark.report import write_report
 from diffsight.benchmark.run import benchmark
 from diffsight.benchmark.trivial_baselines import Constant, MeanMap, Stored
 from diffsight.benchmark.units import Settings, Unit, conditions
-from diffsight.datasets.nyu_few_shot import NORMAL
 from diffsight.errors import InputError
-from diffsight.training.loop import Where
+from diffsight.tasks import Normals
+from diffsight.training.loop import Runtime
 
 METHODS = {"constant": Constant(), "mean-map": MeanMap()}
 
 
-def go(out, base, **options):
+def go(out, pretrained, **options):
     seen = []
     benchmark(
-        Squares(),
+        squares(),
         tasks=options.pop("tasks", ("size",)),
         methods=options.pop("methods", METHODS),
-        base=base,
+        pretrained=pretrained,
         out=out,
         settings=Settings(shots=3, steps=1),
         advance=seen.append,
@@ -36,7 +37,7 @@ def go(out, base, **options):
     return seen
 
 
-def test_finished_units_are_not_run_again(base, tmp_path, monkeypatch) -> None:
+def test_finished_units_are_not_run_again(pretrained, tmp_path, monkeypatch) -> None:
     calls, whole = [], module.run
 
     def counted(unit, *rest):
@@ -47,17 +48,17 @@ def test_finished_units_are_not_run_again(base, tmp_path, monkeypatch) -> None:
 
     monkeypatch.setattr(module, "run", counted)
     with pytest.raises(KeyboardInterrupt):
-        go(tmp_path, base, repeats=2)
+        go(tmp_path, pretrained, repeats=2)
     assert len(list(tmp_path.rglob("rep*.json"))) == 2
-    seen = go(tmp_path, base, repeats=2)
+    seen = go(tmp_path, pretrained, repeats=2)
     assert [s.done for s in seen] == [3, 4]
-    assert not go(tmp_path, base, repeats=2)
+    assert not go(tmp_path, pretrained, repeats=2)
     assert len(calls) == 5
 
 
-def test_an_interrupted_learner_is_no_result(base, tmp_path, monkeypatch) -> None:
-    """``adapt`` keeps what it has learned by Ctrl-C; a unit that was cut off is not finished."""
-    real = selection.fit
+def test_an_interrupted_training_leaves_no_unit(pretrained, tmp_path, monkeypatch) -> None:
+    """``adapt`` keeps what is trained at Ctrl-C; a unit that was cut off is not finished."""
+    real = selection.train
 
     def cut(*rest, advance, **options):
         def stop(step, losses):
@@ -66,34 +67,34 @@ def test_an_interrupted_learner_is_no_result(base, tmp_path, monkeypatch) -> Non
 
         real(*rest, advance=stop, **options)
 
-    monkeypatch.setattr(selection, "fit", cut)
+    monkeypatch.setattr(selection, "train", cut)
     with pytest.raises(KeyboardInterrupt):
-        go(tmp_path, base, repeats=1, methods=entrants(("features",), dino=None, clip_side=None))
+        go(tmp_path, pretrained, repeats=1, methods=benchmark_methods(("feature_head",)))
     assert not list(tmp_path.rglob("rep*.json"))
 
 
-def test_a_target_stands_beside_its_own_measure_only() -> None:
+def test_a_target_is_shown_with_its_own_measure_only() -> None:
     def title(measure: str) -> str:
         unit = {"measure": measure, "higher_is_better": False}
         return report._title("depth_euclidean", 10, {"auto": {0: unit}})
 
     assert "the paper's FewShot: 0.0776" in title("vtm_mae")
     assert "paper" not in title("rmse")  # metres
-    assert ("nyu_normal", NORMAL.measure) in report.TARGETS
+    assert ("nyu_normal", AngleMeasure(Normals()).name) in report.TARGETS
 
 
-def test_shards_share_the_units(base, tmp_path) -> None:
-    halves = [go(tmp_path, base, repeats=3, shard=(i, 2)) for i in (0, 1)]
+def test_shards_divide_the_units(pretrained, tmp_path) -> None:
+    halves = [go(tmp_path, pretrained, repeats=3, shard=(i, 2)) for i in (0, 1)]
     assert [len(half) for half in halves] == [3, 3]
     assert len(list(tmp_path.rglob("rep*.json"))) == 6
     of = [[standing.unit.method for standing in half] for half in halves]
-    assert max(half.count("constant") for half in of) == 2  # not all that learn on one machine
+    assert max(half.count("constant") for half in of) == 2  # not all trainings on one machine
     with pytest.raises(InputError, match="shard 2 of 2"):
-        go(tmp_path, base, shard=(2, 2))
+        go(tmp_path, pretrained, shard=(2, 2))
 
 
-def test_the_report_pairs_supports(base, tmp_path) -> None:
-    go(tmp_path, base, repeats=3, tasks=("size", "where"))
+def test_the_report_pairs_training_images(pretrained, tmp_path) -> None:
+    go(tmp_path, pretrained, repeats=3, tasks=("size", "where"))
     page = write_report(tmp_path, reference="constant")
     assert "### size: rmse_valid, 3 shots (lower is better)" in page
     assert "### where: miou, 3 shots (higher is better)" in page
@@ -115,14 +116,18 @@ def test_the_report_pairs_supports(base, tmp_path) -> None:
         write_report(tmp_path, reference="ours")
 
 
-def test_units_that_are_no_pairs_are_refused(base, tmp_path) -> None:
-    go(tmp_path, base, repeats=1, methods={"constant": Constant()})
+def test_units_of_other_conditions_are_refused(pretrained, tmp_path) -> None:
+    go(tmp_path, pretrained, repeats=1, methods={"constant": Constant()})
     path = tmp_path / "size" / "constant" / "shots3" / "rep000.json"
     unit = json.loads(path.read_text())
     other = tmp_path / "size" / "theirs" / "shots3" / "rep000.json"
     other.parent.mkdir(parents=True)
     fewer = dict(list(unit["per_image"].items())[:-1])
-    for change in ({"conditions": "others"}, {"support": ["train/7"]}, {"per_image": fewer}):
+    for change in (
+        {"conditions": "others"},
+        {"training_images": ["train/7"]},
+        {"per_image": fewer},
+    ):
         other.write_text(json.dumps(unit | {"method": "theirs"} | change))
         with pytest.raises(InputError, match=r"theirs.*made with another base.*than .*constant"):
             write_report(tmp_path)
@@ -131,9 +136,9 @@ def test_units_that_are_no_pairs_are_refused(base, tmp_path) -> None:
     assert "| theirs |" in write_report(tmp_path)
 
 
-def test_classes_that_are_a_task_each_have_a_mean(base, tmp_path) -> None:
+def test_classes_that_are_a_task_each_have_a_mean(pretrained, tmp_path) -> None:
     """As the paper's Table 2 has it: over twelve, of methods that have all of them."""
-    go(tmp_path, base, repeats=2, tasks=("one", "where"), methods=METHODS)
+    go(tmp_path, pretrained, repeats=2, tasks=("one", "where"), methods=METHODS)
     (tmp_path / "where").rename(tmp_path / "segment_semantic")
     for path in (tmp_path / "segment_semantic").rglob("rep*.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"task": "segment_semantic"}))
@@ -146,8 +151,8 @@ def test_classes_that_are_a_task_each_have_a_mean(base, tmp_path) -> None:
             there = tmp_path / "segment_semantic" / name / unit["method"] / "shots3" / path.name
             there.parent.mkdir(parents=True, exist_ok=True)
             measures = {"iou": score, "iou_vtm": score / 2}
-            told = {"task": f"segment_semantic/{name}", "score": score, "measures": measures}
-            there.write_text(json.dumps(unit | told))
+            change = {"task": f"segment_semantic/{name}", "score": score, "measures": measures}
+            there.write_text(json.dumps(unit | change))
 
     write("a", 0.2)
     write("b", 0.6)
@@ -160,34 +165,34 @@ def test_classes_that_are_a_task_each_have_a_mean(base, tmp_path) -> None:
     assert entry["measures"] == pytest.approx({"iou": 0.4, "iou_vtm": 0.2})
     for name in "cdefghijkl":
         write(name, 0.4)
-    told = "mean iou of 12, 3 shots (higher is better); the paper's FewShot: 0.4178\n"
-    assert told in write_report(tmp_path)
+    title = "mean iou of 12, 3 shots (higher is better); the paper's FewShot: 0.4178\n"
+    assert title in write_report(tmp_path)
 
 
-def test_another_version_may_learn_otherwise(base, monkeypatch) -> None:
+def test_another_version_changes_the_keys(pretrained, monkeypatch) -> None:
     unit, settings = Unit("size", "constant", 0), Settings()
 
-    def told() -> tuple[str, str]:
-        key = unit.key(Constant(), Squares(), base, settings)
-        return key, conditions("squares", base, settings)
+    def hashes() -> tuple[str, str]:
+        key = unit.key(Constant(), squares(), pretrained, settings)
+        return key, conditions("squares", pretrained, settings)
 
-    before = told()
-    assert told() == before
+    before = hashes()
+    assert hashes() == before
     monkeypatch.setattr("diffsight.__version__", "9.9")
-    assert not set(told()) & set(before)
+    assert not set(hashes()) & set(before)
 
 
-def test_units_of_several_devices_are_pairs(base) -> None:
+def test_units_of_several_devices_can_be_compared(pretrained) -> None:
     some = [
-        Settings(where=Where(torch.device(name), dtype))
+        Settings(runtime=Runtime(torch.device(name), dtype))
         for name in ("cpu", "cuda", "cuda:1")
         for dtype in (None, torch.bfloat16)
     ]
-    assert len({conditions("squares", base, one) for one in some}) == 1
+    assert len({conditions("squares", pretrained, one) for one in some}) == 1
     others = (Settings(seed=1), Settings(minutes=2.0), Settings(steps=5), Settings(short_side=32))
-    assert len({conditions("squares", base, one) for one in (some[0], *others)}) == 5
+    assert len({conditions("squares", pretrained, one) for one in (some[0], *others)}) == 5
     unit = Unit("size", "constant", 0)
-    keys = [unit.key(Constant(), Squares(), base, one) for one in some]
+    keys = [unit.key(Constant(), squares(), pretrained, one) for one in some]
     assert keys[2] == keys[4]  # any GPU
     assert len(set(keys)) == 4
 
@@ -197,30 +202,29 @@ def test_a_folder_without_units_has_no_report(tmp_path) -> None:
         write_report(tmp_path)
 
 
-def test_anybodys_predictions_are_scored(base, tmp_path) -> None:
+def test_stored_predictions_are_scored(pretrained, tmp_path) -> None:
     import numpy as np
 
-    source = Squares()
-    for id in source.queries("size"):
-        row = source.read("size", id)
-        path = tmp_path / "maps" / "size" / f"{id.replace('/', '__')}.npy"
+    for sample in squares().tasks["size"].test:
+        path = tmp_path / "maps" / "size" / f"{sample.id.replace('/', '__')}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, row.value.numpy() + 0.25)
-    seen = go(tmp_path / "out", base, repeats=1, methods={"theirs": Stored(tmp_path / "maps")})
+        np.save(path, sample.labels["values"].numpy() + 0.25)
+    methods = {"theirs": Stored(tmp_path / "maps")}
+    seen = go(tmp_path / "out", pretrained, repeats=1, methods=methods)
     assert seen[0].score == pytest.approx(0.25, abs=1e-6)
-    np.save(path, row.value.numpy())
+    np.save(path, sample.labels["values"].numpy())
     with pytest.raises(InputError, match="made with other options"):
-        go(tmp_path / "out", base, repeats=1, methods={"theirs": Stored(tmp_path / "maps")})
+        go(tmp_path / "out", pretrained, repeats=1, methods=methods)
     path.unlink()
     with pytest.raises(InputError, match=r"test__2.npy: no prediction there"):
-        go(tmp_path / "again", base, repeats=1, methods={"theirs": Stored(tmp_path / "maps")})
+        go(tmp_path / "again", pretrained, repeats=1, methods=methods)
 
 
-def test_regression_is_left_out_where_it_has_no_meaning(base, tmp_path) -> None:
-    methods = entrants(("concepts-regression",), dino=None, clip_side=None)
-    assert not go(tmp_path, base, repeats=1, tasks=("where",), methods=methods)
+def test_regression_is_left_out_where_it_has_no_meaning(pretrained, tmp_path) -> None:
+    methods = benchmark_methods(("few_shot-regression",))
+    assert not go(tmp_path, pretrained, repeats=1, tasks=("where",), methods=methods)
 
 
-def test_an_unknown_task_names_the_others(base, tmp_path) -> None:
+def test_an_unknown_task_names_the_others(pretrained, tmp_path) -> None:
     with pytest.raises(InputError, match="squares has no task 'depth': size, where"):
-        go(tmp_path, base, tasks=("depth",))
+        go(tmp_path, pretrained, tasks=("depth",))

@@ -39,16 +39,16 @@ def test_the_interval_of_a_mean_holds_it_in_95_of_100_cases() -> None:
     assert 0.935 < np.mean(held) < 0.965
 
 
-def test_pairs_take_out_what_supports_have_in_common() -> None:
+def test_pairs_remove_what_training_images_have_in_common() -> None:
     generator = np.random.default_rng(2)
-    support = generator.normal(0, 5, 30)
-    first = support + generator.normal(1, 0.5, 30)
-    found = paired_difference(first, support)
+    shared = generator.normal(0, 5, 30)
+    first = shared + generator.normal(1, 0.5, 30)
+    found = paired_difference(first, shared)
     assert found.repeats == 30
-    assert found.mean == pytest.approx(float((first - support).mean()))
+    assert found.mean == pytest.approx(float((first - shared).mean()))
     assert found.interval is not None
     low, high = found.interval
-    half = 2.0452296 * float((first - support).std(ddof=1) / math.sqrt(30))  # from a table
+    half = 2.0452296 * float((first - shared).std(ddof=1) / math.sqrt(30))  # from a table
     assert (low, high) == pytest.approx((found.mean - half, found.mean + half), rel=1e-6)
     alone = summarise(first).ci95
     assert alone is not None

@@ -13,14 +13,23 @@ from diffsight.cli import main
 def test_rooms_from_the_command_line(embedded, tmp_path, capsys) -> None:
     out = tmp_path / "bench"
     words = ["benchmark", "few-shot", "--out", str(out), "--tasks", "depth_zbuffer,normal"]
-    words += ["--methods", "features,constant", "--shots", "3", "--repeats", "2", "--steps", "1"]
+    words += [
+        "--methods",
+        "feature_head,constant",
+        "--shots",
+        "3",
+        "--repeats",
+        "2",
+        "--steps",
+        "1",
+    ]
     words += ["--size", "32", "--max-images", "2"]
     assert main(words) == 0
     page = capsys.readouterr().out
     assert "### depth_zbuffer: rmse_valid, 3 shots (lower is better)" in page
     assert "### normal: merr_true, 3 shots (lower is better)" in page
-    unit = json.loads((out / "normal/features/shots3/rep001.json").read_text())
-    assert len(unit["support"]) == 3
+    unit = json.loads((out / "normal/feature_head/shots3/rep001.json").read_text())
+    assert len(unit["training_images"]) == 3
     assert main(["benchmark", "few-shot", "--out", str(out), "--report"]) == 0
     assert capsys.readouterr().out == page
 
@@ -40,7 +49,7 @@ def test_a_part_of_taskonomy(embedded, tmp_path, caplog) -> None:
     words += ["--out", str(tmp_path / "x"), "--methods", "constant", "--repeats", "1", "--steps"]
     assert main([*words, "1"]) == 0
     assert "left out: keypoints3d: keypoints3d is not there" in caplog.text
-    assert "left out: segment_semantic/bed: 0 images for 2 shots, 0 queries" in caplog.text
+    assert "left out: segment_semantic/bed: 0 images for 2 shots, 0 to score" in caplog.text
     assert "buildings without images: allensville" in caplog.text
     made = {path.name for path in (tmp_path / "x").iterdir()}
     assert {"normal", "depth_zbuffer", "reshading"} <= made
@@ -48,7 +57,7 @@ def test_a_part_of_taskonomy(embedded, tmp_path, caplog) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--data", "taskonomy"], "needs --root"),
         (["--methods", "best"], "unknown method 'best'"),
@@ -65,9 +74,9 @@ def test_a_part_of_taskonomy(embedded, tmp_path, caplog) -> None:
         (["--shots", "5000", "--tasks", "normal"], "2000 images of normal for 5000 shots"),
     ],
 )
-def test_bad_input_is_one_line(words, told, embedded, tmp_path, capsys) -> None:
+def test_bad_input_is_one_line(words, message, embedded, tmp_path, capsys) -> None:
     line = ["benchmark", "few-shot", "--out", str(tmp_path / "x"), "--max-images", "1", *words]
     assert main(line) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("diffsight: ")
-    assert told in error
+    assert message in error

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from diffsight.cli import demo, main
-from diffsight.hub.task_file import load_task
+from diffsight.hub import read_config
 
 
 @pytest.mark.usefixtures("embedded")
@@ -19,15 +19,15 @@ def test_demo(
     for _ in range(2):  # again, in the same folder
         assert main(["demo", "--out", str(out), "--steps", "2"]) == 0
     text = capsys.readouterr().out
-    for row in (", 4 images", "every pixel's place", "colour of the pixel", "one depth for all"):
+    for row in (", 4 images", "every pixel position", "colour of the pixel", "one depth for all"):
         assert row in text
     with Image.open(out / "rooms.png") as picture:
         assert picture.size == (4 * 192, 3 * 192)
-    assert load_task(out / "depth.task").about["kind"] == "depth"
+    assert read_config(out / "depth.safetensors")["info"]["kind"] == "depth"
     assert len(list((out / "images").iterdir())) == len(list((out / "depth").iterdir())) == 4
 
 
-def test_files_of_others_stay(
+def test_files_of_others_are_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("diffsight.adaptation.adapt.adapt", pytest.fail)
@@ -36,13 +36,13 @@ def test_files_of_others_stay(
         path.parent.mkdir()
         path.write_text("a picture")
     assert main(["demo", "--out", str(tmp_path), "--steps", "1"]) == 2
-    told = f"{theirs.parent}: holds files that are not of a demo (holiday.png): choose another"
-    assert told in capsys.readouterr().err
+    message = f"{theirs.parent}: holds files that are not of a demo (holiday.png): choose another"
+    assert message in capsys.readouterr().err
     assert ours.read_text() == theirs.read_text() == "a picture"
     assert len(list(tmp_path.rglob("*"))) == 4
 
 
-def test_a_place_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "demo").write_text("a file")
     assert main(["demo", "--out", str(tmp_path / "demo"), "--steps", "1"]) == 2
     assert "choose another --out" in capsys.readouterr().err

@@ -6,11 +6,10 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from safetensors.torch import save_file
 from tests.hub.tiny import tiny
 
 from diffsight import cli
-from diffsight.hub import read_config, save
+from diffsight.hub import read_config, save, write_baselines
 
 
 @pytest.fixture
@@ -60,20 +59,20 @@ def test_report(
     assert report["images"] == 2
     assert report["model"]["fingerprint"] == read_config(folder)["fingerprint"]
     assert set(report["metrics"]) >= {"abs_rel", "rmse", "d1"}
-    assert set(report["rivals"]) == {"constant median (oracle)", "mean map (oracle)"}
+    assert set(report["baselines"]) == {"constant median (oracle)", "mean map (oracle)"}
     (stored,) = read_config(folder)["info"]["results"]
     assert stored["metrics"] == report["metrics"]
 
 
-def test_training_labels_make_the_rivals(
+def test_baselines_of_the_training_labels(
     folder: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tensors = {"mean map": torch.full((4, 5), 3.0), "constant median": torch.full((1, 1), 3.0)}
-    save_file(tensors, folder / "baselines.safetensors")
+    write_baselines(folder, tensors)
     assert run(folder, "--data", "Folder", f"root={pairs}", "--json") == 0
-    rivals = json.loads(capsys.readouterr().out)["rivals"]
-    assert list(rivals) == ["constant median", "mean map"]
-    assert rivals["mean map"] == pytest.approx(rivals["constant median"])
+    baselines = json.loads(capsys.readouterr().out)["baselines"]
+    assert list(baselines) == ["constant median", "mean map"]
+    assert baselines["mean map"] == pytest.approx(baselines["constant median"])
 
 
 @pytest.mark.parametrize("place", ["model", "run"])
@@ -87,7 +86,7 @@ def test_the_recipe_of_the_training_names_the_data(
     assert json.loads(capsys.readouterr().out)["images"] == 1
 
 
-def test_a_recipe_of_ones_own(
+def test_the_validation_set_of_another_recipe(
     folder: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call = {"class_path": "diffsight.datasets.folder.Folder", "init_args": {"root": str(pairs)}}
@@ -110,9 +109,12 @@ def test_a_recipe_of_ones_own(
         (["--recipe", "vpd/depth_nyv"], "did you mean 'vpd/depth_nyu'?"),
         (["--protocol", "nyu-eigen-v2"], "did you mean 'nyu-eigen-v1'?"),
         (["--limit", "0"], "--limit must be at least 1"),
+        (["--images", "x"], "--images and --labels belong together"),
+        (["--images", "x", "--labels", "y"], "was not adapted to a folder of labels"),
+        (["--unit", "mm"], "--unit is for --labels: leave it out"),
     ],
 )
-def test_what_cannot_be_evaluated(
+def test_options_that_cannot_be_used(
     folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert run(folder, *arguments) == 2

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tests.adaptation.test_adapt import pictures
+from tests.support_adapt import pictures
+from tests.support_adapt import run as adapt
 
-from diffsight.adaptation.adapt import adapt
 from diffsight.cli import main
+from diffsight.hub import save
 
 
 def run(*arguments: object) -> int:
@@ -22,46 +23,38 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def task(pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = pictures(tmp_path_factory.mktemp("task") / "data")
-    found = adapt(
-        folder / "images",
-        folder / "labels",
-        kind="depth",
-        backbone=pipeline_folder,
-        method="features",
-        steps=1,
-        shots=2,
-        short_side=32,
-    )
-    return found.save(folder / "mine.task")
+def model(pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = pictures(tmp_path_factory.mktemp("model") / "data")
+    options = {"method": "feature_head", "steps": 1, "shots": 2, "short_side": 32}
+    adapted = adapt(folder, pipeline_folder, kind="depth", **options)
+    return save(adapted, folder / "mine.safetensors")
 
 
 def test_one_image_into_the_default_folder(
     photos: Path,
-    task: Path,
+    model: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run("--task", task, photos / "1.png") == 0
+    assert run("--model", model, photos / "1.png") == 0
     out = tmp_path / "explain"
     assert {p.name for p in out.iterdir()} == {"concepts.png", "bins.png", "explain.json"}
     about = json.loads((out / "explain.json").read_text())
     assert about["image"] == str(photos / "1.png")
-    assert about["task"]["id"] == str(task)
+    assert about["model"]["id"] == str(model)
     assert about["unit"] == "m"
     line = capsys.readouterr().out
     assert line.count("\n") == 1
     assert f"entropy {about['entropy_nats']['mean']:.2f} of " in line
     written = (out / "explain.json").read_bytes()
-    assert run("--task", task, photos / "1.png") == 0
+    assert run("--model", model, photos / "1.png") == 0
     assert (out / "explain.json").read_bytes() == written
 
 
 def test_several_images_have_a_folder_each(
-    photos: Path, task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("2", "3", "4", "5"):
         (photos / f"{name}.png").unlink()
@@ -69,14 +62,14 @@ def test_several_images_have_a_folder_each(
     Image.new("RGB", (9, 9)).save(photos / "small.png")
     out = photos / "out"  # results are not taken for images
     for _ in range(2):
-        assert run("--task", task, photos, photos / "gone.jpg", "--out", out, "--json") == 1
-        told = capsys.readouterr()
-        lines = [json.loads(line) for line in told.out.splitlines()]
+        assert run("--model", model, photos, photos / "gone.jpg", "--out", out, "--json") == 1
+        printed = capsys.readouterr()
+        lines = [json.loads(line) for line in printed.out.splitlines()]
         errors = {Path(line["image"]).name: line["error"] for line in lines if "error" in line}
         assert set(errors) == {"cut.png", "small.png", "gone.jpg"}
         for name, error in errors.items():
             assert name in error
-            assert error in told.err.splitlines()
+            assert error in printed.err.splitlines()
         whole = [line for line in lines if "error" not in line]
         assert [line["folder"] for line in whole] == [str(out / "0"), str(out / "1")]
         for line in whole:
@@ -85,18 +78,21 @@ def test_several_images_have_a_folder_each(
             assert sum(row["share"] for row in about["classes"]) == pytest.approx(1, abs=1e-5)
 
 
-def test_what_can_be_wrong(
-    photos: Path, task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_options_that_cannot_be_used(
+    photos: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image, out = photos / "0.png", tmp_path / "out"
-    cut, taken = tmp_path / "cut.task", tmp_path / "taken"
-    cut.write_bytes(task.read_bytes()[:500])
+    cut, taken = tmp_path / "cut.safetensors", tmp_path / "taken"
+    cut.write_bytes(model.read_bytes()[:500])
     shutil.copy(image, taken)
     for arguments, words in (
-        (("--task", tmp_path / "none.task", image, "--out", out), ("none.task", "no such file")),
-        (("--task", cut, image, "--out", out), ("cut.task", "not a whole task file")),
-        (("--task", task, tmp_path / "data", "--out", taken), ("taken", "choose another --out")),
-        (("--task", task, tmp_path / "*.gif", "--out", out), ("*.gif", "no images there")),
+        (
+            ("--model", tmp_path / "none.safetensors", image, "--out", out),
+            ("none.safetensors", "no such file or folder"),
+        ),
+        (("--model", cut, image, "--out", out), ("cut.safetensors", "copy or download it again")),
+        (("--model", model, tmp_path / "data", "--out", taken), ("taken", "choose another --out")),
+        (("--model", model, tmp_path / "*.gif", "--out", out), ("*.gif", "no images there")),
     ):
         assert run(*arguments) == 2
         error = capsys.readouterr().err

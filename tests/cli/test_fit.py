@@ -68,15 +68,15 @@ def test_errors_are_one_line_and_name_the_nearest(words, message):
     assert "\n" not in str(error.value)
 
 
-class Own:
+class Untyped:
     def __init__(self, *, rate: "NotThere", width: int = 3) -> None: ...  # noqa: F821
 
 
-class Sure:
+class Typed:
     def __init__(self, *, rate: float | None, width: int = 3) -> None: ...
 
 
-@pytest.mark.parametrize(("name", "found"), [("Own", None), ("Sure", "parts.width")])
+@pytest.mark.parametrize(("name", "found"), [("Untyped", None), ("Typed", "parts.width")])
 def test_nulls_are_found_where_types_are_known(name, found):
     arguments = {"rate": None, "width": None}
     calls = [{"class_path": f"{__name__}.{name}", "init_args": arguments}]
@@ -88,7 +88,7 @@ def test_errors_in_files(tmp_path, capsys):
     recipe.write_text("method: {class_path: VPD, init_args: {bond: 1}}\n")
     assert main(["fit", "--recipe", str(recipe), "--out", str(tmp_path / "run")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-    recipe.write_text("task: MetricDepth\n")
+    recipe.write_text("task: Depth\n")
     assert main(["fit", "--recipe", str(recipe), "--out", str(tmp_path / "run")]) == 2
     assert "the recipe lacks method, train, val, optim" in capsys.readouterr().err
     recipe.write_text("task: [\n")
@@ -116,7 +116,7 @@ def test_a_run_ends_with_a_model_and_its_table(run, capsys):
     assert sum(p.numel() for p in model.parameters()) > 1_000_000
     config = json.loads((run / "model" / "config.json").read_text())
     (result,) = config["info"]["results"]
-    assert set(result["rivals"]) == {"constant median", "mean map"}
+    assert set(result["baselines"]) == {"constant median", "mean map"}
     assert result["images"] == 2
 
 
@@ -145,7 +145,7 @@ def test_an_output_folder_that_cannot_be_written(tmp_path, capsys):
 
 
 def own(where: list[str], out: Path, steps: int) -> list[str]:
-    """A training of the small recipe on pairs of a person's own."""
+    """Return a training of the small recipe on pairs of the user."""
     data = [
         word
         for side in ("train", "val")
@@ -168,7 +168,7 @@ def test_own_pairs_from_training_to_prediction(tmp_path, capsys):
     assert main(["evaluate", *model, "--protocol", "rooms-v1", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["images"] + report["skipped"] == 8 - len(list_of(pairs, "train"))
-    assert set(report["rivals"]) == {"constant median", "mean map"}
+    assert set(report["baselines"]) == {"constant median", "mean map"}
     assert main(["predict", str(pairs / "images"), *model, "--out", str(tmp_path / "depth")]) == 0
     assert len(list((tmp_path / "depth").glob("*.json"))) == 8
 

@@ -11,7 +11,7 @@ from diffsight.cli import main
 from diffsight.rooms import Rooms
 
 RECIPE = """
-task: {class_path: MetricDepth}
+task: {class_path: Depth}
 method:
   class_path: VPD
   init_args:

@@ -6,18 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.hub.tiny import tiny
+from tests.support_cli import RNG, photo
+from tests.support_cli import predict as run
 
 from diffsight import cli
 from diffsight.hub import read_config, save
-
-RNG = np.random.default_rng(0)
-
-
-def photo(path: Path, height: int = 32, width: int = 40, mode: str = "RGB") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
-    Image.fromarray(pixels).convert(mode).save(path)
-    return path
 
 
 @pytest.fixture
@@ -27,11 +20,6 @@ def photos(tmp_path: Path) -> Path:
     photo(root / "b.png", 48, 33)
     photo(root / "trip" / "a.webp", 21, 64)
     return root
-
-
-def run(depth_model: Path, *arguments: str | Path) -> int:
-    rest = ["--model", str(depth_model), "--device", "cpu"]
-    return cli.main(["predict", *map(str, arguments), *rest])
 
 
 def test_a_folder_of_photos(depth_model: Path, photos: Path, tmp_path: Path) -> None:
@@ -79,7 +67,7 @@ def test_the_size_of_the_training_images_is_the_default(
     trained = tmp_path / "trained"
     shutil.copytree(depth_model, trained)
     config = json.loads((trained / "config.json").read_text())
-    config["info"]["training"] = {"short_side": 20}
+    config["info"]["short_side"] = 20
     (trained / "config.json").write_text(json.dumps(config))
     for more, plan in ((), "short side 20 px"), (("--short-side", "own"), "own size"):
         assert run(trained, photos, "--out", tmp_path / "out", "--json", *more) == 0
@@ -179,10 +167,10 @@ def test_full_disk(
     [
         (["--windows", "0"], "windows must be at least 1"),
         (["--device", "abacus"], "device 'abacus' cannot be used"),
-        (["--model", "nowhere"], "nowhere: no such folder"),
+        (["--model", "nowhere"], "nowhere: no such file or folder"),
     ],
 )
-def test_what_cannot_run(
+def test_options_that_cannot_be_used(
     depth_model: Path,
     photos: Path,
     tmp_path: Path,
@@ -197,7 +185,7 @@ def test_what_cannot_run(
     assert error.count("\n") == 1
 
 
-def test_what_the_model_scored_goes_with_its_results(photos: Path, tmp_path: Path) -> None:
+def test_evaluations_of_the_model_are_written_too(photos: Path, tmp_path: Path) -> None:
     result = {
         "protocol": {"name": "rooms-v1"},
         "data": "rooms",
@@ -218,7 +206,7 @@ def test_results_can_lie_beside_their_images(depth_model: Path, photos: Path) ->
 
 
 @pytest.mark.parametrize("name", ["a_depth.png", "a.json"])
-def test_what_lies_beside_an_image_is_not_replaced(
+def test_other_files_beside_an_image_are_not_replaced(
     name: str, depth_model: Path, photos: Path, capsys
 ) -> None:
     own = photos / name

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from diffsight.datasets.source import Labelled
+from diffsight.datasets.base import Sample
 from diffsight.datasets.taskonomy import Taskonomy
 
 PATHS = {
@@ -76,10 +76,19 @@ def write_all(root: Path, layout: str = "building", **changes: np.ndarray) -> Pa
     return root
 
 
-def read(source: Taskonomy, task: str) -> Labelled:
-    found = source.read(task, "muleshoe/point_3_view_0")
-    assert found is not None, source.skipped
-    return found
+def read(root: Path, task: str, *, preset: str = "vtm", scored: bool = False) -> Sample:
+    """The image of muleshoe."""
+    dataset = Taskonomy(root=root, task=task, split="muleshoe", preset=preset, scored=scored)
+    return dataset[0]
+
+
+def label(
+    root: Path, task: str, *, preset: str = "vtm", scored: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Label and validity of the image of muleshoe."""
+    sample = read(root, task, preset=preset, scored=scored)
+    ((name, value),) = sample.labels.items()
+    return value, sample.valid[name]
 
 
 def one(values: torch.Tensor) -> list[float]:

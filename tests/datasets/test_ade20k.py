@@ -119,7 +119,7 @@ def test_bad_input_of_the_full_set(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"_seg\.png: 30 x 20 pixels for an image .* of 31 x 20"):
         ADE20KFull(root=tmp_path)[0]
     path.with_name(f"{path.stem}_seg.png").unlink()
-    with pytest.raises(InputError, match=r"ADE_train_00000001_seg\.png is not beside it"):
+    with pytest.raises(InputError, match=r"ADE_train_00000001_seg\.png is not in its folder"):
         ADE20KFull(root=tmp_path)
     path.unlink()
     with pytest.raises(InputError, match=r"no ADE_\*\.jpg"):

@@ -15,7 +15,7 @@ def write(path: Path, captions: dict[str, str], name: str = "rooms-train") -> Pa
     return path
 
 
-def test_every_sample_is_told_its_caption(tmp_path: Path) -> None:
+def test_the_prompt_of_every_sample_is_its_caption(tmp_path: Path) -> None:
     rooms = Rooms(count=2, size=16)
     ids = [rooms[i].id for i in range(2)]
     path = write(tmp_path / "c.json", {ids[0]: "a chair"})
@@ -26,11 +26,11 @@ def test_every_sample_is_told_its_caption(tmp_path: Path) -> None:
         data[1]
 
 
-def test_the_caption_alone_is_asked(tmp_path: Path) -> None:
+def test_the_caption_replaces_the_sentences(tmp_path: Path) -> None:
     rooms = ReferringRooms(count=1, size=16)
     path = write(tmp_path / "c.json", {rooms[0].id: "a room"}, "referring-rooms-train")
-    (asked,) = Captioned(dataset=rooms, captions=path)[0].asked()
-    assert asked.prompt == "a room"
+    (sample,) = Captioned(dataset=rooms, captions=path)[0].asked()
+    assert sample.prompt == "a room"
 
 
 def test_captions_of_something_else(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from tests.contracts import DatasetContract
 from tests.datasets.disk import write_image
 
 from diffsight.datasets import ClassFolder
-from diffsight.datasets.base import AbstractDataset
 from diffsight.errors import InputError
 
 CLASSES = {"nothing": 0, "crack": [7, 3]}
@@ -27,7 +26,7 @@ def write(root: Path, count: int = 1) -> Path:
 
 
 class TestClassFolder(DatasetContract):
-    def build(self, folder: Path) -> AbstractDataset:
+    def build(self, folder: Path) -> ClassFolder:
         root = folder / "cracks"
         return ClassFolder(
             root=root if root.exists() else write(root, 3), classes=CLASSES, ignored=[255]

@@ -92,7 +92,7 @@ def test_splits_that_make_no_sense(tmp_path: Path) -> None:
     make_folder(tmp_path, 1)
     with pytest.raises(InputError, match="one sample cannot be split; use split 'all'"):
         Folder(root=tmp_path, split="val")
-    with pytest.raises(InputError, match=r"val_fraction is 1\.5; give a share between 0 and 1"):
+    with pytest.raises(InputError, match=r"val_fraction is 1\.5; give a fraction between 0 and 1"):
         Folder(root=tmp_path, split="val", val_fraction=1.5)
 
 

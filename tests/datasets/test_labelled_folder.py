@@ -1,4 +1,4 @@
-"""Labelled images as the support of a task: what their classes are."""
+"""A folder of labelled images: the classes, order and values of its labels."""
 
 from pathlib import Path
 
@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from diffsight.datasets.labelled_folder import Example, Support, read_support
+from diffsight.datasets.base import Sample
+from diffsight.datasets.labelled_folder import LabelledFolder, read_labelled_folder
 from diffsight.datasets.labels import LabelFormat
 from diffsight.errors import InputError
-from diffsight.types import ClassPrediction
+from diffsight.tasks import ClassPrediction
 
 FORM = LabelFormat("segmentation")
 
@@ -35,40 +36,40 @@ def coloured(*colours: tuple[int, int, int]) -> np.ndarray:
 
 def test_classes_of_dark_colours(tmp_path: Path) -> None:
     where = folders(tmp_path, [coloured((0, 0, 0), (0, 0, 255), (0, 200, 0))] * 2)
-    support = read_support(*where, FORM)
-    assert support.ids == (0, 255, 200 << 8)
-    assert support.names == ("#000000", "#0000ff", "#00c800")
-    assert all(bool(example.valid.all()) for example in support.examples)
-    named = read_support(*where, FORM, classes=("ground", "water", "plant"))
+    folder = read_labelled_folder(*where, FORM)
+    assert folder.ids == (0, 255, 200 << 8)
+    assert folder.names == ("#000000", "#0000ff", "#00c800")
+    assert all(bool(sample.valid["semantic"].all()) for sample in folder)
+    named = read_labelled_folder(*where, FORM, classes=("ground", "water", "plant"))
     assert named.names == ("ground", "water", "plant")
-    ids = torch.tensor([support.ids])
+    ids = torch.tensor([folder.ids])
     found = ClassPrediction(
         ids,
         torch.ones(1, 3),
-        dict(zip(support.ids, support.names, strict=True)),
-        dict(zip(support.ids, support.colours, strict=True)),
+        dict(zip(folder.ids, folder.names, strict=True)),
+        dict(zip(folder.ids, folder.colours, strict=True)),
     )
     assert found.ids_are_colours
 
 
 def test_names_go_to_colours_in_ascending_order(tmp_path: Path) -> None:
     where = folders(tmp_path, [coloured((255, 0, 0), (0, 200, 0), (0, 0, 255))] * 2)
-    support = read_support(*where, FORM, classes=("sea", "grass", "roof"))
-    assert support.ids_are_colours
-    assert support.colours == ((0, 0, 255), (0, 200, 0), (255, 0, 0))
+    folder = read_labelled_folder(*where, FORM, classes=("sea", "grass", "roof"))
+    assert folder.ids_are_colours
+    assert folder.colours == ((0, 0, 255), (0, 200, 0), (255, 0, 0))
     with pytest.raises(InputError) as error:
-        read_support(*where, FORM, classes=("sea", "grass"))
+        read_labelled_folder(*where, FORM, classes=("sea", "grass"))
     assert "3 colours: #0000ff (400 px), #00c800 (400 px), #ff0000 (400 px): give" in str(
         error.value
     )
 
 
-def test_two_classes_of_one_name(tmp_path: Path) -> None:
+def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:
     ids = np.arange(600, dtype=np.uint8).reshape(20, 30) % 3
     where = folders(tmp_path, [ids])
-    assert read_support(*where, FORM, classes=("wall", "floor", "door")).ids == (0, 1, 2)
+    assert read_labelled_folder(*where, FORM, classes=("wall", "floor", "door")).ids == (0, 1, 2)
     with pytest.raises(InputError, match="2 classes are named 'wall': give each a name of its own"):
-        read_support(*where, FORM, classes=("wall", "floor", "wall"))
+        read_labelled_folder(*where, FORM, classes=("wall", "floor", "wall"))
 
 
 def test_black_and_white_masks(tmp_path: Path) -> None:
@@ -78,16 +79,16 @@ def test_black_and_white_masks(tmp_path: Path) -> None:
     where = folders(tmp_path, [mask, mask])
     for classes in ((), ("ground", "crack")):
         with pytest.raises(InputError, match=r"of class 0: 400 pixels of 255 .* --invalid -1 if"):
-            read_support(*where, FORM, classes=classes)
-    support = read_support(*where, LabelFormat("segmentation", invalid=-1))
-    assert support.ids == (0, 255)
-    assert all(bool(example.valid.all()) for example in support.examples)
+            read_labelled_folder(*where, FORM, classes=classes)
+    folder = read_labelled_folder(*where, LabelFormat("segmentation", invalid=-1))
+    assert folder.ids == (0, 255)
+    assert all(bool(sample.valid["semantic"].all()) for sample in folder)
     for invalid in (255, 7):
         mask[:, 20:] = invalid
         for number in range(2):
             Image.fromarray(mask).save(where[1] / f"{number}.png")
         with pytest.raises(InputError, match="of class 0: there is nothing to tell apart"):
-            read_support(*where, LabelFormat("segmentation", invalid=invalid))
+            read_labelled_folder(*where, LabelFormat("segmentation", invalid=invalid))
 
 
 def test_copies_of_an_image_are_in_the_order_of_their_labels(tmp_path: Path) -> None:
@@ -98,35 +99,68 @@ def test_copies_of_an_image_are_in_the_order_of_their_labels(tmp_path: Path) -> 
         images, masks = folders(tmp_path / name, labels)
         for path in images.iterdir():
             Image.new("RGB", (30, 20)).save(path)
-        support = read_support(images, masks, LabelFormat("scalar"))
-        orders.append([float(example.value.mean()) for example in support.examples])
+        folder = read_labelled_folder(images, masks, LabelFormat("scalar"))
+        orders.append([float(sample.labels["values"].mean()) for sample in folder])
         labels.reverse()
     assert orders[0] == orders[1]
 
 
-def test_ids_and_colours_do_not_mix(tmp_path: Path) -> None:
+def test_ids_and_colours_in_one_folder_are_refused(tmp_path: Path) -> None:
     ids = np.zeros((20, 30), np.uint8)
     ids[:, 10:] = 1
     where = folders(tmp_path, [ids, coloured((0, 0, 0), (255, 255, 255)), ids])
     with pytest.raises(InputError, match=r"holds (colours|one channel of ids), but .*one form"):
-        read_support(*where, FORM)
+        read_labelled_folder(*where, FORM)
 
 
-def test_depth_is_no_classes(tmp_path: Path) -> None:
+def test_a_depth_map_is_refused_as_classes(tmp_path: Path) -> None:
     counts = np.arange(40 * 50, dtype=np.uint16).reshape(40, 50)
     where = folders(tmp_path, [counts, counts])
     with pytest.raises(InputError, match=r"labels: 1999 different numbers are no classes"):
-        read_support(*where, FORM)
+        read_labelled_folder(*where, FORM)
 
 
 def test_values_are_drawn_from_every_column() -> None:
-    places = torch.arange(480.0 * 640).reshape(1, 480, 640)
-    example = Example(
-        "id", torch.zeros(3, 480, 640, dtype=torch.uint8), places, torch.ones(480, 640).bool()
+    positions = torch.arange(480.0 * 640).reshape(1, 480, 640)
+    sample = Sample(
+        "id",
+        torch.zeros(3, 480, 640, dtype=torch.uint8),
+        {"values": positions},
+        {"values": torch.ones(480, 640).bool()},
     )
-    support = Support(LabelFormat("scalar"), (example,) * 10)
-    values = support.values()
+    folder = LabelledFolder(LabelFormat("scalar"), (sample,) * 10)
+    values = folder.values()
     assert len(values) == 200_000
     assert len((values % 640).unique()) == 640
-    assert len(values.unique()) > 100_000  # other places in every image
-    assert torch.equal(values, support.values())
+    assert len(values.unique()) > 100_000  # other pixels in every image
+    assert torch.equal(values, folder.values())
+
+
+def test_classes_are_numbered_from_zero_and_unlabelled_pixels_are_zero(tmp_path: Path) -> None:
+    ids = np.full((20, 30), 7, np.uint8)
+    ids[:, 10:20] = 9
+    ids[:, 20:] = 255
+    folder = read_labelled_folder(*folders(tmp_path, [ids]), FORM)
+    (sample,) = folder
+    label = sample.labels["semantic"]
+    assert label.dtype == torch.int64
+    assert label[0, ::10].tolist() == [0, 1, 0]
+    assert sample.valid["semantic"][0, ::10].tolist() == [True, True, False]
+    assert folder.class_names == {"semantic": ("class 7", "class 9")}
+
+
+def test_further_images_have_the_classes_of_the_first(tmp_path: Path) -> None:
+    ids = np.zeros((20, 30), np.uint8)
+    ids[:, 10:] = 5
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    first = read_labelled_folder(*folders(tmp_path / "a", [ids]), FORM, classes=tuple("abcdef"))
+    ids[:, 20:] = 3
+    where = folders(tmp_path / "b", [ids])
+    more = read_labelled_folder(*where, FORM, like=first)
+    assert more.names == first.names
+    assert more[0].labels["semantic"][0, ::10].tolist() == [0, 5, 3]
+    with pytest.raises(InputError, match=r"holds class 3, of which nothing is learned"):
+        read_labelled_folder(
+            *where, FORM, like=LabelledFolder(FORM, first.samples, ids=(0, 5), names=("a", "f"))
+        )

@@ -1,4 +1,4 @@
-"""NYU for the few-shot benchmark: what is learned, what is scored, and files that are damaged."""
+"""NYU for the few-shot benchmark: depth with and without the crop, normals, damaged files."""
 
 import math
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from tests.datasets.disk import write_image
 
-from diffsight.datasets.nyu_few_shot import NYUFewShot, inside_crop
+from diffsight.datasets.nyu_few_shot import NYUFewShotDepth, NYUNormals, inside_crop
 from diffsight.errors import InputError
 from diffsight.protocols.depth import NYU_EIGEN_V1
 
@@ -69,32 +69,32 @@ def normals(tmp_path: Path) -> Path:
     return folder
 
 
-def test_supports_come_from_training_and_queries_from_the_test_set(root: Path) -> None:
-    source = NYUFewShot(root=root)
-    assert source.name == "nyu 2 + 1"
-    (task,) = source.tasks.values()
-    assert (task.name, task.kind, task.scoring) == ("nyu_depth", "depth", "depth")
-    assert (task.bins, task.unit) == (50, "m")
-    assert source.pool("nyu_depth") == [
+def ids(dataset: NYUFewShotDepth | NYUNormals) -> list[str]:
+    return [dataset[index].id for index in range(len(dataset))]
+
+
+def test_ids_tell_splits_apart_and_are_in_order(root: Path) -> None:
+    assert ids(NYUFewShotDepth(root=root)) == [
         "train/kitchen_0028b/rgb_00003",
         "train/kitchen_0028b/rgb_00007",
     ]
-    assert source.queries("nyu_depth") == ["test/bathroom/rgb_00045"]
+    assert ids(NYUFewShotDepth(root=root, split="test")) == ["test/bathroom/rgb_00045"]
 
 
-def test_depth_is_learned_everywhere_and_scored_in_eigens_crop(root: Path) -> None:
-    source = NYUFewShot(root=root)
-    sample = source.read("nyu_depth", "test/bathroom/rgb_00045")
-    assert sample is not None
+def test_depth_is_valid_in_range_and_scored_in_eigens_crop(root: Path) -> None:
+    sample = NYUFewShotDepth(root=root, split="test")[0]
     assert sample.image.shape == (3, 480, 640)
-    known = torch.zeros(480, 640, dtype=torch.bool)
-    known[100:300] = True  # above it nothing was measured, below it is too far
-    assert torch.equal(sample.valid, known)
-    assert sample.value[0, 150, 0] == pytest.approx(0.1)
-    assert sample.value[0, 250, 0] == pytest.approx(5.0)
-    truth, scored = sample.scored
-    assert torch.equal(truth, sample.value)
-    assert torch.equal(scored, NYU_EIGEN_V1.mask(truth, sample.valid[None])[0])
+    assert sample.prompt == "bathroom"
+    valid = torch.zeros(480, 640, dtype=torch.bool)
+    valid[100:300] = True  # above it nothing was measured, below it is too far
+    assert torch.equal(sample.valid["depth_m"], valid)
+    depth_m = sample.labels["depth_m"]
+    assert depth_m[0, 150, 0] == pytest.approx(0.1)
+    assert depth_m[0, 250, 0] == pytest.approx(5.0)
+    cropped = NYUFewShotDepth(root=root, split="test", crop=True)[0]
+    assert torch.equal(cropped.labels["depth_m"], depth_m)
+    scored = cropped.valid["depth_m"]
+    assert torch.equal(scored, NYU_EIGEN_V1.mask(depth_m, valid[None])[0])
     assert int(scored.sum()) == 200 * 560
 
 
@@ -105,63 +105,52 @@ def test_the_crop_is_the_protocols() -> None:
     assert int(expected.sum()) == 426 * 560
 
 
-def test_normals_are_found_beside_the_images_names(root: Path, normals: Path) -> None:
-    source = NYUFewShot(root=root, normals=normals)
-    assert source.name == "nyu 2 + 1, normals plane-fit 1 + 1"
-    task = source.tasks["nyu_normal"]
-    assert (task.kind, task.scoring, task.bins) == ("normals", "angles", 50)
-    assert source.pool("nyu_normal") == ["train/kitchen_0028b/rgb_00003"]
-    assert len(source.pool("nyu_depth")) == 2
-    (query,) = source.queries("nyu_normal")
-    for id, tolerance in ((query, 0.01), (source.pool("nyu_normal")[0], 1e-6)):
-        sample = source.read("nyu_normal", id)
-        assert sample is not None
+def test_normals_are_found_by_the_names_of_the_images(root: Path, normals: Path) -> None:
+    train = NYUNormals(root=root, normals=normals)
+    test = NYUNormals(root=root, normals=normals, split="test")
+    assert ids(train) == ["train/kitchen_0028b/rgb_00003"]
+    assert ids(test) == ["test/bathroom/rgb_00045"]
+    for dataset, tolerance in ((test, 0.01), (train, 1e-6)):
+        sample = dataset[0]
         expected = torch.from_numpy(floor_and_wall()).permute(2, 0, 1)
-        torch.testing.assert_close(sample.value, expected, atol=tolerance, rtol=0)
-        assert torch.equal(sample.valid, expected.norm(dim=0) > 0.5)
-        assert torch.equal(sample.scored[1], sample.valid)
-    assert source.skipped == {}
+        torch.testing.assert_close(sample.labels["normals"], expected, atol=tolerance, rtol=0)
+        assert torch.equal(sample.valid["normals"], expected.norm(dim=0) > 0.5)
 
 
 def test_a_list_chooses(root: Path, tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text("/kitchen_0028b/rgb_00007.jpg /kitchen_0028b/sync_depth_00007.png 518.9\n")
-    source = NYUFewShot(root=root, train_list=path)
-    assert source.pool("nyu_depth") == ["train/kitchen_0028b/rgb_00007"]
-    assert source.name == "nyu 1 + 1"
+    assert ids(NYUFewShotDepth(root=root, list_file=path)) == ["train/kitchen_0028b/rgb_00007"]
 
 
-def test_damaged_files_are_skipped_and_noted(tmp_path: Path) -> None:
+def test_damaged_files_are_named(tmp_path: Path) -> None:
     for number in (1, 2, 3, 4):
         write_pair(tmp_path, TRAIN, number)
-    write_pair(tmp_path, TEST, 45)
     folder = tmp_path / TRAIN
     image = folder / "rgb_00001.jpg"
     image.write_bytes(image.read_bytes()[:3000])
     Image.new("I;16", SIZE, 20_000).save(folder / "sync_depth_00002.png")
     write_image(folder / "rgb_00003.jpg", size=(320, 240))
     Image.new("I;16", (320, 240), 2000).save(folder / "sync_depth_00003.png")
-    source = NYUFewShot(root=tmp_path)
-    read = [source.read("nyu_depth", id) for id in source.pool("nyu_depth")]
-    assert [sample is not None for sample in read] == [False, False, False, True]
+    dataset = NYUFewShotDepth(root=tmp_path)
     reasons = ("rgb_00001.jpg: damaged or cut off", "no depth between 0.001 and 10 m", "320 x 240")
-    assert len(source.skipped) == len(reasons)
-    for id, reason in zip(source.pool("nyu_depth"), reasons, strict=False):
-        assert reason in source.skipped[id]
-        assert "\n" not in source.skipped[id]
+    for index, reason in enumerate(reasons):
+        with pytest.raises(InputError) as error:
+            dataset[index]
+        assert reason in str(error.value)
+        assert "\n" not in str(error.value)
+    assert dataset[3].id.endswith("rgb_00004")
 
 
-def test_normals_of_another_size_are_skipped(root: Path, normals: Path) -> None:
+def test_normals_of_another_size_are_refused(root: Path, normals: Path) -> None:
     np.save(normals / TRAIN / "rgb_00003.npy", floor_and_wall()[::2, ::2])
-    source = NYUFewShot(root=root, normals=normals)
-    (id,) = source.pool("nyu_normal")
-    assert source.read("nyu_normal", id) is None
-    assert "normals of 320 x 240 pixels" in source.skipped[id]
+    with pytest.raises(InputError, match="normals of 320 x 240 pixels"):
+        NYUNormals(root=root, normals=normals)[0]
 
 
-def test_normals_for_one_half_only(root: Path, normals: Path) -> None:
+def test_a_split_without_normals_is_refused(root: Path, normals: Path) -> None:
     (normals / TEST / "rgb_00045.png").unlink()
     with pytest.raises(InputError, match=r"official_splits.test: holds no normals of the test"):
-        NYUFewShot(root=root, normals=normals)
+        NYUNormals(root=root, normals=normals, split="test")
     with pytest.raises(InputError, match=r"nowhere.sync: holds no normals of the train"):
-        NYUFewShot(root=root, normals=normals / "nowhere")
+        NYUNormals(root=root, normals=normals / "nowhere")

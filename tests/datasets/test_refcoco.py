@@ -16,8 +16,9 @@ from PIL import Image
 from diffsight.datasets import RandomSentence, RefCOCO
 from diffsight.datasets.refcoco import rasterised
 from diffsight.errors import InputError
+from diffsight.outputs import Classes
 from diffsight.tasks import Referring
-from diffsight.types import RawOutput, Target
+from diffsight.types import Target
 
 POLYGONS = [[2.0, 3.0, 17.5, 3.0, 17.5, 12.0, 2.0, 12.0], [10.0, 8.0, 25.0, 8.0, 25.0, 19.0]]
 RUNS = {"size": [24, 30], "counts": [5, 7, 300, 20, 388]}
@@ -97,8 +98,8 @@ def test_stretched_as_the_papers_do(tmp_path: Path) -> None:
     assert torch.equal(label, whole[rows][:, columns])
     # where parts overlap is background, which the loss must take
     assert set(label.unique().tolist()) == {0, 1}
-    raw = RawOutput(torch.zeros(1, 2, 64, 64), "logits")
-    loss = Referring().loss(raw, Target(label[None], sample.valid["referent"][None]))["loss"]
+    output = Classes(torch.zeros(1, 2, 64, 64))
+    loss = Referring().loss(output, Target(label[None], sample.valid["referent"][None]))["loss"]
     assert float(loss) == pytest.approx(math.log(2), rel=1e-5)
     assert sample.valid["referent"].all()
 

@@ -12,8 +12,8 @@ from tests.datasets.taskonomy_files import (
     SIDE,
     VIEWS,
     colours,
+    label,
     one,
-    read,
     view,
     words,
     write,
@@ -44,56 +44,27 @@ VTM = NATIVE | {
 @pytest.mark.parametrize("task", NATIVE)
 def test_numbers(tmp_path: Path, task: str) -> None:
     root = write_all(tmp_path)
-    native = read(Taskonomy(root=root, preset="native"), task)
-    assert one(native.value) == pytest.approx(NATIVE[task], abs=1e-6)
-    assert native.valid.all()
-    assert native.truth is None
+    value, valid = label(root, task, preset="native")
+    assert one(value) == pytest.approx(NATIVE[task], abs=1e-6)
+    assert valid.all()
+    same, _ = label(root, task, preset="native", scored=True)
+    assert torch.equal(value, same)
     if task == "edge_texture":
         return
     for preset in ("vtm", "clean"):
-        found = read(Taskonomy(root=root, preset=preset), task)
-        truth, scored = found.scored
-        assert one(found.value) == pytest.approx(VTM[task], abs=2e-5)
+        value, _ = label(root, task, preset=preset)
+        truth, scored = label(root, task, preset=preset, scored=True)
+        assert one(value) == pytest.approx(VTM[task], abs=2e-5)
         assert truth.flatten(1).amin(1).tolist() == pytest.approx(VTM[task], abs=2e-5)
         assert truth.flatten(1).amax(1).tolist() == pytest.approx(VTM[task], abs=2e-5)
         assert truth.shape[-2:] == (256, 256)
         assert scored.all()
 
 
-def test_vtms_measures_are_those_of_its_preset(tmp_path: Path) -> None:
-    root = write_all(tmp_path)
-    tasks = {preset: Taskonomy(root=root, preset=preset).tasks for preset in ("vtm", "clean")}
-    for name in DENSE:
-        normal = name == "normal"
-        assert tasks["vtm"][name].measure == ("merr_vtm" if normal else "vtm_mae")
-        assert tasks["clean"][name].measure == ("merr_true" if normal else "rmse_valid")
-        assert tasks["vtm"][name].clip == (None if normal else (0, 1))
-    native = Taskonomy(root=root, preset="native").tasks["depth_zbuffer"]
-    assert (native.kind, native.unit, native.clip) == ("depth", "m", None)
-
-
 def test_what_ends_at_one(tmp_path: Path) -> None:
     root = write_all(tmp_path, keypoints2d=words(600), edge_texture=words(60000))
-    source = Taskonomy(root=root, preset="native")
-    assert one(read(source, "keypoints2d").value) == [1.0]
-    assert one(read(source, "edge_texture").value) == [1.0]
-
-
-@pytest.mark.parametrize("task", ["depth_euclidean", "depth_zbuffer", "edge_occlusion"])
-def test_channels_are_on_their_curve(tmp_path: Path, task: str) -> None:
-    source = Taskonomy(root=write_all(tmp_path))
-    found = source.tasks[task]
-    number = {
-        "depth_euclidean": LOG_E,
-        "depth_zbuffer": LOG_Z,
-        "edge_occlusion": math.log(1 + 99 * 100 / 65536 / 0.01) / math.log(100),
-    }[task]
-    assert found.curve is not None
-    assert found.limits[0] < number < found.limits[1]
-    assert found.curve(torch.tensor([number]))[0].tolist() == pytest.approx(VTM[task], abs=1e-4)
-    along = found.curve(torch.linspace(*found.limits, 50))
-    assert (along.diff(dim=0) >= 0).all()
-    assert len(along.unique(dim=0)) == 50
+    assert one(label(root, "keypoints2d", preset="native")[0]) == [1.0]
+    assert one(label(root, "edge_texture", preset="native")[0]) == [1.0]
 
 
 def half(value: np.ndarray, empty: np.ndarray, at: int) -> np.ndarray:
@@ -114,47 +85,45 @@ def with_hole(tmp_path: Path, side: int, at: int) -> Path:
     return tmp_path
 
 
-def test_what_is_learned_from_has_depth(tmp_path: Path) -> None:
+def test_training_labels_have_depth(tmp_path: Path) -> None:
     root = with_hole(tmp_path, SIDE, 20)
     for preset in ("vtm", "clean", "native"):
-        source = Taskonomy(root=root, preset=preset)
         for task in DENSE:
-            found = read(source, task)
+            value, valid = label(root, task, preset=preset)
             whole = task in ("keypoints2d", "edge_texture")
-            assert found.valid[:, :20].all()
-            assert found.valid[:, 20:].all() == found.valid[:, 20:].any() == whole
-            assert whole or not found.value[:, :, 20:].any()
+            assert valid[:, :20].all()
+            assert valid[:, 20:].all() == valid[:, 20:].any() == whole
+            assert whole or not value[:, :, 20:].any()
 
 
 @pytest.mark.parametrize("task", ["depth_euclidean", "depth_zbuffer"])
 def test_a_count_that_is_no_depth_is_none_in_metres(tmp_path: Path, task: str) -> None:
     counts = words(2000)
     counts[0], counts[1], counts[2] = 0, 64500, 65535
-    found = read(Taskonomy(root=write_all(tmp_path, **{task: counts}), preset="native"), task)
-    assert found.valid.any(dim=1).tolist() == [False] * 3 + [True] * (SIDE - 3)
-    assert float(found.value.max()) == 2000 / 512
+    value, valid = label(write_all(tmp_path, **{task: counts}), task, preset="native")
+    assert valid.any(dim=1).tolist() == [False] * 3 + [True] * (SIDE - 3)
+    assert float(value.max()) == 2000 / 512
 
 
 def test_vtm_scores_some_tasks_everywhere(tmp_path: Path) -> None:
     root = with_hole(tmp_path, SIDE, 20)
     for preset in ("vtm", "clean"):
-        source = Taskonomy(root=root, preset=preset)
-        everywhere = [task for task in DENSE if read(source, task).scored[1].all()]
+        everywhere = [t for t in DENSE if label(root, t, preset=preset, scored=True)[1].all()]
         both = ["edge_texture", "keypoints2d"]
         assert everywhere == [*both, *(("reshading", "normal") if preset == "vtm" else ())]
 
 
 def test_normals(tmp_path: Path) -> None:
     root = with_hole(tmp_path, SIDE, 20)
-    found = read(Taskonomy(root=root), "normal")
+    value, _ = label(root, "normal")
     raw = np.array([128 / 127.5 - 1, 128 / 127.5 - 1, -1])
     unit = raw / np.linalg.norm(raw)
-    np.testing.assert_allclose(found.value[:, 0, 0], unit, atol=1e-6)
-    truth, _ = found.scored
+    np.testing.assert_allclose(value[:, 0, 0], unit, atol=1e-6)
+    truth, _ = label(root, "normal", scored=True)
     # encoded again, these are the bytes of the file, also the grey ones that are no direction
     np.testing.assert_allclose((truth[:, 0, 0] + 1) / 2, np.array([128, 128, 0]) / 255, atol=1e-6)
     np.testing.assert_allclose((truth[:, 0, -1] + 1) / 2, np.full(3, 128) / 255, atol=1e-6)
-    clean, scored = read(Taskonomy(root=root, preset="clean"), "normal").scored
+    clean, scored = label(root, "normal", preset="clean", scored=True)
     np.testing.assert_allclose(clean[:, 0, 0], unit, atol=1e-6)
     assert not scored[:, -1].any()
     assert not clean[:, :, -1].any()
@@ -162,20 +131,21 @@ def test_normals(tmp_path: Path) -> None:
 
 def test_grey_without_direction_is_no_normal_even_where_depth_is(tmp_path: Path) -> None:
     normal = half(view()["normal"], colours((128, 128, 128)), 20)
-    found = read(Taskonomy(root=write_all(tmp_path, normal=normal)), "normal")
-    assert found.valid[0].tolist() == [True] * 20 + [False] * 12
+    _, valid = label(write_all(tmp_path, normal=normal), "normal")
+    assert valid[0].tolist() == [True] * 20 + [False] * 12
 
 
-def test_vtm_lets_mixtures_with_no_depth_pass(tmp_path: Path) -> None:
+def test_vtm_scores_mixtures_with_no_depth(tmp_path: Path) -> None:
     """Column 255 of 512 is the last valid one; of 256 columns, 127 and 128 see both sides."""
     root = with_hole(tmp_path, 512, 256)
-    files = {p: read(Taskonomy(root=root, preset=p), "depth_zbuffer") for p in ("vtm", "clean")}
-    (vtm, vtm_scored), (clean, clean_scored) = (files[p].scored for p in ("vtm", "clean"))
+    (vtm, vtm_scored), (clean, clean_scored) = (
+        label(root, "depth_zbuffer", preset=preset, scored=True) for preset in ("vtm", "clean")
+    )
     right = (LOG_Z - 0.4) / 0.6
     assert vtm_scored[0].nonzero().max() == 128  # 1/8 of 2048 and 7/8 of 65535 is under 64500
     assert clean_scored[0].nonzero().max() == 126
-    for column, share in ((127, 1 / 8), (128, 7 / 8)):
-        mixed = math.log(1 + (1 - share) * 2000 + share * 65535) / math.log(65536)
+    for column, part in ((127, 1 / 8), (128, 7 / 8)):
+        mixed = math.log(1 + (1 - part) * 2000 + part * 65535) / math.log(65536)
         assert float(vtm[0, 0, column]) == pytest.approx((mixed - 0.4) / 0.6, abs=1e-4)
     assert float(vtm[0, 0, 126]) == pytest.approx(right, abs=1e-5)
     assert clean[0][clean_scored].tolist() == pytest.approx([right] * (256 * 127), abs=1e-5)
@@ -187,7 +157,7 @@ def test_merged_files_of_256_pixels_are_taken_as_they_are(tmp_path: Path) -> Non
     files = view(256, keypoints3d=counts)
     for building, name in VIEWS:
         write(tmp_path, building, name, files, "merged")
-    truth, _ = read(Taskonomy(root=tmp_path), "keypoints3d").scored
+    truth, _ = label(tmp_path, "keypoints3d", scored=True)
     np.testing.assert_array_equal(truth[0], counts.astype(np.float32) / 65536)
 
 
@@ -218,34 +188,36 @@ def test_texture_is_scored_at_vtms_size_and_learned_at_the_images(tmp_path: Path
     rgb = view(512)["rgb"]
     for building, name in VIEWS:
         write(tmp_path, building, name, {"rgb": rgb})
-    found = read(Taskonomy(root=tmp_path), "edge_texture")
     small = np.array(Image.fromarray(rgb).resize((256, 256), Image.Resampling.BILINEAR))
     wanted = texture_edges(torch.from_numpy(small).permute(2, 0, 1).float())
-    assert found.truth is not None
-    torch.testing.assert_close(found.truth, wanted)
-    assert found.value.shape == (3, 512, 512)
-    assert (found.value[:, 10, 10] - wanted[:, 5, 5]).abs().max() < 0.2
+    truth, scored = label(tmp_path, "edge_texture", scored=True)
+    torch.testing.assert_close(truth, wanted)
+    assert scored.all()
+    value, _ = label(tmp_path, "edge_texture")
+    assert value.shape == (3, 512, 512)
+    assert (value[:, 10, 10] - wanted[:, 5, 5]).abs().max() < 0.2
 
 
 def test_classes(tmp_path: Path) -> None:
     ids = np.repeat(np.array([0, 1, 2, 3, 9, 17, 8, 15], np.uint8), 4)[None].repeat(SIDE, axis=0)
     root = write_all(tmp_path, segment_semantic=ids)
-    source = Taskonomy(root=root)
-    every = source.tasks["segment_semantic"].classes
+    every = Taskonomy(root=root, task="segment_semantic").class_names["semantic"]
     assert every[0] == "background"
-    found = read(source, "segment_semantic")
+    value, valid = label(root, "segment_semantic")
     wanted = [0, 0, 0, every.index("chair"), every.index("tv"), every.index("vase"), 0, 0]
-    assert found.value[0, 0, ::4].tolist() == wanted
-    assert found.valid[0, ::4].tolist() == [False] + [True] * 7
-    truth, scored = found.scored
-    assert truth[0, 0, ::32].tolist() == wanted
+    assert value.dtype == torch.int64
+    assert value[0, ::4].tolist() == wanted
+    assert valid[0, ::4].tolist() == [False] + [True] * 7
+    truth, scored = label(root, "segment_semantic", scored=True)
+    assert truth[0, ::32].tolist() == wanted
     assert scored[0, ::32].tolist() == [False] + [True] * 7
 
-    tv = read(source, "segment_semantic/tv")
-    assert source.tasks["segment_semantic/tv"].classes == ("other", "tv")
-    assert tv.value[0, 0, ::4].tolist() == [0, 0, 0, 0, 1, 0, 0, 0]
-    assert not tv.valid[0, 0]
-    assert tv.scored[1].all()  # VTM: uncertain is background
+    tv = Taskonomy(root=root, task="segment_semantic/tv")
+    assert tv.class_names == {"semantic": ("other", "tv")}
+    value, valid = label(root, "segment_semantic/tv")
+    assert value[0, ::4].tolist() == [0, 0, 0, 0, 1, 0, 0, 0]
+    assert not valid[0, 0]
+    assert label(root, "segment_semantic/tv", scored=True)[1].all()  # VTM: uncertain is background
     for preset in ("clean", "native"):
-        _, scored = read(Taskonomy(root=root, preset=preset), "segment_semantic/tv").scored
+        _, scored = label(root, "segment_semantic/tv", preset=preset, scored=True)
         assert [bool(scored[0, 0]), bool(scored[0, -1])] == [False, True]

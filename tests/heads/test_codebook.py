@@ -4,62 +4,73 @@ import pytest
 import torch
 from tests.support import noise
 
+from diffsight.codecs import ScalarBins, VectorCodebook
 from diffsight.errors import InputError
 from diffsight.heads import Codebook
 
 
-def build(size, n=5, d=2, features=8):
-    torch.manual_seed(0)
+def codec_of(n=5, d=2):
     centres = torch.arange(n * d, dtype=torch.float32).reshape(n, d)
-    return Codebook(centres, torch.tensor([1.0, 100.0][:d]), size=size, features=features)
+    codec = VectorCodebook.of(centres)
+    codec.label_mean, codec.label_std = torch.zeros(d), torch.tensor([1.0, 100.0, 7.0])[:d]
+    return codec
+
+
+def build(size, features: int | None = 8):
+    torch.manual_seed(0)
+    codec = codec_of()
+    return Codebook(codec, size=size, features=features), codec
 
 
 @pytest.mark.parametrize(
     ("n", "d", "tables", "mix"),
-    [(20, 1, 200, 7680), (20, 3, 600, 7680), (40, 5, 2000, 7680), (50, 3, 1500, 7680)],
+    [(20, 1, 200, 7680), (20, 3, 600, 7680), (50, 3, 1500, 7680)],
 )
 def test_parameters_of_the_paper(n, d, tables, mix):
     """Spec 1.9: K N D and D' K."""
-    codebook = Codebook(torch.zeros(n, d), torch.ones(d), features=768)
+    codebook = Codebook(codec_of(n, d), features=768)
     counts = {name: p.numel() for name, p in codebook.named_parameters()}
     assert counts == {"tables": tables, "mix.weight": mix}
 
 
 def test_a_fixed_mapping_learns_nothing():
-    codebook = build(0)
+    codebook, codec = build(0)
     assert not list(codebook.parameters())
-    assert torch.equal(codebook(None, 3), codebook.centres.expand(3, -1, -1))
+    assert torch.equal(codebook(None, 3), codec.centres.expand(3, -1, -1))
+
+
+def test_the_codec_stays_the_tasks():
+    codebook, codec = build(3)
+    assert set(codebook.state_dict()) == {"tables", "mix.weight"}
+    codec.label_std = codec.label_std * 2  # loaded after the model was built
+    torch.testing.assert_close(codebook.scaled_tables, codebook.tables * codec.label_std)
 
 
 def test_every_table_starts_near_the_centres_and_differs():
-    codebook = build(10)
-    tables = codebook.tables.detach()
-    gap = (tables * codebook.scale - codebook.centres) / codebook.scale
+    codebook, codec = build(10)
+    tables, std = codebook.tables.detach(), codec.label_std
+    gap = (tables * std - codec.centres) / std
     assert 0.005 < float(gap.std()) < 0.02
     assert float(torch.pdist(tables.flatten(1)).min()) > 0
     values = codebook(noise(3, 8), 3)
-    torch.testing.assert_close(
-        values / codebook.scale,
-        (codebook.centres / codebook.scale).expand(3, -1, -1),
-        atol=0.05,
-        rtol=0,
-    )
+    expected = (codec.centres / std).expand(3, -1, -1)
+    torch.testing.assert_close(values / std, expected, atol=0.05, rtol=0)
 
 
 def test_features_mix_the_tables():
-    codebook = build(3)
+    codebook, codec = build(3)
     features = noise(2, 8)
-    share = (features @ codebook.mix.weight.T).softmax(dim=1)
-    expected = sum(share[:, k, None, None] * codebook.tables[k] for k in range(3)) * codebook.scale
-    torch.testing.assert_close(codebook(features, 2), expected)
-    one = build(1)
-    torch.testing.assert_close(one(None, 2)[1], one.tables[0] * one.scale)
+    weights = (features @ codebook.mix.weight.T).softmax(dim=1)
+    torch.testing.assert_close(codebook.weights(features), weights)
+    mixed = sum(weights[:, k, None, None] * codebook.tables[k] for k in range(3))
+    torch.testing.assert_close(codebook(features, 2), mixed * codec.label_std)
+    one, codec = build(1)
+    torch.testing.assert_close(one(None, 2)[1], one.tables[0] * codec.label_std)
 
 
-def test_the_tables_part():
-    codebook = build(4)
+def test_tables_diverge_in_training():
+    (codebook, codec), (teacher, _) = build(4), build(4)
     features = torch.nn.functional.normalize(noise(6, 8), dim=1) * 8**0.5
-    teacher = build(4)
     with torch.no_grad():
         teacher.tables.copy_(noise(4, 5, 2, seed=1))
         teacher.mix.weight.copy_(noise(4, 8, seed=2))
@@ -67,13 +78,24 @@ def test_the_tables_part():
     optimiser = torch.optim.Adam(codebook.parameters(), 0.05)
     for _ in range(500):
         optimiser.zero_grad()
-        loss = ((codebook(features, 6) - target) / codebook.scale).square().mean()
+        loss = ((codebook(features, 6) - target) / codec.label_std).square().mean()
         loss.backward()
         optimiser.step()
     one = target.mean(dim=0)
-    assert float(loss.detach()) < 0.5 * float(((target - one) / codebook.scale).square().mean())
+    assert float(loss.detach()) < 0.5 * float(((target - one) / codec.label_std).square().mean())
 
 
-def test_features_are_needed():
+def test_values_keep_their_digits_in_mixed_precision():
+    """Kelvins: eight bits would be steps of two."""
+    labels = torch.linspace(282, 316, 200)[:, None]
+    codec = ScalarBins.fit(labels, 20, spacing="linear").with_statistics(labels)
+    codebook = Codebook(codec, size=3, features=4)
+    features = noise(2, 4)
+    values = codebook(features, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(codebook(features, 2), values)
+
+
+def test_features_are_needed_for_several_tables():
     with pytest.raises(InputError, match="10 tables needs image features"):
         build(10, features=None)

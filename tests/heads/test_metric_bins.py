@@ -8,12 +8,14 @@ from tests.support import enliven, pyramid_of
 from diffsight.errors import InputError
 from diffsight.heads import MetricBins, metric_bins
 from diffsight.heads.metric_bins import LogBinomial
+from diffsight.outputs import OutputSpec
 
+METRES = OutputSpec("values", 1, bounds=(0.0, 10.0))
 SMALL = {"widths": (4, 4), "width": 6, "attractors": (3, 2, 1), "bins": 8}
 
 
 def test_parameters_of_evp() -> None:
-    head = MetricBins(in_channels=[1536], strides=[32], num_outputs=1)
+    head = MetricBins(in_channels=[1536], strides=[32], output=METRES)
     parts = {
         "decoder": 594_561,
         "bottleneck": 4_129_280,
@@ -28,7 +30,7 @@ def test_parameters_of_evp() -> None:
 
 
 def test_an_attractor_pulls_by_the_inverse_law() -> None:
-    head = MetricBins(in_channels=[4], strides=[8], num_outputs=1, **SMALL)
+    head = MetricBins(in_channels=[4], strides=[8], output=METRES, **SMALL)
     centres = torch.tensor([2.0, 3.0])[None, :, None, None]
     moved = head.moved(centres, torch.tensor([3.0])[None, :, None, None])
     torch.testing.assert_close(moved.flatten(), torch.tensor([2 + 1 / 301, 3.0]))
@@ -51,14 +53,16 @@ def test_a_log_binomial_is_nearly_the_binomial() -> None:
 
 
 def test_unusable_pyramids() -> None:
-    with pytest.raises(InputError, match="one map of metres, not 2"):
-        MetricBins(in_channels=[4], strides=[8], num_outputs=2, **SMALL)
+    with pytest.raises(InputError, match=r"one map of bounded values .*, not 2 maps"):
+        MetricBins(in_channels=[4], strides=[8], output=OutputSpec("values", 2), **SMALL)
+    with pytest.raises(InputError, match="a task with a maximum"):
+        MetricBins(in_channels=[4], strides=[8], output=OutputSpec("values", 1), **SMALL)
     with pytest.raises(InputError, match="give 3 numbers of attractors and a stride of at least 8"):
-        MetricBins(in_channels=[4], strides=[4], num_outputs=1, **SMALL)
+        MetricBins(in_channels=[4], strides=[4], output=METRES, **SMALL)
 
 
 def test_depth_is_positive_and_no_bin_is_bounded() -> None:
-    head = enliven(MetricBins(in_channels=[4], strides=[8], num_outputs=1, **SMALL)).eval()
+    head = enliven(MetricBins(in_channels=[4], strides=[8], output=METRES, **SMALL)).eval()
     head.seed[-1].bias.data.fill_(90.0)
     with torch.no_grad():
         depth_m = head(pyramid_of((4,), (8,), 1, 32, 40)).maps
@@ -68,16 +72,14 @@ def test_depth_is_positive_and_no_bin_is_bounded() -> None:
 
 class TestMetricBins(HeadContract):
     pyramids = (((6,), (8,)), ((4,), (16,)))
-    num_outputs = 1
+    output = METRES
 
     def build(self, in_channels: tuple[int, ...], strides: tuple[int, ...]) -> MetricBins:
-        return MetricBins(
-            in_channels=in_channels, strides=strides, num_outputs=self.num_outputs, **SMALL
-        )
+        return MetricBins(in_channels=in_channels, strides=strides, output=self.output, **SMALL)
 
 
 def test_strips_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    head = enliven(MetricBins(in_channels=[4], strides=[8], num_outputs=1, **SMALL)).eval()
+    head = enliven(MetricBins(in_channels=[4], strides=[8], output=METRES, **SMALL)).eval()
     pyramid = pyramid_of((4,), (8,), 2, 40, 24)
     whole = head(pyramid).maps
     assert whole.std() > 0

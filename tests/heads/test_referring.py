@@ -3,6 +3,7 @@ from tests.contracts import HeadContract
 from torch.nn import functional
 
 from diffsight.heads import ReferringDecoder
+from diffsight.outputs import OutputSpec
 from diffsight.types import Pyramid
 
 
@@ -12,13 +13,15 @@ def test_parameters_of_vpd() -> None:
             head = ReferringDecoder(
                 in_channels=(320, 640 + tokens, 1280 + tokens, 1280),
                 strides=(8, 16, 32, 64),
-                num_outputs=2,
+                output=OutputSpec("classes", 2),
             )
         assert sum(p.numel() for p in head.parameters()) == expected
 
 
 def test_the_coarser_level_comes_first_with_aligned_corners() -> None:
-    head = ReferringDecoder(in_channels=(3, 4), strides=(4, 8), num_outputs=2, width=5).eval()
+    head = ReferringDecoder(
+        in_channels=(3, 4), strides=(4, 8), output=OutputSpec("classes", 2), width=5
+    ).eval()
     fine, coarse = torch.randn(1, 3, 6, 8), torch.randn(1, 4, 3, 4)
     with torch.no_grad():
         found = head(Pyramid((fine, coarse), (4, 8), (24, 32))).maps
@@ -33,5 +36,5 @@ class TestReferringDecoder(HeadContract):
 
     def build(self, in_channels: tuple[int, ...], strides: tuple[int, ...]) -> ReferringDecoder:
         return ReferringDecoder(
-            in_channels=in_channels, strides=strides, num_outputs=self.num_outputs, width=8
+            in_channels=in_channels, strides=strides, output=self.output, width=8
         )

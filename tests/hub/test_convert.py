@@ -345,7 +345,7 @@ def test_command_writes_a_model_that_loads(
         model = diffsight.load(tmp_path / name)
         assert model.task.max_depth_m == 80
         # KITTI's training images were cut, never resized
-        assert "training" not in read_config(tmp_path / name)["info"]
+        assert "short_side" not in read_config(tmp_path / name)["info"]
         assert tuple(model.method.prompts.names) == tuple(names)
         values = model.state_dict()
         assert set(report["used"].values()) == set(values)
@@ -380,7 +380,7 @@ def test_command_lists_what_is_missing(
     assert main([*command, "--partial"]) == 0
     assert "831 used, 1 dropped, 0 unused, 6 missing" in caplog.text
     assert all(f"  missing {key}" in caplog.text for key in listed)
-    assert read_config(out)["info"]["training"] == {"short_side": 480}
+    assert read_config(out)["info"]["short_side"] == 480
     values = diffsight.load(out).state_dict()
     assert values["method.neck.level0.0.weight"].std() > 0
     assert values["method.neck.level1.weight"].equal(small["encoder.layer2.0.weight"])

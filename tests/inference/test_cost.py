@@ -1,10 +1,14 @@
-"""What a pass holds in memory, followed tensor by tensor."""
+"""The cost of a pass: its memory, followed tensor by tensor, and its operations."""
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from diffsight.inference import cost
+from diffsight.methods.base import AbstractMethod
+from diffsight.model import DenseModel
+from diffsight.outputs import OutputSpec, Values
+from diffsight.tasks import Depth
 
 
 class Chain(nn.Module):
@@ -40,3 +44,28 @@ def test_no_attention_matrix() -> None:
 
     q = torch.empty(1, 4, 4096, 16, device="meta")
     assert live(Attends(), q) == q.numel() * q.element_size()
+
+
+def test_a_sentence_is_counted_by_its_placeholder() -> None:
+    class Reader(AbstractMethod):
+        output_kinds = ("values",)
+        accepts_prompt = True
+
+        def __init__(self, *, output: OutputSpec) -> None:
+            super().__init__()
+            self.text = nn.Linear(8, output.channels)
+
+        def example_text(self) -> torch.Tensor:
+            return torch.empty(1, 5, 8, device="meta")
+
+        def forward(self, inputs, encoded=None, target=None, *, draws=None) -> Values:
+            offset = self.text(inputs.text).mean(dim=1)[..., None, None]
+            return Values(inputs.image.mean(dim=1, keepdim=True) + offset)
+
+    with torch.device("meta"):
+        model = DenseModel(task=Depth(), method=Reader)
+    counted = cost.cost(model, 4, 6)
+    assert counted.parameters == counted.trainable == 9
+    assert counted.multiply_adds == 5 * 8
+    assert counted.weights_bytes == 4 * 9
+    assert counted.peak_bytes >= 4 * (9 + 3 * 4 * 6 + 4 * 6)

@@ -1,25 +1,26 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from tests.hub.tiny import tiny
 from tests.inference.standins import Blur, Brightness, model
 from torch import nn
 
 from diffsight import protocols
+from diffsight.backbones import BackboneSource
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.errors import InputError
 from diffsight.hub import read_config, record, save
 from diffsight.inference import Plan, Predictor
-from diffsight.inference.evaluate import First, evaluate, read_rivals
+from diffsight.inference.evaluate import First, evaluate, protocol_for
+from diffsight.methods import FeatureHead
 from diffsight.methods.base import AbstractMethod
 from diffsight.model import DenseModel
-from diffsight.tasks.referring import Referring
-from diffsight.tasks.semantic import Semantic
-from diffsight.types import Draws, Inputs, RawOutput, Target
+from diffsight.outputs import Classes, Output, OutputSpec
+from diffsight.tasks import Referring, Segmentation
+from diffsight.types import Draws, Inputs, Target
 
 
 class Grey(AbstractDataset):
@@ -62,31 +63,38 @@ class Things(AbstractDataset):
 
 
 class Listening(AbstractMethod):
-    """Finds what is called dark, and hears what is asked."""
+    """Finds what is called dark, and remembers the sentences."""
 
-    def __init__(self, *, num_outputs: int) -> None:
+    output_kinds = ("classes",)
+    accepts_prompt = True
+
+    def __init__(self, *, output: OutputSpec) -> None:
         super().__init__()
-        self.bias = nn.Parameter(torch.zeros(num_outputs, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(output.channels, 1, 1))
         self.heard: list[str | None] = []
 
     def forward(
-        self, inputs: Inputs, target: Target | None = None, *, draws: Draws | None = None
-    ) -> RawOutput:
+        self,
+        inputs: Inputs,
+        encoded: Any = None,
+        target: Target | None = None,
+        *,
+        draws: Draws | None = None,
+    ) -> Output:
         assert inputs.prompts is not None
         self.heard += inputs.prompts
         sure = torch.tensor([1.0 if "dark" in str(p) else -1.0 for p in inputs.prompts])
         height, width = inputs.image.shape[-2:]
         sure = sure[:, None, None, None].expand(-1, 1, height, width)
-        return RawOutput(torch.cat([-sure, sure], dim=1) + self.bias, "logits")
+        return Classes(torch.cat([-sure, sure], dim=1) + self.bias)
 
 
-def test_every_sentence_is_asked() -> None:
-    asked = DenseModel(task=Referring(), method=Listening)
-    result = evaluate(Predictor(asked, Plan(batch_size=2)), Things(), protocols.get("sentences-v1"))
+def test_every_sentence_is_evaluated() -> None:
+    dense = DenseModel(task=Referring(), method=Listening)
+    result = evaluate(Predictor(dense, Plan(batch_size=2)), Things(), protocols.get("sentences-v1"))
     assert (result.images, result.skipped) == (3, 0)
     assert result.scores["model"]["miou"] == pytest.approx(1 / 3)
-    assert isinstance(asked.method, Listening)
-    assert asked.method.heard == ["a chair", "the dark chair", "a lamp"]
+    assert dense.method.heard == ["a chair", "the dark chair", "a lamp"]
 
 
 ROOMS = protocols.get("rooms-v1")
@@ -106,10 +114,10 @@ def test_scores_are_those_of_the_definition() -> None:
     assert result.scores["model"]["d1"] == 0
 
 
-def test_rivals_stand_beside_the_model() -> None:
+def test_baselines_are_scored_as_the_model() -> None:
     truths = [1.0, 1.2, 1.4, 1.6]
-    beside = {"constant median": torch.full((1, 1), 1.2), "mean map": torch.full((8, 10), 1.3)}
-    result = evaluate(Predictor(model(Brightness)), Grey(), ROOMS, beside=beside)
+    baselines = {"constant median": torch.full((1, 1), 1.2), "mean map": torch.full((8, 10), 1.3)}
+    result = evaluate(Predictor(model(Brightness)), Grey(), ROOMS, baselines=baselines)
     assert list(result.scores) == ["model", "constant median", "mean map"]
     rmse = sum(abs(t - 1.3) for t in truths) / 4
     assert result.scores["mean map"]["rmse"] == pytest.approx(rmse, rel=1e-5)
@@ -117,18 +125,20 @@ def test_rivals_stand_beside_the_model() -> None:
     assert result.scores["constant median"]["rmse"] == pytest.approx(rmse, rel=1e-5)
 
 
-def test_the_scene_is_told_only_where_the_protocol_says_so() -> None:
+def test_the_scene_is_given_only_where_the_protocol_says_so() -> None:
     data = Grey(prompt="office")
     silent = evaluate(Predictor(model(Blur)), data, ROOMS)
-    told = evaluate(Predictor(model(Blur)), data, protocols.get("rooms-v1", prompt="oracle-scene"))
-    assert told.scores["model"]["rmse"] > silent.scores["model"]["rmse"] + 1
-    assert told.as_dict()["protocol"]["prompt"] == "oracle-scene"
-    oracle = protocols.get("rooms-v1", prompt="oracle-scene")
+    oracle = evaluate(
+        Predictor(model(Blur)), data, protocols.get("rooms-v1", prompt="oracle-scene")
+    )
+    assert oracle.scores["model"]["rmse"] > silent.scores["model"]["rmse"] + 1
+    assert oracle.as_dict()["protocol"]["prompt"] == "oracle-scene"
+    protocol = protocols.get("rooms-v1", prompt="oracle-scene")
     with pytest.raises(InputError, match="names no scene or sentence"):
-        evaluate(Predictor(model(Blur)), Grey(), oracle)
+        evaluate(Predictor(model(Blur)), Grey(), protocol)
 
 
-def test_nothing_that_counts(tmp_path: Path) -> None:
+def test_no_image_counts(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="grey under rooms-v1: no image with a valid pixel"):
         evaluate(Predictor(model(Brightness)), Grey(factor=100.0), ROOMS)
 
@@ -177,48 +187,92 @@ class Dots(AbstractDataset):
 class Strongest(AbstractMethod):
     """Logits = colours."""
 
-    def __init__(self, *, num_outputs: int) -> None:
+    output_kinds = ("classes",)
+
+    def __init__(self, *, output: OutputSpec) -> None:
         super().__init__()
 
     def forward(
-        self, inputs: Inputs, target: Target | None = None, *, draws: Draws | None = None
-    ) -> RawOutput:
-        return RawOutput(inputs.image * 100, "logits")
+        self,
+        inputs: Inputs,
+        encoded: Any = None,
+        target: Target | None = None,
+        *,
+        draws: Draws | None = None,
+    ) -> Output:
+        return Classes(inputs.image * 100)
 
 
-def test_classes_are_scored_beside_what_never_looks() -> None:
-    dense = DenseModel(task=Semantic(["red", "green", "blue"]), method=Strongest)
-    beside = {"constant majority": torch.tensor([[1]])}
-    result = evaluate(Predictor(dense), Dots(), protocols.get("classes-v1"), beside=beside)
+def test_classes_are_scored_beside_their_baseline() -> None:
+    dense = DenseModel(task=Segmentation(["red", "green", "blue"]), method=Strongest)
+    baselines = {"constant majority": torch.tensor([[1]])}
+    result = evaluate(Predictor(dense), Dots(), protocols.get("classes-v1"), baselines=baselines)
     assert result.scores["model"] == {"miou": 1.0, "macc": 1.0, "aacc": 1.0}
     assert result.as_dict()["classes"] == {"red": 1.0, "green": 1.0, "blue": 1.0}
     green = sum(int((Dots()[i].labels["semantic"] == 1).sum()) for i in range(3))
     share = green / (8 * (9 + 10 + 11))
     expected = {"miou": share / 3, "macc": 1 / 3, "aacc": share}
     assert result.scores["constant majority"] == pytest.approx(expected)
-    turned = Predictor(DenseModel(task=Semantic(["green", "red", "blue"]), method=Strongest))
+    turned = Predictor(DenseModel(task=Segmentation(["green", "red", "blue"]), method=Strongest))
     with pytest.raises(InputError, match="class 0 is 'red' in data set 'dots' and 'green' in the"):
         evaluate(turned, Dots(), protocols.get("classes-v1"))
-    few = Predictor(DenseModel(task=Semantic(["red", "green"]), method=Strongest))
+    few = Predictor(DenseModel(task=Segmentation(["red", "green"]), method=Strongest))
     with pytest.raises(InputError, match="has 3 classes, the task 2"):
         evaluate(few, Dots(), protocols.get("classes-v1"))
 
 
-def test_rivals_of_a_model_folder(tmp_path: Path) -> None:
-    assert read_rivals(tmp_path) == {}
-    mean_map = torch.rand(4, 6)
-    tensors = {"mean map": mean_map, "constant median": torch.tensor([[2.5]])}
-    save_file(tensors, tmp_path / "baselines.safetensors")
-    found = read_rivals(tmp_path)
-    assert torch.equal(found["mean map"], mean_map)
-    assert found["constant median"].tolist() == [[2.5]]
-    (tmp_path / "baselines.safetensors").write_bytes(b"half")
-    with pytest.raises(InputError, match=r"baselines\.safetensors: damaged"):
-        read_rivals(tmp_path)
+def test_without_a_protocol_the_metric_of_the_task_counts() -> None:
+    baselines = {"constant median": torch.full((1, 1), 1.2)}
+    result = evaluate(Predictor(model(Brightness)), Grey(), baselines=baselines)
+    assert result.scores["model"] == {"RMSE, m": pytest.approx(0, abs=1e-6)}
+    areas = [(16 + i % 3 - 1) * 20 for i in range(4)]
+    gaps = [abs(1 + 0.2 * i - 1.2) for i in range(4)]
+    square = sum(a * g**2 for a, g in zip(areas, gaps, strict=True)) / sum(areas)
+    assert result.scores["constant median"]["RMSE, m"] == pytest.approx(square**0.5, rel=1e-5)
+    about = result.as_dict()
+    assert json.loads(json.dumps(about)) == about
+    assert about["protocol"]["name"] == "Depth metric"
+    assert "RMSE, m" in result.protocol.describe()
+    dense = DenseModel(task=Segmentation(["red", "green", "blue"]), method=Strongest)
+    found = evaluate(Predictor(dense), Dots(), baselines={"majority": torch.tensor([[1]])})
+    assert found.scores["model"] == {"mIoU, %": 100.0}
+    assert 0 < found.scores["majority"]["mIoU, %"] < 50
 
 
-def test_a_result_is_plain_data_and_goes_into_the_card(tmp_path: Path) -> None:
-    folder = save(tiny(), tmp_path / "m")
+def test_sentences_are_given_without_a_protocol() -> None:
+    dense = DenseModel(task=Referring(), method=Listening)
+    result = evaluate(Predictor(dense), Things())
+    assert dense.method.heard == ["a chair", "the dark chair", "a lamp"]
+    assert result.scores["model"] == {"oIoU, %": pytest.approx(100 / 3)}
+
+
+def test_a_protocol_refuses_predictions_of_another_kind() -> None:
+    with pytest.raises(InputError, match="scores classes, and a Depth task has none"):
+        evaluate(Predictor(model(Brightness)), Grey(), protocols.get("classes-v1"))
+    with pytest.raises(InputError, match="sentences-v1 scores masks of sentences, not Depth"):
+        evaluate(Predictor(model(Blur)), Grey(prompt="office"), protocols.get("sentences-v1"))
+
+
+def test_a_model_that_reads_sentences_is_given_captions() -> None:
+    dense = model(Blur)
+    assert protocol_for("rooms-v1", dense).prompt == "mean"
+    assert protocol_for("rooms-v1", dense, oracle_scene=True).prompt == "oracle-scene"
+    dense.method.requires_prompt = True
+    assert protocol_for("rooms-v1", dense).prompt == "caption"
+    assert protocol_for("classes-v1", dense) == protocols.get("classes-v1")
+    with pytest.raises(InputError, match="reads captions, not scene types"):
+        protocol_for("rooms-v1", dense, oracle_scene=True)
+
+
+def saved(pipeline_folder: Path) -> DenseModel:
+    method = FeatureHead.from_backbone(BackboneSource(pipeline_folder))
+    return DenseModel(task=Segmentation(["a", "b"]), method=method)
+
+
+def test_a_result_is_plain_data_and_goes_into_the_card(
+    tmp_path: Path, pipeline_folder: Path
+) -> None:
+    folder = save(saved(pipeline_folder), tmp_path / "m")
     result = evaluate(Predictor(model(Brightness)), Grey(), ROOMS).as_dict()
     assert json.loads(json.dumps(result)) == result
     assert result["protocol"]["name"] == "rooms-v1"

@@ -1,6 +1,5 @@
 """An explanation is of the same pass as a prediction, and its numbers are that pass's."""
 
-import copy
 import json
 import math
 from pathlib import Path
@@ -8,53 +7,59 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tests.adaptation.test_adapt import pictures
+from tests.inference.standins import Brightness, Logits
+from tests.inference.standins import model as model_of
+from tests.support import noise
+from torch.nn import functional
 
-from diffsight.adaptation.adapt import adapt
+from diffsight.backbones import BackboneSource
 from diffsight.errors import InputError
-from diffsight.heads import Codebook
-from diffsight.hub.task_file import Base, Task
 from diffsight.inference import Plan, Predictor
 from diffsight.inference.explain import NO_CODEBOOK, explain, figures, write_explanation
-from diffsight.methods import FewShot
+from diffsight.methods import VPD, FeatureHead, FewShot
+from diffsight.model import DenseModel
 from diffsight.ops.resize import resized_image
+from diffsight.tasks import AbstractTask, Depth, Normals, Referring, Segmentation, Values
 from diffsight.types import Draws, Inputs
 
-KINDS = (
-    ("depth", "concepts"),
-    ("scalar", "features"),
-    ("segmentation", "concepts"),
-    ("normals", "concepts"),
-    ("vector", "features"),
-)
+KINDS = {
+    "depth": FewShot,
+    "scalar": FeatureHead,
+    "segmentation": FewShot,
+    "normals": FewShot,
+    "vector": FeatureHead,
+}
 
 
-def learn(folder: Path, base: Base, kind: str, method: str) -> Task:
-    pictures(folder, kind)
-    labels = folder / ("images" if kind == "vector" else "labels")
-    return adapt(
-        folder / "images",
-        labels,
-        kind=kind,
-        backbone=base,
-        method=method,
-        steps=1,
-        bins=None if kind == "segmentation" else 7,
-        shots=2,
-        short_side=32,
-    )
+def task_of(kind: str) -> AbstractTask:
+    match kind:
+        case "depth":
+            return Depth(bins=7).fitted(noise(500, 1).abs() + 0.5)
+        case "scalar":
+            return Values(bins=7, unit="K").fitted(noise(500, 1))
+        case "segmentation":
+            return Segmentation(["class 2", "class 7"], ids=(2, 7))
+        case "normals":
+            return Normals(bins=7).fitted(functional.normalize(noise(500, 3), dim=1))
+    return Values(channels=3, bins=7).fitted(noise(500, 3))
+
+
+def build(kind: str, source: BackboneSource, **options) -> DenseModel:
+    torch.manual_seed(0)
+    method = KINDS[kind].from_backbone(source, **options)
+    dense = DenseModel(task=task_of(kind), method=method).eval()
+    dense.info |= {"short_side": 32, "kind": kind}
+    return dense
 
 
 @pytest.fixture(scope="module")
-def base(pipeline_folder: Path) -> Base:
-    return Base.load(pipeline_folder)
+def source(pipeline_folder: Path) -> BackboneSource:
+    return BackboneSource(pipeline_folder)
 
 
 @pytest.fixture(scope="module")
-def tasks(base: Base, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Task]:
-    return {
-        kind: learn(tmp_path_factory.mktemp(kind), base, kind, method) for kind, method in KINDS
-    }
+def models(source: BackboneSource) -> dict[str, DenseModel]:
+    return {kind: build(kind, source) for kind in KINDS}
 
 
 def image(height: int = 32, width: int = 48) -> torch.Tensor:
@@ -62,16 +67,18 @@ def image(height: int = 32, width: int = 48) -> torch.Tensor:
     return torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
 
 
-@pytest.mark.parametrize("kind", [kind for kind, _ in KINDS])
-def test_figures_are_those_of_a_direct_pass(kind: str, tasks: dict[str, Task]) -> None:
-    task, photo = tasks[kind], image(60, 90)
-    about = figures(task, explain(task, photo))
+@pytest.mark.parametrize("kind", KINDS)
+def test_figures_are_those_of_a_direct_pass(kind: str, models: dict[str, DenseModel]) -> None:
+    dense, photo = models[kind], image(60, 90)
+    about = figures(explain(dense, photo))
     with torch.no_grad():
         pixels = resized_image(photo[None].float() / 255, (32, 48))
-        maps = task.model(Inputs(pixels), draws=Draws((0,))).maps[0].double()
+        output = dense(Inputs(pixels), draws=Draws((0,)))
+        maps = output.class_probabilities()[0].double()
+    assert about["kind"] == kind
     assert about["size"] == [48, 32]
     classes = about["classes"]
-    assert len(classes) == task.model.task.num_outputs
+    assert len(classes) == dense.task.outputs[0].channels
     for key, value in {
         "share": maps.mean(dim=(1, 2)),
         "spatial_std": maps.flatten(1).std(dim=1, correction=0),
@@ -85,20 +92,20 @@ def test_figures_are_those_of_a_direct_pass(kind: str, tasks: dict[str, Task]) -
     assert about["entropy_nats"]["uniform"] == pytest.approx(math.log(len(classes)), rel=1e-6)
 
 
-def test_classes_are_answered_as_predicted(tasks: dict[str, Task]) -> None:
-    task, photo = tasks["segmentation"], image()
-    found = Predictor(task.model, Plan(short_side=32)).one(photo)
-    classes = figures(task, explain(task, photo))["classes"]
+def test_classes_are_counted_as_predicted(models: dict[str, DenseModel]) -> None:
+    dense, photo = models["segmentation"], image()
+    found = Predictor(dense, Plan(short_side=32)).one(photo)
+    classes = figures(explain(dense, photo))["classes"]
     assert [row["name"] for row in classes] == ["class 2", "class 7"]
-    shares = [float((found.ids == number).double().mean()) for number in (2, 7)]
-    assert [row["answered"] for row in classes] == pytest.approx(shares)
+    fractions = [float((found.ids == number).double().mean()) for number in (2, 7)]
+    assert [row["answered"] for row in classes] == pytest.approx(fractions)
     assert "value" not in classes[0]
 
 
-def test_values_fall_into_their_bins(tasks: dict[str, Task]) -> None:
-    task, photo = tasks["depth"], image()
-    values = Predictor(task.model, Plan(short_side=32)).one(photo).depth_m
-    classes = figures(task, explain(task, photo))["classes"]
+def test_values_fall_into_their_bins(models: dict[str, DenseModel]) -> None:
+    dense, photo = models["depth"], image()
+    values = Predictor(dense, Plan(short_side=32)).one(photo).depth_m
+    classes = figures(explain(dense, photo))["classes"]
     inner = torch.tensor([row["edges"][0] for row in classes[1:]])
     counts = torch.bincount(torch.bucketize(values.flatten(), inner), minlength=len(classes))
     expected = (counts / values.numel()).tolist()
@@ -106,53 +113,49 @@ def test_values_fall_into_their_bins(tasks: dict[str, Task]) -> None:
     assert all(row["name"] == f"{row['value'][0]:.3g} m" for row in classes)
 
 
-def test_the_codebook_is_mixed_as_in_the_pass(tasks: dict[str, Task]) -> None:
-    task, photo = tasks["depth"], image()
-    found = explain(task, photo)
+def test_the_codebook_is_mixed_as_in_the_pass(models: dict[str, DenseModel]) -> None:
+    dense, photo = models["depth"], image()
+    found = explain(dense, photo)
+    assert found.classes is not None
     assert found.weights is not None
     assert found.tables is not None
     assert found.tables.shape == (10, 7, 1)
     assert float(found.weights.sum()) == pytest.approx(1)
     mixed = torch.einsum("k,knd->nd", found.weights, found.tables)
-    torch.testing.assert_close(found.values, mixed)
-    assert not torch.equal(found.values, found.centres)
+    torch.testing.assert_close(found.classes.values, mixed)
+    assert not torch.equal(found.classes.values, found.classes.centres)
     with torch.no_grad():
-        raw = task.model(Inputs(photo[None].float() / 255), draws=Draws((0,)))
-    value = torch.einsum("nhw,nd->dhw", found.probability, mixed)
-    torch.testing.assert_close(value, raw.auxiliary["value"][0])
+        output = dense(Inputs(photo[None].float() / 255), draws=Draws((0,)))
+    value = torch.einsum("nhw,nd->dhw", found.classes.probability, mixed)
+    torch.testing.assert_close(value, output.value[0])
 
 
 @pytest.mark.parametrize("size", [0, 1])
-def test_small_codebooks(size: int, tasks: dict[str, Task], tmp_path: Path) -> None:
-    task = copy.deepcopy(tasks["depth"])
-    codec = task.model.task.codec
-    small = Codebook(codec.centres, torch.tensor([1.0]), size=size)
-    task.model.method.codebook = small
-    found = explain(task, image())
+def test_small_codebooks(size: int, source: BackboneSource, tmp_path: Path) -> None:
+    dense = build("depth", source, codebook=size)
+    found = explain(dense, image())
     assert found.weights is None
     assert (found.tables is None) == (size == 0)
-    about = write_explanation(task, found, tmp_path / "out", {})
-    assert [row["value"][0] for row in about["classes"]] == pytest.approx(
-        small(None, 1)[0, :, 0].tolist(), rel=1e-5
-    )
+    about = write_explanation(found, tmp_path / "out", {})
+    with torch.no_grad():
+        values = dense.method.codebook(None, 1)[0, :, 0].tolist()
+    assert [row["value"][0] for row in about["classes"]] == pytest.approx(values, rel=1e-5)
     assert (tmp_path / "out" / "codebook.png").is_file() == (size == 1)
     assert about["notes"] == ([NO_CODEBOOK] if size == 0 else [])
 
 
-def test_what_is_written(tasks: dict[str, Task], tmp_path: Path) -> None:
+def test_files_of_classes_with_and_without_a_codebook(
+    models: dict[str, DenseModel], tmp_path: Path
+) -> None:
     out = tmp_path / "deep" / "out"
-    about = write_explanation(
-        tasks["depth"], explain(tasks["depth"], image()), out, {"image": "a.png"}
-    )
+    about = write_explanation(explain(models["depth"], image()), out, {"image": "a.png"})
     names = {"concepts.png", "codebook.png", "bins.png", "explain.json"}
     assert {path.name for path in out.iterdir()} == names
     assert json.loads((out / "explain.json").read_text()) == about
     assert about["image"] == "a.png"
     assert sum(about["mixing_weights"]) == pytest.approx(1, abs=1e-5)
     assert about["notes"] == []
-    about = write_explanation(
-        tasks["segmentation"], explain(tasks["segmentation"], image()), out, {}
-    )
+    about = write_explanation(explain(models["segmentation"], image()), out, {})
     assert {path.name for path in out.iterdir()} == names - {"codebook.png"}
     assert about["mixing_weights"] is None
     assert about["notes"] == [NO_CODEBOOK]
@@ -161,19 +164,56 @@ def test_what_is_written(tasks: dict[str, Task], tmp_path: Path) -> None:
             assert picture.mode == "RGB"
 
 
-def test_what_cannot_be_used(
-    tasks: dict[str, Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_values_are_explained_by_their_attention(source: BackboneSource, tmp_path: Path) -> None:
+    dense = DenseModel(task=Depth(), method=VPD.from_backbone(source)).eval()
+    dense.info["short_side"] = 64
+    found = explain(dense, image(64, 80))
+    assert found.classes is None
+    assert {one.shape for one in found.maps.values()} == {(64, 80)}
+    about = write_explanation(found, tmp_path / "out", {})
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"maps.png", "explain.json"}
+    assert "classes" not in about
+    assert (about["method"], about["unit"]) == ("VPD", "m")
+    (row,) = about["maps"]  # one learned vector
+    assert row["name"] == "token 1"
+    assert row["mean"] == pytest.approx(float(found.maps["token 1"].mean()), rel=1e-5)
+
+
+def test_a_method_without_maps_shows_its_prediction(tmp_path: Path) -> None:
+    about = write_explanation(explain(model_of(Brightness), image()), tmp_path, {})
+    assert about["pictures"] == {"maps": "maps.png"}
+    assert about["notes"] == []
+    with pytest.raises(InputError, match="takes no prompt"):
+        explain(model_of(Brightness), image(), "kitchen")
+
+
+def test_logits_are_shown_as_probabilities(tmp_path: Path) -> None:
+    dense = DenseModel(task=Segmentation(["a", "b", "c"]), method=Logits).eval()
+    about = write_explanation(explain(dense, image()), tmp_path, {})
+    assert sum(row["share"] for row in about["classes"]) == pytest.approx(1, abs=1e-5)
+    assert [row["name"] for row in about["classes"]] == ["a", "b", "c"]
+
+
+def test_masks_are_two_classes(source: BackboneSource) -> None:
+    dense = DenseModel(task=Referring(), method=VPD.from_backbone(source)).eval()
+    found = explain(dense, image(64, 64))
+    assert found.classes is not None
+    assert float(found.classes.predicted.sum()) == pytest.approx(1)
+    assert found.picture.shape == (3, 64, 64)
+
+
+def test_errors_name_the_repair(
+    models: dict[str, DenseModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = tasks["segmentation"]
+    dense = models["segmentation"]
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"file.out: .* choose another --out"):
-        write_explanation(task, explain(task, image()), tmp_path / "file" / "out", {})
+        write_explanation(explain(dense, image()), tmp_path / "file" / "out", {})
 
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(FewShot, "encode", full)
-    with pytest.raises(
-        InputError, match=r"cpu has not enough memory for 48 x 32 px: choose a task"
-    ):
-        explain(task, image())
+    message = r"cpu has not enough memory for 48 x 32 px: choose a model"
+    with pytest.raises(InputError, match=message):
+        explain(dense, image())

@@ -5,14 +5,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.hub.tiny import tiny
-from tests.inference.standins import Blur, Brightness, model
+from tests.inference.standins import Blur, Brightness, Logits, model
 from torch import Tensor
 
 import diffsight
+from diffsight.backbones import BackboneSource
 from diffsight.errors import InputError
 from diffsight.hub import save
-from diffsight.types import DepthPrediction
+from diffsight.inference import Plan
+from diffsight.methods import VPD
+from diffsight.model import DenseModel
+from diffsight.prompts import TextTable
+from diffsight.tasks import Depth, DepthPrediction, Segmentation
 
 
 @pytest.fixture
@@ -75,8 +79,12 @@ def test_lists_give_lists_and_iterators_stream_in_order() -> None:
     assert len(read) < 5
 
 
-def test_a_prediction_says_what_it_is(tmp_path: Path) -> None:
-    folder = save(tiny(), tmp_path / "m")
+def test_a_prediction_says_what_it_is(tmp_path: Path, pipeline_folder: Path) -> None:
+    torch.manual_seed(0)
+    source = BackboneSource(pipeline_folder)
+    prompts = TextTable(["kitchen", "office"], dim=source.diffusion.context_dim)
+    method = VPD.from_backbone(source, prompts=prompts)
+    folder = save(DenseModel(task=Depth(), method=method), tmp_path / "m")
     image = torch.randint(0, 256, (3, 40, 52), dtype=torch.uint8)
     predict = diffsight.pipeline(folder, windows=2, flip=True, device="cpu")
     prediction = predict(image, prompt="office")
@@ -94,6 +102,29 @@ def test_prompts_reach_the_model() -> None:
     image = torch.zeros(3, 16, 16)
     difference = predict(image, prompt="office").depth_m - predict(image).depth_m
     torch.testing.assert_close(difference, torch.full((16, 16), 2.0))
+
+
+def test_a_superfluous_prompt_is_refused() -> None:
+    predict = diffsight.pipeline(model(Brightness), device="cpu")
+    with pytest.raises(InputError, match="Brightness takes no prompt: leave it out"):
+        predict(torch.zeros(3, 16, 16), prompt="office")
+
+
+def test_the_model_knows_its_working_size() -> None:
+    dense = model(Brightness)
+    dense.info["short_side"] = 8
+    predict = diffsight.pipeline(dense, ensemble_size=2, device="cpu")
+    assert predict.predictor.plan == Plan(short_side=8, ensemble_size=2)
+    own = diffsight.pipeline(dense, short_side="own", device="cpu")
+    assert own.predictor.plan == Plan()
+
+
+def test_a_whole_plan_stands_in_place_of_the_options() -> None:
+    dense = DenseModel(task=Segmentation(["a", "b"]), method=Logits)
+    plan = Plan(tile=8, stride=6, scales=(1.0, 1.5))
+    assert diffsight.pipeline(dense, plan=plan, device="cpu").predictor.plan == plan
+    with pytest.raises(InputError, match="give plan, or short_side, windows"):
+        diffsight.pipeline(dense, plan=plan, flip=True, device="cpu")
 
 
 def test_mixed_precision() -> None:

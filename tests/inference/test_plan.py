@@ -5,20 +5,20 @@ import pytest
 from diffsight.errors import InputError
 from diffsight.inference.plan import Plan, ShortSide, short_side_px
 
-TRAINED = {"info": {"training": {"short_side": 64}}}
+TRAINED = {"short_side": 64}
 
 
 @pytest.mark.parametrize(
-    ("wish", "config", "expected"),
+    ("wish", "info", "expected"),
     [
         ("training", TRAINED, 64),
-        ("training", {"info": {}}, None),
+        ("training", {}, None),
         ("own", TRAINED, None),
         (480, TRAINED, 480),
     ],
 )
-def test_short_side(wish: ShortSide, config: dict, expected: int | None) -> None:
-    assert short_side_px(wish, config) == expected
+def test_short_side(wish: ShortSide, info: dict, expected: int | None) -> None:
+    assert short_side_px(wish, info) == expected
 
 
 ADE = {"short_side": 512, "long_side": 2048, "tile": 512, "stride": 341}
@@ -45,6 +45,7 @@ def test_ade20k_slides_as_the_paper_does() -> None:
         ({"tile": 512, "stride": 600}, "leaves gaps"),
         ({"tile": 512, "stride": 341, "windows": 2}, "not both"),
         ({"tile": 0, "stride": 1}, "tile must be at least 1"),
+        ({"ensemble_size": 0}, "ensemble_size must be at least 1"),
         ({"long_side": 2048}, "give short_side too"),
         ({"scales": ()}, "different positive numbers"),
         ({"scales": (1.0, 1.0)}, "different positive numbers"),

@@ -1,18 +1,20 @@
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
-from tests.hub.tiny import tiny
 from tests.inference.standins import Blur, Brightness, Columns, Logits, model
 from torch import Tensor
 from torch.nn import functional
 
+from diffsight.backbones import BackboneSource
 from diffsight.errors import InputError
 from diffsight.inference.plan import Plan
 from diffsight.inference.predictor import Predictor
+from diffsight.methods import VPD
 from diffsight.model import DenseModel
-from diffsight.tasks.semantic import Semantic
+from diffsight.tasks import Depth, Segmentation
 from diffsight.types import Inputs
 
 
@@ -29,7 +31,7 @@ def expected(pixels: Tensor) -> Tensor:
     "plan", [Plan(), Plan(flip=True), Plan(windows=2), Plan(windows=3, flip=True, batch_size=4)]
 )
 @pytest.mark.parametrize("size", [(24, 32), (32, 24), (1, 1), (7, 40), (16, 16)])
-def test_pointwise_model_is_unmoved_by_any_plan(plan: Plan, size: tuple[int, int]) -> None:
+def test_no_plan_changes_a_pointwise_model(plan: Plan, size: tuple[int, int]) -> None:
     pixels = image(*size)
     prediction = Predictor(model(Brightness), plan).one(pixels)
     torch.testing.assert_close(prediction.depth_m, expected(pixels), rtol=1e-6, atol=1e-6)
@@ -46,8 +48,8 @@ def test_float_and_byte_images_agree() -> None:
     )
 
 
-def test_it_comes_back_to_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tasks share a backbone, which another task's predictor may have moved away."""
+def test_the_model_is_moved_back_to_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models share a backbone, which another model's predictor may have moved away."""
     predictor = Predictor(model(Brightness))
     moves: list[torch.device] = []
     monkeypatch.setattr(predictor.model, "to", moves.append)
@@ -55,7 +57,7 @@ def test_it_comes_back_to_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert moves == [torch.device("cpu")]
 
 
-def test_mirrored_pass_comes_back_in_place() -> None:
+def test_a_mirrored_pass_is_mirrored_back() -> None:
     prediction = Predictor(model(Columns), Plan(flip=True)).one(image(2, 5))
     torch.testing.assert_close(prediction.depth_m, torch.full((2, 5), 3.0))
     spread_m = torch.tensor([2.0, 1.0, 0.0, 1.0, 2.0]).expand(2, 5)
@@ -86,12 +88,15 @@ def test_a_row_does_not_depend_on_its_batch(plan: Plan) -> None:
         assert prediction.depth_m.shape == pixels.shape[-2:]
 
 
-def test_a_row_of_vpd_does_not_depend_on_its_batch() -> None:
+def test_a_row_of_vpd_does_not_depend_on_its_batch(pipeline_folder: Path) -> None:
+    torch.manual_seed(0)
+    method = VPD.from_backbone(BackboneSource(pipeline_folder))
+    dense = DenseModel(task=Depth(), method=method).eval()
     images = [image(40, 70, seed) for seed in range(3)]
     plan = Plan(windows=2, flip=True)
-    together = Predictor(tiny(), Plan(windows=2, flip=True, batch_size=8))(images)
+    together = Predictor(dense, Plan(windows=2, flip=True, batch_size=8))(images)
     for pixels, prediction in zip(images, together, strict=True):
-        alone = Predictor(tiny(), plan).one(pixels)
+        alone = Predictor(dense, plan).one(pixels)
         torch.testing.assert_close(prediction.depth_m, alone.depth_m, rtol=1e-5, atol=0)
 
 
@@ -143,7 +148,7 @@ def test_results_can_be_used_in_training() -> None:
 def test_mixed_precision_is_close_and_gives_floats() -> None:
     pixels = image(16, 16)
     exact = Predictor(model(Blur)).one(pixels).depth_m
-    mixed = Predictor(model(Blur), autocast=torch.bfloat16).one(pixels).depth_m
+    mixed = Predictor(model(Blur), dtype=torch.bfloat16).one(pixels).depth_m
     assert mixed.dtype == torch.float32
     torch.testing.assert_close(mixed, exact, rtol=0.05, atol=0.02)
     assert not torch.equal(mixed, exact)
@@ -176,7 +181,7 @@ def test_a_plan_says_all_that_changes_the_result() -> None:
 
 def test_slide_scales_and_flip_average_as_mmsegmentation_does() -> None:
     """Logits over windows, then probabilities over scales and mirror images."""
-    dense = DenseModel(task=Semantic(["wall", "floor", "lamp"]), method=Logits).eval()
+    dense = DenseModel(task=Segmentation(["wall", "floor", "lamp"]), method=Logits).eval()
     pixels = image(20, 33)
     plan = Plan(short_side=16, tile=12, stride=8, scales=(1.0, 1.5), flip=True, batch_size=3)
 
@@ -216,10 +221,10 @@ def test_scales_leave_values_in_their_unit() -> None:
 
 
 def test_all_classes_or_some() -> None:
-    dense = DenseModel(task=Semantic(["wall", "floor", "lamp"]), method=Logits).eval()
+    dense = DenseModel(task=Segmentation(["wall", "floor", "lamp"]), method=Logits).eval()
     pixels = image(9, 11)
     free = Predictor(dense).one(pixels)
-    dense.task = dense.task.only(["lamp", "wall"])
+    dense.task = dense.task.restrict_to(["lamp", "wall"])
     bound = Predictor(dense).one(pixels)
     assert set(free.ids.unique().tolist()) == {0, 1, 2}
     assert set(bound.ids.unique().tolist()) == {0, 2}
@@ -232,4 +237,4 @@ def test_all_classes_or_some() -> None:
         ([], "at least one"),
     ]:
         with pytest.raises(InputError, match=message):
-            dense.task.only(names)
+            dense.task.restrict_to(names)

@@ -1,7 +1,6 @@
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,16 @@ from PIL import Image
 
 from diffsight.datasets.labels import LabelFormat, read_label
 from diffsight.errors import InputError
-from diffsight.inference import write
 from diffsight.inference.write import Job, find_images, write_prediction
-from diffsight.types import ClassPrediction, DepthPrediction, MaskPrediction, ValuePrediction
-
-PICTURE = torch.zeros(3, 4, 5, dtype=torch.uint8)
+from diffsight.tasks import (
+    ClassPrediction,
+    DepthPrediction,
+    MaskPrediction,
+    NormalPrediction,
+    Prediction,
+    StoredArray,
+    ValuePrediction,
+)
 
 
 def depth() -> DepthPrediction:
@@ -31,13 +35,14 @@ def touch(root: Path, *names: str) -> None:
         path.write_bytes(b"x")
 
 
-def test_what_is_written_can_be_read_back(tmp_path: Path) -> None:
+def test_files_can_be_read_back(tmp_path: Path) -> None:
     job = Job(tmp_path / "in.jpg", Path("sub/in"))
-    about = write_prediction(depth(), PICTURE + 7, tmp_path, job, {"plan": "p"})
+    about = write_prediction(depth(), tmp_path, job, {"plan": "p"})
     counts = np.asarray(Image.open(tmp_path / "sub" / about["depth"]))
     wanted = np.where(depth().valid, depth().depth_m.double() * 1000, 0).round()
     assert np.array_equal(counts, wanted)
-    assert (np.asarray(Image.open(tmp_path / "sub" / about["colour"])) == 7).all()
+    picture = np.asarray(Image.open(tmp_path / "sub" / about["colour"]))
+    assert np.array_equal(picture, depth().draw().permute(1, 2, 0))
     spread_m = np.load(tmp_path / "sub" / about["uncertainty"])
     assert np.array_equal(spread_m, depth().uncertainty_m)
     with Image.open(tmp_path / "sub/in_depth.png") as image:
@@ -45,9 +50,9 @@ def test_what_is_written_can_be_read_back(tmp_path: Path) -> None:
         assert image.text == {"depth_unit": "mm", "depth_invalid": "0"}
 
 
-def test_sidecar_says_what_the_numbers_mean(tmp_path: Path) -> None:
+def test_the_json_file_says_what_the_numbers_mean(tmp_path: Path) -> None:
     job = Job(Path("/photos/in.jpg"), Path("in"))
-    about = write_prediction(depth(), PICTURE, tmp_path, job, {"plan": "whole image"})
+    about = write_prediction(depth(), tmp_path, job, {"plan": "whole image"})
     assert json.loads((tmp_path / "in.json").read_text()) == about
     assert about["unit"] == "mm"
     assert about["scale"] == 0.001
@@ -65,45 +70,85 @@ def test_sidecar_says_what_the_numbers_mean(tmp_path: Path) -> None:
 def test_depth_beyond_16_bits_is_reported(tmp_path: Path) -> None:
     depth_m = torch.tensor([[70.0, 60.0]])
     far = DepthPrediction(depth_m, torch.ones(1, 2, dtype=torch.bool), "z")
-    about = write_prediction(far, PICTURE, tmp_path, Job(Path("a"), Path("a")), {})
+    about = write_prediction(far, tmp_path, Job(Path("a"), Path("a")), {})
     assert about["beyond_range_share"] == 0.5
     assert np.asarray(Image.open(tmp_path / "a_depth.png")).tolist() == [[0, 60_000]]
 
 
 def test_a_map_without_any_valid_pixel(tmp_path: Path) -> None:
     none = DepthPrediction(torch.full((2, 3), torch.nan), torch.zeros(2, 3, dtype=torch.bool), "z")
-    about = write_prediction(none, PICTURE, tmp_path, Job(Path("a"), Path("a")), {})
+    about = write_prediction(none, tmp_path, Job(Path("a"), Path("a")), {})
     assert about["valid"] == 0
     assert json.loads((tmp_path / "a.json").read_text())["depth_m"]["min"] is None
 
 
-def test_a_relative_map_cannot_be_saved_as_metres(tmp_path: Path) -> None:
-    relative = SimpleNamespace(inverse_depth_affine=torch.rand(2, 3))
-    with pytest.raises(InputError, match=r"SimpleNamespace has no form on disk"):
-        write_prediction(relative, PICTURE, tmp_path, Job(Path("a.jpg"), Path("a")), {})
-    assert list(tmp_path.iterdir()) == []
+@dataclass(frozen=True)
+class Heights(Prediction):
+    """A prediction that diffsight does not know."""
+
+    height_cm: torch.Tensor
+    kind = "height"
+
+    @property
+    def hw(self) -> tuple[int, int]:
+        height, width = self.height_cm.shape
+        return height, width
+
+    def to_label(self) -> torch.Tensor:
+        return self.height_cm[None]
+
+    def arrays(self) -> dict[str, StoredArray]:
+        counts = self.height_cm.numpy().astype(np.uint16)
+        notes = {"height_unit": "cm"}
+        return {"height_cm": StoredArray(counts, notes=notes), "exact": StoredArray(counts / 1)}
+
+    def metadata(self) -> dict[str, Any]:
+        return {"unit": "cm"}
+
+    def draw(self, image: torch.Tensor | None = None) -> torch.Tensor:
+        blank = torch.zeros(3, *self.hw)
+        return ((blank if image is None else image) * 255).round().to(torch.uint8)
+
+    def draw_with(self, other: Any, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self.draw(), other.draw(), self.draw()
 
 
-@pytest.mark.parametrize("broken", ["write_depth_png", "Image.fromarray", "json.dumps"])
+def test_a_prediction_of_ones_own_is_written_too(tmp_path: Path) -> None:
+    own, image = Heights(torch.full((4, 5), 300.0)), torch.full((3, 4, 5), 9, dtype=torch.uint8)
+    touch(tmp_path, "a.jpg")
+    about = write_prediction(own, tmp_path, Job(tmp_path / "a.jpg", Path("a")), {}, image)
+    assert about == {
+        "image": str(tmp_path / "a.jpg"),
+        "height_cm": "a_height_cm.png",
+        "exact": "a_exact.npy",
+        "colour": "a_colour.png",
+        "unit": "cm",
+    }
+    with Image.open(tmp_path / "a_height_cm.png") as stored:
+        assert np.asarray(stored).tolist() == [[300] * 5] * 4
+        assert stored.text == {"height_unit": "cm"}
+    assert np.load(tmp_path / "a_exact.npy").dtype == np.float64
+    assert (np.asarray(Image.open(tmp_path / "a_colour.png")) == 9).all()
+    # none of the results is taken for an image
+    assert [job.image.name for job in find_images([str(tmp_path)])] == ["a.jpg"]
+
+
+@pytest.mark.parametrize("broken", ["np.save", "Image.fromarray", "json.dumps"])
 def test_a_full_disk_leaves_nothing_half_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    def full_for_depth(path: Path, *_: Any) -> None:
-        raise InputError(f"{path}: cannot be written (No space left on device); make room")
-
     job = Job(Path("a.jpg"), Path("a"))
-    write_prediction(depth(), PICTURE, tmp_path, job, {})  # an earlier run
-    place = "diffsight.inference.write." + broken
-    monkeypatch.setattr(place, full_for_depth if "depth" in broken else full)
+    write_prediction(depth(), tmp_path, job, {})  # an earlier run
+    monkeypatch.setattr("diffsight.inference.write." + broken, full)
     with pytest.raises(InputError, match="No space left on device"):
-        write_prediction(depth(), PICTURE, tmp_path, job, {})
+        write_prediction(depth(), tmp_path, job, {})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_images_of_folders_keep_their_places(tmp_path: Path) -> None:
+def test_results_keep_the_folders_of_the_images(tmp_path: Path) -> None:
     touch(tmp_path, "a/x.jpg", "a/sub/x.PNG", "b/x.webp", "b/notes.txt", "b/.hidden/y.png")
     names = [job.name.as_posix() for job in find_images([str(tmp_path / "a"), str(tmp_path / "b")])]
     assert names == ["a/sub/x", "a/x", "b/x"]
@@ -147,7 +192,7 @@ def test_results_are_not_taken_for_images(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / "a.png")
     touch(tmp_path, "garden_depth.png")  # somebody's own picture
     (job, other) = find_images([str(tmp_path)])
-    write_prediction(depth(), PICTURE, tmp_path, job, {})
+    write_prediction(depth(), tmp_path, job, {})
     assert find_images([str(tmp_path)]) == [job, other]
     touch(tmp_path, "b/bins.png", "explain/bins.png", "explain/explain.json")
     assert [found.image for found in find_images([str(tmp_path)])] == [
@@ -161,7 +206,7 @@ def test_classes_keep_the_ids_of_the_labels(tmp_path: Path) -> None:
     ids = torch.tensor([[2, 7, 7], [2, 2, 7]]).repeat(8, 8)
     names, palette = {2: "wall", 7: "crack"}, {2: (0, 0, 0), 7: (255, 9, 0)}
     found = ClassPrediction(ids, torch.full((16, 24), 0.75), names, palette)
-    about = write_prediction(found, PICTURE, tmp_path, Job(Path("a.jpg"), Path("a")), {})
+    about = write_prediction(found, tmp_path, Job(Path("a.jpg"), Path("a")), {})
     with Image.open(tmp_path / "a_classes.png") as image:
         assert image.mode == "P"
         assert np.array_equal(np.asarray(image), ids.numpy())
@@ -172,12 +217,12 @@ def test_classes_keep_the_ids_of_the_labels(tmp_path: Path) -> None:
     label = read_label(tmp_path / "a_classes.png", LabelFormat("segmentation"))
     assert torch.equal(label.value[0].long(), ids)
     wide = ClassPrediction(ids * 1000, torch.ones(16, 24), {2000: "a", 7000: "b"}, {})
-    write_prediction(wide, PICTURE, tmp_path, Job(Path("b.jpg"), Path("b")), {})
+    write_prediction(wide, tmp_path, Job(Path("b.jpg"), Path("b")), {})
     assert np.asarray(Image.open(tmp_path / "b_classes.png")).max() == 7000
     numbers = ((200 << 16) + 2, (200 << 16) + 7)
     names, palette = dict(zip(numbers, "ab", strict=True)), {n: (200, 0, n & 255) for n in numbers}
     colours = ClassPrediction(ids + (200 << 16), torch.ones(16, 24), names, palette)
-    write_prediction(colours, PICTURE, tmp_path, Job(Path("c.jpg"), Path("c")), {})
+    write_prediction(colours, tmp_path, Job(Path("c.jpg"), Path("c")), {})
     assert np.asarray(Image.open(tmp_path / "c_classes.png"))[0, 1].tolist() == [200, 0, 7]
 
 
@@ -185,7 +230,7 @@ def test_a_mask_is_black_and_white(tmp_path: Path) -> None:
     mask = torch.zeros(4, 5, dtype=torch.bool)
     mask[1:3, 2] = True
     found = MaskPrediction(mask, mask * 0.75)
-    about = write_prediction(found, PICTURE, tmp_path, Job(Path("a.jpg"), Path("a")), {})
+    about = write_prediction(found, tmp_path, Job(Path("a.jpg"), Path("a")), {})
     assert (about["size"], about["pixels"]) == ([5, 4], 2)
     with Image.open(tmp_path / "a_mask.png") as image:
         assert np.array_equal(np.asarray(image), mask.numpy() * 255)
@@ -198,26 +243,26 @@ def test_values_are_numbers_with_their_unit(tmp_path: Path) -> None:
     values = torch.arange(6.0).reshape(1, 2, 3)
     valid = values[0] < 5
     found = ValuePrediction(values, valid, "K", uncertainty=torch.full((2, 3), 0.5))
-    about = write_prediction(found, PICTURE, tmp_path, Job(Path("a.jpg"), Path("a")), {})
+    about = write_prediction(found, tmp_path, Job(Path("a.jpg"), Path("a")), {})
     stored = np.load(tmp_path / "a_values.npy")
     assert stored.shape == (2, 3)
     assert np.array_equal(stored[valid.numpy()], np.arange(5))
     assert np.isnan(stored[1, 2])
     assert about["unit"] == "K"
     assert (tmp_path / about["uncertainty"]).is_file()
-    pair = ValuePrediction(torch.zeros(3, 2, 3), torch.ones(2, 3, dtype=torch.bool), "", True)
-    about = write_prediction(pair, PICTURE, tmp_path, Job(Path("b.jpg"), Path("b")), {})
+    normals = NormalPrediction(torch.zeros(3, 2, 3), torch.ones(2, 3, dtype=torch.bool))
+    about = write_prediction(normals, tmp_path, Job(Path("b.jpg"), Path("b")), {})
     assert np.load(tmp_path / "b_values.npy").shape == (2, 3, 3)
     assert "z forward" in about["directions"]
 
 
-def test_what_an_earlier_run_knew_does_not_stay(tmp_path: Path) -> None:
-    """One pass after several tells no uncertainty; somebody's own files are left alone."""
+def test_files_of_an_earlier_run_do_not_stay(tmp_path: Path) -> None:
+    """One pass after several has no uncertainty; somebody's own files are left alone."""
     job = Job(Path("a.jpg"), Path("a"))
-    write_prediction(depth(), PICTURE, tmp_path, job, {"note": "a_mine.png"})
+    write_prediction(depth(), tmp_path, job, {"note": "a_mine.png"})
     touch(tmp_path, "a_mine.png", "a_values.npy")
     assert (tmp_path / "a_uncertainty.npy").is_file()
-    about = write_prediction(replace(depth(), uncertainty_m=None), PICTURE, tmp_path, job, {})
+    about = write_prediction(replace(depth(), uncertainty_m=None), tmp_path, job, {})
     assert "uncertainty" not in about
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"a.json", "a_depth.png", "a_colour.png", "a_mine.png", "a_values.npy"}
@@ -231,7 +276,7 @@ def test_an_interruption_between_two_files_leaves_none(
 
     ids = torch.zeros(16, 24, dtype=torch.long)
     found = ClassPrediction(ids, torch.ones(16, 24), {0: "a"}, {0: (9, 9, 9)})
-    monkeypatch.setattr(write, "_save_npy", stop)
+    monkeypatch.setattr(np, "save", stop)
     with pytest.raises(KeyboardInterrupt):
-        write_prediction(found, PICTURE, tmp_path, Job(Path("a.jpg"), Path("a")), {})
+        write_prediction(found, tmp_path, Job(Path("a.jpg"), Path("a")), {})
     assert not list(tmp_path.iterdir())

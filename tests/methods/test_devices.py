@@ -1,53 +1,51 @@
 """As on a GPU: another device than the CPU, here the one without data, where mixing is an error."""
 
-from contextlib import nullcontext
-
 import pytest
 import torch
-from tests.backbones.conftest import SMALL
+from tests.support import SMALL
 
 from diffsight.backbones import ConceptRequest, StableDiffusion
-from diffsight.codecs import ScalarBins
-from diffsight.heads import Codebook
-from diffsight.methods import FeatureHead, FewShot
-from diffsight.methods.base import AbstractCachedMethod
-from diffsight.tasks import Scalars
-from diffsight.types import Draws, Inputs, Target
+from diffsight.methods import AbstractMethod, Conditioned, FeatureHead, FewShot, LinearProbe
+from diffsight.outputs import OutputSpec
+from diffsight.prompts import Unprompted
+from diffsight.tasks import Values
+from diffsight.types import Draws, Encoded, Inputs, Target
 
 
-def concepts(backbone: StableDiffusion, centres: torch.Tensor) -> FewShot:
-    codebook = Codebook(centres, torch.ones(1), size=1)
-    return FewShot(num_outputs=len(centres), backbone=backbone, codebook=codebook)
+def concepts(backbone: StableDiffusion, output: OutputSpec) -> FewShot:
+    return FewShot(output=output, backbone=backbone, codebook=1)
 
 
-def slime(backbone: StableDiffusion, centres: torch.Tensor) -> FewShot:
+def slime(backbone: StableDiffusion, output: OutputSpec) -> FewShot:
     maps = ConceptRequest("slime", transposed=False)
-    return FewShot(num_outputs=len(centres), backbone=backbone, maps=maps)
+    return FewShot(output=output, backbone=backbone, codebook=0, maps=maps)
 
 
-def features(backbone: StableDiffusion, centres: torch.Tensor) -> FeatureHead:
-    context = torch.zeros(1, 2, backbone.context_dim)
-    return FeatureHead(
-        num_outputs=len(centres), backbone=backbone, context=context, centres=centres
-    )
+def features(backbone: StableDiffusion, output: OutputSpec) -> FeatureHead:
+    conditioned = Conditioned(backbone, Unprompted(2, dim=backbone.context_dim))
+    return FeatureHead(output=output, backbone=conditioned)
 
 
-@pytest.mark.parametrize("build", [concepts, slime, features])
-def test_a_training_step_on_another_device(build, monkeypatch) -> None:
-    # "meta" has no mixed precision to be turned off
-    monkeypatch.setattr(torch, "autocast", lambda *args, **options: nullcontext())
-    edges = torch.linspace(0, 1, 13)
-    task = Scalars(ScalarBins(edges[::2], edges[1::2]), spread=torch.ones(1), unit="m")
-    assert task.codec.centres is not None
+def probe(backbone: StableDiffusion, output: OutputSpec) -> LinearProbe:
+    conditioned = Conditioned(backbone, Unprompted(2, dim=backbone.context_dim))
+    return LinearProbe(output=output, backbone=conditioned)
+
+
+@pytest.mark.parametrize("build", [concepts, slime, features, probe])
+def test_a_training_step_on_another_device(build) -> None:
+    task = Values(bins=6, spacing="linear", unit="m").fitted(torch.rand(500, 1))
+    task = task.to("meta")
     with torch.device("meta"):
-        backbone = StableDiffusion(SMALL, trainable=())
-        method: AbstractCachedMethod = build(backbone, task.codec.centres.to("meta"))
-    inputs = method.train().encode(Inputs(torch.rand(2, 3, 64, 96).to("meta")))
-    raw = method(inputs, draws=Draws((1, 2)))
-    target = Target(torch.rand(2, 1, 64, 96), torch.ones(2, 64, 96).bool()).to("meta")
-    loss = task.loss(raw, target)["loss"]
+        method: AbstractMethod = build(StableDiffusion(SMALL, trainable=()), task.outputs[0])
+    method = method.train()
+    inputs = Inputs(torch.rand(2, 3, 64, 96)).to("meta")
+    encoded = method.encode(inputs)
+    assert isinstance(encoded.to("meta"), Encoded)
+    output = method(inputs, encoded, draws=Draws((1, 2)))
+    target = Target(torch.rand(2, 1, 64, 96), torch.ones(2, 64, 96).bool())
+    loss = task.loss(output, target.to("meta"))["loss"]
     loss.backward()
     learning = [p for p in method.parameters() if p.requires_grad]
     assert all(p.grad is not None and p.grad.is_meta for p in learning)
     with pytest.raises(RuntimeError, match="device"):  # it would be noticed
-        task.loss(raw, Target(torch.rand(2, 1, 64, 96), torch.ones(2, 64, 96).bool()))
+        task.loss(output, target)

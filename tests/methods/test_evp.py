@@ -3,8 +3,8 @@
 from functools import partial
 
 import torch
-from tests.backbones.conftest import SMALL
 from tests.contracts import MethodContract
+from tests.support import SMALL
 
 from diffsight.backbones import StableDiffusion
 from diffsight.heads import MetricBins, ReferringDecoder
@@ -12,7 +12,7 @@ from diffsight.methods import EVP
 from diffsight.model import DenseModel
 from diffsight.necks import IMAFR, Merging
 from diffsight.prompts import Aggregated, LearnedSentences
-from diffsight.tasks import MetricDepth, Referring
+from diffsight.tasks import Depth, Referring
 from diffsight.types import Inputs, Target
 
 TOWER = {
@@ -34,7 +34,7 @@ def build(**options) -> DenseModel:
         "neck": partial(Merging, width=48, groups=8),
         "head": partial(MetricBins, widths=(8, 8), width=12, attractors=(3, 2, 1), bins=8),
     }
-    return DenseModel(task=MetricDepth(), method=partial(EVP, **parts | options))
+    return DenseModel(task=Depth(), method=partial(EVP, **parts | options))
 
 
 def test_the_latent_is_divided_and_the_pyramid_refined() -> None:
@@ -66,15 +66,17 @@ def test_referring_with_a_tower_that_learns() -> None:
     tokens = torch.tensor([[1, 5, 7, 2, 2, 2], [1, 6, 7, 2, 2, 2]])
     image = torch.rand(1, 3, 64, 128).expand(2, -1, -1, -1)
     target = Target(torch.ones(2, 64, 128, dtype=torch.int64), torch.ones(2, 64, 128).bool())
-    model.losses(Inputs(image, cached={"tokens": tokens}), target)["loss"].backward()
+    model.losses(Inputs(image, text=tokens), target)["loss"].backward()
     embedding = model.method.prompts.tower.embeddings.token_embedding.weight.grad
     assert embedding[5].any()
     assert not embedding[9].any()
     with torch.no_grad():
-        first, second = model.eval()(Inputs(image, cached={"tokens": tokens})).maps
+        first, second = model.eval()(Inputs(image, text=tokens)).maps
     assert not torch.equal(first, second)  # other words, another map
 
 
 class TestEVP(MethodContract):
+    subject = EVP
+
     def build(self) -> DenseModel:
         return build()

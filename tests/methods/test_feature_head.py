@@ -1,91 +1,148 @@
 """The light head: what it reads, what a training step hides, how many numbers learn."""
 
+from functools import partial
+
 import pytest
 import torch
-from tests.backbones.conftest import SMALL
-from tests.support import images
+from tests.contracts import MethodContract
+from tests.support import SMALL, images
 
 from diffsight.backbones import StableDiffusion
-from diffsight.methods import FeatureHead
-from diffsight.methods.feature_head import _places
+from diffsight.codecs import ScalarBins
+from diffsight.methods import Conditioned, FeatureHead
+from diffsight.methods.feature_head import _positions
+from diffsight.model import DenseModel
+from diffsight.outputs import OutputSpec
+from diffsight.prompts import Unprompted
+from diffsight.tasks import Depth, Segmentation
 from diffsight.types import Draws, Inputs
 
 
-@pytest.fixture(scope="module")
-def backbone() -> StableDiffusion:
+def conditioned() -> Conditioned:
     torch.manual_seed(0)
-    return StableDiffusion(SMALL, trainable=())
+    diffusion = StableDiffusion(SMALL, trainable=())
+    prompts = Unprompted(2, dim=diffusion.context_dim)
+    prompts.rows = torch.randn(2, diffusion.context_dim)
+    return Conditioned(diffusion, prompts)
 
 
-def head(backbone: StableDiffusion, classes: int = 3, **options) -> FeatureHead:
+@pytest.fixture(scope="module")
+def backbone() -> Conditioned:
+    return conditioned()
+
+
+def spec_of(classes: int) -> OutputSpec:
+    values = torch.linspace(0, 1, classes)
+    codec = ScalarBins.of(torch.linspace(0, 1, classes + 1), values)
+    return OutputSpec("distribution", classes, codec=codec.with_statistics(values[:, None]))
+
+
+def head(backbone: Conditioned, classes: int = 3, **options) -> FeatureHead:
     torch.manual_seed(1)
-    context = torch.randn(1, 2, backbone.context_dim)
-    centres = torch.linspace(0, 1, classes)[:, None]
-    return FeatureHead(
-        num_outputs=classes, backbone=backbone, context=context, centres=centres, **options
-    )
+    return FeatureHead(output=spec_of(classes), backbone=backbone, **options)
+
+
+def probability(method: FeatureHead, *args, **options) -> torch.Tensor:
+    return method(*args, **options).probability
+
+
+class TestFeatureHead(MethodContract):
+    subject = FeatureHead
+    frozen = ("method.backbone.",)
+
+    def build(self) -> DenseModel:
+        torch.manual_seed(1)
+        task = Depth(bins=4).fitted(torch.linspace(0.5, 4, 200)[:, None])
+        return DenseModel(task=task, method=partial(FeatureHead, backbone=conditioned(), width=8))
+
+
+class TestFeatureHeadOfClasses(MethodContract):
+    subject = FeatureHead
+    frozen = ("method.backbone.",)
+
+    def build(self) -> DenseModel:
+        torch.manual_seed(1)
+        method = partial(FeatureHead, backbone=conditioned(), width=8)
+        return DenseModel(task=Segmentation(("wall", "door", "cat")), method=method)
 
 
 def test_a_step_hides_whole_channels_by_its_seed_alone(backbone) -> None:
     method = head(backbone).train()
-    inputs = method.encode(Inputs(images(2, 64, 64)))
-    first = method(inputs, draws=Draws((5, 6))).maps
+    inputs = Inputs(images(2, 64, 64))
+    encoded = method.encode(inputs)
+    first = probability(method, inputs, encoded, draws=Draws((5, 6)))
     torch.manual_seed(99)
-    assert torch.equal(first, method(inputs, draws=Draws((5, 6))).maps)
-    assert not torch.allclose(first, method(inputs, draws=Draws((5, 7))).maps)
+    assert torch.equal(first, probability(method, inputs, encoded, draws=Draws((5, 6))))
+    other = probability(method, inputs, encoded, draws=Draws((5, 7)))
+    assert not torch.allclose(first, other)
+    assert torch.equal(first[0], other[0])  # a row depends on its own seed
     draws = Draws(tuple(range(400)))
     kept = method._kept(draws, 0, 50)
     assert kept.shape == (400, 50, 1, 1)
-    blind = kept.amax(dim=(1, 2, 3)) == 0
-    assert float(blind.float().mean()) == pytest.approx(0.2, abs=0.05)
-    assert torch.equal(blind, method._kept(draws, 3, 50).amax(dim=(1, 2, 3)) == 0)  # all levels
-    assert float((kept[~blind] == 0).float().mean()) == pytest.approx(0.3, abs=0.02)
+    hidden = kept.amax(dim=(1, 2, 3)) == 0
+    assert float(hidden.float().mean()) == pytest.approx(0.2, abs=0.05)
+    assert torch.equal(hidden, method._kept(draws, 3, 50).amax(dim=(1, 2, 3)) == 0)  # all levels
+    assert float((kept[~hidden] == 0).float().mean()) == pytest.approx(0.3, abs=0.02)
     assert float(kept.max()) == pytest.approx(1 / 0.7)
 
 
-def test_one_place_alone_tells_no_deviation(backbone) -> None:
+def test_one_position_alone_says_nothing_of_a_deviation(backbone) -> None:
     """The coarsest level of one small image."""
     method = head(backbone).eval()
-    one = method.encode(Inputs(images(1, 32, 32)))
-    assert one.cached["level3"].shape[-2:] == (1, 1)
-    method.standardise([one])
+    inputs = Inputs(images(1, 32, 32))
+    encoded = method.encode(inputs)
+    assert encoded.levels[3].shape[-2:] == (1, 1)
+    method.fit_statistics([encoded], None)
     assert bool((method.get_buffer("scale3") > 0.99).all())
     assert bool((method.get_buffer("scale3") < 1).all())
-    assert bool(method(one).maps.isfinite().all())
+    assert bool(probability(method, inputs, encoded).isfinite().all())
 
 
-def test_place_and_constant_give_their_shares_of_an_answer(backbone) -> None:
+def test_statistics_are_those_of_all_training_images(backbone) -> None:
+    method = head(backbone).eval()
+    encoded = [method.encode(Inputs(images(1, 64, 96, seed=i))) for i in range(2)]
+    method.fit_statistics(encoded, torch.tensor([0.5, 0.2, 0.3]))
+    rows = torch.cat([e.levels[0].movedim(1, -1).flatten(0, 2) for e in encoded])
+    torch.testing.assert_close(method.get_buffer("mean0").flatten(), rows.mean(dim=0))
+    scale = 1 / (rows.std(dim=0) + 1e-4)
+    torch.testing.assert_close(method.get_buffer("scale0").flatten(), scale)
+    assert method.prior.tolist() == pytest.approx([0.5, 0.2, 0.3])
+
+
+def test_position_and_prior_have_their_weights_in_a_prediction(backbone) -> None:
     method, inputs = head(backbone).eval(), Inputs(images(2, 48, 80))
-    seen = method(inputs).maps
-    method.shares = (1.0, 0.0)
-    alone = method(inputs).maps
+    seen = probability(method, inputs)
+    method.use({"position_weight": 1.0, "prior_weight": 0.0})
+    alone = probability(method, inputs)
     torch.testing.assert_close(alone[0], alone[1])  # whatever the image
     with torch.no_grad():
         for level in range(4):  # as in a training step that hides all
             method.get_buffer(f"scale{level}").zero_()
-        method.shares = (0.0, 0.0)
-        torch.testing.assert_close(method(inputs).maps, alone)
-    method = head(backbone, place_share=0.25, constant_share=0.5).eval()
+        method.use({"position_weight": 0.0, "prior_weight": 0.0})
+        torch.testing.assert_close(probability(method, inputs), alone)
+    method = head(backbone, position_weight=0.25, prior_weight=0.5).eval()
     prior = torch.tensor([0.5, 0.2, 0.3])
     method.prior.copy_(prior)
     mixed = method(inputs)
     expected = 0.25 * seen + 0.25 * alone + 0.5 * prior[:, None, None]
-    torch.testing.assert_close(mixed.maps, expected)
+    torch.testing.assert_close(mixed.probability, expected)
     centres = torch.linspace(0, 1, 3)
-    value = (mixed.maps * centres[:, None, None]).sum(dim=1, keepdim=True)
-    torch.testing.assert_close(mixed.auxiliary["value"], value)
-    one, other = method.mixtures(inputs, [(0.0, 0.0), (0.25, 0.5)])
-    torch.testing.assert_close(one.maps, seen)
-    torch.testing.assert_close(other.maps, expected)
-    torch.testing.assert_close(method.train()(inputs).maps, seen)
+    value = (mixed.probability * centres[:, None, None]).sum(dim=1, keepdim=True)
+    torch.testing.assert_close(mixed.value, value)
+    variants = method.variants()
+    outputs = method.forward_variants(inputs)
+    found = outputs[variants.index({"position_weight": 0.25, "prior_weight": 0.5})]
+    torch.testing.assert_close(found.probability, expected)
+    plain = outputs[variants.index({"position_weight": 0.0, "prior_weight": 0.0})]
+    torch.testing.assert_close(plain.probability, seen)
+    torch.testing.assert_close(probability(method.train(), inputs), seen)
 
 
-def test_an_answer_hides_nothing_and_does_not_depend_on_its_batch(backbone) -> None:
+def test_a_prediction_hides_nothing(backbone) -> None:
     method = head(backbone).eval()
     image = images(2, 48, 80)
-    both = method(Inputs(image), draws=Draws((1, 2))).maps
-    torch.testing.assert_close(both, method(Inputs(image)).maps)
-    torch.testing.assert_close(both[1:], method(Inputs(image[1:])).maps, rtol=1e-5, atol=1e-6)
+    both = probability(method, Inputs(image), draws=Draws((1, 2)))
+    torch.testing.assert_close(both, probability(method, Inputs(image)))
     assert both.shape == (2, 3, 48, 80)
 
 
@@ -93,22 +150,28 @@ def test_probabilities_sum_to_one_in_half_precision_too(backbone) -> None:
     """Labels far from zero, such as kelvins, would be shifted by what is missing."""
     method = head(backbone).eval()
     with torch.autocast("cpu", torch.bfloat16):
-        raw = method(Inputs(images(1, 48, 80)))
-    assert raw.maps.dtype == torch.float32
-    torch.testing.assert_close(raw.maps.sum(dim=1), torch.ones(1, 48, 80), rtol=0, atol=1e-5)
+        found = probability(method, Inputs(images(1, 48, 80)))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.sum(dim=1), torch.ones(1, 48, 80), rtol=0, atol=1e-5)
 
 
-def test_the_place_counts_in_the_image_not_in_its_padding(backbone) -> None:
+def test_the_position_is_that_in_the_image_not_in_its_padding(backbone) -> None:
     method = head(backbone).eval()
     with torch.no_grad():
         for name, parameter in method.named_parameters():
             if name.startswith("project"):
                 parameter.zero_()
-    wide = method(Inputs(images(1, 64, 96))).maps
-    assert wide.std() > 1e-4  # nothing but the place is left
-    rows, columns = _places((2, 6), (2.0, 5.0))[0, :2]  # the sixth column is padding
+    wide = probability(method, Inputs(images(1, 64, 96)))
+    assert wide.std() > 1e-4  # nothing but the position is left
+    rows, columns = _positions((2, 6), (2.0, 5.0))[0, :2]  # the sixth column is padding
     torch.testing.assert_close(rows[:, 0], torch.tensor([-0.5, 0.5]))
     torch.testing.assert_close(columns[0], torch.tensor([-0.8, -0.4, 0.0, 0.4, 0.8, 1.2]))
+
+
+def test_the_frozen_backbone_stays_in_evaluation_mode(backbone) -> None:
+    method = head(backbone).train()
+    assert method.mix.training
+    assert not any(module.training for module in method.backbone.modules())
 
 
 @pytest.mark.parametrize("classes", [2, 50, 200])

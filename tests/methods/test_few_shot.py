@@ -1,18 +1,23 @@
 """FewShot: what is frozen, what is computed once, what its maps are, and that concepts learn."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
+from tests.contracts import MethodContract
 from tests.support import images
 
-from diffsight.backbones import ConceptRequest, StableDiffusion
+from diffsight.backbones import BackboneSource, ConceptRequest, StableDiffusion
 from diffsight.backbones.concept_maps import ConceptRecorder
-from diffsight.backbones.stable_diffusion import add_noise
+from diffsight.codecs import ScalarBins, VectorCodebook
 from diffsight.errors import InputError
 from diffsight.heads import Codebook
 from diffsight.methods import FewShot
+from diffsight.model import DenseModel
+from diffsight.outputs import OutputSpec
 from diffsight.prompts import Concepts
+from diffsight.tasks import Depth, Segmentation
 from diffsight.types import Draws, Inputs
 
 # the sixteen layers and a head width of 16, in seconds
@@ -27,25 +32,58 @@ SMALL = {
 }
 
 
+def spec_of(classes):
+    values = torch.linspace(1, 4, classes)
+    codec = ScalarBins.of(torch.linspace(1, 4, classes + 1), values)
+    codec.label_mean, codec.label_std = torch.zeros(1), torch.ones(1)
+    return OutputSpec("distribution", classes, codec=codec)
+
+
 def build(size=1, classes=5, **options):
     torch.manual_seed(0)
-    centres = torch.linspace(1, 4, classes)[:, None]
-    codebook = None if size is None else Codebook(centres, torch.ones(1), size=size)
+    spec = OutputSpec("classes", classes) if size is None else spec_of(classes)
     backbone = StableDiffusion(SMALL)
-    return FewShot(num_outputs=classes, backbone=backbone, codebook=codebook, **options)
+    return FewShot(output=spec, backbone=backbone, codebook=size or 0, **options)
+
+
+def probability(method, *args, **options):
+    output = method(*args, **options)
+    return output.maps if method.codebook is None else output.probability
+
+
+class TestFewShot(MethodContract):
+    subject = FewShot
+    frozen = ("method.backbone.",)
+
+    def build(self) -> DenseModel:
+        torch.manual_seed(0)
+        task = Depth(bins=4).fitted(torch.linspace(0.5, 4, 200)[:, None])
+        method = partial(FewShot, backbone=StableDiffusion(SMALL), codebook=1)
+        return DenseModel(task=task, method=method)
+
+
+class TestFewShotOfClasses(MethodContract):
+    subject = FewShot
+    frozen = ("method.backbone.",)
+
+    def build(self) -> DenseModel:
+        torch.manual_seed(0)
+        method = partial(FewShot, backbone=StableDiffusion(SMALL))
+        return DenseModel(task=Segmentation(("wall", "door", "cat")), method=method)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("hw", [(32, 48), (33, 21)])
 def test_a_distribution_per_pixel_and_its_expected_value(hw):
     method = build().eval()
-    raw = method(Inputs(images(2, *hw)))
-    assert raw.maps.shape == (2, 5, *hw)
-    torch.testing.assert_close(raw.maps.sum(dim=1), torch.ones(2, *hw))
+    output = method(Inputs(images(2, *hw)))
+    assert output.probability.shape == (2, 5, *hw)
+    torch.testing.assert_close(output.probability.sum(dim=1), torch.ones(2, *hw))
     values = method.codebook(None, 2)[0, :, 0]
-    expected = (raw.maps * values[:, None, None]).sum(dim=1, keepdim=True)
-    torch.testing.assert_close(raw.auxiliary["value"], expected)
-    assert build(None).eval()(Inputs(images(2, *hw))).auxiliary == {}
+    expected = (output.probability * values[:, None, None]).sum(dim=1, keepdim=True)
+    torch.testing.assert_close(output.value, expected)
+    assert torch.equal(output.centres[:, 0], torch.linspace(1, 4, 5))
+    assert build(None).eval()(Inputs(images(2, *hw))).space == "probabilities"
 
 
 @torch.no_grad()
@@ -58,16 +96,20 @@ def test_maps_by_hand():
     noised = 0.7537**0.5 * latent + (1 - 0.7537) ** 0.5 * draws.normal(0, tuple(latent.shape[1:]))
     recorder = ConceptRecorder(ConceptRequest())
     steps = torch.full((2,), 200)
-    method.backbone.trunk(noised, method.concepts.rows.expand(2, -1, -1), steps, recorder)
+    method.backbone.features(noised, method.concepts.rows.expand(2, -1, -1), steps, recorder)
     maps = [torch.nn.functional.interpolate(m, (32, 48), mode="bilinear") for m in recorder.close()]
     total = sum(maps)
     torch.testing.assert_close(
-        method(inputs, draws=draws).maps, total / total.sum(dim=1, keepdim=True), atol=1e-4, rtol=0
+        probability(method, inputs, draws=draws),
+        total / total.sum(dim=1, keepdim=True),
+        atol=1e-4,
+        rtol=0,
     )
 
 
 def test_noise_schedule():
     """Spec 1.1: the signal's share of the variance."""
+    add_noise = build().backbone.add_noise
     for step, share in ((5, 0.9948), (50, 0.9516), (100, 0.8942), (200, 0.7537)):
         one, zero = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1)
         steps = torch.tensor([step])
@@ -81,26 +123,27 @@ def test_noise_schedule():
 def test_predictions_depend_on_the_pixels_alone():
     method = build().eval()
     batch = images(3, 32, 32)
-    together = method(Inputs(batch)).maps
+    together = probability(method, Inputs(batch))
     for i in (2, 0, 1):
-        alone = method(Inputs(batch[i : i + 1])).maps[0]
+        alone = probability(method, Inputs(batch[i : i + 1]))[0]
         assert float((alone - together[i]).abs().max() / together[i].abs().max()) < 1e-5
     assert len(set(Draws.of_content(batch).seeds)) == 3
 
 
 def test_training_steps_are_drawn_from_the_whole_range(monkeypatch):
     method, seen = build().train(), []
-    inputs = method.encode(Inputs(images(1, 32, 32)))
-    trunk = method.backbone.trunk
+    inputs = Inputs(images(1, 32, 32))
+    encoded = method.encode(inputs)
+    features = method.backbone.features
     monkeypatch.setattr(
         method.backbone,
-        "trunk",
-        lambda z, c, steps, r: seen.extend(steps.tolist()) or trunk(z, c, steps, r),
+        "features",
+        lambda z, c, steps, r: seen.extend(steps.tolist()) or features(z, c, steps, r),
     )
-    rows = {name: value.expand(400, *value.shape[1:]) for name, value in inputs.cached.items()}
     with torch.no_grad():
         method(
-            Inputs(inputs.image.expand(400, -1, -1, -1), cached=rows),
+            Inputs(inputs.image.expand(400, -1, -1, -1)),
+            encoded.rows([0] * 400),
             draws=Draws(tuple(range(400))),
         )
     assert 5 <= min(seen) < 10
@@ -110,14 +153,14 @@ def test_training_steps_are_drawn_from_the_whole_range(monkeypatch):
     assert (int(steps.min()), int(steps.max())) == (5, 200)
 
 
-def test_cached_results_change_nothing():
+def test_encoded_images_need_no_encoder(monkeypatch):
     method = build().eval()
     inputs = Inputs(images(2, 32, 32))
     with torch.no_grad():
-        direct = method(inputs).maps
-        cached = method.encode(inputs)
-        method.backbone.vae = None
-        assert torch.equal(method(cached).maps, direct)
+        whole = probability(method, inputs)
+        encoded = method.encode(inputs)
+        monkeypatch.setattr(method.backbone, "encode", pytest.fail)
+        assert torch.equal(probability(method, inputs, encoded), whole)
 
 
 def test_permuted_concepts_permute_the_classes():
@@ -125,15 +168,16 @@ def test_permuted_concepts_permute_the_classes():
     order = torch.tensor([3, 0, 4, 1, 2])
     inputs = Inputs(images(1, 32, 32))
     with torch.no_grad():
-        before = method(inputs).maps
+        before = probability(method, inputs)
         method.concepts.rows.copy_(method.concepts.rows[order])
-        torch.testing.assert_close(method(inputs).maps, before[:, order], atol=1e-6, rtol=1e-4)
+        found = probability(method, inputs)
+        torch.testing.assert_close(found, before[:, order], atol=1e-6, rtol=1e-4)
 
 
 def test_only_concepts_and_codebook_learn():
     method = build().train()
-    raw = method(Inputs(images(2, 32, 32)), draws=Draws((1, 2)))
-    (raw.maps[:, 0].log().mean() + raw.auxiliary["value"].square().mean()).backward()
+    output = method(Inputs(images(2, 32, 32)), draws=Draws((1, 2)))
+    (output.probability[:, 0].log().mean() + output.value.square().mean()).backward()
     learning = {name for name, p in method.named_parameters() if p.requires_grad}
     assert learning == {"concepts.rows", "codebook.tables"}
     for name, parameter in method.named_parameters():
@@ -149,26 +193,53 @@ def test_concepts_learn_two_images():
     pictures[1, 0, :12] += 0.7
     label = (pictures[:, 0] > 0.5).long()
     method.backbone.latent_scale = 1 / float(method.backbone.encode(pictures).std())
-    inputs = method.encode(Inputs(pictures))
+    encoded = method.encode(Inputs(pictures))
     optimiser = torch.optim.Adam(method.concepts.parameters(), 0.1)
     losses = []
     for step in range(80):
         optimiser.zero_grad()
-        raw = method(inputs, draws=Draws((2 * step, 2 * step + 1)))
-        loss = torch.nn.functional.nll_loss(raw.maps.log(), label)
+        output = method(Inputs(pictures), encoded, draws=Draws((2 * step, 2 * step + 1)))
+        loss = torch.nn.functional.nll_loss(output.maps.log(), label)
         loss.backward()
         optimiser.step()
         losses.append(float(loss.detach()))
-    share = 12 / 32
-    blind = -share * math.log(share) - (1 - share) * math.log(1 - share)  # the best constant map
-    assert sum(losses[-10:]) / 10 < 0.9 * blind
+    p = 12 / 32
+    constant = -p * math.log(p) - (1 - p) * math.log(1 - p)  # loss of the best constant map
+    assert sum(losses[-10:]) / 10 < 0.9 * constant
 
 
 def test_several_tables_need_features():
     torch.manual_seed(0)
-    codebook = Codebook(torch.zeros(5, 1), torch.ones(1), size=10, features=8)
     with pytest.raises(InputError, match="give vision"):
-        FewShot(num_outputs=5, backbone=StableDiffusion(SMALL), codebook=codebook)
+        FewShot(output=spec_of(5), backbone=StableDiffusion(SMALL), codebook=10)
+    # classes have no values to learn
+    many = FewShot(output=OutputSpec("classes", 5), backbone=StableDiffusion(SMALL), codebook=10)
+    assert many.codebook is None
+
+
+def test_a_mixed_codebook_is_explained():
+    source = BackboneSource("tiny")
+    task = Depth(bins=4).fitted(torch.linspace(0.5, 4, 200)[:, None])
+    model = DenseModel(task=task, method=FewShot.from_backbone(source, codebook=3)).eval()
+    assert set(model.method.frozen()) == {"backbone", "vision"}
+    with torch.no_grad():
+        found = model.method.explain(Inputs(images(1, 64, 64)))
+    assert found.tables.shape == (3, 4, 1)
+    torch.testing.assert_close(found.weights.sum(), torch.ones(()))
+    mixed = (found.weights[:, None, None] * found.tables).sum(dim=0)
+    torch.testing.assert_close(found.values, mixed, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"codebook": -1}, "a codebook of -1 tables"),
+        ({"maps": {"combined": "slime"}}, "maps have no option combined"),
+    ],
+)
+def test_unusable_options_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        FewShot.from_backbone(BackboneSource("tiny"), **options)
 
 
 @pytest.mark.parametrize(
@@ -176,8 +247,7 @@ def test_several_tables_need_features():
 )
 def test_learned_numbers_of_the_paper(classes, d, expected):
     """Spec 1.9, the totals for Stable Diffusion 2.1 and CLIP ViT-L/14."""
-    parts = (
-        Concepts(classes, dim=1024),
-        Codebook(torch.zeros(classes, d), torch.ones(d), features=768),
-    )
+    codec = VectorCodebook.of(torch.zeros(classes, d))
+    codec.label_std = torch.ones(d)
+    parts = (Concepts(classes, dim=1024), Codebook(codec, features=768))
     assert sum(p.numel() for part in parts for p in part.parameters()) == expected

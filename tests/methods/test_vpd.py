@@ -2,8 +2,8 @@ from functools import partial
 
 import pytest
 import torch
-from tests.backbones.conftest import SMALL
 from tests.contracts import MethodContract
+from tests.support import SMALL
 
 from diffsight.backbones import StableDiffusion
 from diffsight.config import to_config
@@ -12,8 +12,9 @@ from diffsight.heads import DeconvHead, ReferringDecoder, SemanticFPN
 from diffsight.methods import VPD
 from diffsight.model import DenseModel
 from diffsight.necks import FPN, Merging
-from diffsight.prompts import Aggregated, ClassTokens, TextTable
-from diffsight.tasks import MetricDepth, Referring, Semantic
+from diffsight.outputs import OutputSpec
+from diffsight.prompts import Aggregated, ClassTokens, Sentences, TextTable
+from diffsight.tasks import Depth, Referring, Segmentation
 from diffsight.types import Inputs, Target
 
 NAMES = ("kitchen", "bedroom", "office")
@@ -29,14 +30,14 @@ def build(**options) -> DenseModel:
         head=partial(DeconvHead, widths=(8, 8, 8), width=12),
         **options,
     )
-    return DenseModel(task=MetricDepth(), method=method)
+    return DenseModel(task=Depth(), method=method)
 
 
 def test_full_size_parameter_counts() -> None:
     """Spec section 8, less the 20 numbers of post_quant_conv and plus nothing."""
     with torch.device("meta"):
         model = DenseModel(
-            task=MetricDepth(),
+            task=Depth(),
             method=partial(
                 VPD,
                 backbone=StableDiffusion("sd15"),
@@ -118,7 +119,7 @@ def test_places_without_a_map_are_refused() -> None:
     assert (backbone.map_levels(("down",)), backbone.map_levels(("up",))) == ((), (0, 1, 2))
     with pytest.raises(InputError, match=r"\['down'\]: there is no such map"):
         VPD(
-            num_outputs=1,
+            output=OutputSpec("values", 1),
             backbone=backbone,
             prompts=TextTable(NAMES, dim=24),
             head=DeconvHead,
@@ -143,7 +144,7 @@ def test_a_kept_latent_stands_for_the_encoder(monkeypatch: pytest.MonkeyPatch) -
     expected = method(inputs).maps
     kept = method.encode(inputs)
     monkeypatch.setattr(method.backbone, "encode", pytest.fail)
-    torch.testing.assert_close(method(kept).maps, expected, rtol=0, atol=0)
+    torch.testing.assert_close(method(inputs, kept).maps, expected, rtol=0, atol=0)
 
 
 def test_the_prompt_matters_and_unknown_ones_are_refused() -> None:
@@ -170,7 +171,7 @@ def test_gradients_reach_what_learns_and_nothing_else() -> None:
 def test_table_of_another_width() -> None:
     with pytest.raises(InputError, match="vectors of 8 numbers, the backbone takes 24"):
         VPD(
-            num_outputs=1,
+            output=OutputSpec("values", 1),
             backbone=StableDiffusion(SMALL),
             prompts=TextTable(NAMES, dim=8),
             head=DeconvHead,
@@ -183,14 +184,38 @@ def test_the_model_knows_its_recipe() -> None:
     assert method["class_path"] == "diffsight.methods.vpd.VPD"
     assert method["init_args"]["attention_maps"] == "A32"
     assert method["init_args"]["backbone"]["init_args"]["architecture"] == SMALL
-    assert method["init_args"]["head"]["init_args"] == {
-        "widths": [8, 8, 8],
-        "width": 12,
-        "max_value": 10.0,
-    }
+    assert method["init_args"]["head"]["init_args"] == {"widths": [8, 8, 8], "width": 12}
+    assert "output" not in method["init_args"]
+
+
+def test_a_sentence_is_required_where_one_is_read() -> None:
+    method = VPD(
+        output=OutputSpec("classes", 2),
+        backbone=StableDiffusion(SMALL),
+        prompts=Sentences(5, dim=24),
+        head=partial(ReferringDecoder, width=8),
+        attention_maps="A32",
+    )
+    assert method.requires_prompt
+    for text in (None, "", "  "):
+        with pytest.raises(InputError, match="give one as prompt"):
+            method.check_prompt(text)
+    assert not build().method.requires_prompt
+    build().method.check_prompt(None)
+    build().method.check_prompt("kitchen")
+
+
+def test_every_token_is_explained() -> None:
+    model = segmentation().eval()
+    with torch.no_grad():
+        found = model.method.explain(Inputs(torch.rand(1, 3, 70, 64)))
+    assert set(found.maps) == {"token 1", "token 2", "token 3"}
+    # probabilities over the tokens
+    torch.testing.assert_close(sum(found.maps.values()), torch.ones(70, 64))
 
 
 class TestVPD(MethodContract):
+    subject = VPD
     prompts = NAMES
     frozen = ("method.backbone.vae",)
     # with one token the softmax is 1: what leads to the queries and keys has no gradient
@@ -200,26 +225,29 @@ class TestVPD(MethodContract):
         return build()
 
 
+def segmentation() -> DenseModel:
+    torch.manual_seed(0)
+    method = partial(
+        VPD,
+        backbone=StableDiffusion(SMALL),
+        prompts=ClassTokens(("wall", "door", "cat"), dim=24),
+        neck=partial(FPN, width=8),
+        head=partial(SemanticFPN, width=8, dropout=0.0),
+        attention_maps="A32",
+    )
+    return DenseModel(task=Segmentation(("wall", "door", "cat")), method=method)
+
+
 class TestVPDSegmentation(MethodContract):
+    subject = VPD
     frozen = ("method.backbone.vae.",)
 
     def build(self) -> DenseModel:
-        torch.manual_seed(0)
-        method = partial(
-            VPD,
-            backbone=StableDiffusion(SMALL),
-            prompts=ClassTokens(("wall", "door", "cat"), dim=24),
-            neck=partial(FPN, width=8),
-            head=partial(SemanticFPN, width=8, dropout=0.0),
-            attention_maps="A32",
-        )
-        return DenseModel(task=Semantic(("wall", "door", "cat")), method=method)
-
-    def target(self, batch: int, height: int, width: int) -> Target:
-        return class_ids(batch, height, width, classes=3)
+        return segmentation()
 
 
 class TestVPDReferring(MethodContract):
+    subject = VPD
     frozen = ("method.backbone.vae.",)
 
     def build(self) -> DenseModel:
@@ -232,12 +260,3 @@ class TestVPDReferring(MethodContract):
             attention_maps="A32",
         )
         return DenseModel(task=Referring(), method=method)
-
-    def target(self, batch: int, height: int, width: int) -> Target:
-        return class_ids(batch, height, width, classes=2)
-
-
-def class_ids(batch: int, height: int, width: int, classes: int) -> Target:
-    generator = torch.Generator().manual_seed(6)
-    ids = torch.randint(0, classes, (batch, height, width), generator=generator)
-    return Target(ids, torch.ones(batch, height, width, dtype=torch.bool))

@@ -1,4 +1,4 @@
-"""What the parity tests share: goldens, checkpoints made by rule, inputs, comparison."""
+"""Shared by the parity tests: goldens, checkpoints made by rule, inputs, comparison."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from diffsight.types import Pyramid
 from tests.parity import fill_rule
 
 BUNDLED = Path(__file__).parent
@@ -84,19 +85,20 @@ def tokens(golden: Golden) -> Tensor:
 
 
 def listen(method: nn.Module) -> dict[str, Tensor]:
-    """What the prompted models with attention maps have in common, filled by the next pass."""
+    """Return a dictionary that the next pass fills: latent, condition, UNet features and maps."""
     taps: dict[str, Tensor] = {}
     method.backbone.vae.register_forward_hook(
         lambda *a: taps.update(latent=a[2], latent_undivided=a[2])
     )
     method.prompts.register_forward_hook(lambda *a: taps.update(c_crossattn=a[2]))
-    method.backbone.register_forward_hook(
-        lambda *a: taps.update(attn32=a[2].attention[1], attn16=a[2].attention[2])
-    )
+
+    def note(_: nn.Module, given: tuple[Pyramid]) -> None:
+        taps.update({f"unet.{i}": feature for i, feature in enumerate(given[0].features)})
+        names = {1: "attn32", 2: "attn16"}
+        taps.update({names[level]: maps for level, maps in given[0].attention.items()})
+
     first = getattr(method, "refine", None) or method.neck or method.head
-    first.register_forward_pre_hook(
-        lambda *a: taps.update({f"unet.{i}": f for i, f in enumerate(a[1][0].features)})
-    )
+    first.register_forward_pre_hook(note)
     return taps
 
 

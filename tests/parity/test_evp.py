@@ -89,7 +89,7 @@ def test_referring_agrees_with_the_authors_at_every_tap(path: Path) -> None:
     method.head.output.register_forward_hook(lambda *a: taps.update(classifier=a[2]))
     taps["input_ids"] = tokens(golden)
     with torch.inference_mode():
-        taps["out"] = model(Inputs(image(golden), cached={"tokens": taps["input_ids"]})).maps
+        taps["out"] = model(Inputs(image(golden), text=taps["input_ids"])).maps
     assert set(golden.arrays) <= set(taps)
     for name in golden.arrays:
         assert_agrees(golden, name, taps[name])

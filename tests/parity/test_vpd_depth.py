@@ -32,8 +32,8 @@ def test_agrees_with_the_authors_at_every_tap(path: Path) -> None:
     taps: dict[str, torch.Tensor] = {}
     method.backbone.vae.register_forward_hook(lambda *a: taps.update(vae_moments_mean=a[2]))
     method.prompts.register_forward_hook(lambda *a: taps.update(c_crossattn=a[2]))
-    method.backbone.register_forward_hook(
-        lambda *a: taps.update({f"unet.{i}": f for i, f in enumerate(a[2].features)})
+    method.neck.register_forward_pre_hook(
+        lambda *a: taps.update({f"unet.{i}": f for i, f in enumerate(a[1][0].features)})
     )
     method.neck.register_forward_hook(lambda *a: taps.update(encoder_out=a[2].features[0]))
     method.head.output.register_forward_pre_hook(

@@ -32,7 +32,7 @@ def test_segmentation_agrees_with_the_authors_at_every_tap(path: Path) -> None:
     golden = read_golden(path)
     model, report = convert_vpd_segmentation(checkpoint(golden))
     method = model.method
-    assert model.task.num_outputs == golden.about["settings"]["num_classes"]
+    assert len(model.task.class_names) == golden.about["settings"]["num_classes"]
     assert not report.unused
     assert not report.missing
     assert_settings(golden, method.timestep)
@@ -64,7 +64,7 @@ def test_referring_agrees_with_the_authors_at_every_tap(path: Path) -> None:
     assert given["rule"] == "normal"
     text = torch.from_numpy(fill_rule.normal(given["name"], given["shape"]))
     with torch.inference_mode():
-        taps["out"] = model(Inputs(image(golden), cached={"text": text})).maps
+        taps["out"] = model(Inputs(image(golden), text=text)).maps
     assert set(golden.arrays) <= set(taps)
     for name in golden.arrays:
         assert_agrees(golden, name, taps[name])

@@ -9,7 +9,7 @@ from diffsight.pretrain import latents, pictures
 from diffsight.pretrain.autoencoder import Autoencoder
 from diffsight.pretrain.clip import ClipPair
 from diffsight.pretrain.denoiser import Denoiser
-from diffsight.pretrain.stage import Workshop
+from diffsight.pretrain.stage import StageContext
 from diffsight.training.optim import AdamW
 
 SIZE = 32
@@ -49,7 +49,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def shop(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
+def context(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageContext:
     """Without any trained part."""
     monkeypatch.setattr(pictures, "CHUNK", 8)
     monkeypatch.setattr(latents, "CHUNK", 8)
@@ -58,13 +58,13 @@ def shop(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worksh
         pictures.open_pictures(cache, split=split, count=count, size=SIZE)
         for split, count in (("train", 16), ("val", 8))
     )
-    return Workshop(tmp_path / "model", tmp_path / "cache", train, held_out, seed=0)
+    return StageContext(tmp_path / "model", tmp_path / "cache", train, held_out, seed=0)
 
 
 @pytest.fixture
-def full_shop(shop: Workshop) -> Workshop:
+def full_context(context: StageContext) -> StageContext:
     """With an untrained autoencoder and untrained towers."""
     torch.manual_seed(0)
     for stage in stages()[:2]:
-        stage.export(stage.objective(shop), shop, shop.model)
-    return shop
+        stage.export(stage.objective(context), context, context.model)
+    return context

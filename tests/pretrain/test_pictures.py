@@ -10,14 +10,14 @@ from diffsight.pretrain.pictures import averaged, open_pictures, signed, unsigne
 from diffsight.rooms import render_scene
 
 
-def test_they_are_the_rooms(shop):
+def test_they_are_the_rooms(context):
     room = render_scene(11, split="train", size=32, labels=())
-    assert np.array_equal(shop.train.image(11).numpy(), room.image)
-    assert shop.train.captions[11] == room.caption
-    assert (len(shop.train), len(shop.held_out), shop.train.size) == (16, 8, 32)
+    assert np.array_equal(context.train.image(11).numpy(), room.image)
+    assert context.train.captions[11] == room.caption
+    assert (len(context.train), len(context.held_out), context.train.size) == (16, 8, 32)
 
 
-def test_a_larger_count_adds_to_what_is_there(shop, cache, monkeypatch):
+def test_a_larger_count_adds_to_what_is_there(context, cache, monkeypatch):
     rendered = []
     monkeypatch.setattr(pictures, "_render", lambda job: rendered.append(job[1]))
     available = []
@@ -27,7 +27,7 @@ def test_a_larger_count_adds_to_what_is_there(shop, cache, monkeypatch):
     assert available == [16, 8]
 
 
-def test_damaged_chunk(shop, cache, tmp_path):
+def test_damaged_chunk(context, cache, tmp_path):
     place = tmp_path / "rooms-1-train-32"
     place.mkdir()
     for path in (cache / place.name).glob("00000.*"):

@@ -20,7 +20,7 @@ from diffsight.backbones.architectures import of_folder
 from diffsight.errors import InputError
 from diffsight.pretrain import latents, pictures, pretrain, probe
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -68,8 +68,9 @@ def test_what_a_run_makes(whole):
         assert picture.size == (6 * 32, 2 * 32)
     backbone = StableDiffusion(of_folder(model), weights=model).eval()
     with torch.no_grad():
-        pyramid = backbone(torch.rand(1, 3, 64, 32), torch.zeros(1, 1, 16))
-    assert all(bool(f.isfinite().all()) for f in pyramid.features)
+        latent = backbone.encode(torch.rand(1, 3, 64, 32))
+        features = backbone.features(latent, torch.zeros(1, 1, 16), torch.ones(1, dtype=torch.long))
+    assert all(bool(f.isfinite().all()) for f in features)
     assert assets._checked(model) == model
 
 
@@ -140,8 +141,8 @@ def test_history_that_cannot_be_continued_is_refused_before_the_work(tmp_path, h
 def test_probe_of_informative_features():
     """The linear map finds what is a linear function of the features, and nothing in noise."""
     depth = torch.rand(4, 1, 6, 6)
-    known = torch.cat([depth * 2 + 1, torch.randn(4, 1, 6, 6)], dim=1)
-    answer = probe._ridge(known, depth, known)
-    assert float((answer - depth).abs().mean()) < 0.02
-    blind = probe._ridge(known[:, 1:], depth, known[:, 1:])
-    assert float((blind - depth).abs().mean()) > 0.2
+    features = torch.cat([depth * 2 + 1, torch.randn(4, 1, 6, 6)], dim=1)
+    prediction = probe._ridge(features, depth, features)
+    assert float((prediction - depth).abs().mean()) < 0.02
+    from_noise = probe._ridge(features[:, 1:], depth, features[:, 1:])
+    assert float((from_noise - depth).abs().mean()) > 0.2

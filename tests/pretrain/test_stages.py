@@ -29,8 +29,8 @@ from diffsight.pretrain.pictures import signed
 
 
 @torch.no_grad()
-def test_rescaled_latents_give_the_same_images(shop):
-    vae = stages()[0].objective(shop).vae.eval()
+def test_rescaled_latents_give_the_same_images(context):
+    vae = stages()[0].objective(context).vae.eval()
     image = torch.randn(2, 3, 16, 16)
     before = vae.encode(image).latent_dist
     decoded = vae.decode(before.mode()).sample
@@ -41,11 +41,11 @@ def test_rescaled_latents_give_the_same_images(shop):
     torch.testing.assert_close(vae.decode(after.mode()).sample, decoded)
 
 
-def test_autoencoder_learns_and_exports_unit_variance(shop):
+def test_autoencoder_learns_and_exports_unit_variance(context):
     stage = stages()[0]
-    objective = stage.objective(shop)
-    batch = stage.fetch(shop)([0, 3, 5, 9], [1, 2, 3, 4])
-    assert torch.equal(batch.image, stage.fetch(shop)([0, 3, 5, 9], [1, 2, 3, 4]).image)
+    objective = stage.objective(context)
+    batch = stage.fetch(context)([0, 3, 5, 9], [1, 2, 3, 4])
+    assert torch.equal(batch.image, stage.fetch(context)([0, 3, 5, 9], [1, 2, 3, 4]).image)
     assert batch.image.shape == (4, 3, 16, 16)
     parts = {name: float(value.detach()) for name, value in objective.losses(batch).items()}
     assert math.isclose(
@@ -58,41 +58,41 @@ def test_autoencoder_learns_and_exports_unit_variance(shop):
         loss.backward()
         optimiser.step()
     assert float(loss.detach()) < 0.7 * parts["loss"]
-    stage.export(objective, shop, shop.model)
-    latents = open_latents(shop.cache, shop.train, shop.model / "vae", 32)
+    stage.export(objective, context, context.model)
+    latents = open_latents(context.cache, context.train, context.model / "vae", 32)
     values = torch.stack([latents(i) for i in range(16)])
     assert float(values.std()) == pytest.approx(1, abs=0.02)
-    vae = AutoencoderKL.from_pretrained(shop.model / "vae", low_cpu_mem_usage=False).float()
+    vae = AutoencoderKL.from_pretrained(context.model / "vae", low_cpu_mem_usage=False).float()
     assert vae.config.scaling_factor == 1.0
     with torch.no_grad():
-        expected = vae.encode(signed(shop.train.image(7)[None])).latent_dist.mode()[0]
+        expected = vae.encode(signed(context.train.image(7)[None])).latent_dist.mode()[0]
     torch.testing.assert_close(values[7], expected, atol=2e-3, rtol=2e-3)
 
 
-def test_a_model_that_was_trained_further_does_not_tell_where_it_lay(full_shop):
+def test_a_model_that_was_trained_further_does_not_tell_where_it_lay(full_context):
     stage = stages()[0]
-    stage.export(stage.objective(full_shop), full_shop, full_shop.model)
-    config = (full_shop.model / "vae" / "config.json").read_text()
+    stage.export(stage.objective(full_context), full_context, full_context.model)
+    config = (full_context.model / "vae" / "config.json").read_text()
     assert "_name_or_path" not in config
-    assert str(full_shop.model) not in config
+    assert str(full_context.model) not in config
 
 
 @torch.no_grad()
-def test_autoencoder_scores_psnr(shop):
+def test_autoencoder_scores_psnr(context):
     stage = stages()[0]
-    objective = stage.objective(shop).eval()
-    decoded = [objective.score(batch)[0] for batch in stage.held_out(shop)(0, 1)]
-    truth = torch.stack([shop.held_out.image(i) for i in range(8)]).float() / 255
+    objective = stage.objective(context).eval()
+    decoded = [objective.score(batch)[0] for batch in stage.held_out(context)(0, 1)]
+    truth = torch.stack([context.held_out.image(i) for i in range(8)]).float() / 255
     error = (torch.stack(decoded).clamp(-1, 1) + 1) / 2 - truth
     expected = (-10 * error.square().mean(dim=(1, 2, 3)).log10()).mean()
     assert float(objective.scores()["psnr_db"]) == pytest.approx(float(expected), abs=1e-3)
 
 
-def test_same_captions_share_the_probability(full_shop):
+def test_same_captions_share_the_probability(full_context):
     stage = stages()[1]
-    objective = stage.objective(full_shop)
-    image = standardised(full_shop.train.at([0, 1, 2], 32))
-    tokens = tokenized(full_shop.model, ["a kitchen", "a bedroom", "a kitchen"])
+    objective = stage.objective(full_context)
+    image = standardised(full_context.train.at([0, 1, 2], 32))
+    tokens = tokenized(full_context.model, ["a kitchen", "a bedroom", "a kitchen"])
     a, b = (functional.normalize(x, dim=-1) for x in objective.embed(Pairs(image, tokens)))
     logits = objective.towers.get_parameter("logit_scale").exp() * a @ b.mT
     target = torch.tensor([[0.5, 0, 0.5], [0, 1, 0], [0.5, 0, 0.5]])
@@ -102,9 +102,9 @@ def test_same_captions_share_the_probability(full_shop):
 
 
 @torch.no_grad()
-def test_retrieval_counts_equal_captions_as_hits(full_shop, monkeypatch):
-    objective = stages()[1].objective(full_shop)
-    tokens = tokenized(full_shop.model, ["a kitchen", "a bedroom", "a kitchen", "an office"])
+def test_retrieval_counts_equal_captions_as_hits(full_context, monkeypatch):
+    objective = stages()[1].objective(full_context)
+    tokens = tokenized(full_context.model, ["a kitchen", "a bedroom", "a kitchen", "an office"])
     vectors = torch.eye(4)
     monkeypatch.setattr(objective, "embed", lambda batch: (vectors, vectors[[2, 1, 0, 1]]))
     objective.score(Pairs(torch.zeros(4, 3, 32, 32), tokens))
@@ -133,24 +133,24 @@ def test_shifted_pictures():
 
 
 @torch.no_grad()
-def test_filling_up_changes_no_embedding(full_shop):
-    objective = stages()[1].objective(full_shop).eval()
+def test_filling_up_changes_no_embedding(full_context):
+    objective = stages()[1].objective(full_context).eval()
     texts = ["a kitchen", "a view of a living room with a window, a wooden shelf and a grey sofa"]
-    tokens = tokenized(full_shop.model, texts)
-    image = standardised(full_shop.train.at([0, 1], 32))
+    tokens = tokenized(full_context.model, texts)
+    image = standardised(full_context.train.at([0, 1], 32))
     _, found = objective.embed(Pairs(image, tokens))
     whole = objective.towers["text"](input_ids=tokens).text_embeds
     torch.testing.assert_close(found, whole)
 
 
-def test_rare_words_count_most(full_shop):
+def test_rare_words_count_most(full_context):
     tokens = torch.tensor([[0, 1, 2, 2], [0, 1, 3, 3], [0, 1, 2, 4], [0, 1, 1, 3]])
     expected = [math.log(4 / n) for n in (4, 4, 2, 2, 1, 1)]
     torch.testing.assert_close(rarities(tokens, 6), torch.tensor(expected))
     stage = ClipPair(word_weight=0.5, optim=OPTIM, steps=1, batch_size=2)
-    objective = stage.objective(full_shop)
-    image = standardised(full_shop.train.at([0, 1], 32))
-    tokens = tokenized(full_shop.model, ["a kitchen with a kitchen", "a bedroom"])
+    objective = stage.objective(full_context)
+    image = standardised(full_context.train.at([0, 1], 32))
+    tokens = tokenized(full_context.model, ["a kitchen with a kitchen", "a bedroom"])
     losses = objective.losses(Pairs(image, tokens))
     logits = objective.towers["words"](objective.embed(Pairs(image, tokens))[0]).log_softmax(1)
     rows = []
@@ -162,32 +162,32 @@ def test_rare_words_count_most(full_shop):
     torch.testing.assert_close(losses["loss"], losses["contrast"] + 0.5 * losses["words"])
 
 
-def test_a_locked_text_tower_stays_as_the_unet_knows_it(full_shop):
+def test_a_locked_text_tower_stays_as_the_unet_knows_it(full_context):
     stage = ClipPair(
         lock_text=True, word_weight=1.0, image_size=32, optim=OPTIM, steps=1, batch_size=4
     )
-    objective = stage.objective(full_shop)
-    batch = stage.fetch(full_shop)([0, 1, 2, 3], [1, 2, 3, 4])
+    objective = stage.objective(full_context)
+    batch = stage.fetch(full_context)([0, 1, 2, 3], [1, 2, 3, 4])
     objective.losses(batch)["loss"].backward()
     learning = {name for name, p in objective.trained.named_parameters() if p.grad is not None}
     assert "text.text_projection.weight" in learning
     assert "vision.vision_model.embeddings.patch_embedding.weight" in learning
     assert not {name for name in learning if name.startswith("text.text_model")}
-    known = load_file(full_shop.model / "text_encoder" / "model.safetensors")
-    stage.export(objective, full_shop, full_shop.model)
-    after = load_file(full_shop.model / "text_encoder" / "model.safetensors")
+    known = load_file(full_context.model / "text_encoder" / "model.safetensors")
+    stage.export(objective, full_context, full_context.model)
+    after = load_file(full_context.model / "text_encoder" / "model.safetensors")
     assert all(torch.equal(after[name], known[name]) for name in known)
 
 
-def test_a_text_tower_that_is_not_there_cannot_be_kept(shop):
+def test_a_text_tower_that_is_not_there_cannot_be_kept(context):
     with pytest.raises(InputError, match="has no text_encoder"):
-        ClipPair(lock_text=True, optim=OPTIM, steps=1, batch_size=4).objective(shop)
+        ClipPair(lock_text=True, optim=OPTIM, steps=1, batch_size=4).objective(context)
 
 
-def test_denoiser_predicts_v(full_shop):
+def test_denoiser_predicts_v(full_context):
     stage = stages()[2]
-    objective = stage.objective(full_shop)
-    batch = stage.fetch(full_shop)([0, 1, 2, 3], [5, 6, 7, 8])
+    objective = stage.objective(full_context)
+    batch = stage.fetch(full_context)([0, 1, 2, 3], [5, 6, 7, 8])
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000).square()
     signal = (1 - betas).cumprod(0)[batch.steps][:, None, None, None]
     noised = signal.sqrt() * batch.latent + (1 - signal).sqrt() * batch.noise
@@ -205,21 +205,21 @@ def test_denoiser_predicts_v(full_shop):
     assert all(p.grad is None for p in frozen)
 
 
-def test_some_captions_are_left_out(full_shop):
+def test_some_captions_are_left_out(full_context):
     stage = Denoiser(widths=(8, 8, 16, 16), size=32, optim=OPTIM, steps=1, batch_size=4, empty=0.5)
-    tokens = stage.fetch(full_shop)([0] * 200, list(range(200))).tokens
-    nothing = tokenized(full_shop.model, [""])[0]
+    tokens = stage.fetch(full_context)([0] * 200, list(range(200))).tokens
+    nothing = tokenized(full_context.model, [""])[0]
     left_out = (tokens == nothing).all(dim=1)
     assert 70 < int(left_out.sum()) < 130
     assert torch.equal(
-        tokens[~left_out][0], tokenized(full_shop.model, full_shop.train.captions)[0]
+        tokens[~left_out][0], tokenized(full_context.model, full_context.train.captions)[0]
     )
-    held_out = next(iter(stage.held_out(full_shop)(0, 1)))
+    held_out = next(iter(stage.held_out(full_context)(0, 1)))
     assert not (held_out.tokens == nothing).all(dim=1).any()
 
 
-def test_running_mean(full_shop):
-    objective = stages()[2].objective(full_shop)
+def test_running_mean(full_context):
+    objective = stages()[2].objective(full_context)
     name = "conv_in.weight"
     start = objective.mean.get_parameter(name).clone()
     with torch.no_grad():
@@ -233,33 +233,35 @@ def test_running_mean(full_shop):
     torch.testing.assert_close(left, torch.full_like(left, 2 / 11 * 0.999), atol=1e-5, rtol=1e-4)
 
 
-def test_denoiser_has_stable_diffusions_topology(full_shop):
+def test_denoiser_has_stable_diffusions_topology(full_context):
     stage = stages()[2]
-    stage.export(stage.objective(full_shop), full_shop, full_shop.model)
-    backbone = StableDiffusion(of_folder(full_shop.model), weights=full_shop.model)
+    stage.export(stage.objective(full_context), full_context, full_context.model)
+    backbone = StableDiffusion(of_folder(full_context.model), weights=full_context.model)
     assert backbone.strides == (4, 8, 16, 32)
     assert backbone.channels == (8, 8, 16, 16)
-    unet = UNet2DConditionModel.from_pretrained(full_shop.model / "unet", low_cpu_mem_usage=False)
+    unet = UNet2DConditionModel.from_pretrained(
+        full_context.model / "unet", low_cpu_mem_usage=False
+    )
     crossing = [n for n, m in unet.named_modules() if n.endswith("attn2")]
     assert len(crossing) == 16  # 6 down, 1 middle, 9 up, as in SD 1.5
     assert unet.config.sample_size == 8
 
 
-def test_a_unet_tells_the_size_that_it_was_trained_on_last(full_shop):
+def test_a_unet_tells_the_size_that_it_was_trained_on_last(full_context):
     """Stages of growing size; ``adapt`` and ``generate`` work at what the folder tells."""
     for size in (32, 64):
         stage = Denoiser(
             widths=(8, 8, 16, 16), heads=(1, 1, 2, 2), size=size, optim=OPTIM, steps=1, batch_size=4
         )
-        stage.export(stage.objective(full_shop), full_shop, full_shop.model)
-        assert config_of(full_shop.model / "unet")["sample_size"] == size // 4
+        stage.export(stage.objective(full_context), full_context, full_context.model)
+        assert config_of(full_context.model / "unet")["sample_size"] == size // 4
 
 
-def test_captions_fit_the_text_tower(full_shop):
-    text = CLIPTextModelWithProjection.from_pretrained(full_shop.model / "text_encoder")
+def test_captions_fit_the_text_tower(full_context):
+    text = CLIPTextModelWithProjection.from_pretrained(full_context.model / "text_encoder")
     assert text.config.max_position_embeddings == 64
     for prompt in FIXED_PROMPTS:
-        ids = tokenized(full_shop.model, [prompt])[0]
+        ids = tokenized(full_context.model, [prompt])[0]
         assert int(ids[-1]) == text.config.eos_token_id
 
 
@@ -292,6 +294,6 @@ def test_every_stage_knows_the_autoencoders_stride():
         assert stride == 2
 
 
-def test_a_missing_stage(shop):
+def test_a_missing_stage(context):
     with pytest.raises(InputError, match=r"has no vae/, which stage 'denoiser' needs"):
-        stages()[2].objective(shop)
+        stages()[2].objective(context)

@@ -26,7 +26,7 @@ def test_the_tower_starts_from_weights_and_learns() -> None:
         states = tower(input_ids=ids).last_hidden_state
         expected = states + prompts.adapter.gamma * prompts.adapter.mlp(states)
         torch.testing.assert_close(prompts(Inputs(IMAGE, texts)), expected)
-        torch.testing.assert_close(prompts(Inputs(IMAGE, cached={"tokens": ids})), expected)
+        torch.testing.assert_close(prompts(Inputs(IMAGE, text=ids)), expected)
     assert all(p.requires_grad for p in prompts.parameters())
     with pytest.raises(InputError, match="tiny: its text tower is of another architecture"):
         LearnedSentences(12, architecture=architecture | {"num_hidden_layers": 1}, weights="tiny")

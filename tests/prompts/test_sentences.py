@@ -20,8 +20,8 @@ def test_features_of_the_tower_or_of_the_inputs() -> None:
         expected = states + prompts.adapter.gamma * prompts.adapter.mlp(states)
         found = prompts(Inputs(IMAGE, texts))
         torch.testing.assert_close(found, expected)
-        cached = Inputs(IMAGE, cached={"text": prompts.features(texts)})
-        assert torch.equal(prompts(cached), found)
+        given = Inputs(IMAGE, text=prompts.features(texts))
+        assert torch.equal(prompts(given), found)
     assert all(name.startswith("adapter.") for name in prompts.state_dict())
 
 
@@ -33,4 +33,4 @@ def test_what_is_missing() -> None:
     with pytest.raises(InputError, match="no text encoder: name one"):
         Sentences(12, dim=32)(Inputs(IMAGE, ("a", "b")))
     with pytest.raises(InputError, match=r"\(2, 3, 32\) text features for 2 images: .* 12 tokens"):
-        prompts(Inputs(IMAGE, cached={"text": torch.zeros(2, 3, 32)}))
+        prompts(Inputs(IMAGE, text=torch.zeros(2, 3, 32)))

@@ -1,4 +1,4 @@
-"""No words."""
+"""The empty prompt."""
 
 import torch
 

@@ -5,7 +5,7 @@ import torch
 
 from diffsight import protocols
 from diffsight.errors import InputError
-from diffsight.types import ClassPrediction, DepthPrediction
+from diffsight.tasks import ClassPrediction, DepthPrediction, Referring, Segmentation
 
 NAMES = {0: "wall", 1: "floor", 2: "lamp", 3: "chair"}
 
@@ -17,7 +17,7 @@ def prediction(ids: list[list[int]]) -> ClassPrediction:
 
 def test_areas_are_summed_before_they_are_divided() -> None:
     protocol = protocols.get("classes-v1")
-    metric = protocol.metric(4)
+    metric = protocol.metric(Segmentation(list(NAMES.values())))
     known = torch.ones(1, 4, dtype=torch.bool)
     first = (prediction([[0, 0, 1, 2]]), torch.tensor([[0, 0, 0, 1]]), known)
     hidden = torch.tensor([[True, True, True, False]])
@@ -34,17 +34,21 @@ def test_areas_are_summed_before_they_are_divided() -> None:
     assert result == pytest.approx(expected)
     assert not protocol.measure(metric, *first[:2], ~known)
     assert {name: float(value) for name, value in metric.compute().items()} == result
+    ious = protocol.per_class(metric, list(NAMES.values()))
+    assert ious == pytest.approx({"wall": 3 / 4, "floor": 2 / 4, "lamp": 0.0})
 
 
-def test_what_it_is_not_made_for() -> None:
+def test_a_protocol_refuses_other_numbers_and_predictions() -> None:
     protocol = protocols.get("ade20k-ss-v1")
     with pytest.raises(InputError, match="made for 150 classes, the model has 4"):
-        protocol.metric(4)
+        protocol.metric(Segmentation(list(NAMES.values())))
+    with pytest.raises(InputError, match="scores classes, and a Referring task has none"):
+        protocol.metric(Referring())
     depth = DepthPrediction(torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool), "z")
-    metric = protocol.metric(150)
+    metric = protocol.metric(Segmentation([f"class {i}" for i in range(150)]))
     with pytest.raises(InputError, match="scores classes, not DepthPrediction"):
         protocol.measure(metric, depth, torch.zeros(1, 1).long(), depth.valid)
-    with pytest.raises(InputError, match="only protocols of depth tell a scene"):
+    with pytest.raises(InputError, match="only protocols of depth use a scene"):
         protocols.get("ade20k-ss-v1", prompt="oracle-scene")
 
 

@@ -10,6 +10,7 @@ from diffsight import protocols
 from diffsight.errors import InputError
 from diffsight.metrics.depth import NAMES, DepthMetrics
 from diffsight.protocols.depth import FractionCrop, PixelCrop
+from diffsight.tasks import Depth
 
 
 def ones(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -60,7 +61,7 @@ def test_the_three_steps_give_finite_numbers_for_any_prediction() -> None:
     protocol = protocols.get("rooms-v1")
     target, valid = torch.full((1, 2, 3), 2.0), torch.ones(1, 2, 3, dtype=torch.bool)
     prediction = torch.tensor([[[math.nan, 0.0, -1.0], [math.inf, 2.0, 3.0]]])
-    metric = protocol.metric()
+    metric = protocol.metric(Depth())
     assert isinstance(metric, DepthMetrics)
     metric.update(protocol.prepare(prediction), target, protocol.mask(target, valid))
     assert all(math.isfinite(float(metric.compute()[name])) for name in NAMES)

@@ -5,25 +5,25 @@ import torch
 
 from diffsight import protocols
 from diffsight.errors import InputError
-from diffsight.types import DepthPrediction, MaskPrediction
+from diffsight.tasks import DepthPrediction, MaskPrediction, Referring
 
 
 def test_masks_meet_the_thing_only() -> None:
     protocol = protocols.get("sentences-v1")
-    metric = protocol.metric(2)
+    metric = protocol.metric(Referring())
     label = torch.tensor([[1, 1, 0, 2]])  # 2 is where parts overlap: not the thing
     mask = torch.tensor([[True, False, False, True]])
     found = MaskPrediction(mask, mask.float())
     assert protocol.measure(metric, found, label, torch.ones(1, 4, dtype=torch.bool))
     assert float(metric.compute()["miou"]) == pytest.approx(1 / 3)
-    assert protocol.told
+    assert protocol.uses_prompt
 
 
 def test_refcoco_meets_at_its_own_size() -> None:
     protocol = protocols.get("refcoco+-v1")
     found = MaskPrediction(torch.zeros(4, 6, dtype=torch.bool), torch.zeros(4, 6))
     valid = torch.ones(4, 6, dtype=torch.bool)
-    metric = protocol.metric(2)
+    metric = protocol.metric(Referring())
     with pytest.raises(InputError, match=r"512 x 512 px, these masks have 6 x 4.*size=512"):
         protocol.measure(metric, found, torch.zeros(4, 6).long(), valid)
     depth = DepthPrediction(torch.ones(4, 6), valid, "z")

@@ -12,10 +12,15 @@ from diffsight.cli.fit import fit_parser
 from diffsight.cli.recipe import parse
 from diffsight.cli.recipe import read as recipe_data
 from diffsight.errors import InputError
-from diffsight.inference import cost
+from diffsight.methods import FeatureHead, FewShot
 from diffsight.model import DenseModel
 from diffsight.training.fit import fit
-from diffsight.types import Inputs
+from diffsight.types import Draws, Inputs
+
+TASKONOMY = (
+    *("depth_euclidean", "depth_zbuffer", "edge_texture", "edge_occlusion", "keypoints2d"),
+    *("keypoints3d", "reshading", "principal_curvature", "normal", "segment_semantic"),
+)
 
 
 def instantiate(name: str):
@@ -24,10 +29,10 @@ def instantiate(name: str):
     large = not name.startswith("rooms/")
     words = ["--recipe", name, "--out", "unused"]
     if large:  # weights that a fresh machine does not have
-        words += ["--method.backbone.weights", "null"]
-        prompts = recipe_data(name)["method"]["init_args"]["prompts"]
-        if "weights" in prompts.get("init_args", {}):
-            words += ["--method.prompts.weights", "null"]
+        parts = recipe_data(name)["method"]["init_args"]
+        for part in ("backbone", "prompts", "vision"):
+            if "weights" in parts.get(part, {}).get("init_args", {}):
+                words += [f"--method.{part}.weights", "null"]
     settings = parse(parser, words, fit)
     if large:
         del settings["train"], settings["val"]
@@ -37,11 +42,12 @@ def instantiate(name: str):
 
 
 def run(model: DenseModel, side: int) -> torch.Tensor:
-    """The maps of one square image, of which nothing but the shape is computed."""
+    """The output of one square image, of which nothing but the shape is computed."""
     model = model.to("meta").eval()
     image = torch.empty(1, 3, side, side, device="meta")
+    inputs = Inputs(image, text=model.method.example_text())
     with torch.no_grad():
-        return model(Inputs(image, cached=cost._text(model))).maps
+        return model(inputs, draws=Draws((0,))).stack
 
 
 # those of pretrain/ have no method: their stages make the embedded model (tests/pretrain)
@@ -54,7 +60,10 @@ def test_every_recipe(name):
     )
     assert (built.steps is None) != (built.epochs is None)
     assert len((recipes.FOLDER / f"{name}.yaml").read_text().splitlines()) <= 70
-    assert run(model, 64).shape == (1, model.task.num_outputs, 64, 64)
+    assert run(model, 64).shape[-2:] == (64, 64)
+    text = (recipes.FOLDER / f"{name}.yaml").read_text()
+    assert text.startswith("# ")
+    assert max(len(line) for line in text.splitlines()) <= 110
 
 
 @pytest.mark.parametrize(
@@ -151,7 +160,7 @@ def test_evp_learns_slowly_where_the_authors_do():
 
 
 def test_every_row_of_the_tables_has_a_recipe():
-    """VPD: tables 1 to 5; EVP: tables 1 to 4. Row 1 of EVP's table 4 is VPD itself."""
+    """VPD: tables 1 to 5; EVP: tables 1 to 4 (row 1 of table 4 is VPD); FewShot: table 5."""
     known = set(recipes.names())
     ladder = ("no_prompt", "no_adapter", "no_maps", "mid", "down", "up", "a32", "a64")
     wanted = {f"vpd/ade20k_{k}k_{row}" for k in (4, 8) for row in ladder}
@@ -160,7 +169,41 @@ def test_every_row_of_the_tables_has_a_recipe():
     wanted |= {f"vpd/{v}{e}" for v in variants for e in ("", "_1_epoch")}
     wanted |= {f"evp/depth_nyu_row{row:02d}" for row in range(2, 11)}
     wanted |= {"evp/depth_nyu", "evp/depth_nyu_aggregated", "evp/depth_kitti", "evp/refcoco"}
+    for prefix in ("", "vpd_"):  # few_shot, table 5: full supervision
+        wanted |= {f"few_shot/{prefix}nyu_{task}" for task in ("depth", "normals")}
+        wanted |= {f"few_shot/{prefix}taskonomy_{task}" for task in TASKONOMY}
     assert wanted <= known
+
+
+def test_heads_are_bounded_by_the_largest_depth_of_their_task():
+    """The authors' caps: 10 m indoors, 80 m on roads."""
+    for name in recipes.names():
+        if "depth" not in name:
+            continue
+        task = recipe_data(name)["task"]["init_args"]
+        outdoor = "kitti" in name
+        expected = 128.0 if "taskonomy" in name else (80.0 if outdoor else 10.0)
+        assert task["max_depth_m"] == expected, name
+
+
+def test_few_shot_learns_as_its_defaults_say():
+    groups = groups_of("rooms/few_shot_depth")
+    assert {name: scale for name, (scale, _, _) in groups.items()} == {
+        name.replace("codebook", "method.codebook").replace("concepts", "method.concepts"): rate
+        for name, rate in FewShot.few_shot_defaults().learning_rates.items()
+    }
+    assert {decay for _, decay, _ in groups.values()} == {0.0}
+    built, _ = instantiate("rooms/feature_head_depth")
+    assert built.optim.lr == FeatureHead.few_shot_defaults().learning_rates[""]
+
+
+def test_few_shot_learns_the_numbers_of_the_paper():
+    """50 concepts of 1024 numbers; ten tables of 50 values, mixed by 768 CLIP features."""
+    groups = groups_of("few_shot/nyu_depth")
+    counts = {name: numel for name, (_, _, numel) in groups.items()}
+    assert counts["method.concepts"] == 50 * 1024
+    assert counts["method.codebook.tables"] == 10 * 50
+    assert counts["method.codebook.mix"] == 10 * 768
 
 
 SMALL = [

@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 import pytest
 import torch
+from tests.support import assert_sample
 
 from diffsight.config import to_config
 from diffsight.datasets.base import collate
@@ -16,6 +17,7 @@ from diffsight.rooms import LABELS, RENDERER_VERSION, ROOM_TYPES, Rooms, render_
 from diffsight.rooms.labels import Geometry
 from diffsight.rooms.render import add_noise, render_clean
 from diffsight.rooms.scene import sample_scene
+from diffsight.rooms.taskonomy import TASKONOMY_LABELS, TaskonomyRooms
 
 # (split, seed, index, height, width) -> digest; they change only together with RENDERER_VERSION
 GOLDEN: dict[tuple[str, int, int, int, int], str] = {
@@ -172,3 +174,20 @@ def test_scenes_end_where_they_end() -> None:
     assert len(list(Rooms("train", 2, 16))) == 2
     with pytest.raises(InputError, match="counted from 0"):
         render_scene(-1)
+
+
+def test_rooms_with_taskonomys_labels_are_rendered_once() -> None:
+    rooms = TaskonomyRooms("test", 2, 32)
+    sample = rooms[1]
+    assert rooms[1] is sample
+    assert sample.id == "test/1"
+    assert sample.labels.keys() == set(TASKONOMY_LABELS)
+    assert_sample(sample, rooms)
+    plain = Rooms("test", 2, 32, ("depth_m",))[1]
+    valid = plain.valid["depth_m"]
+    assert torch.equal(sample.image, plain.image)
+    assert torch.equal(sample.labels["depth_m"][:, valid], plain.labels["depth_m"][:, valid])
+    assert not sample.labels["depth_m"][:, ~valid].any()
+    assert float(sample.labels["principal_curvature_per_m"].abs().max()) <= 1 / 0.03 + 1e-3
+    with pytest.raises(IndexError):
+        rooms[2]

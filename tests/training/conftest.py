@@ -1,13 +1,19 @@
 """A tiny method and data set: a run of a few steps takes well under a second."""
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
+from diffsight.backbones import PretrainedPart
 from diffsight.datasets.base import AbstractDataset, AbstractTransform, Sample
 from diffsight.errors import InputError
 from diffsight.methods.base import AbstractMethod
-from diffsight.types import Draws, Inputs, RawOutput, Target
+from diffsight.outputs import OutputSpec, Values
+from diffsight.types import Draws, Inputs, Target
 
 
 class Stripes(AbstractDataset):
@@ -45,22 +51,70 @@ class Noise(AbstractTransform):
         return Sample(sample.id, image, sample.labels, sample.valid)
 
 
+class Frozen(PretrainedPart):
+    """A convolution that never learns; its weights are part of the package, so to say."""
+
+    def __init__(self, *, weights: str | None = "tiny") -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+        self.requires_grad_(False)
+        if weights is not None:
+            self.load_weights(weights)
+
+    def load_weights(self, source: str | Path, *, revision: str | None = None) -> None:
+        """Set what ``tiny`` stands for."""
+        generator = torch.Generator().manual_seed(5)
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, generator=generator)
+        self.source = str(source)
+
+
 class Tiny(AbstractMethod):
     """Convolution, batch norm, dropout: running means and random numbers are part of its state."""
 
-    def __init__(self, *, num_outputs: int, width: int = 4, dropout: float = 0.2) -> None:
+    output_kinds = ("values",)
+
+    def __init__(self, *, output: OutputSpec, width: int = 4, dropout: float = 0.2) -> None:
         super().__init__()
         self.backbone = nn.ModuleDict({"unet": nn.Conv2d(3, width, 3, padding=1)})
         self.norm = nn.BatchNorm2d(width)
         self.dropout = nn.Dropout(dropout)
-        self.frozen = nn.Linear(2, 2).requires_grad_(False)
-        self.head = nn.Conv2d(width, num_outputs, 1)
+        self.fixed = nn.Linear(2, 2).requires_grad_(False)
+        self.head = nn.Conv2d(width, output.channels, 1)
 
     def forward(
-        self, inputs: Inputs, target: Target | None = None, *, draws: Draws | None = None
-    ) -> RawOutput:
+        self,
+        inputs: Inputs,
+        encoded: Any = None,
+        target: Target | None = None,
+        *,
+        draws: Draws | None = None,
+    ) -> Values:
         x = self.dropout(self.norm(self.backbone["unet"](inputs.image)))
-        return RawOutput(nn.functional.softplus(self.head(x)) + 0.01, "value")
+        return Values(nn.functional.softplus(self.head(x)) + 0.01)
+
+
+class FrozenTiny(Tiny):
+    """The same behind a frozen part."""
+
+    def __init__(
+        self, *, output: OutputSpec, part: Frozen, width: int = 4, dropout: float = 0.2
+    ) -> None:
+        super().__init__(output=output, width=width, dropout=dropout)
+        self.part = part
+
+    def frozen(self) -> dict[str, PretrainedPart]:
+        return {"part": self.part}
+
+    def forward(
+        self,
+        inputs: Inputs,
+        encoded: Any = None,
+        target: Target | None = None,
+        *,
+        draws: Draws | None = None,
+    ) -> Values:
+        return super().forward(replace(inputs, image=self.part.conv(inputs.image)))
 
 
 @pytest.fixture

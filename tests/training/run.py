@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.training.conftest import Noise, Stripes, Tiny
 
-from diffsight.tasks import MetricDepth
+from diffsight.tasks import Depth
 from diffsight.training.fit import fit
 from diffsight.training.optim import AdamW
 from diffsight.training.schedules import Poly
@@ -24,18 +24,18 @@ class Mortal(Tiny):
     passes = 0
     kill_at = 0
 
-    def forward(self, inputs, target=None, *, draws=None):
+    def forward(self, inputs, encoded=None, target=None, *, draws=None):
         if self.training:
             Mortal.passes += 1
             if Mortal.passes == self.kill_at:
                 os.kill(os.getpid(), getattr(signal, os.environ["KILL"]))
-        return super().forward(inputs, target, draws=draws)
+        return super().forward(inputs, encoded, target, draws=draws)
 
 
 def train(out: Path, *, resume: bool = False, steps: int = 30, workers: int = 2, devices: int = 1):
     """30 steps of 2 batches; a checkpoint every 4 steps, a validation every 10."""
     return fit(
-        task=MetricDepth(),
+        task=Depth(),
         method=functools.partial(Mortal),
         train=Stripes(length=18),
         val=Stripes(length=3),

@@ -17,7 +17,7 @@ from tests.training import run
 from tests.training.conftest import Stripes, Tiny
 
 from diffsight.errors import InputError
-from diffsight.tasks import MetricDepth
+from diffsight.tasks import Depth
 from diffsight.training.checkpoints import KEY, load
 from diffsight.training.fit import fit
 from diffsight.training.optim import AdamW
@@ -29,7 +29,7 @@ TINY = {"width": 4, "dropout": 0.2}
 
 def short(out: Path, **changes):
     settings = {
-        "task": MetricDepth(),
+        "task": Depth(),
         "method": functools.partial(Tiny),
         "train": Stripes(),
         "val": Stripes(length=2),

@@ -8,7 +8,7 @@ import torch
 from tests.training.conftest import Stripes, Tiny
 
 from diffsight.model import DenseModel
-from diffsight.tasks import MetricDepth
+from diffsight.tasks import Depth
 from diffsight.training.data import TrainingStream
 from diffsight.training.forecast import Forecast, forecast
 from diffsight.training.objective import Supervised
@@ -16,7 +16,7 @@ from diffsight.training.rng import rng_state
 
 
 def model_of(width: int) -> Supervised:
-    model = DenseModel(task=MetricDepth(), method=functools.partial(Tiny, width=width))
+    model = DenseModel(task=Depth(), method=functools.partial(Tiny, width=width))
     return Supervised(model, None)
 
 

@@ -1,37 +1,33 @@
-"""Ctrl-C: it waits for the end of a step, and what was saved goes on to the same end."""
+"""Ctrl-C: it waits for the end of a step, and a resumed training ends with the same weights."""
 
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 import torch
-from tests.adaptation.test_adapt import pictures, run
+from tests.support_adapt import assert_same_weights, pictures, run
 
-from diffsight.adaptation.selection import Adaptation
-from diffsight.hub.task_file import Base, read_task
-from diffsight.training import loop
+from diffsight.backbones import BackboneSource
 from diffsight.training.interrupts import TornStepError, between_steps
 from diffsight.training.state import AdaptState
+from diffsight.training.step import TrainingStep
 
 
 def press() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def pressed(*, times: int = 1, asked: bool = True) -> list[str]:
-    done = []
+def pressed(*, times: int = 1, checks: bool = True) -> None:
     with between_steps() as check:
         for _ in range(times):
             press()
-        done.append("step")
-        if asked:
+        if checks:
             check()
-        done.append("another")
-    return done
 
 
-def test_the_first_waits_for_the_end_of_the_step() -> None:
+def test_the_first_ctrl_c_waits_for_the_end_of_the_step() -> None:
     with pytest.raises(KeyboardInterrupt) as caught:
         pressed()
     assert caught.type is KeyboardInterrupt
@@ -39,15 +35,15 @@ def test_the_first_waits_for_the_end_of_the_step() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_the_second_does_not() -> None:
+def test_the_second_ctrl_c_stops_at_once() -> None:
     with pytest.raises(TornStepError):
         pressed(times=2)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_it_is_not_lost_behind_the_last_step() -> None:
+def test_a_ctrl_c_behind_the_last_step_is_not_lost() -> None:
     with pytest.raises(KeyboardInterrupt):
-        pressed(asked=False)
+        pressed(checks=False)
 
 
 def test_another_handler_stays() -> None:
@@ -68,17 +64,17 @@ def test_another_handler_stays() -> None:
 
 @pytest.mark.parametrize("saved", [False, True])
 @pytest.mark.parametrize("times", [1, 2])
-def test_pressed_within_a_step_the_task_is_the_same_after_resuming(
-    pipeline_folder, tmp_path, monkeypatch, times: int, saved: bool
+def test_resumed_after_ctrl_c_within_a_step_the_model_is_the_same(
+    pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, saved: bool
 ) -> None:
-    """Weights that have stepped and a number that has not would step twice."""
-    made = loop.optimiser_for
+    """Weights of a finished step with the number of the step before would be trained twice."""
+    make = TrainingStep.optimiser
     steps = []
 
-    def watched(method, recipe):
-        optimiser = made(method, recipe)
+    def watched(step: TrainingStep, **options: bool) -> torch.optim.Optimizer:
+        optimiser = make(step, **options)
 
-        def after(*_):
+        def after(*_: object) -> None:
             steps.append(1)
             if len(steps) in (3, 5):
                 for _ in range(times):
@@ -87,42 +83,52 @@ def test_pressed_within_a_step_the_task_is_the_same_after_resuming(
         optimiser.register_step_post_hook(after)
         return optimiser
 
-    monkeypatch.setattr("diffsight.adaptation.selection.optimiser_for", watched)
+    monkeypatch.setattr(TrainingStep, "optimiser", watched)
     check_resumes(pipeline_folder, tmp_path, monkeypatch, saved=saved, interruptions=2)
 
 
 @pytest.mark.parametrize("saved", [False, True])
-def test_pressed_while_held_out_images_are_scored(
-    pipeline_folder, tmp_path, monkeypatch, saved: bool
+def test_resumed_after_ctrl_c_while_held_out_images_are_scored_the_model_is_the_same(
+    pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: bool
 ) -> None:
-    def pressed(*_):
+    def pressed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Adaptation, "_measured", pressed)
+    monkeypatch.setattr("diffsight.adaptation.selection.measure_variants", pressed)
     check_resumes(pipeline_folder, tmp_path, monkeypatch, saved=saved, interruptions=1)
 
 
-def check_resumes(pipeline_folder, tmp_path, monkeypatch, *, saved: bool, interruptions: int):
-    """An adaptation that is interrupted by what is patched goes on to the same end, whether the
-    file was written by the way, after step 2, or not.
-    """
-    base = Base.load(pipeline_folder)
-    folder = pictures(tmp_path, sizes=((64, 64),))
-    options = {"method": "features", "steps": 4, "state": tmp_path / "state"}
+def check_resumes(
+    pipeline_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    saved: bool,
+    interruptions: int,
+) -> None:
+    """Compare an adaptation that was interrupted and resumed with one that was not.
 
-    def note(state, name, step, *rest) -> None:
+    Args:
+        pipeline_folder: the backbone.
+        tmp_path: scratch folder.
+        monkeypatch: with what interrupts; undone before the last resumption.
+        saved: whether the state file was also written after step 2.
+        interruptions: how often it is interrupted.
+    """
+    backbone = BackboneSource(pipeline_folder)
+    folder = pictures(tmp_path, sizes=((64, 64),), count=3)
+    options = {"method": "feature_head", "steps": 4, "state": tmp_path / "state", "mirror": False}
+
+    def note(state: AdaptState, name: str, step: int, *rest: object) -> None:
         if saved and step == 2:
             state.stop(name, step, *rest)
 
     monkeypatch.setattr(AdaptState, "note", note)
     for number in range(interruptions):
-        task = run(folder, base, **options, resume=number > 0)
-        assert task.about["report"]["interrupted"]
+        model = run(folder, backbone, **options, resume=number > 0)
+        assert model.info["interrupted"]
     monkeypatch.undo()
-    again = run(folder, base, **options, resume=True)
-    whole = run(folder, base, **options | {"state": None})
-    assert again.about == whole.about
-    (_, ours), (_, theirs) = (
-        read_task(task.save(tmp_path / name)) for name, task in (("a", whole), ("b", again))
-    )
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    again = run(folder, backbone, **options, resume=True)
+    whole = run(folder, backbone, **options | {"state": None})
+    assert again.info == whole.info
+    assert_same_weights(again, whole)

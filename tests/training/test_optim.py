@@ -1,4 +1,4 @@
-"""Parameter groups: who learns how fast is asserted; in the authors' code it once did nothing."""
+"""Parameter groups: their learning rates are checked; in the authors' code some had no effect."""
 
 import io
 
@@ -9,13 +9,14 @@ from tests.training.conftest import Tiny
 from torch import nn
 
 from diffsight.errors import InputError
+from diffsight.outputs import OutputSpec
 from diffsight.training.optim import AdamW, Rule, table
 
 
 class Wrapped(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.method = Tiny(num_outputs=1)
+        self.method = Tiny(output=OutputSpec("values", 1))
 
 
 VPD_DEPTH = AdamW(lr=5e-4, weight_decay=0.1, lr_scale={"method.backbone.unet": 0.01})
@@ -45,7 +46,7 @@ def test_effective_rates_of_the_optimiser():
     named = dict(model.named_parameters())
     assert rates[id(named["method.backbone.unet.weight"])] == (pytest.approx(5e-6), 0.1)
     assert rates[id(named["method.head.bias"])] == (pytest.approx(5e-4), 0.0)
-    assert id(named["method.frozen.weight"]) not in rates
+    assert id(named["method.fixed.weight"]) not in rates
     assert len(rates) == 6
 
 
@@ -67,8 +68,8 @@ def test_a_prefix_must_end_at_a_dot():
 def test_an_unused_scale_is_refused():
     with pytest.raises(InputError, match=r"did you mean 'method\.backbone\.unet'"):
         AdamW(lr=1.0, lr_scale={"backbone.unet": 0.1}).groups(Wrapped())
-    with pytest.raises(InputError, match=r"method\.frozen"):
-        AdamW(lr=1.0, lr_scale={"method.frozen": 0.1}).groups(Wrapped())
+    with pytest.raises(InputError, match=r"method\.fixed"):
+        AdamW(lr=1.0, lr_scale={"method.fixed": 0.1}).groups(Wrapped())
 
 
 def test_nothing_to_train():

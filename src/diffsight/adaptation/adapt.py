@@ -1,31 +1,51 @@
-"""``adapt``: from a folder of images and labels to a task file."""
+"""``adapt``: from a folder of images and labels to a model."""
 
 import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 
-import diffsight
-from diffsight.adaptation.selection import METHODS, Adaptation, MethodName, Progress
-from diffsight.backbones import ConceptRequest
+from diffsight.adaptation.candidates import AUTO, candidates
+from diffsight.adaptation.options import AdaptOptions
+from diffsight.adaptation.selection import Progress, Selection
+from diffsight.backbones import BackboneSource
 from diffsight.codecs.scalar import Spacing
-from diffsight.datasets.labelled_folder import Example, Support, read_support
+from diffsight.datasets.base import Sample
+from diffsight.datasets.labelled_folder import LabelledFolder, read_labelled_folder
 from diffsight.datasets.labels import LabelFormat
 from diffsight.errors import InputError
-from diffsight.hub.task_file import FORMAT, Base, Task
 from diffsight.inference.pipeline import usable_device
+from diffsight.model import DenseModel
 from diffsight.ops.memory import TooLargeError, keep_freed_memory, memory_for
 from diffsight.ops.resize import resized_label, working_hw
-from diffsight.tasks.dense import AbstractDense
-from diffsight.training.loop import Where, check_learning, check_whole, dense_task
+from diffsight.tasks import AbstractTask, Depth, Normals, Segmentation, Values
+from diffsight.training.loop import Runtime
 from diffsight.training.state import AdaptState
 
 log = logging.getLogger(__name__)
+# options that a resumed adaptation must agree with
+DECISIVE = ("steps", "seed", "alpha", "codebook", "clip", "maps", "device", "dtype")
+Bins = int | Literal["auto"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``adapt`` read and will do, for whoever wants to show it before it starts.
+
+    Attributes:
+        folder: labelled images.
+        task: fitted to them.
+        backbone: frozen model.
+    """
+
+    folder: LabelledFolder
+    task: AbstractTask
+    backbone: BackboneSource
 
 
 def adapt(
@@ -33,146 +53,161 @@ def adapt(
     labels: str | Path,
     *,
     kind: str,
-    unit: str | None = None,
-    classes: Sequence[str] = (),
-    invalid: int | float | None = None,
-    shots: int | None = None,
-    backbone: str | Path | Base = "tiny",
-    method: Literal["auto", "concepts", "features"] = "auto",
-    minutes: float = 5.0,
-    steps: int | None = None,
-    validation: tuple[str | Path, str | Path] | None = None,
-    bins: int | None = None,
-    spacing: Spacing | None = None,
-    alpha: float = 1.0,
-    short_side: int | None = None,
-    codebook: int | None = None,
-    clip: str | Path | None = None,
-    maps: Mapping[str, Any] | None = None,
-    mirror: bool | None = None,
-    seed: int = 0,
-    device: str = "cpu",
-    autocast: torch.dtype | None = None,
-    state: Path | None = None,
-    resume: bool = False,
-    announce: Callable[[Support, AbstractDense, Base], None] | None = None,
+    method: str = "auto",
+    backbone: str | Path | BackboneSource = "tiny",
+    announce: Callable[[Plan], None] | None = None,
     advance: Callable[[Progress], None] = lambda progress: None,
-) -> Task:
+    **options: Any,
+) -> DenseModel:
     """Learn a dense task from a few labelled images.
 
     Args:
         images: folder of images.
         labels: folder of labels with the same names.
         kind: ``segmentation``, ``depth``, ``scalar``, ``normals`` or ``vector``.
-        unit: of one stored count, see ``LabelFormat``.
-        classes: names of the class ids from 0 on.
-        invalid: count that means "no label".
-        shots: use only so many images.
-        backbone: ``tiny``, a diffusers folder, a hub id, or one that is loaded.
-        method: ``concepts`` is the paper's, ``features`` a light head on the frozen features,
-            ``auto`` the better of the two on held-out images.
-        minutes: what it may take, roughly; ``steps`` says it exactly.
-        steps: of every training; the same seed and steps give the same task.
-        validation: folders of images and labels for the held-out figures; default: folds of the
-            support, by content.
-        bins: classes for numbers.
-        spacing: of the bins of depth or a scalar: ``log`` (default for depth), ``log1p`` (default
-            for a scalar), ``linear`` or ``quantile``.
-        alpha: weight of the squared error beside the cross-entropy.
-        short_side: pixels of the shorter side at which the model works; default: the backbone's.
-        codebook: tables of the label codebook (concepts); 0 is a fixed mapping. Default: ten where
-            a CLIP vision model can mix them, else one.
-        clip: CLIP vision model for a codebook of several tables; default: the backbone's own.
-        maps: options of ``ConceptRequest``.
-        mirror: learn from mirrored images too; default: except for ``vector``, whose numbers may
-            point to a side.
-        seed: of everything random.
-        device: where to run; the task is on the CPU in the end.
-        autocast: ``torch.bfloat16`` for mixed precision; default: 32 bit.
-        state: file that keeps where the adaptation stands; to be deleted when the task is saved.
-        resume: go on where ``state`` stands; with the same seed and steps the result is that of an
-            adaptation without interruption.
+        method: ``few_shot`` is the paper's, ``feature_head`` a light head on the frozen features,
+            ``auto`` the better of the two on held-out images; also ``linear_probe``, ``vpd``,
+            ``evp``, the full path of a class, or several of them with commas.
+        backbone: ``tiny``, a folder or hub id of a diffusion model or of a vision backbone, or one
+            that is loaded.
         announce: called with what was read, before anything is computed.
         advance: called after every step.
+        options: of ``AdaptOptions``.
 
     Returns:
-        The task; ``task.about["report"]`` holds the held-out figures. Ctrl-C ends the training
-        early: what is learned so far is returned.
+        The model; ``model.info["held_out"]`` holds the scores on held-out images. Ctrl-C ends the
+        training early: what is learned so far is returned.
 
     Raises:
         InputError: one line about what cannot be used, with the repair.
     """
-    _check_options(kind, method, classes, bins, spacing, alpha)
-    check_learning(minutes, steps, short_side, seed)
-    where = Where(torch.device(usable_device(device)), autocast)
+    settings = AdaptOptions(**options)
+    settings.check_kind(kind)
+    runtime = Runtime(torch.device(usable_device(settings.device)), settings.dtype)
     keep_freed_memory()
-    form = LabelFormat(kind, unit, invalid)
-    support = read_support(Path(images), Path(labels), form, classes=classes, shots=shots)
-    base = backbone if isinstance(backbone, Base) else Base.load(backbone)
+    source = backbone if isinstance(backbone, BackboneSource) else BackboneSource(backbone)
+    folder, others, task = _read(Path(images), Path(labels), kind, settings)
+    side = settings.short_side or source.short_side_px
+    every = [*folder.samples, *(others.samples if others else ())]
+    with memory_for(f"not enough memory for images of {side} px: choose a smaller --short-side"):
+        _check_labels(every, folder.label, side)
+    if announce:
+        announce(Plan(folder, task, source))
+    names = AUTO if method == "auto" else tuple(part.strip() for part in method.split(","))
+    methods = candidates(names, source, options=settings.of_methods, trusted=settings.trusted)
+    mirror = task.is_mirrorable if settings.mirror is None else settings.mirror
+    decisive = {
+        "settings": [kind, names, side, mirror, *(str(getattr(settings, n)) for n in DECISIVE)],
+        "backbone": [source.name, source.revision],
+        "samples": [sample.id for sample in every],
+        "labels": _digest(task, every, folder.label),
+    }
+    selection = Selection(
+        folder.samples,
+        task,
+        methods,
+        side,
+        seed=settings.seed,
+        validation=others.samples if others else None,
+        advance=advance,
+        state=AdaptState.open(settings.state, decisive, settings.resume),
+        mirror=mirror,
+        runtime=runtime,
+    )
+    model = _run(selection, settings.minutes, settings.steps, every, folder.label)
+    # the path of a folder on this machine says nothing to others
+    name = Path(source.name).name if source.is_local else source.name
+    model.info |= {"kind": kind, "unit": folder.form.value_unit, "backbone": name}
+    model.info |= {"alpha": settings.alpha, "mirror": mirror}
+    model.info["samples"] = [sample.id for sample in folder.samples]
+    return model
+
+
+def _read(
+    images: Path, labels: Path, kind: str, settings: AdaptOptions
+) -> tuple[LabelledFolder, LabelledFolder | None, AbstractTask]:
+    """Return the training images, the validation images, and the task that the labels describe."""
+    form = LabelFormat(kind, settings.unit, settings.invalid)
+    names, shots = settings.classes, settings.shots
+    folder = read_labelled_folder(images, labels, form, classes=names, shots=shots)
     try:
-        task = dense_task(support, bins=bins, spacing=spacing, alpha=alpha)
+        task = task_for(folder, bins=settings.bins, spacing=settings.spacing, alpha=settings.alpha)
     except InputError as error:
         raise InputError(f"{labels}: {error}") from None
-    others = None
-    if validation is not None:
-        there, answers = map(Path, validation)
-        others = read_support(there, answers, form, like=support)
-        _check_held_out(there, others, support)
-    side = short_side or base.short_side_px
-    examples = [*support.examples, *(others.examples if others else ())]
-    with memory_for(f"not enough memory for images of {side} px: choose a smaller --short-side"):
-        _check_labels(examples, side)
-    if announce:
-        announce(support, task, base)
-    if mirror is None:
-        mirror = kind != "vector"  # whose numbers may point to a side
-    facts = describe(support, task, base, alpha=alpha, short_side=side, seed=seed)
-    facts["mirror"] = mirror
-    options = method_options(base, codebook=codebook, clip=clip, maps=maps or {})
-    single = codebook is None and options["concepts"]["codebook"] == 1
-    if single and method != "features" and kind != "segmentation":
-        log.info("no CLIP vision model beside %s: a codebook of 1 table is learned", base.source)
-    asked = [example.id for example in others.examples] if others else []
-    decisive = {**facts, "options": options, "asked": asked, "method": method, "steps": steps}
-    decisive |= {"labels": _digest(task, support, others)}
-    decisive |= {"device": where.device.type, "autocast": str(autocast)}
-    job = Adaptation(
-        support=support,
-        others=others,
-        base=base,
-        task=task,
-        about=facts,
-        options=options,
-        seed=seed,
-        advance=advance,
-        state=AdaptState.open(state, decisive, resume),
-        mirror=mirror,
-        where=where,
-    )
-    wanted: tuple[MethodName, ...] = METHODS if method == "auto" else (method,)
-    advice = f"{device} has not enough memory for images of {side} px"
+    return folder, _read_validation(settings.validation, form, folder), task
+
+
+def task_for(
+    folder: LabelledFolder,
+    *,
+    bins: int | None = None,
+    spacing: Spacing | None = None,
+    alpha: float = 1.0,
+) -> AbstractTask:
+    """Return the task that labels describe, fitted to them.
+
+    Args:
+        folder: labelled images.
+        bins: classes for numbers; default: 50 for depth, 20 for a scalar, 40 for vectors (the
+            paper's), and no more than there are different values.
+        spacing: of the bins; default: ``log`` for depth, ``log1p`` for a scalar.
+        alpha: weight of the squared error.
+
+    Raises:
+        InputError: if the labels cannot be learned (constant, not finite, fewer than the bins).
+    """
+    kind = folder.form.kind
+    if kind == "segmentation":
+        return Segmentation(
+            folder.names, ids=folder.ids, colours=folder.colours, label=folder.label
+        )
+    count: Bins = bins or "auto"
+    values = folder.values()
+    spaced: dict[str, Any] = {"spacing": spacing} if spacing else {}
+    task: AbstractTask
+    if kind == "depth":
+        task = Depth(max_depth_m=None, label=folder.label, bins=count, alpha=alpha, **spaced)
+    elif kind == "normals":
+        task = Normals(label=folder.label, bins=count, alpha=alpha)
+    else:
+        task = Values(
+            channels=values.shape[1],
+            unit=folder.form.value_unit,
+            label=folder.label,
+            bins=count,
+            alpha=alpha,
+            **spaced,
+        )
+    return task.fitted(values)
+
+
+def _run(
+    selection: Selection, minutes: float, steps: int | None, every: Sequence[Sample], label: str
+) -> DenseModel:
+    """Run a selection; where memory ends, say which size fits."""
+    side = selection.short_side
+    advice = f"{selection.runtime.device} has not enough memory for images of {side} px"
     try:
         with memory_for(advice):
-            plan = job.plan(wanted, minutes, steps)
-            log.info("%s", _told(plan, *job.forecast(plan)))
-            found = job.run(plan)
+            plan = selection.plan(minutes, steps)
+            log.info("%s", format_plan(plan, *selection.forecast(plan)))
+            model = selection.run(plan)
     except TooLargeError:
         pass  # what the failed pass holds is freed behind this block
     else:
-        found.model.to("cpu")
-        return found
+        return model.to("cpu")
     log.info("not enough memory: looking for a size that fits")
-    if fits := job.largest_side(wanted):
+    if fits := selection.largest_side():
         try:
-            _check_labels(examples, fits)
+            _check_labels(every, label, fits)
         except InputError as error:
             raise InputError(f"{advice}: --short-side {fits} fits, but {error}") from None
         raise InputError(f"{advice}: --short-side {fits} fits")
     raise InputError(f"{advice}: it takes a machine with more")
 
 
-def _told(plan: Mapping[str, int], trainings: int, seconds: float | None) -> str:
-    """What will be done, in a line."""
+def format_plan(plan: Mapping[str, int], trainings: int, seconds: float | None) -> str:
+    """Describe the planned trainings and their cost in one line."""
     steps = ", ".join(f"{name} {count} steps each" for name, count in plan.items())
     count = "1 training" if trainings == 1 else f"{trainings} trainings"
     if seconds is None:
@@ -181,122 +216,44 @@ def _told(plan: Mapping[str, int], trainings: int, seconds: float | None) -> str
     return f"{count}, about {cost}: {steps}"
 
 
-def _check_options(
-    kind: str,
-    method: str,
-    classes: Sequence[str],
-    bins: int | None,
-    spacing: str | None,
-    alpha: float,
-) -> None:
-    """They mean something, and have an effect."""
-    if method not in ("auto", *METHODS):
-        raise InputError(f"unknown method {method!r}: choose auto, {', '.join(METHODS)}")
-    if kind == "segmentation" and bins is not None:
-        raise InputError("bins are for numbers, segmentation has classes: leave them out")
-    if kind != "segmentation" and classes:
-        raise InputError(f"labels of kind {kind} have no classes: leave their names out")
-    if spacing is not None and kind not in ("depth", "scalar"):
-        raise InputError(f"labels of kind {kind} have no bins: leave their spacing out")
-    if spacing not in (None, *get_args(Spacing)):
-        raise InputError(f"unknown spacing {spacing!r}: choose {', '.join(get_args(Spacing))}")
-    if not alpha >= 0:
-        raise InputError(f"alpha {alpha}: give 0 or more")
-    check_whole("bins", bins, 2)
-
-
-def _check_held_out(folder: Path, others: Support, support: Support) -> None:
-    """No image is scored that is learned from."""
-    learned = {example.id for example in support.examples}
-    shared = sum(example.id in learned for example in others.examples)
-    if shared:
+def _read_validation(
+    validation: tuple[str | Path, str | Path] | None, form: LabelFormat, folder: LabelledFolder
+) -> LabelledFolder | None:
+    """Return the validation images; none of them may be a training image."""
+    if validation is None:
+        return None
+    images, labels = map(Path, validation)
+    others = read_labelled_folder(images, labels, form, like=folder)
+    ids = {sample.id for sample in folder.samples}
+    common = sum(sample.id in ids for sample in others.samples)
+    if common:
         raise InputError(
-            f"{folder}: {shared} of the {len(others.examples)} validation images are among those "
-            "learned from: take them out of one folder"
+            f"{images}: {common} of the {len(others.samples)} validation images are also among the "
+            "training images: take them out of one folder"
         )
+    return others
 
 
-def _check_labels(examples: Sequence[Example], short_side: int) -> None:
-    """Images keep labels at the working size."""
+def _check_labels(samples: Sequence[Sample], label: str, short_side: int) -> None:
+    """Refuse images whose labels vanish at the working size."""
     bare = 0
-    for example in examples:
-        height, width = example.valid.shape
+    for sample in samples:
+        valid = sample.valid[label]
+        height, width = valid.shape
         hw = working_hw(height, width, short_side)
-        bare += not bool(resized_label(example.valid[None], hw).any())
+        bare += not bool(resized_label(valid[None], hw).any())
     if bare:
         raise InputError(
-            f"{bare} of {len(examples)} labelled images have no labelled pixel left at a short "
+            f"{bare} of {len(samples)} labelled images have no labelled pixel left at a short "
             f"side of {short_side} px: choose a larger --short-side, or leave them out"
         )
 
 
-def _digest(task: AbstractDense, *supports: Support | None) -> str:
-    """A hash of what the labels are and what they mean."""
-    _, tensors = task.codec.state()
-    parts = [*tensors.values(), *(() if task.spread is None else (task.spread,))]
-    examples = [example for support in supports if support for example in support.examples]
-    parts += [part for example in examples for part in (example.value, example.valid)]
-    digest = hashlib.sha256()
+def _digest(task: AbstractTask, samples: Sequence[Sample], label: str) -> str:
+    """Return a hash of the labels and of what they mean."""
+    parts = list(task.state_dict().values())
+    parts += [part for s in samples for part in (s.labels[label], s.valid[label])]
+    digest = hashlib.sha256(json.dumps(repr(task._arguments), default=str).encode())
     for part in parts:
         digest.update(part.contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def describe(
-    support: Support,
-    task: AbstractDense,
-    base: Base,
-    *,
-    alpha: float,
-    short_side: int,
-    seed: int,
-) -> dict[str, Any]:
-    """What a task file says before anything is learned, but for the method."""
-    settings, _ = task.codec.state()
-    about: dict[str, Any] = {
-        "format": FORMAT,
-        "diffsight_version": diffsight.__version__,
-        "kind": support.form.kind,
-        "unit": support.form.value_unit,
-        "codec": {"kind": task.codec.kind, "settings": settings},
-        "alpha": alpha,
-        "base": {
-            "source": base.source,
-            "revision": base.revision,
-            "fingerprint": base.fingerprint,
-        },
-        "short_side": short_side,
-        "seed": seed,
-        "support": [example.id for example in support.examples],
-    }
-    if support.ids:
-        about["classes"] = {"ids": support.ids, "names": support.names, "colours": support.colours}
-    return json.loads(json.dumps(about))
-
-
-def method_options(
-    base: Base, *, codebook: int | None, clip: str | Path | None, maps: Mapping[str, Any]
-) -> dict[str, dict[str, Any]]:
-    """The options of every method, by its name.
-
-    Raises:
-        InputError: for a codebook of less than no table, or of several that nothing mixes, or maps
-            that there are not.
-    """
-    if codebook is not None and codebook < 0:
-        raise InputError(f"a codebook of {codebook} tables: give 0 (fixed values) or more")
-    if clip is not None and Path(clip).is_dir():
-        clip = Path(clip).resolve()
-    source = clip or (base.source if (base.folder / "image_encoder").is_dir() else None)
-    if codebook is None:
-        codebook = 10 if source else 1
-    if codebook > 1 and source is None:
-        raise InputError(
-            f"a codebook of {codebook} tables is mixed by a CLIP vision model, and {base.source} "
-            "has none: give one (--clip), or choose 1 table"
-        )
-    if unknown := maps.keys() - {f.name for f in fields(ConceptRequest)}:
-        raise InputError(f"maps have no option {', '.join(sorted(unknown))}: see ConceptRequest")
-    ConceptRequest(**maps)
-    concepts = {"codebook": codebook, "clip": source and str(source), "maps": dict(maps)}
-    return {"concepts": concepts, "features": {"place_share": 0.0, "constant_share": 0.0}}

@@ -1,8 +1,20 @@
 """Networks that turn an image into a pyramid of features."""
 
+from diffsight.backbones.base import AbstractBackbone, AbstractDiffusionBackbone, PretrainedPart
 from diffsight.backbones.clip import ClipVision
 from diffsight.backbones.concept_maps import ConceptRequest
+from diffsight.backbones.source import BackboneSource
 from diffsight.backbones.stable_diffusion import StableDiffusion
-from diffsight.backbones.vision import PatchTokens
+from diffsight.backbones.vision import ClipTokens, VisionBackbone
 
-__all__ = ["ClipVision", "ConceptRequest", "PatchTokens", "StableDiffusion"]
+__all__ = [
+    "AbstractBackbone",
+    "AbstractDiffusionBackbone",
+    "BackboneSource",
+    "ClipTokens",
+    "ClipVision",
+    "ConceptRequest",
+    "PretrainedPart",
+    "StableDiffusion",
+    "VisionBackbone",
+]

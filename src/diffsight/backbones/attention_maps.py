@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from diffsight.ops.precision import without_autocast
+
 Place = Literal["down", "mid", "up"]
 # queries and keys "b heads p d" of one attention, and whether it is a cross-attention
 Record = Callable[[Tensor, Tensor, bool], None]
@@ -51,6 +53,18 @@ class AbstractRecorder(abc.ABC):
     @abc.abstractmethod
     def satisfied(self) -> bool:
         """Nothing that still runs is of interest."""
+
+
+class SilentRecorder(AbstractRecorder):
+    """Records nothing; the pass runs to its end."""
+
+    @property
+    def satisfied(self) -> bool:
+        """Never."""
+        return False
+
+    def at(self, level: int, place: Place, hw: tuple[int, int]) -> None:
+        """No layer records anything."""
 
 
 @dataclass
@@ -109,9 +123,7 @@ def head_mean(
 def _head_mean(query: Tensor, key: Tensor) -> Tensor:
     scale = query.shape[-1] ** -0.5
     total = None
-    # autocast knows no meta tensors, which are counted only
-    device = "cpu" if query.is_meta else query.device.type
-    with torch.autocast(device, enabled=False):
+    with without_autocast(query):
         for q, k in zip(query.float().unbind(1), key.float().unbind(1), strict=True):
             probability = torch.softmax((q * scale) @ k.mT, dim=-1)
             total = probability if total is None else total + probability

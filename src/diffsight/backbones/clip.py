@@ -1,7 +1,7 @@
 """A frozen CLIP vision tower: one vector per image."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,39 +12,78 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffsight import assets
+from diffsight.backbones import sources
+from diffsight.backbones.base import PretrainedPart
 from diffsight.errors import InputError
 
 # of OpenAI's CLIP, for folders without preprocessor_config.json
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
+# what a tower is built from
+_CONFIG = (
+    *("hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers"),
+    *("num_attention_heads", "num_channels", "image_size", "patch_size", "hidden_act"),
+    "layer_norm_eps",
+)
 
 
-class ClipVision(nn.Module):
+class ClipVision(PretrainedPart):
     """Image features of CLIP, for the label codebook.
 
     Args:
-        source: ``tiny``, a folder of a CLIP vision model, or a diffusers folder that holds one as
-            ``image_encoder``.
+        weights: ``tiny``, a folder of a CLIP vision model, or a diffusers folder or hub id that
+            holds one as ``image_encoder``; None: random, for weights that are loaded later.
+        revision: branch, tag or commit of a hub id.
+        architecture: of the tower, as CLIP's vision configuration names it, with ``image_mean`` and
+            ``image_std``; default: that of the weights.
 
     Raises:
         InputError: if there is none.
     """
 
-    def __init__(self, source: str | Path) -> None:
+    def __init__(
+        self,
+        weights: str | Path | None = None,
+        *,
+        revision: str | None = None,
+        architecture: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__()
-        from transformers import CLIPVisionModelWithProjection  # half a second
+        from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection  # half a second
 
-        folder = tower_folder(source)
-        with refused(f"{source}: no CLIP vision model there", "use a codebook of 1"):
-            model = CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True)
-        self.tower: Any = model.float().eval().requires_grad_(False)
+        if architecture is None:
+            if weights is None:
+                raise InputError("ClipVision: give weights or an architecture")
+            architecture = _architecture(tower_folder(weights, revision), weights)
+        self._restate({"architecture": architecture})
+        config = {k: v for k, v in architecture.items() if k not in ("image_mean", "image_std")}
+        tower = CLIPVisionModelWithProjection(CLIPVisionConfig(**config))
+        self.tower: Any = tower.float().eval().requires_grad_(False)
         self.width: int = self.tower.config.projection_dim
-        self.squeeze = Squeeze(folder, self.tower.config.image_size)
+        self.squeeze = Squeeze(
+            self.tower.config.image_size, architecture["image_mean"], architecture["image_std"]
+        )
+        if weights is not None:
+            self.load_weights(weights, revision=revision)
+
+    def load_weights(self, source: str | Path, *, revision: str | None = None) -> None:
+        """Fill the tower from a folder or hub id."""
+        from transformers import CLIPVisionModelWithProjection
+
+        folder = tower_folder(source, revision)
+        with refused(f"{source}: no CLIP vision model there", "use a codebook of 1"):
+            loaded = CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True)
+        try:
+            self.tower.load_state_dict(loaded.float().state_dict())
+        except RuntimeError:
+            raise InputError(
+                f"{source}: its CLIP vision model is of another size: give the one that was used"
+            ) from None
+        self.source, self.revision = str(source), revision
 
     @torch.no_grad()
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b f"]:
-        """Features of mean square 1.
+        """Return features of mean square 1.
 
         Args:
             image: in [0, 1]; it is squeezed to a square, so that all of it is seen.
@@ -53,25 +92,33 @@ class ClipVision(nn.Module):
         return functional.normalize(embeds, dim=1) * self.width**0.5
 
 
+def _architecture(folder: Path, source: str | Path) -> dict[str, Any]:
+    """Return what a CLIP vision tower needs to be built, from its folder."""
+    from transformers import CLIPVisionConfig
+
+    with refused(f"{source}: no CLIP vision model there", "use a codebook of 1"):
+        config = CLIPVisionConfig.from_pretrained(folder, local_files_only=True)
+    mean, std = normalisation(folder)
+    kept = {name: getattr(config, name) for name in _CONFIG}
+    return kept | {"image_mean": mean, "image_std": std}
+
+
 class Squeeze(nn.Module):
     """Images as a vision tower takes them: squeezed to its square, in its normalisation.
 
     Args:
-        folder: of the tower; its preprocessor_config.json tells the normalisation.
         side: of the square, in pixels.
-
-    Raises:
-        InputError: if that file is damaged.
+        mean: of the colours that the tower expects.
+        std: of the same.
     """
 
-    def __init__(self, folder: Path, side: int) -> None:
+    def __init__(self, side: int, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.side = side
-        mean, std = _normalisation(folder)
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 side side"]:
         """The tower's input.
@@ -84,31 +131,45 @@ class Squeeze(nn.Module):
         return (small - self.mean) / self.std
 
 
-def tower_folder(source: str | Path) -> Path:
-    """Where a tower lies: in ``tiny``, in its own folder or in a diffusers folder."""
-    folder = assets.find(str(source)) if str(source) in assets.NAMES else Path(source)
+def tower_folder(source: str | Path, revision: str | None = None) -> Path:
+    """Return where a tower lies: in ``tiny``, in its own folder, or in a diffusers folder or id.
+
+    Raises:
+        InputError: if there is neither.
+    """
+    folder = sources.locate(source, towers=True, revision=revision)
     inner = folder / "image_encoder"
     return inner if inner.is_dir() else folder
 
 
 @contextmanager
 def refused(what: str, otherwise: str = "") -> Iterator[None]:
-    """One line instead of what transformers says about a folder."""
+    """One line instead of what transformers says about a folder, and no progress bar per file."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
         yield
     except (OSError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         repair = ", or ".join(part for part in ("give the folder of one", otherwise) if part)
         raise InputError(f"{what} ({reason}): {repair}") from None
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
-def _normalisation(folder: Path) -> tuple[Float[Tensor, "3 1 1"], Float[Tensor, "3 1 1"]]:
-    """Mean and deviation of the colours that a vision tower expects, from its folder."""
+def normalisation(folder: Path) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation of the colours that a vision tower expects.
+
+    Raises:
+        InputError: if ``preprocessor_config.json`` is damaged.
+    """
     path, told = folder / "preprocessor_config.json", {}
     if path.is_file():
         try:
             told = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
             raise InputError(f"{path}: damaged: fetch the model again") from None
-    mean, std = told.get("image_mean", MEAN), told.get("image_std", STD)
-    return torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
+    return list(told.get("image_mean", MEAN)), list(told.get("image_std", STD))

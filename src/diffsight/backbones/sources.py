@@ -3,10 +3,11 @@
 Nothing is unpickled that could run code.
 """
 
+import contextlib
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,18 +128,42 @@ def locate(source: str | Path, *, towers: bool = False, revision: str | None = N
     weights = path.suffix in (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
     if weights or str(source).count("/") != 1:
         raise InputError(neither)
-    try:
+    with _hub_errors(source):
         return _fetch(str(source), TOWERS if towers else (), revision)
+
+
+@contextlib.contextmanager
+def _hub_errors(source: str | Path) -> Iterator[None]:
+    """One line for whatever keeps a hub id from being fetched."""
+    try:
+        yield
     except HFValidationError:
-        raise InputError(neither) from None
+        raise InputError(
+            f"{source}: no such file or folder, and not a hub id of the form owner/name"
+        ) from None
     except RepositoryNotFoundError:
         raise InputError(f"{source}: the hub has no such model: check the spelling") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise InputError(
             f"{source}: not on this machine and the hub cannot be reached "
-            f"({type(error).__name__}): "
-            "give a local folder or file"
+            f"({type(error).__name__}): give a local folder or file"
         ) from None
+
+
+def locate_vision(source: str | Path, revision: str | None = None) -> Path:
+    """Return the local folder of a network of transformers; a hub id is fetched first.
+
+    Raises:
+        InputError: if it is neither a folder nor a hub id that can be had.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if str(source).count("/") != 1:
+        raise InputError(f"{source}: no such folder, and not a hub id of the form owner/name")
+    with _hub_errors(source):
+        wanted = ["config.json", "preprocessor_config.json", "*.safetensors"]
+        return Path(snapshot_download(str(source), revision=revision, allow_patterns=wanted))
 
 
 def _fetch(name: str, beside: Sequence[str], revision: str | None) -> Path:

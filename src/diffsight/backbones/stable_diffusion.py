@@ -4,7 +4,6 @@ VPD section 3.2; layer table and conventions of the released code. The trunk is 
 block by block, over the modules of diffusers' UNet; its output head is not run.
 """
 
-from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -20,15 +19,14 @@ from diffsight import assets
 from diffsight.backbones import architectures, sources
 from diffsight.backbones.attention_maps import (
     AbstractRecorder,
-    MapRecorder,
-    MapRequest,
     Place,
     Record,
     SDPAProcessor,
+    SilentRecorder,
 )
-from diffsight.backbones.base import AbstractBackbone
+from diffsight.backbones.base import AbstractDiffusionBackbone, PretrainedPart
 from diffsight.errors import InputError
-from diffsight.types import Draws, Pyramid
+from diffsight.types import Draws
 
 Part = Literal["unet", "vae"]
 
@@ -72,7 +70,7 @@ class VAEEncoder(nn.Module):
         return mean + torch.exp(0.5 * log_variance.clamp(-30.0, 20.0)) * noise
 
 
-class StableDiffusion(AbstractBackbone):
+class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
     """The denoising UNet of Stable Diffusion 1.x / 2.x on the latent of an image, without added
     noise.
 
@@ -82,6 +80,7 @@ class StableDiffusion(AbstractBackbone):
         weights: ``tiny``, a diffusers folder, a hub id, or one original ``.safetensors`` /
             ``.ckpt`` file; ``auto`` are those that come with the package for ``tiny``, and none for
             the others; None leaves the random initialisation.
+        revision: branch, tag or commit of a hub id.
         latent: ``mode`` of the VAE's posterior, or a ``sample`` (then ``draws`` are needed).
         latent_scale: factor on the latent. Differs from the paper: the authors of VPD do not apply
             Stable Diffusion's 0.18215 and their checkpoints need 1.0; EVP divides by its data set's
@@ -90,6 +89,8 @@ class StableDiffusion(AbstractBackbone):
         conv_out: keep the UNet's output head (normalisation and last convolution) among the
             weights.
         gradient_checkpointing: recompute the UNet's blocks in the backward pass to save memory.
+        betas: first and last of the noise schedule's 1,000 steps; between them their square roots
+            grow evenly (Stable Diffusion's scheduler, ``scaled_linear``).
     """
 
     def __init__(
@@ -97,11 +98,13 @@ class StableDiffusion(AbstractBackbone):
         architecture: str | dict[str, Any] = "sd15",
         *,
         weights: str | Path | None = "auto",
+        revision: str | None = None,
         latent: Literal["mode", "sample"] = "mode",
         latent_scale: float = 1.0,
         trainable: tuple[Part, ...] = ("unet",),
         conv_out: bool = False,
         gradient_checkpointing: bool = False,
+        betas: tuple[float, float] = (0.00085, 0.012),
     ) -> None:
         super().__init__()
         config = architectures.resolve(architecture)
@@ -110,13 +113,12 @@ class StableDiffusion(AbstractBackbone):
             weights = embedded
         # a later version may bring a model of other widths under the same name
         self._restate({"architecture": config if embedded else architecture, "weights": weights})
-        source = None if weights is None else sources.locate(weights)
-        with torch.device("meta") if source else torch.get_default_device():
+        with torch.device("meta") if weights is not None else torch.get_default_device():
             self.unet = _build_unet(config["unet"], conv_out)
             self.vae = VAEEncoder(config["vae"])
-        if source:
-            sources.load_part(self.unet, "unet", source)
-            sources.load_part(self.vae, "vae", source)
+        if weights is not None:
+            self.load_weights(weights, revision=revision)
+        self.betas = betas
         self.latent: Literal["mode", "sample"] = latent
         self.latent_scale = latent_scale
         self.gradient_checkpointing = gradient_checkpointing
@@ -130,14 +132,16 @@ class StableDiffusion(AbstractBackbone):
         self.unet.requires_grad_("unet" in trainable)
         self.vae.requires_grad_("vae" in trainable)
         self._vae_learns = "vae" in trainable
-        self._remembered: deque[tuple[Tensor, Tensor]] = deque(maxlen=0)
 
-    def remember(self, batches: int) -> None:
-        """Keep the latents of the last batches: another method that shares this backbone then needs
-        no second pass of the same images through the encoder. For prediction with the posterior's
-        mode; every change of the encoder must be followed by ``remember`` again.
-        """
-        self._remembered = deque(maxlen=batches)
+    def load_weights(self, source: str | Path, *, revision: str | None = None) -> None:
+        """Fill UNet and encoder from a diffusers folder, a hub id, ``tiny`` or an original file."""
+        place = sources.locate(source, revision=revision)
+        learns = {name: p.requires_grad for name, p in self.named_parameters()}
+        sources.load_part(self.unet, "unet", place)
+        sources.load_part(self.vae, "vae", place)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(learns[name])
+        self.source, self.revision = str(source), revision
 
     @property
     def latent_is_fixed(self) -> bool:
@@ -164,90 +168,68 @@ class StableDiffusion(AbstractBackbone):
     def encode(
         self, image: Float[Tensor, "b 3 h w"], *, draws: Draws | None = None
     ) -> Float[Tensor, "b c lh lw"]:
-        """The scaled latent of an image in [0, 1] whose sides are multiples of the VAE's stride.
+        """Return the scaled latent of images in [0, 1].
 
         Raises:
-            InputError: if the latent is to be sampled and no draws are given.
+            InputError: if a side is no multiple of ``size_multiple``, or the latent is to be
+                sampled and no draws are given.
         """
+        self._require_multiples(*image.shape[-2:])
         noise = None
-        for known, latent in self._remembered:
-            if known.shape == image.shape and torch.equal(known, image):
-                return latent
         if self.latent == "sample":
             if draws is None:
                 raise InputError("latent='sample' needs draws: pass Draws with one seed per image")
             size = (side // self.vae.stride for side in image.shape[-2:])
             noise = draws.normal(0, (self.vae.quant_conv.out_channels // 2, *size)).to(image)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._vae_learns):
-            latent = self.vae(image * 2 - 1, noise) * self.latent_scale
-        if noise is None and not torch.is_grad_enabled():
-            self._remembered.append((image, latent))
-        return latent
+            return self.vae(image * 2 - 1, noise) * self.latent_scale
 
-    def forward(
+    def features(
         self,
-        image: Float[Tensor, "b 3 h w"],
-        context: Float[Tensor, "b n e"],
-        *,
-        timestep: int = 1,
-        attention: MapRequest | None = None,
-        valid_hw: tuple[int, int] | None = None,
-        draws: Draws | None = None,
-        latent: Float[Tensor, "b c lh lw"] | None = None,
-    ) -> Pyramid:
-        """One pass through encoder and trunk.
-
-        Args:
-            image: in [0, 1]; sides are multiples of ``size_multiple``.
-            context: text condition, one vector per token.
-            timestep: the step whose embedding conditions the UNet; no noise is added.
-            attention: which cross-attention maps to return.
-            valid_hw: size of the image before padding; default: all of it.
-            draws: seeds for ``latent="sample"``.
-            latent: of the image, as ``encode`` gave it: then the encoder is not run.
+        latent: Float[Tensor, "b c h w"],
+        condition: Float[Tensor, "b n e"],
+        timesteps: Int[Tensor, " b"],
+        recorder: AbstractRecorder | None = None,
+    ) -> tuple[Float[Tensor, "b _ _ _"], ...]:
+        """Return the four taps of the UNet's decoder; see ``AbstractDiffusionBackbone.features``.
 
         Raises:
-            InputError: if a side is no multiple of ``size_multiple``.
+            InputError: if the latent is of an image whose sides are no multiples of
+                ``size_multiple``.
         """
-        height, width = image.shape[-2:]
+        self._require_multiples(*(side * self.vae.stride for side in latent.shape[-2:]))
+        recorder = recorder or SilentRecorder()
+        taps = []
+        for tap in self._walk(latent, condition, timesteps, recorder):
+            if tap is not None:
+                taps.append(tap)
+            if recorder.satisfied:
+                break
+        return tuple(reversed(taps))
+
+    def _require_multiples(self, height: int, width: int) -> None:
         if height % self.size_multiple or width % self.size_multiple:
             raise InputError(
                 f"image of {height} x {width} px: both sides must be multiples of "
-                f"{self.size_multiple} px: "
-                "pad it first (ops.padding.pad_to_multiple)"
+                f"{self.size_multiple} px: pad it first (ops.padding.pad_to_multiple)"
             )
-        if latent is None:
-            latent = self.encode(image, draws=draws)
-        recorder = MapRecorder(attention or MapRequest(levels=()))
-        steps = torch.full((latent.shape[0],), timestep, device=latent.device)
-        features = self.trunk(latent, context, steps, recorder)
-        return Pyramid(features, self.strides, valid_hw or (height, width), recorder.close())
 
-    def trunk(
+    def add_noise(
         self,
         latent: Float[Tensor, "b c h w"],
-        context: Float[Tensor, "b n e"],
+        noise: Float[Tensor, "b c h w"],
         timesteps: Int[Tensor, " b"],
-        recorder: AbstractRecorder,
-    ) -> tuple[Float[Tensor, "b _ _ _"], ...]:
-        """The UNet on a latent, noised or not; it stops where the recorder is satisfied.
+    ) -> Float[Tensor, "b c h w"]:
+        """Return the latent after so many of 1,000 steps.
 
-        Args:
-            latent: as the UNet takes it.
-            context: one vector per token.
-            timesteps: of each row.
-            recorder: listens to the layers with attention.
-
-        Returns:
-            The taps that were reached, finest first.
+        With Stable Diffusion's betas the signal's share of the variance at step 200 is 0.754.
         """
-        features = []
-        for tap in self._walk(latent, context, timesteps, recorder):
-            if tap is not None:
-                features.append(tap)
-            if recorder.satisfied:
-                break
-        return tuple(reversed(features))
+        first, last = self.betas
+        betas = torch.linspace(first**0.5, last**0.5, 1000, dtype=torch.float64).square()
+        signal = (1 - betas).cumprod(0).to(latent.device)[timesteps][:, None, None, None]
+        # roots in 64 bits: in 16 a noise of 5 steps would be an eighth too weak
+        scale, deviation = (part.sqrt().to(latent.dtype) for part in (signal, 1 - signal))
+        return scale * latent + deviation * noise
 
     def _walk(
         self, latent: Tensor, context: Tensor, timesteps: Tensor, recorder: AbstractRecorder
@@ -313,23 +295,6 @@ class StableDiffusion(AbstractBackbone):
             assert isinstance(result, Tensor)
             return result
         return compute(x, embedding, context)
-
-
-def add_noise(
-    latent: Float[Tensor, "b c h w"],
-    noise: Float[Tensor, "b c h w"],
-    timesteps: Int[Tensor, " b"],
-) -> Float[Tensor, "b c h w"]:
-    """A latent after so many steps of Stable Diffusion's noise schedule (of 1,000).
-
-    Its betas are the squares of equal steps from sqrt(0.00085) to sqrt(0.012); at step 200 the
-    signal's share of the variance is 0.754.
-    """
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64).square()
-    signal = (1 - betas).cumprod(0).to(latent.device)[timesteps][:, None, None, None]
-    # roots in 64 bits: in 16 a noise of 5 steps would be an eighth too weak
-    scale, deviation = (share.sqrt().to(latent.dtype) for share in (signal, 1 - signal))
-    return scale * latent + deviation * noise
 
 
 def _build_unet(config: Mapping[str, Any], conv_out: bool) -> UNet2DConditionModel:

@@ -1,61 +1,182 @@
-"""A frozen vision transformer: one vector per patch (CLIP, DINOv2 and their like)."""
+"""Vision backbones of transformers (DINOv2, Swin, ConvNeXt ...), and CLIP's patch tokens."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from diffsight.backbones.clip import Squeeze, refused, tower_folder
+from diffsight.backbones import sources
+from diffsight.backbones.base import AbstractBackbone, PretrainedPart
+from diffsight.backbones.clip import ClipVision, Squeeze, normalisation, refused
 from diffsight.errors import InputError
+from diffsight.types import Latents, Pyramid
+
+PROBE_PX = 448  # side of the image whose feature maps tell the strides; a multiple of 14, 16 and 32
+OWN_NORMS = "hidden_states_norms."  # of the maps; checkpoints do not have them, they change little
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class PatchTokens(nn.Module):
-    """Patch tokens of the last layer, as a map.
+class VisionBackbone(AbstractBackbone, PretrainedPart):
+    """Any network that transformers' ``AutoBackbone`` can build.
 
     Args:
-        source: ``tiny`` or a diffusers folder (its ``image_encoder``), or the folder of a CLIP
-            vision model or of a DINOv2 without registers.
-        side: pixels of the square that an image is squeezed to, a multiple of the patch; another
-            than the model's own interpolates its position embedding. Default: the model's own.
+        weights: folder or hub id; None: random, for weights that are loaded later.
+        revision: branch, tag or commit of a hub id.
+        architecture: transformers' configuration with ``model_type``, ``image_mean`` and
+            ``image_std``; default: that of the weights.
+        stages: names of the feature maps to give, as transformers calls them; default: all four of
+            a pyramid, the last of a plain transformer.
+        trainable: False freezes it.
+
+    Attributes:
+        trained_side_px: side of the images that it was pretrained on.
 
     Raises:
-        InputError: if there is no such model.
+        InputError: if there is no such network, or the stages are unknown.
     """
 
-    def __init__(self, source: str | Path, *, side: int | None = None) -> None:
+    def __init__(
+        self,
+        weights: str | Path | None = None,
+        *,
+        revision: str | None = None,
+        architecture: dict[str, Any] | None = None,
+        stages: tuple[str, ...] | None = None,
+        trainable: bool = True,
+    ) -> None:
         super().__init__()
-        from transformers import (  # half a second
-            AutoConfig,
-            AutoModel,
-            CLIPVisionModelWithProjection,
-        )
+        from transformers import AutoBackbone, AutoConfig  # half a second
 
-        folder = tower_folder(source)
-        with refused(f"{source}: no vision transformer there"):
-            config: Any = AutoConfig.from_pretrained(folder, local_files_only=True)
-            clip = config.model_type.startswith("clip")
-            cls = CLIPVisionModelWithProjection if clip else AutoModel
-            model = cls.from_pretrained(folder, local_files_only=True)
-        # CLIP must be asked to fit its positions to another side, DINOv2 always does
-        self.options = {"interpolate_pos_encoding": True} if clip else {}
-        self.tower: Any = model.float().eval().requires_grad_(False)
-        config = self.tower.config
-        self.width: int = config.hidden_size
-        self.patch: int = config.patch_size
-        self.side: int = side or config.image_size
-        if self.side % self.patch:
-            raise InputError(f"side {self.side}: {source} takes multiples of {self.patch} pixels")
-        self.squeeze = Squeeze(folder, self.side)
+        if architecture is None:
+            if weights is None:
+                raise InputError("VisionBackbone: give weights or an architecture")
+            architecture = _architecture(sources.locate_vision(weights, revision), weights)
+        config = {**architecture}
+        mean, std = config.pop("image_mean"), config.pop("image_std")
+        with refused(f"{weights or architecture['model_type']}: no vision backbone"):
+            built = AutoConfig.for_model(**config)
+            # all levels of a pyramid; of a plain transformer, whose widths are equal, the last
+            hierarchical = getattr(built, "depths", None) is not None
+            names = tuple(getattr(built, "stage_names", ()))[1:]
+            chosen = stages or (names if hierarchical else names[-1:])
+            built.out_features = list(chosen)
+            self.network: Any = AutoBackbone.from_config(built).float().eval()
+        self._restate({"architecture": architecture, "stages": list(chosen)})
+        self.network.requires_grad_(trainable)
+        self.trained_side_px = int(getattr(built, "image_size", 224) or 224)
+        self.channels = tuple(self.network.channels)
+        self.strides = self._strides()
+        self.size_multiple = max(self.strides)
+        self.mean: Tensor
+        self.std: Tensor
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+        if weights is not None:
+            self.load_weights(weights, revision=revision)
+
+    def load_weights(self, source: str | Path, *, revision: str | None = None) -> None:
+        """Fill the network from a folder or hub id."""
+        folder = str(sources.locate_vision(source, revision))  # transformers takes no Path
+        with refused(f"{source}: no vision backbone there"):
+            # AutoBackbone.from_pretrained would ask the hub
+            loaded, report = type(self.network).from_pretrained(
+                folder,
+                out_features=list(self.network.out_features),
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        state, ours = loaded.float().state_dict(), self.network.state_dict()
+        missing = [n for n in report["missing_keys"] if not n.startswith(OWN_NORMS)]
+        if missing or {n: v.shape for n, v in state.items()} != {
+            n: v.shape for n, v in ours.items()
+        }:
+            raise InputError(
+                f"{source}: its vision backbone is of another architecture: give the one that was "
+                "used"
+            )
+        self.network.load_state_dict(state)
+        self.source, self.revision = str(source), revision
+
+    def forward(
+        self, image: Float[Tensor, "b 3 h w"], *, latents: Latents | None = None
+    ) -> Pyramid:
+        """Return the feature maps of the chosen stages."""
+        height, width = image.shape[-2:]
+        if height % self.size_multiple or width % self.size_multiple:
+            raise InputError(
+                f"image of {height} x {width} px: both sides must be multiples of "
+                f"{self.size_multiple} px: pad it first (ops.padding.pad_to_multiple)"
+            )
+        maps = self.network(pixel_values=(image - self.mean) / self.std).feature_maps
+        return Pyramid(tuple(maps), self.strides, (height, width))
 
     @torch.no_grad()
-    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c gh gw"]:
-        """One vector per patch of the image, squeezed to a square.
+    def _strides(self) -> tuple[int, ...]:
+        image = torch.zeros(1, 3, PROBE_PX, PROBE_PX, device=next(self.network.parameters()).device)
+        maps = self.network(pixel_values=image).feature_maps
+        return tuple(PROBE_PX // one.shape[-1] for one in maps)
 
-        Args:
-            image: in [0, 1].
-        """
-        tokens = self.tower(pixel_values=self.squeeze(image), **self.options).last_hidden_state
-        grid = self.side // self.patch
-        return tokens[:, 1:].mT.unflatten(2, (grid, grid))
+
+class ClipTokens(AbstractBackbone):
+    """CLIP's patch tokens as a map of one level; the image is squeezed to a square.
+
+    Args:
+        clip: frozen tower.
+        side: pixels of the square, a multiple of the patch; another than the tower's own
+            interpolates its position embedding. Default: the tower's own.
+
+    Raises:
+        InputError: if the side is no multiple of the patch.
+    """
+
+    size_multiple = 1
+
+    def __init__(self, clip: ClipVision, *, side: int | None = None) -> None:
+        super().__init__()
+        self.clip = clip
+        config = clip.tower.config
+        self.side: int = side or config.image_size
+        if self.side % config.patch_size:
+            raise InputError(
+                f"side {self.side}: CLIP's tower takes multiples of {config.patch_size} pixels"
+            )
+        self.channels = (config.hidden_size,)
+        self.strides = (config.patch_size,)
+        squeeze = clip.squeeze
+        mean, std = squeeze.mean.flatten().tolist(), squeeze.std.flatten().tolist()
+        self.squeeze = Squeeze(self.side, mean, std)
+
+    @torch.no_grad()
+    def forward(
+        self, image: Float[Tensor, "b 3 h w"], *, latents: Latents | None = None
+    ) -> Pyramid:
+        """Return one vector per patch of the squeezed image."""
+        height, width = image.shape[-2:]
+        pixels = self.squeeze(image)
+        tokens = self.clip.tower(pixel_values=pixels, interpolate_pos_encoding=True)
+        grid = self.side // self.strides[0]
+        features = tokens.last_hidden_state[:, 1:].mT.unflatten(2, (grid, grid))
+        return Pyramid((features,), self.strides, (height, width), (height, width))
+
+
+def _architecture(folder: Path, source: str | Path) -> dict[str, Any]:
+    """Return the configuration of a vision network in a folder."""
+    from transformers import AutoConfig
+
+    with refused(f"{source}: no vision backbone there"):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    if (folder / "preprocessor_config.json").is_file():
+        mean, std = normalisation(folder)
+    kept = {k: v for k, v in config.to_diff_dict().items() if k not in _LEFT_OUT}
+    return {
+        **kept,
+        "model_type": config.model_type,
+        "image_mean": list(mean),
+        "image_std": list(std),
+    }
+
+
+_LEFT_OUT = ("transformers_version", "architectures", "dtype", "torch_dtype", "out_features")

@@ -29,9 +29,9 @@ TARGETS = {
 }
 
 TARGET_CLASSES = 12  # of the mean over classes
-# what every unit says
-WRITTEN = {"task", "method", "repeat", "shots", "source", "measure", "higher_is_better", "score"}
-WRITTEN |= {"measures", "support", "conditions", "learn_seconds", "per_image"}
+# of every unit's file
+UNIT_KEYS = {"task", "method", "repeat", "shots", "source", "measure", "higher_is_better", "score"}
+UNIT_KEYS |= {"measures", "training_images", "conditions", "fit_seconds", "per_image"}
 
 Rows = Mapping[str, Mapping[int, dict[str, Any]]]
 
@@ -66,13 +66,13 @@ def write_report(out: Path, *, reference: str | None = None) -> str:
     text, data = [f"Few-shot benchmark on {', '.join(sorted({u['source'] for u in units}))}."], {}
     for (task, shots), rows in sorted(tables.items()):
         chosen = reference if reference in rows else ("auto" if "auto" in rows else min(rows))
-        found = _table(rows, chosen)
-        data[f"{task}, {shots} shots"] = found
-        text += ["", _title(task, shots, rows), "", *_lines(found, chosen)]
+        entries = _table(rows, chosen)
+        data[f"{task}, {shots} shots"] = entries
+        text += ["", _title(task, shots, rows), "", *_lines(entries, chosen)]
     text.append(
         "\n± is half the 95 % interval of the mean (Student's t), spread is 1.96 standard "
-        "deviations of the runs. Differences are paired by support, with the 95 % interval of "
-        "their mean; one without 0 is marked *."
+        "deviations of the runs. Differences are paired by training images, with the 95 % interval "
+        "of their mean; one without 0 is marked *."
     )
     page = "\n".join(text) + "\n"
     for name, content in (("report.md", page), ("report.json", json.dumps(data, indent=1))):
@@ -84,7 +84,7 @@ def write_report(out: Path, *, reference: str | None = None) -> str:
 def _read(path: Path) -> dict[str, Any]:
     try:
         unit = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(unit, dict) or not unit.keys() >= WRITTEN:
+        if not isinstance(unit, dict) or not unit.keys() >= UNIT_KEYS:
             raise ValueError("no unit")
         return unit
     except ValueError:
@@ -92,22 +92,28 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _check_pairs(units: Mapping[Path, dict[str, Any]]) -> None:
-    """Units of one task and number of shots were made alike and scored on the same images, those of
-    one repeat on one support.
+    """Refuse units that cannot be compared.
+
+    Those of one task and number of shots must have the same conditions and scored images, those of
+    one repeat the same training images.
 
     Raises:
-        InputError: naming two that were not.
+        InputError: naming two that differ.
     """
-    alike: dict[tuple[Any, ...], Path] = {}
+    first_of: dict[tuple[Any, ...], Path] = {}
     for path, unit in units.items():
         task = unit["task"], unit["shots"]
         repeat = (*task, unit["repeat"])
-        for group, name in ((task, "conditions"), (task, "per_image"), (repeat, "support")):
-            first = alike.setdefault((*group, name), path)
-            ours, theirs = unit[name], units[first][name]
+        for group, name in (
+            (task, "conditions"),
+            (task, "per_image"),
+            (repeat, "training_images"),
+        ):
+            first = first_of.setdefault((*group, name), path)
+            own, other = unit[name], units[first][name]
             if name == "per_image":  # of which images, not how well
-                ours, theirs = ours.keys(), theirs.keys()
-            if ours != theirs:
+                own, other = own.keys(), other.keys()
+            if own != other:
                 raise InputError(
                     f"{path}: made with another base, data, seed, size or time than {first}: the "
                     "two cannot be paired: run one of them again in another --out"
@@ -115,8 +121,9 @@ def _check_pairs(units: Mapping[Path, dict[str, Any]]) -> None:
 
 
 def _class_means(units: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A unit ``NAME/*`` of the mean over the classes that are a task each (``NAME/CLASS``), where a
-    method has all of them in a repeat.
+    """Return a unit ``NAME/*`` of the mean over classes that are a task each (``NAME/CLASS``).
+
+    There is one wherever a method has all classes in a repeat.
     """
     groups: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = defaultdict(dict)
     classes: dict[tuple[Any, ...], set[str]] = defaultdict(set)
@@ -134,14 +141,14 @@ def _class_means(units: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             key: float(np.mean([row["measures"][key] for row in rows.values()]))
             for key in first["measures"]
         }
-        seconds = sum(row["learn_seconds"] for row in rows.values())
+        seconds = sum(row["fit_seconds"] for row in rows.values())
         mean = {"task": f"{name}/*", "measures": measures, "score": measures[first["measure"]]}
-        means.append({**first, **mean, "learn_seconds": seconds, "classes": len(rows)})
+        means.append({**first, **mean, "fit_seconds": seconds, "classes": len(rows)})
     return means
 
 
 def _table(rows: Rows, reference: str) -> list[dict[str, Any]]:
-    """One entry per method, the best mean first."""
+    """Return one entry per method, the best mean first."""
     first = next(iter(rows[reference].values()))
     entries = []
     for method, repeats in rows.items():
@@ -156,8 +163,8 @@ def _table(rows: Rows, reference: str) -> list[dict[str, Any]]:
             name: float(np.mean([unit["measures"][name] for unit in repeats.values()]))
             for name in sorted(measures)
         }
-        seconds = [unit["learn_seconds"] for unit in repeats.values()]
-        entry["learn_seconds"] = float(np.mean(seconds))
+        seconds = [unit["fit_seconds"] for unit in repeats.values()]
+        entry["fit_seconds"] = float(np.mean(seconds))
         entries.append(entry)
     return sorted(entries, key=lambda e: e["mean"], reverse=first["higher_is_better"])
 
@@ -167,8 +174,8 @@ def _title(task: str, shots: int, rows: Rows) -> str:
     better = "higher" if unit["higher_is_better"] else "lower"
     what = f"mean {unit['measure']} of {unit['classes']}" if "classes" in unit else unit["measure"]
     title = f"### {task}: {what}, {shots} shots ({better} is better)"
-    told = unit.get("classes", TARGET_CLASSES) == TARGET_CLASSES
-    target = TARGETS.get((task, unit["measure"])) if told else None
+    complete = unit.get("classes", TARGET_CLASSES) == TARGET_CLASSES
+    target = TARGETS.get((task, unit["measure"])) if complete else None
     return title if target is None else f"{title}; the paper's FewShot: {target:g}"
 
 
@@ -177,7 +184,7 @@ def _lines(entries: Sequence[Mapping[str, Any]], reference: str) -> list[str]:
     lines = [
         f"| method | mean | spread | repeats | minus {reference} | "
         + " | ".join(names)
-        + " | learning, s |",
+        + " | training, s |",
         "|" + "---|" * (6 + len(names)),
     ]
     for entry in entries:
@@ -187,7 +194,7 @@ def _lines(entries: Sequence[Mapping[str, Any]], reference: str) -> list[str]:
         spread = "n/a" if entry["spread"] is None else _number(entry["spread"])
         cells = [entry["method"], mean, spread, str(entry["repeats"]), _gap(entry)]
         cells += [_number(entry["measures"][name]) for name in names]
-        lines.append(f"| {' | '.join(cells)} | {entry['learn_seconds']:.0f} |")
+        lines.append(f"| {' | '.join(cells)} | {entry['fit_seconds']:.0f} |")
     return lines
 
 

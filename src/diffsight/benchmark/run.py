@@ -5,21 +5,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffsight.benchmark.entrant import AbstractEntrant
-from diffsight.benchmark.entrants import suits
-from diffsight.benchmark.trivial_baselines import Constant, MeanMap, Stored
+from diffsight.backbones import BackboneSource
+from diffsight.benchmark.methods import BenchmarkMethod
+from diffsight.benchmark.source import BenchmarkSource
 from diffsight.benchmark.units import Settings, Unit, order, run, save, stored
-from diffsight.datasets.source import AbstractSource
 from diffsight.errors import InputError
-from diffsight.hub.task_file import Base
 from diffsight.ops.memory import keep_freed_memory
-
-FREE = (Constant, MeanMap, Stored)  # learn in no time
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a benchmark is.
+    """How far a benchmark is.
 
     Attributes:
         unit: that has just been finished.
@@ -37,11 +33,11 @@ class Standing:
 
 
 def benchmark(
-    source: AbstractSource,
+    source: BenchmarkSource,
     *,
     tasks: Sequence[str],
-    methods: Mapping[str, AbstractEntrant],
-    base: Base,
+    methods: Mapping[str, BenchmarkMethod],
+    pretrained: BackboneSource,
     out: Path,
     repeats: int = 5,
     settings: Settings | None = None,
@@ -49,24 +45,24 @@ def benchmark(
     announce: Callable[[int, int, float | None], None] = lambda units, done, minutes: None,
     advance: Callable[[Standing], None] = lambda standing: None,
 ) -> None:
-    """Run what is not there yet; a killed benchmark goes on where it was.
+    """Run the units that have no file yet; an interrupted benchmark continues where it was.
 
     Args:
         source: tasks and images.
         tasks: names out of ``source.tasks``.
-        methods: entrants by name.
-        base: the frozen model.
+        methods: rows of the table by name.
+        pretrained: the frozen model.
         out: folder of the units: ``TASK/METHOD/shotsN/repNNN.json``.
-        repeats: supports of every task, the same for all methods.
+        repeats: draws of training images of every task, the same for all methods.
         settings: of all units.
-        shard: number and count of the machines that share the units.
-        announce: called first with the number of units, how many are there, and the minutes that
-            the others take if learning uses its time (None with ``steps``).
+        shard: number and count of the machines that divide the units.
+        announce: called first with the number of units, how many are finished, and the minutes that
+            the trainings of the others take (None with ``steps``).
         advance: called after every unit.
 
     Raises:
-        InputError: for an unknown task, a method that lacks what it needs, a support that cannot be
-            learned from, a unit of other options, or a measure that is no number.
+        InputError: for an unknown task, a method that lacks what it needs, training images that
+            cannot be learned from, a unit of other options, or a measure that is not finite.
     """
     keep_freed_memory()
     settings = settings or Settings()
@@ -79,19 +75,19 @@ def benchmark(
     if not 0 <= number < count:
         raise InputError(f"shard {number} of {count}: give 0/N to N-1/N, such as 0/4 to 3/4")
     units = order(list(dict.fromkeys(tasks)), list(methods), repeats)
-    units = [u for u in units if suits(methods[u.method], source.tasks[u.task])]
-    # by method: one machine would get all that learn, another what takes no time
+    units = [u for u in units if methods[u.method].supports(source.tasks[u.task])]
+    # by method: one machine would get all trainings, another what takes no time
     ours = set(sorted(units, key=lambda u: list(methods).index(u.method))[number::count])
     mine = [u for u in units if u in ours]
-    keys = {u: u.key(methods[u.method], source, base, settings) for u in mine}
+    keys = {u: u.key(methods[u.method], source, pretrained, settings) for u in mine}
     there = [u for u in mine if stored(u.path(out, settings.shots), keys[u]) is not None]
     missing = [u for u in mine if u not in set(there)]
-    costly = [u for u in missing if not isinstance(methods[u.method], FREE)]
+    costly = [u for u in missing if methods[u.method].is_trained]
     minutes = None if settings.steps is not None else settings.minutes * len(costly)
     announce(len(mine), len(there), minutes)
     begin = time.monotonic()
     for done, unit in enumerate(missing, start=1):
-        found = run(unit, methods[unit.method], source, base, settings)
-        save(unit.path(out, settings.shots), keys[unit], found)
+        result = run(unit, methods[unit.method], source, pretrained, settings)
+        save(unit.path(out, settings.shots), keys[unit], result)
         left = (time.monotonic() - begin) / done * (len(missing) - done)
-        advance(Standing(unit, len(there) + done, len(mine), found["score"], left))
+        advance(Standing(unit, len(there) + done, len(mine), result["score"], left))

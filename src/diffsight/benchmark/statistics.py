@@ -1,4 +1,4 @@
-"""What repeats of a benchmark say: an interval of their mean, and their spread, told apart.
+"""Statistics of the repeats of a benchmark: an interval of their mean, and their own spread.
 
 The few-shot paper's figures after the "±" are spreads of runs (1.96 standard deviations); as an
 interval of a mean of 100 runs they would ask for runs that differ by half of their mean and more.
@@ -15,7 +15,7 @@ FEWEST_FOR_PERCENTILES = 40
 
 @dataclass(frozen=True)
 class Summary:
-    """Repeats of one measure; None where they are too few.
+    """Statistics of one measure; None where repeats are too few.
 
     Attributes:
         repeats: their number.
@@ -34,7 +34,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference of two methods; None where one repeat says nothing of its interval.
+    """A paired difference of two methods; one repeat has no interval.
 
     Attributes:
         repeats: number of pairs.
@@ -48,7 +48,7 @@ class Difference:
 
 
 def summarise(values: Float[np.ndarray, " r"]) -> Summary:
-    """Mean, interval and spread of the repeats; standard deviations divide by r - 1.
+    """Return mean, interval and spread of the repeats; standard deviations divide by r - 1.
 
     Raises:
         ValueError: without repeats, or if one is not finite.
@@ -69,9 +69,9 @@ def summarise(values: Float[np.ndarray, " r"]) -> Summary:
 def paired_difference(
     first: Float[np.ndarray, " r"], second: Float[np.ndarray, " s"]
 ) -> Difference:
-    """Mean of ``first - second`` with its interval.
+    """Return the mean of ``first - second`` with its interval.
 
-    Row i of both must come from the same repeat (the same support).
+    Row i of both must come from the same repeat (the same training images).
 
     Args:
         first: one method's repeats.
@@ -84,10 +84,10 @@ def paired_difference(
         raise ValueError(
             f"{len(first)} and {len(second)} repeats are no pairs: give the common ones"
         )
-    found = summarise(first.astype(np.float64) - second.astype(np.float64))
-    if found.ci95 is None:
-        return Difference(found.repeats, found.mean, None)
-    return Difference(found.repeats, found.mean, (found.mean - found.ci95, found.mean + found.ci95))
+    summary = summarise(first.astype(np.float64) - second.astype(np.float64))
+    mean, half = summary.mean, summary.ci95
+    interval = None if half is None else (mean - half, mean + half)
+    return Difference(summary.repeats, mean, interval)
 
 
 def _require_finite(values: Float[np.ndarray, " r"]) -> None:

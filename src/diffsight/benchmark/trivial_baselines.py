@@ -1,7 +1,9 @@
-"""What every method must beat, and what anybody predicted."""
+"""What every method must beat, and predictions that anybody has stored."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -9,52 +11,64 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from diffsight.benchmark.entrant import AbstractEntrant, Learned, Lesson, files_hash
-from diffsight.datasets.source import Labelled, SourceTask
+from diffsight.backbones import BackboneSource
+from diffsight.benchmark.measures import map_output, map_spec
+from diffsight.benchmark.methods import BenchmarkMethod, Episode, FittedMethod, files_hash
+from diffsight.benchmark.source import BenchmarkTask
+from diffsight.datasets.base import Sample
 from diffsight.errors import InputError
-from diffsight.hub.task_file import Base
 from diffsight.ops.resize import resized_label
-from diffsight.tasks.classes import Classes
+from diffsight.outputs import Output
+from diffsight.types import Target
 
 
 @dataclass(frozen=True)
-class Constant(AbstractEntrant):
-    """The one value that scores best on the support: the floor.
+class Constant(BenchmarkMethod):
+    """The one value that scores best on the training images.
 
     The median under a measure of absolute errors, else the mean; for classes the most frequent one,
     and where a foreground's IoU is the measure, the foreground.
     """
 
-    def learn(self, lesson: Lesson) -> Learned:
-        """Over all pixels of the support."""
-        value = _constant(lesson)[:, None, None]
-        return Learned(lambda query: value.expand(-1, *query.valid.shape))
+    is_trained: ClassVar[bool] = False
 
-
-@dataclass(frozen=True)
-class MeanMap(AbstractEntrant):
-    """The support's mean at every pixel: what the place in the picture alone tells."""
-
-    def learn(self, lesson: Lesson) -> Learned:
-        """Labels are brought to the size of the first; where none is valid, the constant."""
-        examples = lesson.support.examples
-        height, width = examples[0].valid.shape
-        hw = height, width
-        total, count = torch.zeros(()), torch.zeros(hw)
-        for example in examples:
-            value, known = (resized_label(x, hw) for x in (example.value, example.valid[None]))
-            if isinstance(lesson.task, Classes):
-                value = functional.one_hot(value[0].long(), lesson.task.num_outputs).movedim(-1, 0)
-            total, count = total + value * known, count + known[0]
-        blind = _constant(lesson)[:, None, None].expand(-1, *hw)
-        mean = torch.where(count > 0, total / count.clamp(min=1), blind)
-        return Learned(
-            lambda query: resized_label(mean, (query.valid.shape[0], query.valid.shape[1]))
+    def fit(self, episode: Episode) -> FittedMethod:
+        """Compute it over all pixels of the training images."""
+        value = constant_maps(episode)
+        return FittedMethod(
+            lambda sample: map_output(episode.task, value.expand(-1, *sample.image.shape[-2:]))
         )
 
 
 @dataclass(frozen=True)
-class Stored(AbstractEntrant):
+class MeanMap(BenchmarkMethod):
+    """The mean of the training images at every pixel: what the position alone says."""
+
+    is_trained: ClassVar[bool] = False
+
+    def fit(self, episode: Episode) -> FittedMethod:
+        """Bring labels to the size of the first; where none is valid, take the constant."""
+        label, task = episode.task.label, episode.task
+        height, width = episode.samples[0].valid[label].shape
+        hw = height, width
+        total, count = torch.zeros(()), torch.zeros(hw)
+        for sample in episode.samples:
+            value = _channels_first(sample.labels[label])
+            value, valid = (resized_label(x, hw) for x in (value, sample.valid[label][None]))
+            if map_spec(task).kind == "classes":
+                value = functional.one_hot(value[0], map_spec(task).channels).movedim(-1, 0)
+            total, count = total + value * valid, count + valid[0]
+        constant = constant_maps(episode).expand(-1, *hw)
+        mean = torch.where(count > 0, total / count.clamp(min=1), constant)
+        return FittedMethod(
+            lambda sample: map_output(
+                task, resized_label(mean, (sample.image.shape[-2], sample.image.shape[-1]))
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Stored(BenchmarkMethod):
     """Anybody's predictions: ``DIR/TASK/ID.npy``, ``d h w`` in the unit of the task.
 
     Attributes:
@@ -62,45 +76,56 @@ class Stored(AbstractEntrant):
     """
 
     folder: Path
+    is_trained: ClassVar[bool] = False
 
-    def learn(self, lesson: Lesson) -> Learned:
-        """Nothing to learn."""
+    def fit(self, episode: Episode) -> FittedMethod:
+        """Read the predictions; nothing is trained."""
+        spec, task = episode.spec, episode.task
+        channels = map_spec(task).channels
 
-        def answer(query: Labelled) -> Tensor:
-            path = self.folder / lesson.spec.name / f"{query.id.replace('/', '__')}.npy"
+        def predict(sample: Sample) -> Output:
+            path = self.folder / spec.name / f"{sample.id.replace('/', '__')}.npy"
             try:
                 values = np.load(path, allow_pickle=False)
             except (OSError, ValueError) as error:
                 raise InputError(f"{path}: no prediction there ({error})") from None
             if values.ndim == 2:
                 values = values[None]
-            task = lesson.task
-            depth = task.num_outputs if isinstance(task, Classes) else len(query.value)
-            if values.ndim != 3 or len(values) != depth or values.dtype.kind not in "fiu":
+            if values.ndim != 3 or len(values) != channels or values.dtype.kind not in "fiu":
                 raise InputError(
                     f"{path}: {values.dtype} of {' x '.join(map(str, values.shape))}, but a "
-                    f"prediction of {lesson.spec.name} is {depth} channel(s) x height x width"
+                    f"prediction of {spec.name} is {channels} channel(s) x height x width"
                 )
             if not np.isfinite(values).all():
                 raise InputError(f"{path}: holds NaN or infinity: predict a number for every pixel")
-            return torch.from_numpy(values.astype(np.float32))
+            return map_output(task, torch.from_numpy(values.astype(np.float32)))
 
-        return Learned(answer)
+        return FittedMethod(predict)
 
-    def content(self, spec: SourceTask, base: Base, clip: str | None) -> str:
-        """The predictions'."""
+    def dependency_hash(self, spec: BenchmarkTask, source: BackboneSource, clip: str | None) -> str:
+        """Return the hash of the predictions."""
         return files_hash(self.folder / spec.name, "*.npy")
 
 
-def _constant(lesson: Lesson) -> Float[Tensor, " d"]:
-    columns = [e.value.movedim(0, -1)[e.valid] for e in lesson.support.examples]
+def constant_maps(episode: Episode) -> Float[Tensor, "d 1 1"]:
+    """Return the best constant: values, or 1 for a class and 0 for the others."""
+    label = flat_labels(episode.samples, episode.task.label)
+    target = Target(label, torch.ones(1, *label.shape[-2:], dtype=torch.bool))
+    value = episode.spec.measure(episode.task).constant(label, target)
+    if map_spec(episode.task).kind == "classes":
+        value = functional.one_hot(value, map_spec(episode.task).channels).float()
+    return value[:, None, None]
+
+
+def flat_labels(samples: Sequence[Sample], label: str) -> Tensor:
+    """Return the labels of all valid pixels as one image: ``1 d 1 n``, or ``1 1 n`` of classes."""
+    columns = [
+        _channels_first(sample.labels[label]).movedim(0, -1)[sample.valid[label]]
+        for sample in samples
+    ]
     flat = torch.cat(columns).T[None, :, None]
-    known = torch.ones(1, 1, flat.shape[-1], dtype=torch.bool)
-    value = lesson.task.constant(flat, known)
-    if lesson.spec.measure == "vtm_mae":
-        value = flat[0, :, 0].median(dim=1).values
-    elif lesson.spec.scoring == "binary":
-        value = torch.ones(1)
-    if isinstance(lesson.task, Classes):
-        value = functional.one_hot(value.long()[0], lesson.task.num_outputs).float()
-    return value
+    return flat[:, 0] if samples[0].labels[label].ndim == 2 else flat
+
+
+def _channels_first(label: Tensor) -> Tensor:
+    return label[None] if label.ndim == 2 else label

@@ -14,23 +14,7 @@ SPLIT = re.compile("-(train|training|val|validation|test|testA|testB)$")  # of a
 
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(prog="diffsight aggregate-prompts", description=__doc__)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "--captions", type=Path, nargs="+", metavar="FILE", help="what `diffsight caption` wrote"
-    )
-    what.add_argument(
-        "--table", type=Path, metavar="FILE", help="what `diffsight text-table` wrote: one vector"
-    )
-    parser.add_argument("--encoder", help="text tower, as for text-table; with --captions")
-    parser.add_argument(
-        "--tokens", type=int, default=40, metavar="N", help="of a caption, filled up (default 40)"
-    )
-    parser.add_argument(
-        "--pooled", action="store_true", help="one vector, the mean of the captions' ends"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
 
     from diffsight.datasets.captioned import read_captions
     from diffsight.prompts.text import mean_prompt, read_table, save_rows
@@ -61,3 +45,32 @@ def main(argv: Sequence[str]) -> int:
     save_rows(args.out, rows, metadata)
     log.info("%s: %d token(s) of %d numbers", args.out, *rows.shape)
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="diffsight aggregate-prompts", description=__doc__)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--captions", type=Path, nargs="+", metavar="FILE", help="files of `diffsight caption`"
+    )
+    what.add_argument(
+        "--table",
+        type=Path,
+        metavar="FILE",
+        help="file of `diffsight text-table`, whose mean is one vector",
+    )
+    parser.add_argument("--encoder", help="text tower of --captions, as for text-table")
+    parser.add_argument(
+        "--tokens",
+        type=int,
+        default=40,
+        metavar="N",
+        help="tokens of a caption, padded (default: 40)",
+    )
+    parser.add_argument(
+        "--pooled",
+        action="store_true",
+        help="one vector: the mean of the captions' end-of-text features",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
+    return parser

@@ -1,4 +1,4 @@
-"""``diffsight benchmark few-shot``: methods against one another on the same few labelled images."""
+"""``diffsight benchmark few-shot``: compare methods on the same few labelled images."""
 
 import argparse
 import logging
@@ -7,12 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffsight.cli.options import add_device, device_of, require_writable
+from diffsight.cli.options import (
+    TRAINING_DTYPES,
+    add_device,
+    add_dtype,
+    add_trust,
+    device_of,
+    dtype_of,
+    require_writable,
+)
 from diffsight.errors import InputError
 
 if TYPE_CHECKING:
+    from diffsight.benchmark.methods import BenchmarkMethod
     from diffsight.benchmark.run import Standing
-    from diffsight.datasets.source import AbstractSource
+    from diffsight.benchmark.source import BenchmarkSource
 
 log = logging.getLogger(__name__)
 
@@ -21,110 +30,119 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="diffsight benchmark")
     commands = parser.add_subparsers(dest="name", required=True, metavar="few-shot")
-    _options(
+    _add_options(
         commands.add_parser(
-            "few-shot", description="Methods against one another on the same few images."
+            "few-shot", description="Compare methods on the same few labelled images."
         )
     )
     args = parser.parse_args(argv)
 
     import torch
 
-    from diffsight.benchmark.entrant import AbstractEntrant
-    from diffsight.benchmark.entrants import entrants
+    from diffsight.backbones import BackboneSource
     from diffsight.benchmark.report import write_report
     from diffsight.benchmark.run import benchmark
-    from diffsight.benchmark.trivial_baselines import Stored
     from diffsight.benchmark.units import Settings
-    from diffsight.hub.task_file import Base
-    from diffsight.training.loop import Where
+    from diffsight.training.loop import Runtime
 
     if not args.report:
         require_writable(args.out)
-        names = tuple(args.methods.split(","))
-        dtype = torch.bfloat16 if args.dtype == "bfloat16" else None
-        methods: dict[str, AbstractEntrant] = entrants(
-            names, dino=args.dino, clip_side=args.clip_side
-        )
-        if args.predictions:
-            methods["predictions"] = Stored(args.predictions)
-        known = {*methods, *(path.parents[1].name for path in args.out.glob("**/shots*/rep*.json"))}
-        if args.reference is not None and args.reference not in known:
-            raise InputError(f"--reference {args.reference}: choose from {', '.join(methods)}")
+        methods = _methods(args)
         source = _source(args)
+        for note in source.notes:
+            log.warning("%s", note)
         benchmark(
             source,
             tasks=_usable(source, args.shots) if args.tasks == "all" else args.tasks.split(","),
             methods=methods,
-            base=Base.load(args.backbone),
+            pretrained=BackboneSource(args.backbone),
             out=args.out,
             repeats=args.repeats,
             settings=Settings(
-                args.shots,
-                args.minutes,
-                args.steps,
-                args.seed,
-                args.short_side,
-                args.clip,
-                Where(torch.device(device_of(args)), dtype),
+                shots=args.shots,
+                minutes=args.minutes,
+                steps=args.steps,
+                seed=args.seed,
+                short_side=args.short_side,
+                clip=args.clip,
+                runtime=Runtime(torch.device(device_of(args)), dtype_of(args)),
             ),
             shard=args.shard,
             announce=_announce,
             advance=_advance,
         )
-        for name, reason in source.skipped.items():
-            log.warning("skipped %s: %s", name, reason)
+        for reason in source.skipped:
+            log.warning("skipped %s", reason)
     sys.stdout.write(write_report(args.out, reference=args.reference))
     return 0
 
 
-def _source(args: argparse.Namespace) -> "AbstractSource":
-    from diffsight.datasets.nyu_few_shot import NYUFewShot
-    from diffsight.datasets.taskonomy import Taskonomy
-    from diffsight.rooms.source import RoomsSource
+def _methods(args: argparse.Namespace) -> "dict[str, BenchmarkMethod]":
+    """Return the rows of the table.
+
+    Raises:
+        InputError: for an unknown method or reference.
+    """
+    from diffsight.benchmark.registry import benchmark_methods
+    from diffsight.benchmark.trivial_baselines import Stored
+    from diffsight.cli.recipe import package_of
+
+    names = tuple(args.methods.split(","))
+    # a class that is typed on the command line is trusted
+    typed = (package for name in names for package in package_of(name))
+    methods = benchmark_methods(
+        names, dino=args.dino, clip_side=args.clip_side, trusted=(*args.trust, *typed)
+    )
+    if args.predictions:
+        methods["predictions"] = Stored(args.predictions)
+    rows = {*methods, *(path.parents[1].name for path in args.out.glob("**/shots*/rep*.json"))}
+    if args.reference is not None and args.reference not in rows:
+        raise InputError(f"--reference {args.reference}: choose from {', '.join(methods)}")
+    return methods
+
+
+def _source(args: argparse.Namespace) -> "BenchmarkSource":
+    from diffsight.benchmark.nyu import nyu_source
+    from diffsight.benchmark.rooms import rooms_source
+    from diffsight.benchmark.taskonomy import taskonomy_source
 
     if args.data == "rooms":
         count = 100 if args.max_images is None else args.max_images
-        return RoomsSource(size=args.size, count=count)
+        return rooms_source(size=args.size, count=count)
     if args.root is None:
         raise InputError(f"--data {args.data} needs --root DIR, where its files are")
     if args.data == "taskonomy":
-        found = Taskonomy(
+        return taskonomy_source(
             root=args.root, preset=args.preset, split=args.split, max_images=args.max_images
         )
-        for task, folder in found.missing.items():
-            log.warning("left out: %s: %s is not there", task, folder)
-        if found.missing_buildings:
-            log.warning("buildings without images: %s", ", ".join(found.missing_buildings))
-        return found
     if args.max_images is not None:
         raise InputError("--max-images: NYU is scored on the images of --test-list")
-    return NYUFewShot(root=args.root, normals=args.normals, test_list=args.test_list)
+    return nyu_source(root=args.root, normals=args.normals, test_list=args.test_list)
 
 
-def _usable(source: "AbstractSource", shots: int) -> list[str]:
-    """All tasks but those with too few images, such as a rare class of a part of Taskonomy.
+def _usable(source: "BenchmarkSource", shots: int) -> list[str]:
+    """Return all tasks but those with too few images, such as a rare class of Taskonomy.
 
     Raises:
         InputError: if none is left.
     """
     usable = []
-    for task in source.tasks:
-        known, asked = len(source.pool(task)), len(source.queries(task))
-        if known < shots or not asked:
+    for name, task in source.tasks.items():
+        train, test = len(task.train), len(task.test)
+        if train < shots or not test:
             log.warning(
-                "left out: %s: %d images for %d shots, %d queries", task, known, shots, asked
+                "left out: %s: %d images for %d shots, %d to score", name, train, shots, test
             )
         else:
-            usable.append(task)
+            usable.append(name)
     if not usable:
         raise InputError(f"{source.name}: no task has images for {shots} shots: ask for fewer")
     return usable
 
 
 def _announce(units: int, done: int, minutes: float | None) -> None:
-    cost = "" if minutes is None else f", about {minutes:.0f} min of learning"
-    log.info("%d units, %d of them are there already%s", units, done, cost)
+    cost = "" if minutes is None else f", about {minutes:.0f} min of training"
+    log.info("%d units, %d of them are finished%s", units, done, cost)
 
 
 def _advance(standing: "Standing") -> None:
@@ -141,46 +159,137 @@ def _advance(standing: "Standing") -> None:
     )
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="of the results")
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of results")
     parser.add_argument(
-        "--report", action="store_true", help="run nothing: tell what the folder holds"
+        "--report", action="store_true", help="run nothing, report what the folder holds"
     )
     group = parser.add_argument_group("data")
-    group.add_argument("--data", choices=("rooms", "taskonomy", "nyu"), default="rooms")
-    group.add_argument("--root", type=Path, metavar="DIR", help="of Taskonomy or NYU")
-    group.add_argument("--preset", choices=("vtm", "clean", "native"), default="vtm")
-    group.add_argument("--split", default="muleshoe", help="of Taskonomy: muleshoe or test")
-    group.add_argument("--normals", type=Path, metavar="DIR", help="of NYU's images")
-    group.add_argument("--test-list", type=Path, metavar="FILE", help="of NYU (default: all)")
-    group.add_argument("--max-images", type=int, metavar="N", help="score only so many")
-    group.add_argument("--size", type=int, default=64, metavar="PX", help="of rooms (default 64)")
-    group = parser.add_argument_group("what is compared")
-    group.add_argument("--tasks", default="all", metavar="A,B", help="default: all")
+    group.add_argument(
+        "--data",
+        choices=("rooms", "taskonomy", "nyu"),
+        default="rooms",
+        help="what methods are compared on (default: rooms)",
+    )
+    group.add_argument(
+        "--root", type=Path, metavar="DIR", help="folder of Taskonomy or NYU, which need it"
+    )
+    group.add_argument(
+        "--preset",
+        choices=("vtm", "clean", "native"),
+        default="vtm",
+        help="how Taskonomy is scored, see docs/benchmark.md (default: vtm)",
+    )
+    group.add_argument(
+        "--split",
+        default="muleshoe",
+        help="buildings of Taskonomy that are scored: test, val, or one of them (default: "
+        "muleshoe)",
+    )
+    group.add_argument(
+        "--normals", type=Path, metavar="DIR", help="folder of normals for NYU (default: none)"
+    )
+    group.add_argument(
+        "--test-list",
+        type=Path,
+        metavar="FILE",
+        help="list of NYU's images that are scored (default: all)",
+    )
+    group.add_argument(
+        "--max-images",
+        type=int,
+        metavar="N",
+        help="score only N images (default: 100 of rooms, all of Taskonomy)",
+    )
+    group.add_argument(
+        "--size", type=int, default=64, metavar="N", help="pixels of a room's side (default: 64)"
+    )
+    _add_comparison(parser)
+    _add_training(parser)
+
+
+def _add_comparison(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("comparison")
+    group.add_argument(
+        "--tasks", default="all", metavar="A,B", help="names of tasks (default: all)"
+    )
     group.add_argument(
         "--methods",
-        default="auto,concepts,mean-map,constant",
+        default="auto,few_shot,mean-map,constant",
         metavar="A,B",
-        help="see docs/benchmark.md (default auto,concepts,mean-map,constant)",
+        help="names of docs/benchmark.md, or classes of your own (package.Class) (default: "
+        "auto,few_shot,mean-map,constant)",
     )
     group.add_argument(
-        "--reference", metavar="A", help="differences to it (default: auto, or the first by name)"
+        "--reference",
+        metavar="A",
+        help="method that the others are compared with (default: auto, or the first by name)",
     )
-    group.add_argument("--shots", type=int, default=10, metavar="N")
-    group.add_argument("--repeats", type=int, default=5, metavar="N")
-    group.add_argument("--predictions", type=Path, metavar="DIR", help="DIR/TASK/ID.npy to score")
-    group = parser.add_argument_group("how")
-    group.add_argument("--backbone", default="tiny", metavar="tiny|DIR|ID")
-    group.add_argument("--clip", metavar="DIR", help="CLIP vision model (default: the backbone's)")
-    group.add_argument("--dino", metavar="DIR", help="a DINOv2 model, for dinov2-linear")
-    group.add_argument("--clip-side", type=int, metavar="PX", help="input of clip-linear")
-    group.add_argument("--minutes", type=float, default=1.5, help="of learning (default 1.5)")
-    group.add_argument("--steps", type=int, metavar="N", help="of learning, instead")
-    group.add_argument("--short-side", type=int, metavar="PX", help="working size of images")
-    group.add_argument("--seed", type=int, default=0)
+    group.add_argument(
+        "--shots", type=int, default=10, metavar="N", help="labelled images (default: 10)"
+    )
+    group.add_argument(
+        "--repeats",
+        type=int,
+        default=5,
+        metavar="N",
+        help="draws of the labelled images (default: 5)",
+    )
+    group.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="DIR",
+        help="predictions of another program to score too: DIR/TASK/ID.npy",
+    )
+    add_trust(group)
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("training")
+    group.add_argument(
+        "--backbone",
+        default="tiny",
+        metavar="tiny|DIR|ID",
+        help="frozen model: the one of the package, a folder or a hub id (default: tiny)",
+    )
+    group.add_argument(
+        "--clip", metavar="DIR", help="CLIP vision model (default: that of the backbone)"
+    )
+    group.add_argument("--dino", metavar="DIR", help="DINOv2 model, for dinov2-linear")
+    group.add_argument(
+        "--clip-side",
+        type=int,
+        metavar="N",
+        help="pixels of the input of clip-linear (default: the model's)",
+    )
+    group.add_argument(
+        "--minutes",
+        type=float,
+        default=1.5,
+        metavar="FLOAT",
+        help="time of one training (default: 1.5)",
+    )
+    group.add_argument(
+        "--steps", type=int, metavar="N", help="steps of every training (default: by --minutes)"
+    )
+    group.add_argument(
+        "--short-side",
+        type=int,
+        metavar="N",
+        help="pixels of the shorter side that images are resized to (default: the backbone's)",
+    )
+    group.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of everything random (default: 0)"
+    )
     add_device(group)
-    group.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    group.add_argument("--shard", type=_shard, default=(0, 1), metavar="I/N", help="part of it")
+    add_dtype(group, TRAINING_DTYPES)
+    group.add_argument(
+        "--shard",
+        type=_shard,
+        default=(0, 1),
+        metavar="I/N",
+        help="run part I of N, counted from 0, such as 0/4 (default: 0/1)",
+    )
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Describe images in words, which EVP's prompts are made of."""
+"""Describe images in sentences, which EVP's prompts are made of."""
 
 import argparse
 import json
@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffsight.cli.options import SOME_FAILED, add_device, device_of, require_writable, tell
+from diffsight.cli.options import (
+    SOME_FAILED,
+    add_device,
+    add_trust,
+    device_of,
+    require_writable,
+    write_line,
+)
 from diffsight.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     if args.out.is_dir():
         raise InputError(f"{args.out}: a folder: give --out the name of a .json file in it")
     require_writable(args.out.parent)
-    data = _Photos(args.images, args.out) if args.images else data_of(args.data)
+    data = _Photos(args.images, args.out) if args.images else data_of(args.data, trusted=args.trust)
     source = args.captioner or BLIP2
     captions = _kept(args.out, data.name, source)
     captioner = Captioner(source, device=device_of(args))
@@ -55,18 +62,25 @@ def _parser() -> argparse.ArgumentParser:
         help="data set and its arguments, such as: NYUDepth root=nyu_depth_v2 split=train",
     )
     parser.add_argument(
-        "--captioner", metavar="ID", help="folder or hub id (default: EVP's BLIP-2)"
+        "--captioner", metavar="ID", help="BLIP-2 folder or hub id (default: EVP's)"
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="the .json to write"
     )
-    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="default 8")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=8,
+        metavar="N",
+        help="images that run together (default: 8)",
+    )
+    add_trust(parser)
     add_device(parser)
     return parser
 
 
 def _kept(out: Path, data: str, source: str) -> dict[str, str]:
-    """What an earlier run wrote.
+    """Return what an earlier run wrote.
 
     Raises:
         InputError: if that is of another data set or by another captioner.
@@ -91,7 +105,7 @@ def _describe(
     args: argparse.Namespace,
     source: str,
 ) -> int:
-    """Add the captions that are missing and save them; how many images could not be used."""
+    """Add the missing captions and save them; return how many images could not be used."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -112,7 +126,7 @@ def _describe(
                     sample = data[index]
                 except InputError as error:
                     failed += 1
-                    tell(console, str(error))
+                    write_line(console, str(error))
                 else:
                     waiting += [] if sample.id in captions else [sample]
                 if waiting and (len(waiting) == args.batch_size or index == len(data) - 1):
@@ -132,7 +146,7 @@ def _describe(
 
 
 class _Photos:
-    """Images of one's own."""
+    """Images of the user."""
 
     def __init__(self, arguments: Sequence[str], captions: Path) -> None:
         from diffsight.datasets.captioned import PHOTOS

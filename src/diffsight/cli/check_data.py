@@ -1,4 +1,4 @@
-"""Read a data set end to end: counts, labels, unreadable files, images that two splits share."""
+"""Read a data set end to end: counts, labels, unreadable files, images shared by splits."""
 
 import argparse
 import json
@@ -19,8 +19,10 @@ LISTED = 5
 def main(argv: Sequence[str]) -> int:
     """Run the command; status 1 if something looks wrong."""
     parser = argparse.ArgumentParser(prog="diffsight check-data", description=__doc__)
-    parser.add_argument("name", help="ade20k, nyu, kitti ... (docs/data.md)")
-    parser.add_argument("root", type=Path, help="its folder, as in docs/data.md")
+    parser.add_argument("name", help="name of the data set: ade20k, nyu, kitti ... (docs/data.md)")
+    parser.add_argument(
+        "root", type=Path, help="folder of the data set, laid out as in docs/data.md"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args(argv)
 

@@ -21,26 +21,7 @@ INDOORS_M = 10.0  # cap of NYU's models; those with a larger one are KITTI's
 
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(prog="diffsight convert", description=__doc__)
-    parser.add_argument(
-        "kind",
-        help="what it is: evp-depth, evp-referring, vpd-depth, vpd-referring, vpd-segmentation",
-    )
-    parser.add_argument(
-        "checkpoint", type=Path, help="the authors' .ckpt / .pth, or a .safetensors"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder for the model")
-    parser.add_argument(
-        "--max-depth", type=float, help="of depth models: cap in metres (default 10)"
-    )
-    parser.add_argument("--latent-std", type=float, help="of EVP: what the latents were divided by")
-    parser.add_argument(
-        "--names", type=Path, help="text file, a line for each scene or class of its text table"
-    )
-    parser.add_argument("--encoder", help="CLIP, a folder or hub id, for sentences as prompts")
-    parser.add_argument("--partial", action="store_true", help="go on where entries are missing")
-    parser.add_argument("--json", action="store_true", help="print the key report as JSON")
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
 
     from diffsight.hub import save
     from diffsight.hub.convert import CONVERTERS, IncompleteError, read_original
@@ -65,26 +46,26 @@ def main(argv: Sequence[str]) -> int:
         model, report = converter(state, **options)
     except IncompleteError as error:
         error.report.dropped |= dropped
-        _tell(error.report, as_json=args.json)
+        _report(error.report, as_json=args.json)
         raise
     report.dropped |= dropped
-    about = {"converted_from": args.checkpoint.name, "kind": args.kind}
+    about = {"converted_from": args.checkpoint.name, "converter": args.kind}
     side = _short_side(args.kind, args.max_depth or INDOORS_M)
-    trained = {} if side is None else {"training": {"short_side": side}}
-    save(model, args.out, info=about | trained)
+    size = {} if side is None else {"short_side": side}
+    save(model, args.out, info=about | size)
     log.info("%s -> %s: %s", args.checkpoint, args.out, report.summary())
-    _tell(report, as_json=args.json)
+    _report(report, as_json=args.json)
     return 0
 
 
 def _short_side(kind: str, max_depth_m: float) -> int | None:
-    """Of the images that the authors trained with, in pixels; KITTI's are cut, never resized."""
+    """Return that of the authors' training images; KITTI's are cropped, not resized."""
     if not kind.endswith("depth"):
         return 512
     return 480 if max_depth_m <= INDOORS_M else None
 
 
-def _tell(report: "KeyReport", *, as_json: bool) -> None:
+def _report(report: "KeyReport", *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(vars(report), indent=1) + "\n")
         return
@@ -101,3 +82,49 @@ def _lines(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a list of names ({error})") from None
     return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="diffsight convert", description=__doc__)
+    parser.add_argument(
+        "kind",
+        help="evp-depth, evp-referring, vpd-depth, vpd-referring or vpd-segmentation",
+    )
+    parser.add_argument(
+        "checkpoint", type=Path, help="the authors' .ckpt / .pth, or a .safetensors"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="NAME",
+        help="the model to write: a folder, or one .safetensors file",
+    )
+    parser.add_argument(
+        "--max-depth",
+        type=float,
+        metavar="FLOAT",
+        help="cap of depth models in metres (default: 10)",
+    )
+    parser.add_argument(
+        "--latent-std",
+        type=float,
+        metavar="FLOAT",
+        help="what EVP's latents were divided by (default: the authors' value)",
+    )
+    parser.add_argument(
+        "--names",
+        type=Path,
+        metavar="FILE",
+        help="text file with a line for each scene or class of the checkpoint's text table",
+    )
+    parser.add_argument(
+        "--encoder",
+        metavar="DIR|ID",
+        help="CLIP text model for sentences as prompts (default: none)",
+    )
+    parser.add_argument(
+        "--partial", action="store_true", help="convert even where entries are missing"
+    )
+    parser.add_argument("--json", action="store_true", help="print the key report as JSON")
+    return parser

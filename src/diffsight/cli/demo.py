@@ -1,4 +1,4 @@
-"""``diffsight demo``: depth from ten labelled rooms, on the embedded model, while you wait."""
+"""``diffsight demo``: learn depth from ten labelled rooms on the embedded model, in a minute."""
 
 import argparse
 import logging
@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from diffsight.errors import InputError
 
@@ -15,45 +15,57 @@ if TYPE_CHECKING:
     import torch
 
     from diffsight.datasets.base import Sample
-    from diffsight.hub.task_file import Task
+    from diffsight.model import DenseModel
 
+DESCRIPTION = (
+    "Render ten rooms, learn depth from them on the embedded model, and draw the predictions for "
+    "other rooms; about a minute on two cores."
+)
 SHOTS = 10
 STEPS = 150
-TESTS = 24  # other rooms, to score on
-SHOWN = 6  # of them, in the picture
+TESTS = 24  # held-out rooms
+SHOWN = 6  # of the held-out rooms, in the picture
 SIZE_PX = 128
 PANEL_PX = 192  # side of a room in the picture
-OWN = re.compile(r"room\d+\.png")  # what a demo calls its images and labels
+ROOM = re.compile(r"room\d+\.png")  # names of a demo's images and labels
 log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(prog="diffsight demo", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder (default: demo)")
-    parser.add_argument("--seed", type=int, default=0, help="which ten rooms (default 0)")
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"to learn in (default {STEPS})")
+    parser = argparse.ArgumentParser(prog="diffsight demo", description=DESCRIPTION)
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo"), metavar="DIR", help="folder (default: demo)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="which ten rooms (default: 0)")
+    parser.add_argument(
+        "--steps", type=int, default=STEPS, help=f"steps of the training (default: {STEPS})"
+    )
     args = parser.parse_args(argv)
 
+    from diffsight import hub
     from diffsight.adaptation.adapt import adapt
 
     begin = time.monotonic()
-    images, labels, path = args.out / "images", args.out / "depth", args.out / "depth.task"
+    images, labels, path = args.out / "images", args.out / "depth", args.out / "depth.safetensors"
     log.info("depth from %d labelled rooms: about a minute on two cores", SHOTS)
-    known = _rooms("val", args.seed * SHOTS, SHOTS)
-    _write(known, images, labels)
-    task = adapt(images, labels, kind="depth", method="features", steps=args.steps, seed=args.seed)
-    task.save(path)
+    train = _rooms("val", args.seed * SHOTS, SHOTS)
+    _write(train, images, labels)
+    model = adapt(
+        images, labels, kind="depth", method="feature_head", steps=args.steps, seed=args.seed
+    )
+    hub.save(model, path)
     tests = _rooms("test", 0, TESTS)
-    rows = _scores(task, known, tests)
-    picture = _picture(task, tests[:SHOWN], args.out / "rooms.png")
+    rows = _scores(model, train, tests)
+    picture = _picture(model, tests[:SHOWN], args.out / "rooms.png")
     _show(rows)
+    again = f"diffsight adapt --images {images} --labels {labels} --kind depth"
     sys.stdout.write(
-        f"after {time.monotonic() - begin:.0f} s, on {TESTS} rooms that nothing was learned from\n"
+        f"after {time.monotonic() - begin:.0f} s, on {TESTS} held-out rooms\n"
         f"picture: {picture} (image | truth | prediction | error)\n"
-        f"task:    {path}, {path.stat().st_size / 1000:.0f} kB\n"
-        f"again:   diffsight adapt --images {images} --labels {labels} --kind depth --out my.task\n"
-        f"next:    diffsight predict PHOTO.jpg --task {path} --out depth\n"
+        f"model:   {path}, {path.stat().st_size / 1000:.0f} kB\n"
+        f"again:   {again} --out mine.safetensors\n"
+        f"next:    diffsight predict PHOTO.jpg --model {path} --out depth\n"
     )
     return 0
 
@@ -66,7 +78,7 @@ def _rooms(split: str, first: int, count: int) -> list["Sample"]:
 
 
 def _write(samples: Sequence["Sample"], images: Path, labels: Path) -> None:
-    """As a user would have them: PNG, and 16-bit PNG of millimetres."""
+    """Write images and labels as a user has them: PNG, and 16-bit PNG of millimetres."""
     from PIL import Image
 
     from diffsight.datasets.files import replacing, write_depth_png
@@ -87,13 +99,13 @@ def _write(samples: Sequence["Sample"], images: Path, labels: Path) -> None:
 
 
 def _earlier(folder: Path) -> list[Path]:
-    """Files of an earlier demo.
+    """Return the files of an earlier demo.
 
     Raises:
-        InputError: if the folder holds anybody else's.
+        InputError: if the folder holds others.
     """
     found = sorted(folder.glob("[!.]*"))
-    others = [path.name for path in found if not OWN.fullmatch(path.name)]
+    others = [path.name for path in found if not ROOM.fullmatch(path.name)]
     if others:
         raise InputError(
             f"{folder}: holds files that are not of a demo ({others[0]}): choose another --out"
@@ -101,22 +113,24 @@ def _earlier(folder: Path) -> list[Path]:
     return found
 
 
-def _scores(task: "Task", known: Sequence["Sample"], tests: Sequence["Sample"]) -> dict[str, float]:
-    """RMSE in metres over all valid pixels, of the task and of what must be beaten."""
+def _scores(
+    model: "DenseModel", train: Sequence["Sample"], tests: Sequence["Sample"]
+) -> dict[str, float]:
+    """Return the RMSE in metres over all valid pixels, of the model and of three baselines."""
     import torch
 
     from diffsight.inference import Plan, Predictor
 
-    predictor = Predictor(task.model, Plan(short_side=task.about["short_side"]))
-    found = torch.stack([p.depth_m for p in predictor(s.image for s in tests)])
-    (image, depth_m, valid), (pixels, truth_m, counted) = map(_stacked, (known, tests))
+    predictor = Predictor(model, Plan(short_side=model.info["short_side"]))
+    found = torch.cat([p.to_label() for p in predictor(s.image for s in tests)])
+    (image, depth_m, valid), (pixels, truth_m, counted) = map(_stacked, (train, tests))
     mean_m = depth_m[valid].mean()
     average = (depth_m * valid).sum(dim=0) / valid.sum(dim=0).clamp(min=1)
     average = torch.where(valid.any(dim=0), average, mean_m)
     colours = torch.linalg.lstsq(_with_one(image)[valid], depth_m[valid][:, None]).solution
     rows = {
-        f"{task.about['method']}, {len(known)} images": found,
-        "mean depth of every pixel's place": average.expand_as(truth_m),
+        f"{model.info['chosen']}, {len(train)} images": found,
+        "mean depth of every pixel position": average.expand_as(truth_m),
         "colour of the pixel (least squares)": (_with_one(pixels) @ colours)[..., 0],
         "one depth for all": mean_m.expand_as(truth_m),
     }
@@ -136,7 +150,7 @@ def _stacked(samples: Sequence["Sample"]) -> tuple["torch.Tensor", ...]:
 
 
 def _with_one(colour: "torch.Tensor") -> "torch.Tensor":
-    """The channels and 1: products of them say more of ten rooms and less of others."""
+    """Return the channels and 1; products of channels overfit ten rooms."""
     import torch
 
     return torch.cat([torch.ones_like(colour[..., :1]), colour], dim=-1)
@@ -152,8 +166,8 @@ def _show(rows: dict[str, float]) -> None:
     Console(file=sys.stdout, width=80).print(table)
 
 
-def _picture(task: "Task", tests: Sequence["Sample"], path: Path) -> Path:
-    """Image | truth | prediction | error."""
+def _picture(model: "DenseModel", tests: Sequence["Sample"], path: Path) -> Path:
+    """Write a row per room: image, truth, prediction and error."""
     import torch
     from PIL import Image
 
@@ -161,11 +175,11 @@ def _picture(task: "Task", tests: Sequence["Sample"], path: Path) -> Path:
     from diffsight.datasets.files import replacing
     from diffsight.inference import Plan, Predictor
 
-    dense: Any = task.model.task
+    task = model.task
     batch = collate(tests, "depth_m")
-    predictor = Predictor(task.model, Plan(short_side=task.about["short_side"]))
+    predictor = Predictor(model, Plan(short_side=model.info["short_side"]))
     found = predictor(s.image for s in tests)
-    panels = map(dense.panel, batch.inputs.image, dense.truth(batch.target), found)
+    panels = map(task.panel, batch.inputs.image, task.truth(batch.target), found)
     sheet = Image.fromarray(torch.cat(list(panels), dim=1).permute(1, 2, 0).numpy())
     factor = PANEL_PX / SIZE_PX
     size = (round(sheet.width * factor), round(sheet.height * factor))

@@ -1,24 +1,28 @@
-"""Say what a recipe's model is and costs; neither its weights nor its data are needed."""
+"""Describe a recipe's model and its cost; neither its weights nor its data are needed."""
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
 
+from diffsight.cli.options import add_trust
 from diffsight.errors import InputError
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="diffsight describe", description=__doc__)
-    parser.add_argument("--recipe", required=True, metavar="FILE|NAME", help="as for fit")
+    parser.add_argument(
+        "--recipe", required=True, metavar="FILE|NAME", help="file, or a recipe of the package"
+    )
+    add_trust(parser)
     parser.add_argument(
         "--size",
         type=int,
         nargs="+",
         default=[512],
         metavar="PX",
-        help="of the image: one number, or height and width (default 512)",
+        help="size of the image: one number, or height and width (default: 512)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args(argv)
@@ -39,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
         raise InputError(f"{args.recipe}: has no {' and no '.join(missing)}: nothing to describe")
     config = {part: without_weights(recipe[part])[0] for part in ("task", "method")}
     with torch.device("meta"):
-        model = build(config).to("meta")
+        model = build(config, trusted=args.trust).to("meta")
     found = cost(model, height, width)
     if args.json:
         sys.stdout.write(json.dumps({"height": height, "width": width, **asdict(found)}) + "\n")

@@ -1,4 +1,4 @@
-"""``diffsight doctor``: known traps of an installation, each with its repair."""
+"""``diffsight doctor``: known problems of an installation, each with its repair."""
 
 import argparse
 import importlib
@@ -17,8 +17,7 @@ from typing import Any, Literal
 
 Status = Literal["ok", "note", "broken"]
 
-# what the library imports (package, module, name in it), in the order in which one failure explains
-# the next
+# imported libraries (package, module, name in it); the failure of one explains those after it
 PROBES = (
     ("torch", "torch", ""),
     ("torchvision", "torchvision", ""),
@@ -33,7 +32,7 @@ LITTLE_DISK, LITTLE_MEMORY, LITTLE_SHARED = 10e9, 8e9, 256e6
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     name: str
     status: Status
@@ -44,7 +43,7 @@ class Finding:
 def main(argv: Sequence[str]) -> int:
     """Run the command; status 1 if something is broken."""
     parser = argparse.ArgumentParser(
-        prog="diffsight doctor", description="Look for known traps in this installation."
+        prog="diffsight doctor", description="Find known problems of this installation."
     )
     parser.add_argument("--json", action="store_true", help="print JSON, not a table")
     args = parser.parse_args(argv)
@@ -59,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def probe() -> None:
-    """Import what the library imports; one line of JSON each, then one about the devices."""
+    """Import the libraries; print a line of JSON for each, then one about the devices."""
     warnings.simplefilter("ignore")
     for name, module, attribute in PROBES:
         row: list[str | None] = [name, "", None, None]
@@ -87,7 +86,7 @@ def _device_facts() -> dict[str, Any]:
 
 
 def _packages() -> Iterator[Finding]:
-    """Versions against what the package asks for."""
+    """Compare versions with the requirements of the package."""
     from packaging.requirements import Requirement
 
     yield Finding("python", "ok", f"{platform.python_version()} on {platform.platform()}")
@@ -109,14 +108,15 @@ def _packages() -> Iterator[Finding]:
         if not requirement.specifier.contains(version, prereleases=True):
             wrong.append((f"{requirement.name} is {version}", requirement))
     for detail, requirement in wrong:
-        wish = f"{requirement.name}{requirement.specifier}"
-        yield Finding(requirement.name, "broken", f"{detail}, not {wish}", f'pip install "{wish}"')
+        wanted = f"{requirement.name}{requirement.specifier}"
+        repair = f'pip install "{wanted}"'
+        yield Finding(requirement.name, "broken", f"{detail}, not {wanted}", repair)
     if not wrong:
-        yield Finding("packages", "ok", f"{len(requirements)} requirements looked at")
+        yield Finding("packages", "ok", f"{len(requirements)} requirements checked")
 
 
 def _imports() -> Iterator[Finding]:
-    """What importing gives, tried in another process: a broken binary may end it."""
+    """Import the libraries in another process, which a broken binary may end."""
     done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True)
     rows = {row[0]: row[1:] for row in map(json.loads, _json_lines(done.stdout))}
     facts: dict[str, Any] = rows.pop("facts", [{}])[0]
@@ -157,7 +157,7 @@ def _devices(facts: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _storage() -> Iterator[Finding]:
-    """Memory and disk."""
+    """Check memory and disk."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     yield _enough("memory", total, LITTLE_MEMORY, "full-size models need about 8 GB")
     cache = hub_cache()
@@ -177,7 +177,7 @@ def _storage() -> Iterator[Finding]:
 
 
 def _environment() -> Iterator[Finding]:
-    """Variables that change what happens."""
+    """Report environment variables that change the behaviour."""
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         if os.environ.get(name, "0").lower() in ("1", "true", "yes", "on"):
             yield Finding(name, "note", "set: models come from the cache only", f"unset {name}")
@@ -189,7 +189,7 @@ def _environment() -> Iterator[Finding]:
 
 
 def hub_cache() -> Path:
-    """Where the Hugging Face hub keeps what it fetched."""
+    """Return the folder where the Hugging Face hub keeps downloads."""
     home = os.environ.get("HF_HOME") or Path(
         os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "huggingface"
     )

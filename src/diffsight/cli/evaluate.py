@@ -1,4 +1,4 @@
-"""``diffsight evaluate``: score a model under a protocol, beside what never sees the image."""
+"""``diffsight evaluate``: score a model, and baselines that never see the image."""
 
 import argparse
 import json
@@ -7,15 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffsight.cli.options import add_model, add_plan, predictor_of, tell
+from diffsight.cli.options import (
+    add_device,
+    add_dtype,
+    add_model,
+    add_plan,
+    load_predictor,
+    write_line,
+)
 from diffsight.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from diffsight.datasets.base import AbstractDataset
     from diffsight.inference.evaluate import Evaluation
-    from diffsight.tasks.base import AbstractTask
+    from diffsight.model import DenseModel
 
 WIDE = 130  # columns of the table where the output is no terminal
 
@@ -28,35 +33,70 @@ def main(argv: Sequence[str]) -> int:
     from rich.progress import Progress
 
     from diffsight import hub, protocols
-    from diffsight.inference.evaluate import First, evaluate, protocol_for
+    from diffsight.inference.api import oracle_baselines
+    from diffsight.inference.evaluate import evaluate, protocol_for
 
-    protocols.get(args.protocol)  # an unknown name is told before anything is loaded
-    folder = hub.resolve(args.model)
-    config = hub.read_config(folder)
-    dataset = _dataset(args, folder)
-    if args.limit is not None:
-        dataset = First(dataset, args.limit)
-    predictor, _ = predictor_of(args, folder)
-    protocol = protocol_for(args.protocol, predictor.model, oracle_scene=args.oracle_scene)
-    beside = _beside(folder, dataset, predictor.model.task)
+    _check_options(args)
+    if args.protocol:
+        protocols.get(args.protocol)  # an unknown name is refused before anything is loaded
+    dataset = None if args.images else _dataset(args)
+    predictor = load_predictor(args, args.model)
+    model = predictor.model
+    if dataset is None:
+        dataset = _labelled_folder(args, model)
+    dataset = _limited(dataset, args.limit)
+    protocol = None
+    if args.protocol:
+        protocol = protocol_for(args.protocol, model, oracle_scene=args.oracle_scene)
+    baselines = hub.read_baselines(args.model) or oracle_baselines(dataset, model.task)
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as bar:
         row = bar.add_task("evaluating", total=len(dataset))
         result = evaluate(
-            predictor, dataset, protocol, beside=beside, advance=lambda: bar.advance(row)
+            predictor, dataset, protocol, baselines=baselines, advance=lambda: bar.advance(row)
         )
-    about = {"model": {"id": args.model, "fingerprint": config.get("fingerprint")}}
-    _give(args, result, about | result.as_dict(), folder)
+    about = {"model": {"id": args.model, "fingerprint": model.info["fingerprint"]}}
+    _write_report(args, result, about | result.as_dict())
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="diffsight evaluate",
-        description="Score a model under a protocol, beside predictors that never look at an "
-        "image: for depth the constant median and the mean map of the training labels.",
+        description="Score a model, and baselines that never look at an image: for depth the "
+        "constant median and the mean map of the training labels.",
     )
-    parser.add_argument("--protocol", required=True, metavar="ID", help="such as nyu-eigen-v1")
+    add_model(parser)
+    parser.add_argument(
+        "--protocol",
+        metavar="ID",
+        help="evaluation protocol, such as nyu-eigen-v1 (default: the metric of the model's task "
+        "over all labelled pixels)",
+    )
+    _add_data(parser)
+    parser.add_argument(
+        "--oracle-scene",
+        action="store_true",
+        help="give the model the scene type of each sample, with protocols of depth (default: no)",
+    )
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="use only the first N samples (default: all)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, not a table")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write the JSON report to FILE too"
+    )
+    parser.add_argument(
+        "--record", action="store_true", help="store the result in the saved model and its card"
+    )
+    add_device(parser)
+    add_dtype(parser)
+    add_plan(parser)
+    return parser
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name a data set."""
     data = parser.add_mutually_exclusive_group()
     data.add_argument(
         "--data",
@@ -67,57 +107,72 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--recipe",
         metavar="FILE|NAME",
-        help="recipe whose validation set is evaluated (default: that of the model's training)",
+        help="recipe whose validation set is used (default: that of the model's training)",
+    )
+    data.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="folder of images whose labels are in --labels, for models of `diffsight adapt`",
     )
     parser.add_argument(
-        "--oracle-scene", action="store_true", help="tell the model the scene that the sample names"
+        "--labels",
+        type=Path,
+        metavar="DIR",
+        help="folder of labels with the names of the images, in the form that the model learned",
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N samples")
-    parser.add_argument("--json", action="store_true", help="print JSON, not a table")
+    parser.add_argument("--unit", help="unit of one stored count of --labels, as for adapt")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="write the JSON report to FILE too"
+        "--invalid", type=float, metavar="N", help='stored count of --labels for "no label"'
     )
-    parser.add_argument(
-        "--record", action="store_true", help="note the result in the model's config.json and card"
-    )
-    add_model(parser)
-    add_plan(parser)
-    return parser
 
 
-def _dataset(args: argparse.Namespace, folder: Path) -> "AbstractDataset":
-    from diffsight.cli.recipe import data_of, data_of_recipe
-
+def _check_options(args: argparse.Namespace) -> None:
     if args.limit is not None and args.limit < 1:
         raise InputError(f"--limit must be at least 1, got {args.limit}")
+    if (args.images is None) != (args.labels is None):
+        raise InputError("--images and --labels belong together: give both, or neither")
+    if args.oracle_scene and not args.protocol:
+        raise InputError("--oracle-scene is a rule of a protocol: give --protocol")
+    for name in ("unit", "invalid"):
+        if getattr(args, name) is not None and not args.labels:
+            raise InputError(f"--{name} is for --labels: leave it out")
+
+
+def _dataset(args: argparse.Namespace) -> "AbstractDataset":
+    from diffsight import hub
+    from diffsight.cli.recipe import data_of, data_of_recipe
+
     if args.data:
-        return data_of(args.data)
-    return data_of_recipe(args.recipe or _recipe_of(folder), "val")
+        return data_of(args.data, trusted=args.trust)
+    recipe = args.recipe or _recipe_of(hub.resolve(args.model).path)
+    return data_of_recipe(recipe, "val", trusted=args.trust)
 
 
-def _recipe_of(folder: Path) -> Path:
-    """``recipe.yaml`` in the model's folder, or above it, where ``fit`` writes it."""
-    for place in (folder, folder.resolve().parent):
+def _recipe_of(path: Path) -> Path:
+    """Return ``recipe.yaml`` in the model's folder, or above it, where ``fit`` writes it."""
+    for place in (path, path.resolve().parent):
         if (place / "recipe.yaml").is_file():
             return place / "recipe.yaml"
     raise InputError(
-        f"{folder}: no recipe.yaml in or above it says what to evaluate on: give --data or --recipe"
+        f"{path}: no recipe.yaml in or above it says what to evaluate on: give --data, --recipe, "
+        "or --images and --labels"
     )
 
 
-def _beside(folder: Path, dataset: "AbstractDataset", task: "AbstractTask") -> dict[str, "Tensor"]:
-    """The predictors that the table shows beside the model."""
-    from diffsight.inference.evaluate import read_rivals
-    from diffsight.training.baselines import baselines
+def _labelled_folder(args: argparse.Namespace, model: "DenseModel") -> "AbstractDataset":
+    from diffsight.inference.api import labelled_folder
 
-    if known := read_rivals(folder):
-        return known
-    return {f"{name} (oracle)": one for name, one in baselines(dataset, task).items()}
+    return labelled_folder(model, args.images, args.labels, unit=args.unit, invalid=args.invalid)
 
 
-def _give(
-    args: argparse.Namespace, result: "Evaluation", report: dict[str, Any], folder: Path
-) -> None:
+def _limited(dataset: "AbstractDataset", limit: int | None) -> "AbstractDataset":
+    from diffsight.inference.evaluate import First
+
+    return dataset if limit is None else First(dataset, limit)
+
+
+def _write_report(args: argparse.Namespace, result: "Evaluation", report: dict[str, Any]) -> None:
     from diffsight import hub
     from diffsight.datasets.files import replacing
 
@@ -127,7 +182,7 @@ def _give(
         with replacing(args.out) as partial:
             partial.write_text(text, encoding="utf-8")
     if args.record:
-        hub.record(folder, result.as_dict())
+        hub.record(args.model, result.as_dict())
     if args.json:
         sys.stdout.write(text)
         return
@@ -142,10 +197,9 @@ def show(result: "Evaluation") -> None:
     if not console.is_terminal:
         console = Console(file=sys.stdout, width=WIDE)
     console.print(_table(result))
-    # facts of the result, not decoration: they stay on lines of their own where the table is cut
-    # out
+    # lines of their own, which stay readable where the table is cut
     for line in _captions(result):
-        tell(console, line)
+        write_line(console, line)
 
 
 def _table(result: "Evaluation") -> Any:
@@ -171,6 +225,6 @@ def _captions(result: "Evaluation") -> list[str]:
         lines.append(f"IoU       {', '.join(shares)}")
     if any("oracle" in name for name in result.scores):
         lines.append(
-            "(oracle)  made of the evaluated labels: the model brought no baselines of its own"
+            "(oracle)  made of the evaluated labels: the model has no baselines of its training"
         )
     return lines

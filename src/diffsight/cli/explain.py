@@ -1,7 +1,6 @@
-"""``diffsight explain``: what a task sees in an image on the way to its answer."""
+"""``diffsight explain``: what a model sees in an image on the way to its prediction."""
 
 import argparse
-import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,36 +9,38 @@ from typing import TYPE_CHECKING, Any
 
 from diffsight.cli.options import (
     SOME_FAILED,
-    add_backbone,
     add_device,
+    add_model,
+    add_prompt,
     device_of,
     require_writable,
 )
 from diffsight.errors import InputError
 
 if TYPE_CHECKING:
-    from diffsight.hub.task_file import Task
     from diffsight.inference.write import Job
+    from diffsight.model import DenseModel
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; status 1 if an image could not be used, after all others are done."""
     args = _parser().parse_args(argv)
 
-    from diffsight.hub.task_file import load_task
+    from diffsight import hub
     from diffsight.inference.write import find_images
 
     jobs = find_images(args.images)
     require_writable(args.out)
     device = device_of(args)
-    task = load_task(args.task, args.backbone)
-    task.model.to(device)
-    fingerprint = hashlib.sha256(args.task.read_bytes()).hexdigest()
-    notes = {"task": {"id": str(args.task), "fingerprint": fingerprint}}
+    model = hub.load(args.model, device=device, trusted=args.trust, backbone=args.backbone)
+    prompt = args.scene if args.expression is None else args.expression
+    _check_prompt(model, args.model, prompt)
+    notes = {"model": {"id": args.model, "fingerprint": model.info["fingerprint"]}}
+    notes |= {"prompt": prompt}
     failed = 0
     for job in jobs:
         out = args.out / job.name if len(jobs) > 1 else args.out
-        result = _explain(task, job, out, notes)
+        result = _explain(model, job, prompt, out, notes)
         if "error" in result:
             failed += 1
             sys.stderr.write(f"{result['error']}\n")
@@ -53,19 +54,13 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="diffsight explain",
-        description="What a task sees in an image: concepts.png (every class's probability over "
-        "the image), codebook.png (what the classes are worth, where that is learned), bins.png "
-        "(the distribution over all classes), and explain.json with the numbers. Several images "
+        description="Show what a model sees in an image: concepts.png (the probability of every "
+        "class over the image), bins.png (the distribution over the classes), codebook.png (the "
+        "values of the classes, where they are learned), maps.png (attention to the tokens of a "
+        "prompt), as far as the model has them, and explain.json with the numbers. Several images "
         "have a folder each.",
     )
     parser.add_argument("images", nargs="+", help="files, folders or quoted patterns")
-    parser.add_argument(
-        "--task",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="a file that `diffsight adapt` wrote",
-    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -73,31 +68,46 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder for results (default: explain)",
     )
+    add_prompt(parser)
     parser.add_argument("--json", action="store_true", help="print one line of JSON per image")
-    add_backbone(parser)
+    add_model(parser)
     add_device(parser)
     return parser
 
 
-def _explain(task: "Task", job: "Job", out: Path, notes: Mapping[str, Any]) -> dict[str, Any]:
-    """The contents of ``explain.json``, or an ``error`` where the image cannot be used."""
+def _check_prompt(model: "DenseModel", source: str, prompt: str | None) -> None:
+    """Refuse a prompt that the model cannot use, before the first image."""
+    try:
+        model.method.check_prompt(prompt)
+    except InputError as error:
+        raise InputError(f"{source}: {error} (--expression, --scene)") from None
+
+
+def _explain(
+    model: "DenseModel", job: "Job", prompt: str | None, out: Path, notes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the contents of ``explain.json``, or an ``error`` where the image cannot be used."""
     from diffsight.datasets.files import read_image
     from diffsight.inference.explain import explain, write_explanation
 
     about = {"image": str(job.image), **notes}
     try:
-        found = explain(task, read_image(job.image))
+        found = explain(model, read_image(job.image), prompt)
     except InputError as error:
         message = str(error)
         named = message if str(job.image) in message else f"{job.image}: {message}"
         return {"image": str(job.image), "error": named}
-    return write_explanation(task, found, out, about)
+    return write_explanation(found, out, about)
 
 
 def _summary(result: Mapping[str, Any]) -> str:
-    entropy = result["entropy_nats"]
-    first = max(result["classes"], key=lambda row: row["share"])
-    return (
-        f"entropy {entropy['mean']:.2f} of {entropy['uniform']:.2f} nats, most of all "
-        f"{first['name']} ({first['share']:.0%})"
-    )
+    """Return a line about the most frequent class, or about the strongest map."""
+    if "classes" in result:
+        entropy = result["entropy_nats"]
+        first = max(result["classes"], key=lambda row: row["share"])
+        return (
+            f"entropy {entropy['mean']:.2f} of {entropy['uniform']:.2f} nats, largest class "
+            f"{first['name']} ({first['share']:.0%})"
+        )
+    maps = result.get("maps", [])
+    return f"{len(maps)} attention maps" if maps else "no classes and no attention maps"

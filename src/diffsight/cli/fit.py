@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def train(argv: Sequence[str]) -> "Fitted | None":
-    """What ``fit`` gives for a command line.
+    """Return what ``fit`` gives for a command line.
 
     Raises:
         InputError: one line; for an unknown key or class it names the nearest.
@@ -36,14 +36,19 @@ def train(argv: Sequence[str]) -> "Fitted | None":
 
 
 def fit_parser() -> "ArgumentParser":
-    """Its options are the arguments of ``fit``."""
+    """Return a parser whose options are the arguments of ``fit``."""
     from diffsight.cli import recipe
     from diffsight.training.fit import fit
+    from diffsight.training.options import FitOptions
 
     return recipe.build_parser(
         fit,
+        FitOptions,
         prog="diffsight fit",
-        flags={"resume": "go on from OUT/last.ckpt", "plan": "print the forecast and stop"},
+        flags={
+            "resume": "continue from OUT/last.ckpt, with the recipe of OUT",
+            "plan": "print the forecast and stop",
+        },
         description="Train a model from a recipe. Every key of the recipe is an option, nested "
         "ones with dots: --method.backbone.latent_scale 0.18215.",
     )

@@ -1,4 +1,4 @@
-"""``diffsight generate``: images of texts, by the embedded model or any Stable Diffusion."""
+"""``diffsight generate``: turn texts into images with a text-to-image diffusion model."""
 
 import argparse
 import sys
@@ -49,43 +49,57 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="diffsight generate",
-        description="Turn texts into images. Several make one picture: a row per prompt, a column "
-        "per seed.",
+        description="Turn texts into images. Several images make one picture: a row per prompt, a "
+        "column per seed.",
     )
-    parser.add_argument("prompts", nargs="+", metavar="PROMPT", help="what is to be seen")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.png")
+    parser.add_argument("prompts", nargs="+", metavar="PROMPT", help="description of the image")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE.png", help="the picture to write"
+    )
     parser.add_argument(
         "--model",
         default="tiny",
         metavar="tiny|DIR",
-        help="the embedded model (default), or a Stable Diffusion folder in diffusers' layout",
+        help="the model of the package, or a Stable Diffusion folder in diffusers' layout "
+        "(default: tiny)",
     )
     parser.add_argument(
-        "--count", type=int, default=1, metavar="N", help="images per prompt (default 1)"
+        "--count", type=int, default=1, metavar="N", help="images per prompt (default: 1)"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the first; the next have the next (default 0)"
+        "--seed",
+        type=int,
+        default=0,
+        help="seed of the first image; the next one has the next (default: 0)",
     )
     parser.add_argument(
-        "--steps", type=int, default=30, metavar="N", help="of the solver (default 30)"
+        "--steps", type=int, default=30, metavar="N", help="steps of the solver (default: 30)"
     )
     parser.add_argument(
         "--guidance",
         type=float,
         default=4.0,
         metavar="X",
-        help="how much the text counts: 1 is the bare model (default 4)",
+        help="weight of the text (classifier-free guidance); 1 is without guidance (default: 4)",
     )
     parser.add_argument(
-        "--size", type=int, metavar="PX", help="side of an image (default: what it was trained for)"
+        "--size",
+        type=int,
+        metavar="N",
+        help="side of an image in pixels (default: that of the training images)",
     )
-    parser.add_argument("--negative", default="", metavar="TEXT", help="what to stay away from")
+    parser.add_argument(
+        "--negative",
+        default="",
+        metavar="TEXT",
+        help="what the image must not show (default: nothing)",
+    )
     add_device(parser)
     return parser
 
 
 def _check_out(out: Path) -> None:
-    """Find out before the model runs, not after."""
+    """Refuse a name that cannot be written, before the model runs."""
     if out.suffix.lower() != ".png":
         raise InputError(f"--out {out}: a PNG is written: give a name that ends in .png")
     try:

@@ -1,22 +1,25 @@
-"""``diffsight predict``: depth maps in millimetres, and what they mean, for images of one's own."""
+"""``diffsight predict``: run saved models on images; arrays with their meaning, and pictures."""
 
 import argparse
 import itertools
 import json
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffsight.cli.options import (
     SOME_FAILED,
+    add_device,
+    add_dtype,
     add_model,
     add_plan,
-    predictor_of,
+    add_prompt,
+    load_predictor,
     require_writable,
-    tell,
+    write_line,
 )
 from diffsight.errors import InputError
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
     from diffsight.inference import Predictor
     from diffsight.inference.write import Job
+    from diffsight.tasks import Prediction
 
 LISTED = 5
 Report = Callable[[Path, "Job", Mapping[str, Any]], None]
@@ -33,7 +37,7 @@ Prompts = Mapping[Path, str | None]  # by the names of the results
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A model ready to run, the folder of its results, and what is to be said beside them."""
+    """A model ready to run, the folder of its results, and what the JSON files say about it."""
 
     predictor: "Predictor"
     out: Path
@@ -51,85 +55,91 @@ def main(argv: Sequence[str]) -> int:
     console = Console(stderr=True)
     jobs = find_images(args.images)
     require_writable(args.out)
-    prompts = _prompts(args, jobs)
-    loaded, bases = _load(args, prompts)
+    prompts = _read_prompts(args, jobs)
+    models = _load(args, prompts)
     failed = 0
     with _progress(console) as bar:
-        row = bar.add_task("predicting", total=len(jobs) * len(loaded))
+        row = bar.add_task("predicting", total=len(jobs) * len(models))
 
         def report(out: Path, job: "Job", result: Mapping[str, Any]) -> None:
             nonlocal failed
             bar.advance(row)
             if "error" in result:
                 failed += 1
-                tell(console, result["error"])
+                write_line(console, result["error"])
             if args.json:
                 line = {"folder": str((out / job.name).parent), **result}
                 sys.stdout.write(json.dumps(line) + "\n")
                 sys.stdout.flush()
 
-        if len(loaded) == 1:
-            _run(jobs, loaded[0], prompts, report)
+        if len(models) == 1:
+            _run(jobs, models[0], prompts, report)
         else:
-            _run_together(jobs, loaded, bases.values(), prompts, report)
-    whole = len(jobs) * len(loaded)
-    what = "images" if len(loaded) == 1 else "predictions"
-    summary = f"{whole - failed} of {whole} {what} -> {args.out}"
-    tell(console, summary)
+            _run_together(jobs, models, prompts, report)
+    whole = len(jobs) * len(models)
+    what = "images" if len(models) == 1 else "predictions"
+    write_line(console, f"{whole - failed} of {whole} {what} -> {args.out}")
     return SOME_FAILED if failed else 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="diffsight predict",
-        description="Predict on images. Per image NAME: NAME_depth.png (16-bit millimetres, 0 = "
-        "unknown), NAME_classes.png (ids) or NAME_values.npy; NAME_colour.png; and NAME.json, "
-        "which says what the numbers mean. Several tasks write into a folder each.",
+        description="Predict on images. For an image NAME it writes NAME_depth.png (16-bit "
+        "millimetres, 0 = unknown), NAME_classes.png (ids), NAME_mask.png or NAME_values.npy; "
+        "NAME_colour.png, a picture; and NAME.json, which says what the numbers mean. Several "
+        "models write into one folder each.",
     )
     parser.add_argument("images", nargs="+", help="files, folders or quoted patterns")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for results")
-    told = parser.add_mutually_exclusive_group()
-    told.add_argument("--scene", metavar="NAME", help="scene type, such as kitchen (default: none)")
-    told.add_argument(
-        "--expression", metavar="TEXT", help="what to look for, for models that find what it says"
-    )
-    told.add_argument(
+    add_prompt(parser).add_argument(
         "--captions",
         type=Path,
         metavar="FILE",
-        help="a sentence per image, as `diffsight caption --images` writes them",
+        help="file with a sentence for every image, as `diffsight caption --images` writes it",
     )
     parser.add_argument(
-        "--classes", metavar="A,B,...", help="answer with these classes of the model only"
+        "--classes",
+        metavar="A,B,...",
+        help="predict only these classes of the model (default: all)",
     )
     parser.add_argument("--json", action="store_true", help="print one line of JSON per image")
-    add_model(parser, tasks=True)
+    add_model(parser, several=True)
+    add_device(parser)
+    add_dtype(parser)
     add_plan(parser)
     return parser
 
 
-def _load(args: argparse.Namespace, prompts: Prompts) -> "tuple[list[_Loaded], dict[str, Any]]":
-    """All models before the first image, and what tasks stand on and share."""
-    sources = [args.model] if args.model else args.task
-    for path in map(Path, args.task or ()):
-        if not path.is_file():
-            raise InputError(f"{path}: no such file: make a task with `diffsight adapt`")
-    if args.backbone and args.model and not Path(args.model).is_file():
-        raise InputError("--backbone is of tasks: leave it out with --model")
-    bases: dict[str, Any] = {}
-    loaded = []
+def _load(args: argparse.Namespace, prompts: Prompts) -> list[_Loaded]:
+    """Load all models before the first image; they share frozen parts and latents."""
+    from diffsight.inference.predictor import SharedLatents
+
+    sources: list[str] = args.model
+    latents = SharedLatents() if len(sources) > 1 else None
+    shared: dict[str, Any] = {}
+    models = []
     for source in sources:
-        predictor, config = predictor_of(args, source, bases)
-        _ask(args, predictor, source, prompts)
-        out = args.out / Path(source).stem if len(sources) > 1 else args.out
-        loaded.append(_Loaded(predictor, out, _notes(args, source, config, predictor)))
-    if len({one.out for one in loaded}) < len(loaded):
-        raise InputError("two tasks have the same name, and so would their folders: rename one")
-    return loaded, bases
+        predictor = load_predictor(args, source, shared=shared, latents=latents)
+        _check_options(args, predictor, source, prompts)
+        out = args.out / _name(source) if len(sources) > 1 else args.out
+        models.append(_Loaded(predictor, out, _notes(args, source, predictor)))
+    if len({one.out for one in models}) < len(models):
+        raise InputError("two models have the same name, so their folders would too: rename one")
+    return models
 
 
-def _prompts(args: argparse.Namespace, jobs: Sequence["Job"]) -> Prompts:
-    """What the model is told of every image, by the names of the results.
+def _name(source: str) -> str:
+    """Return the name of a model's results: of its file, or of its folder or training."""
+    path = Path(source)
+    if path.is_file():
+        return path.stem
+    path = path.resolve()
+    return path.parent.name if path.name == "model" else path.name
+
+
+def _read_prompts(args: argparse.Namespace, jobs: Sequence["Job"]) -> Prompts:
+    """Return the prompt of every image, by the names of the results.
 
     Raises:
         InputError: if images have no caption in the file of captions.
@@ -139,8 +149,8 @@ def _prompts(args: argparse.Namespace, jobs: Sequence["Job"]) -> Prompts:
     if args.captions is None:
         prompt = args.scene if args.expression is None else args.expression
         return {job.name: prompt for job in jobs}
-    known = read_captions(args.captions, data=PHOTOS).texts
-    prompts = {job.name: known.get(photo_key(job.image, args.captions)) for job in jobs}
+    texts = read_captions(args.captions, data=PHOTOS).texts
+    prompts = {job.name: texts.get(photo_key(job.image, args.captions)) for job in jobs}
     missing = [str(job.image) for job in jobs if prompts[job.name] is None and _is_image(job.image)]
     if missing:
         more = ", ..." if len(missing) > LISTED else ""
@@ -168,73 +178,60 @@ def _is_image(path: Path) -> bool:
     return True
 
 
-def _sentences(args: argparse.Namespace) -> bool:
-    return args.expression is not None or args.captions is not None
+def _classes(args: argparse.Namespace) -> list[str] | None:
+    return None if args.classes is None else [n.strip() for n in args.classes.split(",")]
 
 
-def _classes(args: argparse.Namespace) -> list[str]:
-    return [name.strip() for name in args.classes.split(",")]
-
-
-def _ask(args: argparse.Namespace, predictor: "Predictor", source: str, prompts: Prompts) -> None:
-    """What the options ask of a model, before the first image.
+def _check_options(
+    args: argparse.Namespace, predictor: "Predictor", source: str, prompts: Prompts
+) -> None:
+    """Refuse prompts and classes that a model cannot use, before the first image.
 
     Raises:
-        InputError: if it cannot answer.
+        InputError: if there is one.
     """
-    from diffsight.inference.evaluate import reads_sentences
-    from diffsight.inference.pipeline import require_sentence
-    from diffsight.methods.prompted import AbstractPrompted
-    from diffsight.tasks.answers import Answering
-
-    task = predictor.model.task
-    asks = reads_sentences(predictor.model)
-    if asks and args.captions is None and not (args.expression or "").strip():
-        what = "finds what a sentence says" if task.asks else "reads a caption of the image"
+    model = predictor.model
+    if args.captions is None and model.requires_prompt and not (args.expression or "").strip():
+        what = "finds what a sentence describes" if model.task.requires_prompt else "reads captions"
         raise InputError(f"{source} {what}: give one with --expression, or a file with --captions")
-    if _sentences(args) and not asks:
-        option = "--expression" if args.captions is None else "--captions"
-        raise InputError(f"{source} takes no sentence: leave {option} out")
+    if not model.requires_prompt:
+        for option in ("expression", "captions"):
+            if getattr(args, option) is not None:
+                raise InputError(f"{source} takes no sentence: leave --{option} out")
+    if args.scene is not None and not model.method.accepts_prompt:
+        raise InputError(f"{source} takes no scene type: leave --scene out")
     for prompt in set(prompts.values()):
         if prompt is None and args.captions is not None:
             continue  # of an image that cannot be read
         try:
-            require_sentence(predictor.model, prompt)
+            model.method.check_prompt(prompt)
         except InputError as error:
             where = "" if args.captions is None else f"{args.captions}: "
             raise InputError(f"{where}{error}") from None
-    if args.scene is not None and not isinstance(predictor.model.method, AbstractPrompted):
-        raise InputError(f"{source} is told nothing about an image: leave --scene out")
-    if args.classes is not None:
-        if not isinstance(task, Answering):
-            raise InputError(f"{source} predicts no classes of its own: leave --classes out")
-        predictor.model.task = task.only(_classes(args))
+    if (classes := _classes(args)) is not None:
+        try:
+            model.task = model.task.restrict_to(classes)
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from None
 
 
 def _run_together(
-    jobs: Sequence["Job"],
-    loaded: Sequence[_Loaded],
-    bases: Iterable[Any],
-    prompts: Prompts,
-    report: Report,
+    jobs: Sequence["Job"], models: Sequence[_Loaded], prompts: Prompts, report: Report
 ) -> None:
-    """Image by image, so that what the models share is computed once."""
+    """Predict image by image, so that what the models share is computed once."""
     for job in jobs:
-        for one in loaded:
+        for one in models:
             image = _read(job, one.predictor)
             if isinstance(image, str):
                 report(one.out, job, {"image": str(job.image), "error": image})
                 continue
-            if one is loaded[0]:
-                for base in bases:
-                    base.backbone.remember(one.predictor.plan.passes(*image.shape[-2:]))
             prediction = one.predictor.one(image, prompts[job.name])
-            _write(prediction, one, job, prompts, report)
+            _write(prediction, image, one, job, prompts, report)
 
 
 def _run(jobs: Sequence["Job"], one: _Loaded, prompts: Prompts, report: Report) -> None:
-    """Predict and write one image after the other, those that cannot be read left out."""
-    waiting: deque[Job] = deque()
+    """Predict and write one image after the other; those that cannot be read are skipped."""
+    waiting: deque[tuple[Job, Tensor]] = deque()
 
     def images() -> Iterator["Tensor"]:
         for job in jobs:
@@ -242,28 +239,36 @@ def _run(jobs: Sequence["Job"], one: _Loaded, prompts: Prompts, report: Report) 
             if isinstance(image, str):
                 report(one.out, job, {"image": str(job.image), "error": image})
             else:
-                waiting.append(job)
+                waiting.append((job, image))
                 yield image
 
-    told = (prompts[waiting[-1].name] for _ in itertools.count())  # asked for after each image
-    for prediction in one.predictor(images(), told):
-        _write(prediction, one, waiting.popleft(), prompts, report)
+    # evaluated after each image
+    texts = (prompts[waiting[-1][0].name] for _ in itertools.count())
+    for prediction in one.predictor(images(), texts):
+        job, image = waiting.popleft()
+        _write(prediction, image, one, job, prompts, report)
 
 
-def _write(prediction: Any, one: _Loaded, job: "Job", prompts: Prompts, report: Report) -> None:
+def _write(
+    prediction: "Prediction",
+    image: "Tensor",
+    one: _Loaded,
+    job: "Job",
+    prompts: Prompts,
+    report: Report,
+) -> None:
     from diffsight.inference.write import Occupied, write_prediction
 
     sentence = prompts[job.name] if one.notes["scene"] is None else None
     notes = {**one.notes, "expression": sentence}
-    picture = one.predictor.model.task.draw(prediction)
     try:
-        report(one.out, job, write_prediction(prediction, picture, one.out, job, notes))
+        report(one.out, job, write_prediction(prediction, one.out, job, notes, image))
     except Occupied as error:
         report(one.out, job, {"image": str(job.image), "error": str(error)})
 
 
 def _read(job: "Job", predictor: "Predictor") -> "Tensor | str":
-    """The image, or the line that says why it cannot be used."""
+    """Return the image, or a line with the reason why it cannot be used."""
     from diffsight.datasets.files import read_image
 
     try:
@@ -276,12 +281,11 @@ def _read(job: "Job", predictor: "Predictor") -> "Tensor | str":
     return image
 
 
-def _notes(
-    args: argparse.Namespace, model: str, config: Mapping[str, Any], predictor: "Predictor"
-) -> dict[str, Any]:
-    """What the sidecar says beside the numbers."""
+def _notes(args: argparse.Namespace, source: str, predictor: "Predictor") -> dict[str, Any]:
+    """Return what the JSON file of a prediction says about the model and its options."""
     import diffsight
 
+    info = predictor.model.info
     evaluated = [
         {
             "protocol": result["protocol"]["name"],
@@ -289,14 +293,14 @@ def _notes(
             "plan": result["plan"],
             "metrics": result["metrics"],
         }
-        for result in config.get("info", {}).get("results", [])
+        for result in info.get("results", [])
     ]
     return {
-        "model": {"id": model, "fingerprint": config.get("fingerprint")},
+        "model": {"id": source, "fingerprint": info.get("fingerprint")},
         "plan": predictor.plan.describe(),
         "scene": args.scene,
         # `classes` is the file of ids
-        "only_classes": None if args.classes is None else _classes(args),
+        "only_classes": _classes(args),
         "evaluated": evaluated,
         "diffsight_version": diffsight.__version__,
     }

@@ -1,4 +1,4 @@
-"""``diffsight pretrain``: train a text-to-image diffusion model on rooms from nothing."""
+"""``diffsight pretrain``: train a text-to-image diffusion model on rooms from scratch."""
 
 import sys
 from collections.abc import Sequence
@@ -19,14 +19,16 @@ def main(argv: Sequence[str]) -> int:
 
 
 def pretrain_parser() -> "ArgumentParser":
-    """Its options are the arguments of ``pretrain``."""
+    """Return a parser whose options are the arguments of ``pretrain``."""
     from diffsight.cli import recipe
     from diffsight.pretrain import pretrain
+    from diffsight.pretrain.run import PretrainOptions
 
     return recipe.build_parser(
         pretrain,
+        PretrainOptions,
         prog="diffsight pretrain",
-        flags={"resume": "go on where the run in OUT stopped"},
+        flags={"resume": "continue where the run in OUT stopped"},
         description="Train a small latent diffusion model on rendered rooms and their captions, "
         "stage by stage; --recipe pretrain/rooms is that of the embedded model.",
     )

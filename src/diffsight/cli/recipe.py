@@ -1,10 +1,22 @@
-"""A command whose options are the arguments of a function, with recipes to fill them in."""
+"""A command whose options are the arguments of a function, with recipes to fill them in.
 
+jsonargparse imports whatever a class path names while it parses. So a recipe is checked before the
+parser sees it, and the parser gets the checked text: all that it can import are classes of
+diffsight and of the packages of ``--trust``. A class that is typed on the command line is trusted;
+it must still be a configurable class, which is checked before anything is built.
+"""
+
+import argparse
+import dataclasses
+import inspect
+import itertools
+import re
 from argparse import ArgumentError
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffsight.cli.options import add_trust
 from diffsight.errors import InputError
 
 if TYPE_CHECKING:
@@ -12,14 +24,22 @@ if TYPE_CHECKING:
 
     from diffsight.datasets.base import AbstractDataset
 
+NOT_ARGUMENTS = {"recipe", "trust"}  # options that the function does not have
+
 
 def build_parser(
-    function: Callable[..., Any], *, prog: str, flags: dict[str, str], description: str
+    function: Callable[..., Any],
+    options: type,
+    *,
+    prog: str,
+    flags: dict[str, str],
+    description: str,
 ) -> "ArgumentParser":
-    """Options are the arguments of ``function``; every class of diffsight has a short name.
+    """Return a parser whose options are the arguments of ``function``.
 
     Args:
-        function: whose signature is the schema.
+        function: whose signature is the schema; every class of diffsight has a short name.
+        options: dataclass of the function's ``**options``.
         prog: name of the command.
         flags: arguments that are switches, with their help.
         description: of the command.
@@ -42,12 +62,23 @@ def build_parser(
         "recipe", lambda text: None if text == "None" else load(text), (yaml.YAMLError,)
     )
     parser = jsonargparse.ArgumentParser(
-        prog=prog, parser_mode="recipe", exit_on_error=False, description=description
+        prog=prog,
+        parser_mode="recipe",
+        exit_on_error=False,
+        allow_abbrev=False,
+        description=description,
     )
     parser.add_argument(
-        "--recipe", action="config", metavar="FILE|NAME", help="such as rooms/vpd_depth"
+        "--recipe",
+        action="config",
+        metavar="FILE|NAME",
+        help="values of the options below, from a file or a recipe of the package, such as "
+        "rooms/vpd_depth (default: none)",
     )
-    parser.add_function_arguments(function, skip=set(flags))
+    add_trust(parser)
+    names = {field.name for field in dataclasses.fields(options)}
+    parser.add_function_arguments(function, skip=set(names))
+    parser.add_class_arguments(options, skip=set(flags))
     for name, text in flags.items():
         parser.add_argument(f"--{name}", action="store_true", help=text)
     return parser
@@ -56,24 +87,44 @@ def build_parser(
 def parse(
     parser: "ArgumentParser", argv: Sequence[str], function: Callable[..., Any]
 ) -> "Namespace":
-    """The settings of a command line, nothing built yet.
+    """Return the settings of a command line; nothing is built yet.
 
     Raises:
         InputError: one line; for an unknown key or class it names the nearest.
     """
+    import yaml
+
     from diffsight.cli.recipe_errors import explain, find_null
+    from diffsight.hub.build import check_call
+
+    words = [part for word in argv for part in _split(word)]
+    trusted = _trusted(words)
+    _check_typed(words, function)
+    names = parser.get_defaults().as_dict().keys() - NOT_ARGUMENTS
+    options = names - inspect.signature(function).parameters.keys()
+
+    def checked(recipe: str) -> str:
+        data = read(recipe)
+        try:
+            call = check_call(function, data, options=options, trusted=trusted)
+        except InputError as error:
+            raise InputError(f"{recipe}: {error}") from None
+        return yaml.safe_dump(call, sort_keys=False)
 
     try:
-        settings = parser.parse_args(_with_file(argv))
+        settings = parser.parse_args(_with_recipe_text(words, checked))
     except ArgumentError as error:
-        raise InputError(f"{explain(error.message, function)}") from None
-    if key := find_null(settings.as_dict()):
+        raise InputError(f"{explain(error.message, names)}") from None
+    arguments = {k: v for k, v in settings.as_dict().items() if k not in NOT_ARGUMENTS}
+    if key := find_null(arguments):
         raise InputError(f"{key}: null is no value for it: leave it out, or give one")
+    # functions and other classes than ours may have been imported, but are not called
+    check_call(function, arguments, options=options, trusted=(*trusted, *_typed_packages(words)))
     return settings
 
 
 def call(parser: "ArgumentParser", argv: Sequence[str], function: Callable[..., Any]) -> Any:
-    """What ``function`` gives for a command line.
+    """Return what ``function`` gives for a command line.
 
     Raises:
         InputError: as ``parse``.
@@ -84,36 +135,43 @@ def call(parser: "ArgumentParser", argv: Sequence[str], function: Callable[..., 
     # parts of the model are built here already
     seed_everything(settings.seed, verbose=False)
     arguments = parser.instantiate(settings).as_dict()
-    del arguments["recipe"]
-    return function(**arguments)
+    return function(**{k: v for k, v in arguments.items() if k not in NOT_ARGUMENTS})
 
 
-def read(recipe: "str | Path") -> Mapping[str, Any]:
-    """A recipe as data, given by name or as a file.
+def read(recipe: "str | Path") -> dict[str, Any]:
+    """Return a recipe, given by name or as a file, as data; its classes are not checked.
 
     Raises:
         InputError: if there is none, or it cannot be read.
     """
+    import jsonargparse
     import yaml
 
     from diffsight import recipes
 
     path = recipes.find(recipe)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = jsonargparse.get_loader("yaml")(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a readable recipe ({reason}): name another") from None
     if not isinstance(data, Mapping):
         raise InputError(f"{path}: not a readable recipe (no keys): name another")
-    return data
+    return dict(data)
 
 
-def data_of_recipe(recipe: "str | Path", part: str) -> "AbstractDataset":
-    """The data set of a recipe; ``part`` is ``train`` or ``val``.
+def data_of_recipe(
+    recipe: "str | Path", part: str, *, trusted: Sequence[str] = ()
+) -> "AbstractDataset":
+    """Return a data set of a recipe.
+
+    Args:
+        recipe: file or name.
+        part: ``train`` or ``val``.
+        trusted: packages besides diffsight whose classes the recipe may name.
 
     Raises:
-        InputError: if it has none, or the data set cannot be used.
+        InputError: if the recipe has none, or the data set cannot be used.
     """
     from diffsight.datasets.base import AbstractDataset
     from diffsight.hub.build import construct
@@ -122,11 +180,15 @@ def data_of_recipe(recipe: "str | Path", part: str) -> "AbstractDataset":
     if part not in data:
         what = {"train": "training", "val": "validation"}[part]
         raise InputError(f"{recipe}: has no {what} set ({part}): choose the data with --data")
-    return construct(AbstractDataset, data[part], where=part)
+    return construct(AbstractDataset, data[part], where=part, trusted=trusted)
 
 
-def data_of(words: Sequence[str]) -> "AbstractDataset":
-    """The data set that ``--data CLASS KEY=VALUE ...`` names.
+def data_of(words: Sequence[str], *, trusted: Sequence[str] = ()) -> "AbstractDataset":
+    """Return the data set that ``--data CLASS KEY=VALUE ...`` names.
+
+    Args:
+        words: class and arguments; whoever types a class's name trusts its package.
+        trusted: further packages whose classes the arguments may name.
 
     Raises:
         InputError: if there is none, or it cannot be used.
@@ -134,33 +196,85 @@ def data_of(words: Sequence[str]) -> "AbstractDataset":
     import yaml
 
     from diffsight.datasets.base import AbstractDataset
-    from diffsight.hub.build import TRUSTED, construct
+    from diffsight.hub.build import construct
 
     name, *pairs = words
     if wrong := [pair for pair in pairs if "=" not in pair]:
         raise InputError(f"--data: {wrong[0]!r} is not of the form key=value")
     arguments = {key: yaml.safe_load(v) for key, _, v in (pair.partition("=") for pair in pairs)}
-    call = {"class_path": name, "init_args": arguments}
-    # whoever types a class's name trusts it
     return construct(
-        AbstractDataset, call, where="--data", trusted=(*TRUSTED, name.partition(".")[0])
+        AbstractDataset,
+        {"class_path": name, "init_args": arguments},
+        where="--data",
+        trusted=(*trusted, *_typed_packages(words)),
     )
 
 
-def _with_file(argv: Sequence[str]) -> list[str]:
-    """A recipe given by name becomes its file; a resumed run brings its own."""
-    from diffsight import recipes
+def package_of(name: str) -> tuple[str, ...]:
+    """Return the package of a class that is typed on the command line; none of a short name."""
+    module = name.rpartition(".")[0]
+    return (module.partition(".")[0],) if module else ()
 
-    words = [part for word in argv for part in _split(word)]
-    if "--recipe" in words:
-        for place in range(1, len(words)):
-            if words[place - 1] == "--recipe":
-                words[place] = str(recipes.find(words[place]))
-    elif "--resume" in words and "--out" in words[:-1]:
-        own = Path(words[words.index("--out") + 1]) / "recipe.yaml"
-        words = ["--recipe", str(recipes.find(own)), *words]
+
+def _typed_packages(words: Sequence[str]) -> tuple[str, ...]:
+    """Return the packages of everything on a command line that may be the path of a class."""
+    names = {name for word in words for name in re.findall(r"[A-Za-z_][\w.]*", word)}
+    return tuple(sorted({package for name in names for package in package_of(name)}))
+
+
+def _trusted(words: Sequence[str]) -> tuple[str, ...]:
+    """Return the packages of ``--trust``; a recipe cannot give it."""
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    add_trust(options)
+    return tuple(options.parse_known_args(words)[0].trust)
+
+
+def _check_typed(words: Sequence[str], function: Callable[..., Any]) -> None:
+    """Refuse options that name a function, or another class than ours, where an object belongs.
+
+    The parser would import it, and says so in many lines.
+
+    Raises:
+        InputError: if one does.
+    """
+    import yaml
+
+    from diffsight.hub.build import check, check_call, resolve_class
+
+    trusted = _typed_packages(words)
+    parameters = inspect.signature(function).parameters
+    pairs = [word.partition("=")[::2] for word in words if "=" in word]
+    for option, text in (*pairs, *itertools.pairwise(words)):
+        key = option.removeprefix("--")
+        if key == option:
+            continue
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            continue
+        if key.endswith(".class_path"):
+            resolve_class(text, where=key.removesuffix(".class_path"), trusted=trusted)
+        elif key in parameters:
+            check_call(function, {key: value}, trusted=trusted)
+        else:
+            check(value, where=key, trusted=trusted)
+
+
+def _with_recipe_text(words: list[str], checked: Callable[[str], str]) -> list[str]:
+    """Return the command line with checked text in place of recipes; a resumed run has its own.
+
+    Args:
+        words: of the command line.
+        checked: from the name of a recipe to its text; refuses classes that are not trusted.
+    """
+    if "--recipe" not in words and "--resume" in words and "--out" in words[:-1]:
+        words = ["--recipe", str(Path(words[words.index("--out") + 1]) / "recipe.yaml"), *words]
+    for place in range(1, len(words)):
+        if words[place - 1] == "--recipe":
+            words[place] = checked(words[place])
     return words
 
 
 def _split(word: str) -> list[str]:
-    return word.split("=", 1) if word.startswith(("--recipe=", "--out=")) else [word]
+    options = ("--recipe=", "--out=", "--trust=")
+    return word.split("=", 1) if word.startswith(options) else [word]

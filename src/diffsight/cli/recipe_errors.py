@@ -1,9 +1,9 @@
-"""What jsonargparse says about a wrong recipe becomes one line, with the nearest key."""
+"""Errors of jsonargparse about a wrong recipe become one line, with the nearest key."""
 
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args, get_type_hints
 
 from diffsight.config import Configurable
@@ -14,24 +14,25 @@ UNDASHED = re.compile(r"unrecognized arguments: ([^-\s]\S*)")
 NO_CLASS = re.compile(r"dot import path string: ([\w.]*\w)|No module named '([\w.]+)'")
 NO_ATTRIBUTE = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
 MISSING = re.compile(r"the following arguments are required: ([\w., -]+)")
+WRONG_KIND = re.compile(r"Expected '([\w.]+)' to be a [\w ]+ <class '(\w+)'>")
 PLACE = re.compile(r'Parser key "([^"]+)"')
 CLASS_BEFORE = re.compile(r"Problem with given class_path '([\w.]+)'")
 CLASS_AFTER = re.compile(r"class_path='([\w.]+)'")
 
 
-def explain(message: str, command: Callable[..., object]) -> str:
-    """One line for the user.
+def explain(message: str, options: Iterable[str]) -> str:
+    """Return one line for the user.
 
     Args:
         message: of jsonargparse's error.
-        command: the function whose signature is the schema.
+        options: names of the command's options.
     """
     if found := UNDASHED.search(message):
         return f"{found[1]!r} belongs to no option: write options as --key value or --key=value"
     if found := UNKNOWN.search(message):
         key = (found[1] or found[2]).removeprefix("init_args.")
         owner = _owner(message, found)
-        known = _arguments(owner or command)
+        known = options if owner is None else inspect.signature(owner).parameters
         at = _where(message[: found.start()])
         name, whose = key.split(".")[0], f" of {owner.__name__}" if owner else ""
         return f"unknown key {_join(at, name)!r}{whose}{nearest(name, known)}"
@@ -43,13 +44,15 @@ def explain(message: str, command: Callable[..., object]) -> str:
         at = _where(message[: found.start()])
         return f"the recipe lacks {', '.join(_join(at, n) for n in found[1].split(', '))}"
     place = _where(message)
+    if found := WRONG_KIND.search(message):
+        return f"{place}: {found[1]!r} is no class that is derived from {found[2]}"
     text = " ".join(message.split())
     reason = re.sub(r"(Does not validate .*? Errors:|Parser key \"[^\"]+\":)", "", text).strip()
     return f"{place}: {reason}" if place else reason
 
 
 def find_null(value: Any, where: str = "") -> str | None:
-    """Where a class is given null for an argument that takes none; jsonargparse lets it pass."""
+    """Return the key of a null for an argument that takes none; jsonargparse lets it pass."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         parts: Iterable[tuple[str, Any]] = ((where, one) for one in value)
     elif isinstance(value, Mapping):
@@ -67,7 +70,7 @@ def _refuses_null(path: str, arguments: Mapping[str, Any]) -> list[str]:
     nulls = [name for name, value in arguments.items() if value is None]
     try:
         hints = get_type_hints(_imported(path).__init__) if nulls else {}
-    except NameError:  # of a class of one's own that imports its types for the checker alone
+    except NameError:  # a class that imports its types under TYPE_CHECKING only
         return []
     known = {name: hints[name] for name in nulls if name in hints}
     return [n for n, hint in known.items() if hint is not Any and type(None) not in get_args(hint)]
@@ -80,7 +83,7 @@ def _no_class(message: str, found: re.Match[str], name: str) -> str:
 
 
 def _owner(message: str, found: re.Match[str]) -> type | None:
-    """The class whose key is unknown; None for the command itself."""
+    """Return the class whose key is unknown; None for the command itself."""
     nested = [m.end() for m in PLACE.finditer(message[: found.start()])]
     if not nested:
         return None
@@ -94,11 +97,6 @@ def _owner(message: str, found: re.Match[str]) -> type | None:
 def _imported(path: str) -> Any:
     module, _, name = path.rpartition(".")
     return getattr(importlib.import_module(module), name)
-
-
-def _arguments(owner: Callable[..., object]) -> list[str]:
-    signature = inspect.signature(owner)
-    return list(signature.parameters)
 
 
 def _concrete(base: type) -> Iterable[type]:

@@ -1,4 +1,4 @@
-"""``diffsight render``: scenes of the procedural world as files, with a sheet to look at."""
+"""``diffsight render``: write scenes of the procedural world as files, with a contact sheet."""
 
 import argparse
 import multiprocessing
@@ -22,7 +22,7 @@ SHEET_PX = 192
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command; scenes that are there already are kept."""
+    """Run the command; scenes that exist are kept."""
     args = _parser().parse_args(argv)
 
     from rich.console import Console
@@ -43,19 +43,23 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="diffsight render",
-        description="Render furnished rooms with exact labels. DIR gets images/, one folder per "
+        description="Render furnished rooms with exact labels. It writes images/, a folder per "
         "label (depth/ in 16-bit millimetres), meta/ (camera, caption, expressions, people, units) "
-        "and contact.png. An interrupted run is continued.",
+        "and contact.png into DIR. An interrupted run is continued.",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for results")
     parser.add_argument("--count", type=int, required=True, metavar="N", help="number of scenes")
-    parser.add_argument("--split", default="train", help="train, val or test (default train)")
+    parser.add_argument("--split", default="train", help="train, val or test (default: train)")
     parser.add_argument(
-        "--size", default="128", metavar="S", help="pixels, or HEIGHTxWIDTH (default 128)"
+        "--size", default="128", metavar="S", help="pixels, or HEIGHTxWIDTH (default: 128)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other scenes")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes (default 2)")
-    parser.add_argument("--labels", nargs="+", metavar="NAME", help="labels (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the scenes (default: 0)")
+    parser.add_argument(
+        "--workers", type=int, default=2, metavar="N", help="processes (default: 2)"
+    )
+    parser.add_argument(
+        "--labels", nargs="+", metavar="NAME", help="labels to write (default: all)"
+    )
     return parser
 
 
@@ -79,7 +83,7 @@ def _export(args: argparse.Namespace) -> "Export":
 def _rendered(
     export: "Export", out: Path, indices: Sequence[int], workers: int, console: "Console"
 ) -> Iterator[int]:
-    """Render the scenes, the first one here to see how long it takes; yields as each is done."""
+    """Render the scenes, the first one here to estimate the time; yield after each."""
     if not indices:
         return
     start = time.monotonic()
@@ -123,7 +127,7 @@ def _progress(console: "Console") -> "Progress":
 
 
 def _write_sheet(export: "Export", out: Path, rows: int) -> None:
-    """``contact.png``: the first scenes with every label in colour."""
+    """Write ``contact.png``: the first scenes with every label in colour."""
     import dataclasses
 
     from PIL import Image

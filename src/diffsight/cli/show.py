@@ -1,67 +1,132 @@
-"""``diffsight show``: what a task file holds."""
+"""``diffsight show``: what a saved model is, how well it scored, and how to use it."""
 
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command."""
-    parser = argparse.ArgumentParser(prog="diffsight show", description="What a task file holds.")
-    parser.add_argument("task", type=Path, metavar="FILE")
-    parser.add_argument("--json", action="store_true", help="all of it, for programs")
+    """Run the command; nothing of the model is imported or loaded but its configuration."""
+    parser = argparse.ArgumentParser(
+        prog="diffsight show",
+        description="Describe a saved model: task, method, held-out scores, and how to use it.",
+    )
+    parser.add_argument(
+        "model",
+        metavar="PATH|ID",
+        help="folder or .safetensors file of a model, folder of a training, or a hub id",
+    )
+    parser.add_argument("--json", action="store_true", help="print the whole configuration as JSON")
     args = parser.parse_args(argv)
 
-    from diffsight.hub.task_file import read_task
+    from diffsight.hub import read_config
 
-    about, tensors = read_task(args.task)
-    text = json.dumps(about, indent=1) if args.json else describe(about, args.task)
-    if not args.json:
-        sizes = [f"  {name}: {' x '.join(map(str, v.shape))}" for name, v in tensors.items()]
-        text += "\ntensors\n" + "\n".join(sizes)
+    config = read_config(args.model)
+    text = json.dumps(config, indent=1) if args.json else describe(config, args.model)
     sys.stdout.write(text + "\n")
     return 0
 
 
-def describe(about: Mapping[str, Any], path: Path) -> str:
-    """A few lines about a task: what, how well, how to use it."""
-    report, base = about["report"], about["base"]
-    lines = [
-        f"task:    {path} ({path.stat().st_size / 1000:.0f} kB), {about['kind']}"
-        + (f" in {about['unit']}" if about["unit"] else ""),
-        f"method:  {about['method']}, {about['parameters']:,} numbers learned from "
-        f"{len(about['support'])} images on {base['source']} ({base['fingerprint'][:12]}), "
-        f"{about['short_side']} px",
+def describe(config: Mapping[str, Any], source: str) -> str:
+    """Return a few lines about a saved model.
+
+    Args:
+        config: of the model.
+        source: where it is.
+    """
+    info = config["info"]
+    rows = [
+        ("model", f"{source}, {config['parameters']:,} parameters, {config['fingerprint'][:12]}"),
+        ("task", _task(config)),
+        ("method", _method(config)),
+        ("trained", _training(info)),
+        ("held out", _held_out(info)),
+        *(("evaluated", line) for line in _results(info)),
     ]
-    lines.append(f"learned: {_settings(about)}")
-    if share := about["options"].get("place_share"):
-        lines.append(f"place:   gives {share:.0%} of every answer, whatever is in the picture")
-    if share := about["options"].get("constant_share"):
-        lines.append(f"average: the labels' gives {share:.0%} of every answer")
-    if about.get("classes"):
-        lines.append(f"classes: {', '.join(about['classes']['names'])}")
-    if report["held_out"]:
-        figures = ", ".join(f"{name} {value:.4g}" for name, value in report["held_out"].items())
-        lines.append(f"on images that were held out ({report['score_name']}): {figures}")
-    elif not report["interrupted"]:
-        lines.append("no image could be held out: give more than one, or --validation")
-    if report["interrupted"]:
-        lines.append(
-            "stopped early: this is what it had learned, it may be from a part of the images; "
-            "`adapt --resume` goes on"
+    if info.get("interrupted"):
+        rows.append(
+            (
+                "stopped",
+                "early, perhaps trained on a part of the images: `adapt --resume` continues",
+            )
         )
-    lines.append(f"next:    diffsight predict PHOTO.jpg --task {path} --out DIR")
-    return "\n".join(lines)
+    packages = sorted(_foreign_packages([config["task"], config["method"]]))
+    if packages:
+        rows.append(("trust", f"needs code of {', '.join(packages)}, outside diffsight"))
+    options = "".join(f" --trust {package}" for package in packages)
+    rows.append(("next", f"diffsight predict PHOTO.jpg --model {source}{options} --out DIR"))
+    return "\n".join(f"{name + ':':<10} {text}" for name, text in rows if text)
 
 
-def _settings(about: Mapping[str, Any]) -> str:
-    """Of the training."""
-    options, steps = about["options"], about["report"]["steps"].get(about["method"])
-    told = [f"{steps} steps", f"seed {about['seed']}", f"alpha {about['alpha']:g}"]
-    if "codebook" in options and about["kind"] != "segmentation":
-        told.append(f"a codebook of {options['codebook']} table(s)")
-    told += [f"{name} {value}" for name, value in options.get("maps", {}).items()]
-    return ", ".join(told)
+def _task(config: Mapping[str, Any]) -> str:
+    name, arguments, info = _name(config["task"]), _arguments(config["task"]), config["info"]
+    kind = f"{name} ({info['kind']})" if "kind" in info else name
+    classes = arguments.get("names")
+    if isinstance(classes, str):
+        return f"{kind}, classes {classes}"
+    if classes:
+        return f"{kind}, {len(classes)} classes: {', '.join(classes)}"
+    unit = info.get("unit") or arguments.get("unit")
+    return f"{kind} in {unit}" if unit else kind
+
+
+def _method(config: Mapping[str, Any]) -> str:
+    text = _name(config["method"])
+    # parts of one model have one source
+    sources = {entry["source"]: entry["fingerprint"][:12] for entry in config["frozen"].values()}
+    parts = [f"{source} ({fingerprint})" for source, fingerprint in sources.items()]
+    return f"{text} on {' and '.join(parts)}" if parts else text
+
+
+def _training(info: Mapping[str, Any]) -> str:
+    """Return how the model was trained: by ``adapt``, or by ``fit``."""
+    words = [f"{name} {value}" for name, value in info.get("training", {}).items()]
+    if samples := info.get("samples"):
+        words.append(f"{len(samples)} images")
+    if "chosen" in info:
+        steps = info.get("steps", {}).get(info["chosen"])
+        words.append(f"{info['chosen']}, {steps} steps")
+    if "learned_parameters" in info:
+        words.append(f"{info['learned_parameters']:,} learned parameters")
+    words += [f"{name} {info[name]:g}" for name in ("seed", "alpha") if name in info]
+    words += [f"{name} {value}" for name, value in (info.get("variant") or {}).items()]
+    if info.get("short_side"):
+        words.append(f"short side {info['short_side']} px")
+    return ", ".join(words)
+
+
+def _held_out(info: Mapping[str, Any]) -> str:
+    scores = info.get("held_out")
+    if scores:
+        names = sorted(scores, key=lambda name: name == "constant")  # last
+        figures = ", ".join(f"{name} {scores[name]:.4g}" for name in names)
+        return f"{figures} ({info['metric']})"
+    if "chosen" in info and not info.get("interrupted"):
+        return "no image could be held out: give more than one, or --validation"
+    return ""
+
+
+def _results(info: Mapping[str, Any]) -> Iterator[str]:
+    for result in info.get("results", []):
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in result["metrics"].items())
+        data = f" on {result['data']}" if result.get("data") else ""
+        yield f"{result['protocol']['name']}{data}, {result['plan']}: {figures}"
+
+
+def _name(call: Mapping[str, Any]) -> str:
+    return str(call.get("class_path", "?")).rpartition(".")[2]
+
+
+def _arguments(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    return call.get("init_args") or {}
+
+
+def _foreign_packages(value: Any) -> set[str]:
+    """Return the packages besides diffsight that a configuration names classes of."""
+    if isinstance(value, Mapping):
+        package, dot, _ = str(value.get("class_path", "")).partition(".")
+        own = {package} if dot and package != "diffsight" else set[str]()
+        return own.union(*map(_foreign_packages, value.values()))
+    return set[str]().union(*map(_foreign_packages, value)) if isinstance(value, list) else set()

@@ -1,4 +1,4 @@
-"""Turn names into a table of CLIP text features; the order is stored with it."""
+"""Turn names into a table of CLIP text features; their order is stored with it."""
 
 import argparse
 import logging
@@ -21,16 +21,18 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--encoder",
         required=True,
-        help="Stable Diffusion or CLIP folder, a hub id, or tiny: the embedded model",
+        help="text tower: a Stable Diffusion or CLIP folder, a hub id, or tiny, the model of the "
+        "package",
     )
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
     parser.add_argument(
         "--templates",
         choices=("single", "imagenet"),
         default="imagenet",
-        help='"a photo of a ..." alone (ADE20K), or CLIP\'s 80 prompts averaged (NYU, default)',
+        help='single: "a photo of a ..." (ADE20K); imagenet: the mean of CLIP\'s 80 prompts (NYU) '
+        "(default: imagenet)",
     )
-    parser.add_argument("--max-length", type=int, default=20, help="tokens per text (default 20)")
+    parser.add_argument("--max-length", type=int, default=20, help="tokens per text (default: 20)")
     args = parser.parse_args(argv)
 
     from diffsight.prompts.text import build_text_table, save_table
@@ -50,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _names(source: str) -> list[str]:
-    """The lines of a file, or a list of ``label_maps``."""
+    """Return the lines of a file, or a list of ``label_maps``."""
     from diffsight.label_maps import class_names
 
     path = Path(source)

@@ -1,17 +1,6 @@
-"""Labels as classes and back: discrete ids, bins of a scalar, words of a vector."""
+"""Labels as classes and back: bins of a scalar, a codebook of vectors."""
 
-from diffsight.codecs.base import AbstractCodec, Codes, expectation
-from diffsight.codecs.discrete import Discrete
 from diffsight.codecs.scalar import ScalarBins
-from diffsight.codecs.store import from_state
-from diffsight.codecs.vector import VectorWords
+from diffsight.codecs.vector import VectorCodebook
 
-__all__ = [
-    "AbstractCodec",
-    "Codes",
-    "Discrete",
-    "ScalarBins",
-    "VectorWords",
-    "expectation",
-    "from_state",
-]
+__all__ = ["ScalarBins", "VectorCodebook"]

@@ -1,32 +1,41 @@
 """A scalar in bins."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+import itertools
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffsight.codecs.base import AbstractCodec, Codes, need_distinct, need_finite
+from diffsight.codecs.checks import need_distinct, need_finite
 from diffsight.errors import InputError
+from diffsight.outputs import LabelCodec, SoftLabels
 
 Spacing = Literal["log", "log1p", "linear", "quantile"]
-TAIL = 0.001  # share of the labels below the lowest edge, and above the highest
-STEEPNESS = 99.0  # of log1p: log(1 + 99 u) / log 100 of the range's share u
+TAIL = 0.001  # fraction of the labels below the lowest edge, and above the highest
+STEEPNESS = 99.0  # of log1p: log(1 + 99 u) / log 100 of the fraction u of the range
 
 
-@dataclass(frozen=True)
-class ScalarBins(AbstractCodec):
-    """Bins between the extremes of a support set; what lies outside falls into the outer ones.
+class ScalarBins(LabelCodec):
+    """Bins between the extremes of a training set; what lies outside falls into the outer ones.
 
-    Attributes:
-        edges: ascending, one more than there are bins.
-        values: of the bins, inside their edges.
+    Args:
+        bins: how many; their edges and values are NaN until they are fitted or loaded.
     """
 
-    kind: ClassVar[str] = "scalar"
-    edges: Float[Tensor, " n_edges"]
-    values: Float[Tensor, " n"]
+    def __init__(self, bins: int) -> None:
+        super().__init__(1)
+        self.edges: Tensor
+        self.values: Tensor
+        self.register_buffer("edges", torch.full((bins + 1,), torch.nan))
+        self.register_buffer("values", torch.full((bins,), torch.nan))
+
+    @classmethod
+    def of(cls, edges: Float[Tensor, " n_edges"], values: Float[Tensor, " n"]) -> "ScalarBins":
+        """Make bins with these edges (ascending, one more than there are bins) and values."""
+        codec = cls(len(values))
+        codec.edges, codec.values = edges, values
+        return codec
 
     @classmethod
     def fit(
@@ -37,14 +46,14 @@ class ScalarBins(AbstractCodec):
         spacing: Spacing = "log1p",
         limits: tuple[float, float] | None = None,
     ) -> "ScalarBins":
-        """Bins for the labels of a support set; if it has as few values as bins, one for each.
+        """Fit bins to the labels of a training set; if it has as few values as bins, one for each.
 
         Args:
             values: labels of valid pixels.
             bins: how many.
             spacing: equal steps of the ``log`` (metric depth; equal relative errors), of ``log1p``
-                (``log(1 + 99 u)`` of the share u of the range: fine steps near the lower end, for
-                maps with many zeros), of the value itself (``linear``), or equal counts
+                (``log(1 + 99 u)`` of the fraction u of the range: fine steps near the lower end,
+                for maps with many zeros), of the value itself (``linear``), or equal counts
                 (``quantile``).
             limits: lowest and highest edge; default: the quantiles 0.001 and 0.999.
 
@@ -57,7 +66,7 @@ class ScalarBins(AbstractCodec):
         x = values[:, 0].double().sort().values
         if limits is None and len(few := x.unique()) == bins:
             between = (few[1:] + few[:-1]) / 2
-            return cls(torch.cat([few[:1], between, few[-1:]]).float(), few.float())
+            return cls.of(torch.cat([few[:1], between, few[-1:]]).float(), few.float())
         low, high = limits or (float(_quantile(x, TAIL)), float(_quantile(x, 1 - TAIL)))
         if low == high:  # nearly all the same: then the few others are what there is to learn
             low, high = float(x[0]), float(x[-1])
@@ -76,7 +85,7 @@ class ScalarBins(AbstractCodec):
             if spacing == "log1p":
                 steps = ((1 + STEEPNESS) ** steps - 1) / STEEPNESS
             marks = low + (high - low) * steps
-        return cls(marks[::2].float(), marks[1::2].float())
+        return cls.of(marks[::2].float(), marks[1::2].float())
 
     @property
     def num_classes(self) -> int:
@@ -85,22 +94,31 @@ class ScalarBins(AbstractCodec):
 
     @property
     def centres(self) -> Float[Tensor, "n 1"]:
-        """Values of the bins: their middles in the spacing's measure."""
+        """Values of the bins: their middles in the spacing's scale."""
         return self.values[:, None]
 
-    def encode(self, label: Float[Tensor, "b 1 h w"]) -> Codes:
-        """The bin of every pixel."""
+    def encode(self, label: Float[Tensor, "b 1 h w"]) -> SoftLabels:
+        """Return the bin of every pixel."""
         inner = self.edges[1:-1].to(label)
-        return Codes.hard(torch.bucketize(label[:, 0].contiguous(), inner, right=True))
+        return SoftLabels.hard(torch.bucketize(label[:, 0].contiguous(), inner, right=True))
 
-    def state(self) -> tuple[dict[str, int | str | bool], dict[str, Tensor]]:
-        """Edges and values."""
-        return {}, {"edges": self.edges, "values": self.values}
+    def intervals(self) -> list[tuple[float, float]]:
+        """Return the edges of every bin."""
+        return list(itertools.pairwise(self.edges.tolist()))
+
+    def names(self, unit: str) -> list[str]:
+        """Return the edges of every bin."""
+        return [f"{_rounded(a)} to {_rounded(b)} {unit}".strip() for a, b in self.intervals()]
 
 
 def _quantile(ordered: Tensor, at: Tensor | float) -> Tensor:
     # torch.quantile refuses more than 16 million numbers
-    place = torch.as_tensor(at, dtype=torch.float64) * (len(ordered) - 1)
-    below = place.floor().long()
+    position = torch.as_tensor(at, dtype=torch.float64) * (len(ordered) - 1)
+    below = position.floor().long()
     above = (below + 1).clamp(max=len(ordered) - 1)
-    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+    return ordered[below] + (position - below) * (ordered[above] - ordered[below])
+
+
+def _rounded(value: float) -> str:
+    """Return a few digits, without an exponent where whole numbers say more."""
+    return f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"

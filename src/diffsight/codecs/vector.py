@@ -1,12 +1,8 @@
-"""A vector as one of a few words, or as a mixture of the words around it.
+"""A vector as one of a few codebook vectors, or as a mixture of those around it.
 
-Few-shot, section 3.2, after Wang et al. 2015 (surface normals): k-means words and a triangulation
-of them; three words mixed give any direction between them back exactly.
+Few-shot, section 3.2, after Wang et al. 2015 (surface normals): k-means vectors and a triangulation
+of them; three of them mixed give any direction between them back exactly.
 """
-
-from dataclasses import dataclass
-from functools import cached_property
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,76 +11,95 @@ from scipy.spatial import ConvexHull, Delaunay, QhullError
 from torch import Tensor
 from torch.nn import functional
 
-from diffsight.codecs.base import AbstractCodec, Codes, need_distinct, need_finite
+from diffsight.codecs.checks import need_distinct, need_finite
 from diffsight.errors import InputError
+from diffsight.outputs import LabelCodec, SoftLabels
 
 ROUNDS = 50  # of k-means, at most
 MOST = 200_000  # labels that k-means looks at
-AT_ONCE = 1 << 16  # pixels that are compared with all words or simplices together
-OUTSIDE = -1e-5  # a smaller share than this: outside of the words' hull
+AT_ONCE = 1 << 16  # pixels that are compared with all vectors or simplices together
+OUTSIDE = -1e-5  # a smaller weight than this: outside of the vectors' hull
 FLAT = 1e-9  # volume of a simplex, or a facet's distance from the origin, that is none
 
 
-@dataclass(frozen=True)
-class VectorWords(AbstractCodec):
-    """Words of a support set.
+class VectorCodebook(LabelCodec):
+    """Vectors that stand for the labels of a training set.
 
-    Attributes:
-        words: their vectors; of length 1 where ``spherical``.
-        simplices: places of the words of each triangle on the sphere, or of each simplex of the
-            Delaunay triangulation. Words on one side of the sphere leave the other side open.
-        spherical: labels are directions.
-        soft: a label becomes the mixture of its simplex's words, not the nearest word.
+    Args:
+        size: number of vectors.
+        channels: of a label.
+        simplices: number of triangles on the sphere, or of simplices of the Delaunay triangulation,
+            whose corners are codebook vectors. Vectors on one side of the sphere leave the other
+            side open. With simplices a label becomes the mixture of its simplex's vectors, without
+            any it becomes the nearest vector.
+        spherical: labels are directions, and vectors have length 1.
     """
 
-    kind: ClassVar[str] = "vector"
-    words: Float[Tensor, "n d"]
-    simplices: Int[Tensor, "f s"]
-    spherical: bool
-    soft: bool = False
+    def __init__(self, size: int, channels: int, *, simplices: int, spherical: bool) -> None:
+        super().__init__(channels)
+        self.spherical = spherical
+        self.vectors: Tensor
+        self.simplices: Tensor
+        corners = channels if spherical else channels + 1
+        self.register_buffer("vectors", torch.full((size, channels), torch.nan))
+        self.register_buffer("simplices", torch.zeros(simplices, corners, dtype=torch.long))
+
+    @classmethod
+    def of(
+        cls,
+        vectors: Float[Tensor, "n d"],
+        simplices: Int[Tensor, "f s"] | None = None,
+        *,
+        spherical: bool = False,
+    ) -> "VectorCodebook":
+        """Make a codebook of these vectors and simplices (ascending places of their corners)."""
+        count = 0 if simplices is None else len(simplices)
+        codec = cls(*vectors.shape, simplices=count, spherical=spherical)
+        codec.vectors = vectors
+        if simplices is not None:
+            codec.simplices = simplices
+        return codec
 
     @classmethod
     def fit(
         cls,
         values: Float[Tensor, "m d"],
-        words: int,
+        size: int,
         *,
         spherical: bool = False,
-        soft: bool = False,
         seed: int = 0,
-    ) -> "VectorWords":
-        """Words for the labels of a support set, by (spherical) k-means.
+    ) -> "VectorCodebook":
+        """Fit a codebook to the labels of a training set, by (spherical) k-means.
 
         Args:
             values: labels of valid pixels, 2 or 3 channels.
-            words: how many, more than the channels.
+            size: number of vectors, more than the channels.
             spherical: compare directions, not points.
-            soft: mixtures as labels.
-            seed: of the first words.
+            seed: of the first vectors.
 
         Raises:
-            InputError: if values are missing, not finite, without direction, fewer than the words,
+            InputError: if values are missing, not finite, without direction, fewer than ``size``,
                 no more than the channels, or lie in a line or plane that no triangulation covers.
-                Directions may: each is then its nearest word.
+                Directions may: each is then its nearest vector.
         """
         need_finite(values)
         if spherical:
             if not bool(values.norm(dim=1).min() > 0):
                 raise InputError("directions of length 0 are marked valid: mark them invalid")
             values = functional.normalize(values.float(), dim=1)
-        need_distinct(values, words, "words")
-        found = _k_means(values.float(), words, spherical, seed)
+        need_distinct(values, size, "codebook vectors")
+        found = _k_means(values.float(), size, spherical, seed)
         channels = values.shape[1]
         try:
-            if words <= channels:
+            if size <= channels:
                 raise ValueError
             cover = _triangulated(found.double().numpy(), spherical)
         except (QhullError, ValueError):
             if spherical:
-                return cls(found, torch.zeros(0, channels, dtype=torch.long), spherical)
-            if words <= channels:
+                return cls.of(found, spherical=True)
+            if size <= channels:
                 raise InputError(
-                    f"{words} words for labels of {channels} channels: give at least "
+                    f"{size} codebook vectors for labels of {channels} channels: give at least "
                     f"{channels + 1}, or learn labels of few values as classes"
                 ) from None
             raise InputError(
@@ -92,58 +107,60 @@ class VectorWords(AbstractCodec):
                 "learned as vectors: leave a channel out that is constant or follows from the "
                 "others, or learn one number as a scalar"
             ) from None
-        return cls(found, torch.from_numpy(cover), spherical, soft)
+        return cls.of(found, torch.from_numpy(cover), spherical=spherical)
 
     @property
     def num_classes(self) -> int:
-        """Number of words."""
-        return len(self.words)
+        """Number of vectors."""
+        return len(self.vectors)
 
     @property
     def centres(self) -> Float[Tensor, "n d"]:
-        """The words."""
-        return self.words
+        """The vectors."""
+        return self.vectors
 
-    def encode(self, label: Float[Tensor, "b d h w"]) -> Codes:
-        """The nearest word of every pixel, or its simplex's words with their shares.
+    def encode(self, label: Float[Tensor, "b d h w"]) -> SoftLabels:
+        """Return the nearest vector of every pixel, or its simplex's vectors with their weights.
 
-        A label outside of the words' hull is its nearest word.
+        A label outside of the vectors' hull is its nearest vector.
         """
         b, _, h, w = label.shape
         flat = label.movedim(1, -1).flatten(0, 2)
         if self.spherical:
             flat = functional.normalize(flat, dim=1)
-        words = self.words.to(flat)
-        pairs = [self._encode(part, words) for part in flat.split(AT_ONCE)]
+        vectors = self.vectors.to(flat)
+        to_weights = self._to_weights().to(flat.device) if len(self.simplices) else None
+        pairs = [self._encode(part, vectors, to_weights) for part in flat.split(AT_ONCE)]
         ids, weights = (torch.cat(part) for part in zip(*pairs, strict=True))
-        return Codes(*(x.unflatten(0, (b, h, w)).movedim(-1, 1) for x in (ids, weights)))
+        return SoftLabels(*(x.unflatten(0, (b, h, w)).movedim(-1, 1) for x in (ids, weights)))
 
-    def _encode(self, x: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
-        nearest = _nearest(x, words, self.spherical)[:, None]
-        if not self.soft:
+    def names(self, unit: str) -> list[str]:
+        """Return the components of every vector."""
+        rows = self.vectors.tolist()
+        return [f"({', '.join(f'{x:.2g}' for x in row)})" for row in rows]
+
+    def _encode(
+        self, x: Tensor, vectors: Tensor, to_weights: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        nearest = _nearest(x, vectors, self.spherical)[:, None]
+        if to_weights is None:
             return nearest, torch.ones_like(nearest, dtype=x.dtype)
-        if not self.spherical:  # shares sum to 1: one more equation
+        if not self.spherical:  # weights sum to 1: one more equation
             x = functional.pad(x, (0, 1), value=1.0)
         # in 64 bits: simplices may be nearly flat
-        shares = torch.einsum("md,fds->mfs", x.double(), self._to_shares.to(x.device)).to(x.dtype)
-        lowest, simplex = shares.min(dim=-1).values.max(dim=1)
-        weights = shares[torch.arange(len(x)), simplex].clamp(min=0)
+        found = torch.einsum("md,fds->mfs", x.double(), to_weights).to(x.dtype)
+        lowest, simplex = found.min(dim=-1).values.max(dim=1)
+        weights = found[torch.arange(len(x)), simplex].clamp(min=0)
         weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-12)
         ids = self.simplices.to(simplex.device)[simplex]
         outside = (lowest < OUTSIDE)[:, None]
         alone = functional.one_hot(torch.zeros_like(simplex), ids.shape[1]).to(weights)
         return torch.where(outside, nearest, ids), torch.where(outside, alone, weights)
 
-    @cached_property
-    def _to_shares(self) -> Float[Tensor, "f s s"]:
-        """From a label to its shares of every simplex."""
-        corners = self.words.double().cpu().numpy()[self.simplices.cpu().numpy()]
+    def _to_weights(self) -> Float[Tensor, "f s s"]:
+        """Return the matrices from a label to the weights of every simplex's corners."""
+        corners = self.vectors.double().cpu().numpy()[self.simplices.cpu().numpy()]
         return torch.from_numpy(np.linalg.inv(_equations(corners, self.spherical)))
-
-    def state(self) -> tuple[dict[str, int | str | bool], dict[str, Tensor]]:
-        """Words, simplices and what they mean."""
-        settings: dict[str, int | str | bool] = {"spherical": self.spherical, "soft": self.soft}
-        return settings, {"words": self.words, "simplices": self.simplices}
 
 
 def _triangulated(points: Float[np.ndarray, "n d"], spherical: bool) -> Int[np.ndarray, "f s"]:
@@ -169,54 +186,55 @@ def _triangulated(points: Float[np.ndarray, "n d"], spherical: bool) -> Int[np.n
 
 
 def _equations(corners: Float[np.ndarray, "f s d"], spherical: bool) -> Float[np.ndarray, "f s s"]:
-    """What makes labels of shares: of points, shares sum to 1."""
+    """What makes labels of weights: of points, weights sum to 1."""
     if spherical:
         return corners
     return np.concatenate([corners, np.ones_like(corners[..., :1])], axis=-1)
 
 
 def _nearest(
-    x: Float[Tensor, "m d"], words: Float[Tensor, "n d"], spherical: bool
+    x: Float[Tensor, "m d"], vectors: Float[Tensor, "n d"], spherical: bool
 ) -> Int[Tensor, " m"]:
     if spherical:
-        return (x @ words.T).argmax(dim=1)
-    middle = words.mean(dim=0)  # far from 0 the formula would lose what tells them apart
-    x, words = x - middle, words - middle
-    return (words.square().sum(1) - 2 * x @ words.T).argmin(dim=1)
+        return (x @ vectors.T).argmax(dim=1)
+    middle = vectors.mean(dim=0)  # far from 0 the formula would lose what tells them apart
+    x, vectors = x - middle, vectors - middle
+    return (vectors.square().sum(1) - 2 * x @ vectors.T).argmin(dim=1)
 
 
 def _k_means(
     values: Float[Tensor, "m d"], count: int, spherical: bool, seed: int
 ) -> Float[Tensor, "n d"]:
-    """Lloyd's algorithm from k-means++ seeds; a word that nobody uses moves to the farthest label.
+    """Run Lloyd's algorithm from k-means++ seeds.
 
-    Spherical: the angle decides, and the means are brought back to length 1.
+    A vector that nobody uses moves to the farthest label. Spherical: the angle decides, and the
+    means are brought back to length 1.
     """
     generator = torch.Generator().manual_seed(seed)
     if len(values) > MOST:
         values = values[torch.randperm(len(values), generator=generator)[:MOST]]
     first = int(torch.randint(len(values), (), generator=generator))
-    words = values[first : first + 1]
-    gap = (values - words).square().sum(dim=1)
-    while len(words) < count:
-        share = gap.double().cumsum(0)
-        drawn = torch.rand(1, generator=generator, dtype=torch.float64) * share[-1]
-        place = torch.searchsorted(share, drawn, right=True)
-        words = torch.cat([words, values[place.clamp(max=len(values) - 1)]])
-        gap = torch.minimum(gap, (values - words[-1]).square().sum(dim=1))
+    vectors = values[first : first + 1]
+    gap = (values - vectors).square().sum(dim=1)
+    while len(vectors) < count:
+        cumulative = gap.double().cumsum(0)
+        drawn = torch.rand(1, generator=generator, dtype=torch.float64) * cumulative[-1]
+        index = torch.searchsorted(cumulative, drawn, right=True)
+        vectors = torch.cat([vectors, values[index.clamp(max=len(values) - 1)]])
+        gap = torch.minimum(gap, (values - vectors[-1]).square().sum(dim=1))
     before = None
     for _ in range(ROUNDS):
-        ids = torch.cat([_nearest(part, words, spherical) for part in values.split(AT_ONCE)])
+        ids = torch.cat([_nearest(part, vectors, spherical) for part in values.split(AT_ONCE)])
         if before is not None and torch.equal(ids, before):
             break
         before = ids
         counts = torch.bincount(ids, minlength=count)
-        sums = torch.zeros_like(words).index_add_(0, ids, values)
+        sums = torch.zeros_like(vectors).index_add_(0, ids, values)
         unused = (counts == 0).nonzero()[:, 0]
         if len(unused):
-            farthest = (values - words[ids]).square().sum(dim=1).topk(len(unused)).indices
+            farthest = (values - vectors[ids]).square().sum(dim=1).topk(len(unused)).indices
             sums[unused], counts[unused] = values[farthest], 1
-        words = sums / counts[:, None]
+        vectors = sums / counts[:, None]
         if spherical:
-            words = functional.normalize(words, dim=1)
-    return words
+            vectors = functional.normalize(vectors, dim=1)
+    return vectors

@@ -6,8 +6,11 @@ from diffsight.datasets.class_folder import ClassFolder
 from diffsight.datasets.class_transforms import ClassCrop, Pad, PhotoMetricDistortion, RandomScale
 from diffsight.datasets.folder import Folder
 from diffsight.datasets.kitti import KITTIDepth
+from diffsight.datasets.labelled_folder import LabelledFolder, read_labelled_folder
 from diffsight.datasets.nyu import NYUDepth
+from diffsight.datasets.nyu_few_shot import NYUFewShotDepth, NYUNormals
 from diffsight.datasets.refcoco import RefCOCO
+from diffsight.datasets.taskonomy import Taskonomy
 from diffsight.datasets.transforms import (
     CutDepth,
     DropPrompt,
@@ -32,7 +35,10 @@ __all__ = [
     "HorizontalFlip",
     "HueSaturationValue",
     "KITTIDepth",
+    "LabelledFolder",
     "NYUDepth",
+    "NYUFewShotDepth",
+    "NYUNormals",
     "Pad",
     "PhotoMetricDistortion",
     "RandomBrightnessContrast",
@@ -42,4 +48,6 @@ __all__ = [
     "RandomSentence",
     "RefCOCO",
     "Resize",
+    "Taskonomy",
+    "read_labelled_folder",
 ]

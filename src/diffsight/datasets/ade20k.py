@@ -40,11 +40,11 @@ class ADE20K(AbstractDataset):
         self.pairs = match_names(images, labels, frozenset({".png"}), "annotation")
 
     def __len__(self) -> int:
-        """Number of samples."""
+        """Return the number of samples."""
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample at ``index``, with label ``semantic`` (``h w``, ids from 0).
+        """Return the sample at ``index``, with label ``semantic`` (``h w``, ids from 0).
 
         Raises:
             InputError: if a file cannot be used, the two differ in size, or an id is unknown.
@@ -97,14 +97,16 @@ class ADE20KFull(AbstractDataset):
             raise InputError(f"{folder}: no ADE_*.jpg in any of its folders; check the path")
         for image in self.images:
             if not _segments(image).is_file():
-                raise InputError(f"{image}: {_segments(image).name} is not beside it; unpack again")
+                raise InputError(
+                    f"{image}: {_segments(image).name} is not in its folder; unpack again"
+                )
 
     def __len__(self) -> int:
-        """Number of samples."""
+        """Return the number of samples."""
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample at ``index``, with label ``semantic`` (``h w``, ids from 0).
+        """Return the sample at ``index``, with label ``semantic`` (``h w``, ids from 0).
 
         Raises:
             InputError: if a file cannot be used, or the two differ in size.

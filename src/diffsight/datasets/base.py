@@ -1,4 +1,4 @@
-"""What every data set yields, and how samples become a batch."""
+"""The samples that every data set yields, and how they become a batch."""
 
 import abc
 from collections.abc import Mapping, Sequence
@@ -21,24 +21,25 @@ class Sample:
         id: name of the sample, unique in its data set, the same on every machine.
         image: RGB.
         labels: by name with unit (``depth_m``, ``normals``, ``semantic`` ...): ``c h w`` of
-            float32, or ``h w`` of int64 class ids.
+            float32, or ``h w`` of int64 class ids; of the size of the image, but for test images
+            that are scored at another size (see ``Taskonomy``).
         valid: by the same names; False where the label means nothing.
         prompt: the sample's own text name (for depth the scene type) or sentence, or None.
         camera: intrinsics for this image size, or None.
-        sentences: all that may be said of the labelled thing; ``RandomSentence`` makes one of them
-            the prompt, evaluation asks each.
+        sentences: descriptions of the labelled thing; ``RandomSentence`` makes one of them the
+            prompt, evaluation uses each.
     """
 
     id: str
     image: UInt8[Tensor, "3 h w"]
     labels: Mapping[str, Tensor]
-    valid: Mapping[str, Bool[Tensor, "h w"]]
+    valid: Mapping[str, Bool[Tensor, "_ _"]]
     prompt: str | None = None
     camera: Camera | None = None
     sentences: tuple[str, ...] = ()
 
     def asked(self) -> tuple["Sample", ...]:
-        """What evaluation asks: a sample for each sentence, or this one if there are none."""
+        """Return a sample for each sentence, as evaluation uses them; this one without any."""
         if not self.sentences:
             return (self,)
         return tuple(
@@ -60,11 +61,11 @@ class AbstractDataset(Configurable, abc.ABC):
 
     @abc.abstractmethod
     def __len__(self) -> int:
-        """Number of samples."""
+        """Return the number of samples."""
 
     @abc.abstractmethod
     def __getitem__(self, index: int) -> Sample:
-        """The sample at ``index``.
+        """Return the sample at ``index``.
 
         Raises:
             InputError: naming the file, what is wrong with it and the repair.
@@ -76,7 +77,7 @@ class AbstractTransform(Configurable, abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, sample: Sample, generator: torch.Generator) -> Sample:
-        """The changed sample. Every random number comes from ``generator``."""
+        """Return the changed sample. Every random number comes from ``generator``."""
 
 
 @dataclass(frozen=True)
@@ -93,15 +94,15 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample], label: str) -> Batch:
-    """Stack samples of one size; ``label`` is the task's key of ``Sample.labels``.
+    """Return samples of one size as a batch; ``label`` is the task's key of ``Sample.labels``.
 
     Raises:
         InputError: if the label is missing or the sizes differ.
     """
     for sample in samples:
         if label not in sample.labels:
-            known = ", ".join(sorted(sample.labels)) or "none"
-            raise InputError(f"sample {sample.id} has no label {label!r} (it has: {known})")
+            existing = ", ".join(sorted(sample.labels)) or "none"
+            raise InputError(f"sample {sample.id} has no label {label!r} (it has: {existing})")
     sizes = {tuple(sample.image.shape[-2:]) for sample in samples}
     if len(sizes) > 1:
         raise InputError(

@@ -31,11 +31,11 @@ class Captioned(AbstractDataset):
         self._captions = read_captions(self._path, data=dataset.name).texts
 
     def __len__(self) -> int:
-        """Number of samples."""
+        """Return the number of samples."""
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample at ``index``.
+        """Return the sample at ``index``.
 
         Raises:
             InputError: if it has no caption.
@@ -65,7 +65,7 @@ class Captions:
 
 
 def read_captions(path: Path, *, data: str | None = None) -> Captions:
-    """The contents of a file of captions.
+    """Return the contents of a file of captions.
 
     Args:
         path: file that ``diffsight caption`` wrote.
@@ -75,21 +75,21 @@ def read_captions(path: Path, *, data: str | None = None) -> Captions:
         InputError: if the file is damaged or is of another data set.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: no captions ({error}): write them with `diffsight caption`"
         ) from None
-    told = found.get("captions") if isinstance(found, dict) else None
-    if not isinstance(told, dict) or "data" not in found:
+    texts = content.get("captions") if isinstance(content, dict) else None
+    if not isinstance(texts, dict) or "data" not in content:
         raise InputError(
             f"{path}: no captions (an object of data and captions is expected): write them with "
             "`diffsight caption`"
         )
-    for name, text in told.items():
+    for name, text in texts.items():
         if not isinstance(text, str):
             raise InputError(f"{path}: the caption of {name} is {text!r}: write a text there")
-    captions = Captions(str(found["data"]), found.get("captioner"), told)
+    captions = Captions(str(content["data"]), content.get("captioner"), texts)
     if data not in (None, captions.data):
         raise InputError(
             f"{path}: captions of data set {captions.data!r}, not of {data!r}: choose another file"
@@ -98,7 +98,7 @@ def read_captions(path: Path, *, data: str | None = None) -> Captions:
 
 
 def photo_key(image: Path, captions: Path) -> str:
-    """The name of an image of no data set in a file of captions: its path from the file's folder.
+    """Return an image's name in a file of captions: its path from the file's folder.
 
     Args:
         image: its file.

@@ -19,17 +19,17 @@ from diffsight.errors import InputError
 
 @dataclass
 class SplitReport:
-    """What was found in a split.
+    """Statistics of a split.
 
     Attributes:
         name: of the split.
         count: samples.
         official: samples in the literature.
         unreadable: one line for each file that cannot be used.
-        labelled: share of pixels with a label.
+        labelled: fraction of pixels with a label.
         histogram: pixels by class name.
         depth_m: smallest, median of the medians, and largest depth.
-        notes: what looks wrong.
+        notes: possible mistakes.
     """
 
     name: str
@@ -109,28 +109,30 @@ def check(
     Raises:
         InputError: if a split cannot be opened at all.
     """
-    known = KNOWN[name]
-    reports, seen = [], {}
-    for split, official in known.splits.items():
-        data = known.build(root, split)
-        found = _Found(data)
+    checked = KNOWN[name]
+    reports, images = [], {}
+    for split, official in checked.splits.items():
+        data = checked.build(root, split)
+        counter = _Counter(data)
         for index in range(len(data)):
             try:
-                found.add(data[index])
+                counter.add(data[index])
             except InputError as error:
-                found.unreadable[str(error)] = None
+                counter.unreadable[str(error)] = None
             advance(len(data))
-        seen[split] = found.images
-        reports.append(found.report(split, official, known.median_m))
-    names = list(seen)
+        images[split] = counter.images
+        reports.append(counter.report(split, official, checked.median_m))
+    names = list(images)
     overlap = {
-        f"{a} and {b}": len(seen[a] & seen[b]) for i, a in enumerate(names) for b in names[i + 1 :]
+        f"{a} and {b}": len(images[a] & images[b])
+        for i, a in enumerate(names)
+        for b in names[i + 1 :]
     }
     return reports, overlap
 
 
-class _Found:
-    """What is counted while a split is read."""
+class _Counter:
+    """Counts of a split, while it is read."""
 
     def __init__(self, data: AbstractDataset) -> None:
         self.data = data

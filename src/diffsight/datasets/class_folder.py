@@ -34,7 +34,7 @@ class ClassFolder(AbstractDataset):
             colour per class.
         ignored: values that are no class; NaN and -1 never are.
         split: ``train``, ``val`` or ``all``.
-        val_fraction: expected share of ``val``.
+        val_fraction: expected fraction of ``val``.
         short_side: of every sample in pixels, the shape stays; None leaves it as it is.
 
     Raises:
@@ -67,11 +67,11 @@ class ClassFolder(AbstractDataset):
         self._images = root / images
 
     def __len__(self) -> int:
-        """Number of samples of the split."""
+        """Return the number of samples of the split."""
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample at ``index``.
+        """Return the sample at ``index``.
 
         Raises:
             InputError: if a file cannot be used, the two differ in size, or a value has no class.
@@ -81,8 +81,8 @@ class ClassFolder(AbstractDataset):
         label = read_label(file, LabelFormat("segmentation", invalid=NOTHING))
         stored = label.value[0].long()
         require_one_size(file, stored, path, image)
-        place = torch.searchsorted(self._values, stored).clamp(max=len(self._values) - 1)
-        unknown = stored[label.valid & (self._values[place] != stored)]
+        position = torch.searchsorted(self._values, stored).clamp(max=len(self._values) - 1)
+        unknown = stored[label.valid & (self._values[position] != stored)]
         if len(unknown):
             values, counts = unknown.unique(return_counts=True)
             some = zip(values[:LISTED].tolist(), counts.tolist(), strict=False)
@@ -92,7 +92,7 @@ class ClassFolder(AbstractDataset):
                 f"{file}: {len(values)} value(s) of no class: {listed}{more}: add them to classes, "
                 "or to ignored"
             )
-        ids = self._ids[place]
+        ids = self._ids[position]
         name = path.relative_to(self._images).with_suffix("").as_posix()
         valid = label.valid & (ids >= 0)
         sample = Sample(name, image, {"semantic": torch.where(valid, ids, 0)}, {"semantic": valid})
@@ -103,20 +103,20 @@ class ClassFolder(AbstractDataset):
 
 
 def _written(value: int) -> str:
-    """Colours as they are best given."""
+    """Return colours as RGB triples, other values as they are."""
     return str(value) if value < COLOUR else f"{value:#08x}"
 
 
 def _lookup(
     classes: Mapping[str, int | Sequence[int]], ignored: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """Stored values in rising order, and the id of each, -1 for those that are ignored."""
-    found = dict.fromkeys(ignored, -1)
+    """Return stored values in rising order, and the id of each, -1 for those that are ignored."""
+    ids = dict.fromkeys(ignored, -1)
     for id, (name, values) in enumerate(classes.items()):
         for value in (values,) if isinstance(values, int) else values:
-            if value in found:
-                other = "ignored" if found[value] < 0 else f"{list(classes)[found[value]]!r}"
+            if value in ids:
+                other = "ignored" if ids[value] < 0 else f"{list(classes)[ids[value]]!r}"
                 raise InputError(f"value {value} is both {other} and {name!r}: choose one")
-            found[value] = id
-    values = sorted(found)
-    return torch.tensor(values), torch.tensor([found[value] for value in values])
+            ids[value] = id
+    stored = sorted(ids)
+    return torch.tensor(stored), torch.tensor([ids[value] for value in stored])

@@ -43,7 +43,7 @@ class RandomScale(AbstractTransform):
         self.factors = factors
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """The sample at a random size."""
+        """Return the sample at a random size."""
         factor = uniform(generator, *self.factors)
         short, long = int(self.short_side * factor), int(self.long_side * factor)
         height, width = sample.image.shape[-2:]
@@ -59,7 +59,7 @@ class ClassCrop(AbstractTransform):
     Args:
         height: of the window in pixels; a smaller image keeps its own.
         width: of the window in pixels, likewise.
-        most: share of one class.
+        most: largest fraction of one class.
         label: key of the class ids.
     """
 
@@ -72,7 +72,7 @@ class ClassCrop(AbstractTransform):
         self.label = label
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """The window; ``Pad`` comes last and makes it whole, when colours have been changed."""
+        """Return the window; ``Pad`` comes last, after changes of colour, and completes it."""
         height, width = sample.image.shape[-2:]
         rows, columns = min(self.height, height), min(self.width, width)
         window = sample
@@ -100,7 +100,7 @@ class Pad(AbstractTransform):
         self.width = width
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """The sample, of at least ``height`` x ``width``."""
+        """Return the sample, of at least ``height`` x ``width``."""
         rows, columns = sample.image.shape[-2:]
         right, bottom = max(0, self.width - columns), max(0, self.height - rows)
 
@@ -142,7 +142,7 @@ class PhotoMetricDistortion(AbstractTransform):
         self.hue = hue
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """The sample in other colours."""
+        """Return the sample in other colours."""
         image = sample.image
         if chance(generator, 0.5):
             image = _bytes(image + uniform(generator, -self.brightness, self.brightness))

@@ -32,7 +32,7 @@ _PGM_HEADER = re.compile(rb"P5" + (_PGM_GAP + rb"(\d{1,9})") * 3 + rb"\s")
 
 
 def read_image(path: str | Path) -> UInt8[Tensor, "3 h w"]:
-    """An image as upright 8-bit RGB, whatever is in the file.
+    """Return an image as upright 8-bit RGB, whatever is in the file.
 
     The EXIF orientation is applied; grayscale is repeated; palette and CMYK are converted;
     transparent pixels are blended over white; of 16-bit samples the high byte is kept (which undoes
@@ -53,7 +53,7 @@ def read_image(path: str | Path) -> UInt8[Tensor, "3 h w"]:
 def read_depth(
     path: str | Path, encoding: str = "mm", invalid: int | float = 0
 ) -> tuple[Float[Tensor, "h w"], Bool[Tensor, "h w"]]:
-    """A depth map in metres, and where it holds a measurement.
+    """Return a depth map in metres, and where it holds a measurement.
 
     Args:
         path: 8- or 16-bit PNG or PGM, TIFF with one channel, or a 2-D NPY array of numbers.
@@ -125,7 +125,7 @@ def write_depth_png(
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside ``path``; what is written to it becomes ``path`` when all is well.
+    """Yield a temporary name in the folder of ``path``; afterwards it becomes ``path``.
 
     Raises:
         InputError: if the folder cannot be written to, or the disk is full.
@@ -207,7 +207,7 @@ def _check_size(path: Path, width: int, height: int) -> None:
 
 
 def upright_rgb(path: str | Path, image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
-    """The pixels of an opened image as ``read_image`` gives them; ``path`` names it in messages.
+    """Return the pixels of an opened image as ``read_image`` does; ``path`` is for messages.
 
     Raises:
         InputError: if it holds samples of more than 16 bit.
@@ -227,7 +227,7 @@ def upright_rgb(path: str | Path, image: Image.Image) -> UInt8[np.ndarray, "h w 
 
 
 def read_counts(path: Path) -> np.ndarray:
-    """The numbers of a depth file as they are stored, two-dimensional.
+    """Return the numbers of a depth file as they are stored, two-dimensional.
 
     Raises:
         InputError: if there are none.
@@ -263,7 +263,7 @@ def _read_npy(path: Path) -> np.ndarray:
 
 
 def read_array(path: Path, kinds: str = "fiu") -> np.ndarray:
-    """The one array of numbers in an NPY file, of NumPy's kinds of types.
+    """Return the one array of numbers in an NPY file, of NumPy's kinds of types.
 
     Raises:
         InputError: if it cannot be read or holds something else.
@@ -284,7 +284,7 @@ def read_array(path: Path, kinds: str = "fiu") -> np.ndarray:
 
 
 def _read_pgm(path: Path) -> np.ndarray:
-    """Binary PGM with its counts; Pillow would stretch them to the full range of the type."""
+    """Return the counts of a binary PGM; Pillow would stretch them to the type's range."""
     data = _read_bytes(path)
     header = _PGM_HEADER.match(data)
     if header is None:
@@ -299,10 +299,10 @@ def _read_pgm(path: Path) -> np.ndarray:
 
 
 def _to_metres(path: Path, counts: np.ndarray, encoding: str) -> np.ndarray:
-    """Metres in double precision; NaN where a count stands for no distance."""
+    """Return metres in double precision; NaN where a count stands for no distance."""
     if encoding == "sunrgbd":
-        words = _words(path, counts, encoding)
-        return ((words >> 3) | (words << 13) & 0xFFFF) / 1000
+        counts = _sixteen_bits(path, counts, encoding)
+        return ((counts >> 3) | (counts << 13) & 0xFFFF) / 1000
     if encoding == "kinect-disparity":
         gap = 1092.5 - counts
         return np.where(gap > 0, 351.3 / gap, np.nan)
@@ -322,20 +322,20 @@ def _counts_per_metre(encoding: str) -> float:
     )
 
 
-def _words(path: Path, counts: np.ndarray, encoding: str) -> np.ndarray:
+def _sixteen_bits(path: Path, counts: np.ndarray, encoding: str) -> np.ndarray:
     if counts.dtype.kind not in "iu" or counts.min() < 0 or counts.max() > 65535:
         raise InputError(f"{path}: {encoding} needs 16-bit integers; give the unit of one count")
     return counts.astype(np.int32)
 
 
 def _kinect_byte_order(path: Path, counts: np.ndarray) -> np.ndarray:
-    """Raw Kinect values have 11 bits; NYU's raw dumps store them low byte first inside a PGM."""
-    words = _words(path, counts, "kinect-disparity")
-    swapped = (words >> 8) | (words & 0xFF) << 8
-    for candidate in (words, swapped):
+    """Return raw Kinect values (11 bits); NYU's dumps store them low byte first in a PGM."""
+    counts = _sixteen_bits(path, counts, "kinect-disparity")
+    swapped = (counts >> 8) | (counts & 0xFF) << 8
+    for candidate in (counts, swapped):
         if candidate.max() <= 2047:
             return candidate
     raise InputError(
-        f"{path}: kinect-disparity has values from 0 to 2047, this file up to {words.max()}; give "
+        f"{path}: kinect-disparity has values from 0 to 2047, this file up to {counts.max()}; give "
         "the unit of one count"
     )

@@ -34,7 +34,7 @@ class Folder(AbstractDataset):
         invalid: the count that stands for "no measurement"; 0, NaN and infinity always do.
         manifest: list of the samples, see ``read_manifest``; replaces ``images`` and ``labels``.
         split: ``train``, ``val`` or ``all``.
-        val_fraction: expected share of ``val``.
+        val_fraction: expected fraction of ``val``.
         camera: JSON with ``fx_px fy_px cx_px cy_px width_px height_px`` of the one camera that took
             all images; the centre of the top-left pixel is (0, 0).
         size: height and width that every sample is scaled to, or None to leave it as it is.
@@ -73,11 +73,11 @@ class Folder(AbstractDataset):
         self.size = size
 
     def __len__(self) -> int:
-        """Number of samples of the split."""
+        """Return the number of samples of the split."""
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample at ``index``, with label ``depth_m``.
+        """Return the sample at ``index``, with label ``depth_m``.
 
         Raises:
             InputError: if a file cannot be used, or image, depth map and camera differ in size.
@@ -96,7 +96,7 @@ class Folder(AbstractDataset):
 
 
 def _match(images: Path, labels: Path, unit: str) -> list[Pair]:
-    """Pairs by name, ordered by it."""
+    """Return pairs by name, ordered by it."""
     return [
         Pair(image.relative_to(images).with_suffix("").as_posix(), image, label, unit)
         for image, label in match_names(images, labels, DEPTH_SUFFIXES, "depth map", MANIFEST)
@@ -104,7 +104,7 @@ def _match(images: Path, labels: Path, unit: str) -> list[Pair]:
 
 
 def _read_camera(path: Path) -> tuple[Camera, tuple[int, int]]:
-    """Intrinsics, and the height and width they belong to."""
+    """Return intrinsics, and the height and width they belong to."""
     try:
         values = json.loads(path.read_text())
         fx_px, fy_px, cx_px, cy_px, width, height = (float(values[key]) for key in _CAMERA_KEYS)

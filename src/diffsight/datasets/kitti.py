@@ -51,19 +51,19 @@ class KITTIDepth(AbstractDataset):
     ) -> None:
         root = Path(root)
         rows = read_list(Path(list_file), columns=2)
-        known = [(image, depth) for image, depth in rows if depth != "None"]
-        self.without_depth = len(rows) - len(known)
+        with_depth = [(image, depth) for image, depth in rows if depth != "None"]
+        self.without_depth = len(rows) - len(with_depth)
         self.name = f"kitti-{split}"
         self.kb_crop = kb_crop
-        self.pairs = _locate(root, known)
+        self.pairs = _locate(root, with_depth)
         require_files(self.pairs, f"{root} is incomplete, or the list is of another layout")
 
     def __len__(self) -> int:
-        """Number of samples."""
+        """Return the number of samples."""
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample at ``index``, with label ``depth_m``.
+        """Return the sample at ``index``, with label ``depth_m``.
 
         Raises:
             InputError: if a file cannot be used, or is smaller than the crop.
@@ -73,7 +73,7 @@ class KITTIDepth(AbstractDataset):
 
 
 def _locate(root: Path, rows: list[tuple[str, str]]) -> list[Pair]:
-    """The pairs, each file in the first folder that has it."""
+    """Return the pairs, each file in the first folder that has it."""
     exists = file_finder()
 
     def locate(inner: str, folders: tuple[str, ...]) -> Path:

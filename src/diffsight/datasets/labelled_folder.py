@@ -1,4 +1,4 @@
-"""The few labelled images of a new task."""
+"""A folder of images with a folder of their labels: the training set of a new task."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.files import read_image
 from diffsight.datasets.labels import (
     LABEL_SUFFIXES,
@@ -27,45 +28,70 @@ COLOURS: tuple[Colour, ...] = (
     *((145, 30, 180), (70, 240, 240), (240, 50, 230), (210, 245, 60), (250, 190, 212)),
     *((0, 128, 128), (220, 190, 255), (170, 110, 40), (255, 250, 200), (128, 0, 0)),
 )
+MAX_CLASSES = 1024
+LABELS: Mapping[str, str] = {
+    "segmentation": "semantic",
+    "depth": "depth_m",
+    "scalar": "values",
+    "normals": "normals",
+    "vector": "values",
+}
+"""Key of ``Sample.labels`` by the kind of a ``LabelFormat``."""
 
 
-MOST_CLASSES = 1024
+class LabelledFolder(AbstractDataset):
+    """Labelled images in memory, in the order of their content.
 
+    A sample's id is the SHA-256 of its image file. Its label is ``semantic`` (``h w`` of int64: the
+    number of the class, counted from 0; 0 where there is no label), ``depth_m``, ``values`` or
+    ``normals`` (``d h w``).
 
-@dataclass(frozen=True)
-class Example:
-    """One labelled image.
-
-    Attributes:
-        id: SHA-256 of the image file.
-        image: RGB.
-        value: label in the unit of the task; for classes their places in ``Support.ids``.
-        valid: where there is a label.
-    """
-
-    id: str
-    image: UInt8[Tensor, "3 h w"]
-    value: Float[Tensor, "d h w"]
-    valid: Bool[Tensor, "h w"]
-
-
-@dataclass(frozen=True)
-class Support:
-    """Labelled images, ordered by their content.
-
-    Attributes:
-        form: how their labels were read.
-        examples: the images.
+    Args:
+        form: how the labels were read.
+        samples: the labelled images.
         ids: of the classes, as the files have them; empty for other kinds.
         names: of the classes.
         colours: of the classes.
+        name: short name of the data set.
     """
 
-    form: LabelFormat
-    examples: tuple[Example, ...]
-    ids: tuple[int, ...] = ()
-    names: tuple[str, ...] = ()
-    colours: tuple[Colour, ...] = ()
+    def __init__(
+        self,
+        form: LabelFormat,
+        samples: Sequence[Sample],
+        *,
+        ids: Sequence[int] = (),
+        names: Sequence[str] = (),
+        colours: Sequence[Colour] = (),
+        name: str = "labelled folder",
+    ) -> None:
+        self.form = form
+        self.samples = tuple(samples)
+        self.label = LABELS[form.kind]
+        self.ids = tuple(ids)
+        self.names = tuple(names)
+        self.colours = tuple(colours)
+        self.name = name
+        self.class_names = {self.label: self.names} if names else {}
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return the sample at ``index``."""
+        return self.samples[index]
+
+    def with_samples(self, samples: Sequence[Sample]) -> "LabelledFolder":
+        """Return these samples with the same kind of label and the same classes."""
+        return LabelledFolder(
+            self.form,
+            samples,
+            ids=self.ids,
+            names=self.names,
+            colours=self.colours,
+            name=self.name,
+        )
 
     @property
     def ids_are_colours(self) -> bool:
@@ -73,31 +99,63 @@ class Support:
         return self.ids == tuple(r << 16 | g << 8 | b for r, g, b in self.colours)
 
     def values(self, most: int = 200_000) -> Float[Tensor, "m d"]:
-        """Labels of valid pixels, as many of every image, drawn without order.
+        """Return labels of valid pixels, equally many of every image, drawn without order.
 
         Args:
             most: of all images together.
         """
-        share = max(1, most // len(self.examples))
-        rows, generator = [], torch.Generator().manual_seed(0)
-        for example in self.examples:
-            flat = example.value.movedim(0, -1)[example.valid]
-            if len(flat) > share:
-                flat = flat[torch.randperm(len(flat), generator=generator)[:share]]
-            rows.append(flat)
-        return torch.cat(rows)
+        return sample_values(self.samples, self.label, most)
 
 
-def read_support(
+def sample_values(
+    samples: Sequence[Sample], label: str, most: int = 200_000
+) -> Float[Tensor, "m d"]:
+    """Return labels of valid pixels, equally many of every image, drawn without order.
+
+    Args:
+        samples: labelled images.
+        label: key of ``Sample.labels``.
+        most: pixels of all images together.
+    """
+    per_image = max(1, most // len(samples))
+    rows, generator = [], torch.Generator().manual_seed(0)
+    for sample in samples:
+        value = sample.labels[label]
+        value = value[None].float() if value.ndim == 2 else value
+        flat = value.movedim(0, -1)[sample.valid[label]]
+        if len(flat) > per_image:
+            flat = flat[torch.randperm(len(flat), generator=generator)[:per_image]]
+        rows.append(flat)
+    return torch.cat(rows)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """An image and its label as the files have them."""
+
+    id: str
+    image: UInt8[Tensor, "3 h w"]
+    label: Label
+    file: Path
+
+    @property
+    def class_ids(self) -> Int[Tensor, "h w"]:
+        return self.label.value[0].long()
+
+    def sample(self, name: str, value: Tensor) -> Sample:
+        return Sample(self.id, self.image, {name: value}, {name: self.label.valid})
+
+
+def read_labelled_folder(
     images: Path,
     labels: Path,
     form: LabelFormat,
     *,
     classes: Sequence[str] = (),
     shots: int | None = None,
-    like: Support | None = None,
-) -> Support:
-    """Images and labels of the same names, or the first of them in the order of their content.
+    like: LabelledFolder | None = None,
+) -> LabelledFolder:
+    """Return images and labels of the same names, or the first of them in the order of content.
 
     Args:
         images: folder.
@@ -105,8 +163,8 @@ def read_support(
         form: how labels are read.
         classes: names of the class ids from 0 on, or of the colours in the order of their 24-bit
             numbers; without them the ids that occur are the classes.
-        shots: how many; default: all.
-        like: a support whose classes these labels have, or some of them.
+        shots: number of images; default: all.
+        like: a data set whose classes these labels have, or some of them.
 
     Raises:
         InputError: if files do not fit together, are fewer than ``shots``, or hold classes without
@@ -117,34 +175,33 @@ def read_support(
     for name, count in Counter(classes).items():
         if count > 1:
             raise InputError(f"{count} classes are named {name!r}: give each a name of its own")
-    pairs = match_names(images, labels, LABEL_SUFFIXES, "label")
-    if shots is not None and len(pairs) < shots:
+    files = match_names(images, labels, LABEL_SUFFIXES, "label")
+    if shots is not None and len(files) < shots:
         raise InputError(
-            f"{images}: {len(pairs)} labelled image(s), but {shots} shots are asked for: add "
-            f"images, or give --shots {len(pairs)}"
+            f"{images}: {len(files)} labelled image(s), but {shots} shots are asked for: add "
+            f"images, or give --shots {len(files)}"
         )
     # copies of an image are in the order of their labels' content, not of their names
-    ordered = sorted((*map(content_hash, pair), *pair) for pair in pairs)[:shots]
-    read = [(digest, *_pair(image, label, form)) for digest, _, image, label in ordered]
-    files = [label for *_, label in ordered]
-    examples = tuple(
-        Example(digest, image, label.value, label.valid) for digest, image, label in read
-    )
-    if form.kind != "segmentation":
-        _same_channels(examples, files)
-        if like is not None and len(examples[0].value) != len(like.examples[0].value):
-            raise InputError(
-                f"{labels}: {len(examples[0].value)} channels, but the labels that are learned "
-                f"from have {len(like.examples[0].value)}"
-            )
-        return Support(form, examples)
+    ordered = sorted((*map(content_hash, pair), *pair) for pair in files)[:shots]
+    pairs = [_read_pair(digest, image, label, form) for digest, _, image, label in ordered]
+    name = Path(images).resolve().name
+    if form.kind == "segmentation":
+        if like is not None:
+            return _with_classes_of(like, pairs)
+        return _classified(form, pairs, classes, name)
+    _require_same_channels(pairs)
+    samples = tuple(pair.sample(LABELS[form.kind], pair.label.value) for pair in pairs)
     if like is not None:
-        return _of_classes(like, examples, files)
-    found = {file: label for file, (*_, label) in zip(files, read, strict=True)}
-    return _classified(form, examples, found, classes)
+        channels = len(like.samples[0].labels[like.label])
+        if len(pairs[0].label.value) != channels:
+            raise InputError(
+                f"{labels}: {len(pairs[0].label.value)} channels, but the labels that are learned "
+                f"from have {channels}"
+            )
+    return LabelledFolder(form, samples, name=name)
 
 
-def _pair(image_file: Path, label_file: Path, form: LabelFormat) -> tuple[Tensor, Label]:
+def _read_pair(digest: str, image_file: Path, label_file: Path, form: LabelFormat) -> _Pair:
     image, label = read_image(image_file), read_label(label_file, form)
     if label.valid.shape != image.shape[-2:]:
         (rows, columns), (height, width) = label.valid.shape, image.shape[-2:]
@@ -152,42 +209,41 @@ def _pair(image_file: Path, label_file: Path, form: LabelFormat) -> tuple[Tensor
             f"{label_file}: a label of {columns} x {rows} pixels for an image ({image_file}) of "
             f"{width} x {height}: give both the same size, upright as the image is shown"
         )
-    return image, label
+    return _Pair(digest, image, label, label_file)
 
 
-def _same_channels(examples: Sequence[Example], files: Sequence[Path]) -> None:
-    for example, file in zip(examples, files, strict=True):
-        if len(example.value) != len(examples[0].value):
+def _require_same_channels(pairs: Sequence[_Pair]) -> None:
+    first = pairs[0]
+    for pair in pairs:
+        if len(pair.label.value) != len(first.label.value):
             raise InputError(
-                f"{file}: {len(example.value)} channels, but {files[0]} has "
-                f"{len(examples[0].value)}: labels of one task have the same number"
+                f"{pair.file}: {len(pair.label.value)} channels, but {first.file} has "
+                f"{len(first.label.value)}: labels of one task have the same number"
             )
 
 
 def _classified(
-    form: LabelFormat,
-    examples: Sequence[Example],
-    labels: Mapping[Path, Label],
-    names: Sequence[str],
-) -> Support:
+    form: LabelFormat, pairs: Sequence[_Pair], names: Sequence[str], name: str
+) -> LabelledFolder:
+    """Return the samples with their classes numbered from 0 on."""
     counts: Counter[int] = Counter()
     palette: dict[int, Colour] = {}
-    first, *_ = labels
-    coloured = labels[first].coloured  # ids that are colours have no order
-    for path, label in labels.items():
-        if label.coloured != coloured:
+    first = pairs[0]
+    coloured = first.label.coloured  # ids that are colours have no order
+    for pair in pairs:
+        if pair.label.coloured != coloured:
             what = ("one channel of ids", "colours")
             raise InputError(
-                f"{path}: holds {what[label.coloured]}, but {first} holds {what[coloured]}: give "
-                "all labels one form"
+                f"{pair.file}: holds {what[pair.label.coloured]}, but {first.file} holds "
+                f"{what[coloured]}: give all labels one form"
             )
-        ids, numbers = label.value[0][label.valid].long().unique(return_counts=True)
+        ids, numbers = pair.class_ids[pair.label.valid].unique(return_counts=True)
         counts.update(dict(zip(ids.tolist(), numbers.tolist(), strict=True)))
-        palette |= label.palette
+        palette |= pair.label.palette
     ids = _class_ids(counts, names, coloured)
-    folder = first.parent
+    folder = first.file.parent
     if len(counts) < 2:
-        hidden = 0 if coloured else _hidden(labels, form)
+        hidden = 0 if coloured else _hidden_by_default(pairs, form)
         reason = "there is nothing to tell apart, check --kind and the labels"
         if hidden:
             reason = (
@@ -195,64 +251,64 @@ def _classified(
                 "they are a class"
             )
         raise InputError(f"{folder}: every label pixel is of class {next(iter(counts))}: {reason}")
-    if len(ids) > MOST_CLASSES:
+    if len(ids) > MAX_CLASSES:
         raise InputError(
             f"{folder}: {len(ids)} different numbers are no classes (depth, or another map of "
             "numbers?): check --kind"
         )
     if not names:
-        names = [_name(number, coloured) for number in ids]
+        names = [_class_name(number, coloured) for number in ids]
     colours = [palette.get(n, COLOURS[i % len(COLOURS)]) for i, n in enumerate(ids)]
-    moved = tuple(_placed(example, ids) for example in examples)
-    return Support(form, moved, tuple(ids), tuple(names), tuple(colours))
+    samples = [_numbered(pair, ids) for pair in pairs]
+    return LabelledFolder(form, samples, ids=ids, names=names, colours=colours, name=name)
 
 
 def _class_ids(counts: Mapping[int, int], names: Sequence[str], coloured: bool) -> list[int]:
-    """Those that occur, or those that have a name."""
-    found = sorted(counts)
-    if coloured and len(names) not in (0, len(found)):
-        listed = ", ".join(f"{_name(number, True)} ({counts[number]} px)" for number in found)
+    """Return the ids that occur, or those that have a name."""
+    present = sorted(counts)
+    if coloured and len(names) not in (0, len(present)):
+        listed = ", ".join(f"{_class_name(n, True)} ({counts[n]} px)" for n in present)
         raise InputError(
-            f"{len(names)} class names, but the labels hold {len(found)} colours: {listed}: give "
+            f"{len(names)} class names, but the labels hold {len(present)} colours: {listed}: give "
             "a name for each, in this order"
         )
     if coloured or not names:
-        return found
-    bare = ", ".join(f"{number} ({counts[number]} px)" for number in found if number >= len(names))
-    if bare:
+        return present
+    unnamed = ", ".join(f"{n} ({counts[n]} px)" for n in present if n >= len(names))
+    if unnamed:
         raise InputError(
-            f"{len(names)} class names, but the labels hold class ids without one: {bare}: add "
+            f"{len(names)} class names, but the labels hold class ids without one: {unnamed}: add "
             "names, one per id from 0 on, leave them all out, or mark the ids with --invalid"
         )
     return list(range(len(names)))
 
 
-def _hidden(labels: Iterable[Path], form: LabelFormat) -> int:
-    """Pixels that are left out for the default marker alone."""
+def _hidden_by_default(pairs: Iterable[_Pair], form: LabelFormat) -> int:
+    """Return how many pixels are left out because of the default marker alone."""
     if form.invalid is not None:
         return 0
     whole = replace(form, invalid=-1)
-    return sum(int((read_label(path, whole).value == NO_CLASS).sum()) for path in labels)
+    return sum(int((read_label(pair.file, whole).value == NO_CLASS).sum()) for pair in pairs)
 
 
-def _of_classes(like: Support, examples: Sequence[Example], files: Sequence[Path]) -> Support:
-    """The examples with the classes of another support."""
-    for example, file in zip(examples, files, strict=True):
-        found = example.value[0][example.valid].long().unique()
-        unknown = found[~torch.isin(found, torch.tensor(like.ids))].tolist()
+def _with_classes_of(like: LabelledFolder, pairs: Sequence[_Pair]) -> LabelledFolder:
+    """Return the samples with the classes of another data set."""
+    for pair in pairs:
+        present = pair.class_ids[pair.label.valid].unique()
+        unknown = present[~torch.isin(present, torch.tensor(like.ids))].tolist()
         if unknown:
             raise InputError(
-                f"{file}: holds class {unknown[0]}, of which nothing is learned: the labelled "
+                f"{pair.file}: holds class {unknown[0]}, of which nothing is learned: the labelled "
                 f"images have {', '.join(map(str, like.ids))}"
             )
-    return replace(like, examples=tuple(_placed(example, like.ids) for example in examples))
+    return like.with_samples([_numbered(pair, like.ids) for pair in pairs])
 
 
-def _placed(example: Example, ids: Sequence[int]) -> Example:
-    """With the places of the class ids instead of them."""
-    places = torch.searchsorted(torch.tensor(ids), example.value.long().contiguous())
-    return replace(example, value=places.float() * example.valid)
+def _numbered(pair: _Pair, ids: Sequence[int]) -> Sample:
+    """Return the sample with the numbers of the classes instead of their ids."""
+    numbers = torch.searchsorted(torch.tensor(ids), pair.class_ids.contiguous())
+    return pair.sample("semantic", numbers * pair.label.valid)
 
 
-def _name(number: int, coloured: bool) -> str:
+def _class_name(number: int, coloured: bool) -> str:
     return f"#{number:06x}" if coloured else f"class {number}"

@@ -93,7 +93,7 @@ class Label:
 
 
 def read_label(path: Path, form: LabelFormat) -> Label:
-    """One label file.
+    """Return the label of one file.
 
     Raises:
         InputError: if it cannot be read, or does not hold what its kind needs.
@@ -122,8 +122,9 @@ def read_label(path: Path, form: LabelFormat) -> Label:
 
 
 def _numbers(path: Path, kind: str) -> tuple[np.ndarray, dict[int, Colour], bool]:
-    """Channels first, as the file has them: a marker is compared in their type of number. A
-    palette's colours; whether ids are colours.
+    """Return the numbers of a file, the colours of its palette, and whether ids are colours.
+
+    Channels come first. Numbers keep the type of the file, in which a marker is compared.
     """
     if path.suffix.lower() == ".npy":
         values = read_array(path, "fiub" if kind in ("segmentation", "scalar") else "fiu")
@@ -177,7 +178,7 @@ def _channels_first(path: Path, values: np.ndarray, kind: str) -> np.ndarray:
 
 
 def _colours(path: Path, rgb: np.ndarray) -> tuple[np.ndarray, dict[int, Colour]]:
-    """A colour per class; its id is the 24-bit number of the colour."""
+    """Return class ids, the 24-bit numbers of colours, and the colours."""
     codes = rgb.astype(np.int64) @ (1 << 16, 1 << 8, 1)
     known = np.unique(codes)
     if len(known) > MOST_COLOURS:

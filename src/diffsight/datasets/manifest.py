@@ -15,7 +15,7 @@ _KEYS = ("image", "label", "encoding", "prompt")
 
 
 def read_manifest(path: Path, unit: str) -> list[Pair]:
-    """The samples of a manifest, in its order.
+    """Return the samples of a manifest, in its order.
 
     A row has ``image`` and ``label`` (paths relative to the manifest's folder), and may have
     ``encoding`` (otherwise ``unit``) and ``prompt``.
@@ -41,7 +41,7 @@ def read_manifest(path: Path, unit: str) -> list[Pair]:
 
 
 def _rows(path: Path) -> list[tuple[int, Any]]:
-    """Rows with their numbers, the header of a CSV not counted."""
+    """Return rows with their numbers, the header of a CSV not counted."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() == ".csv":

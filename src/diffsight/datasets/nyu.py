@@ -56,11 +56,11 @@ class NYUDepth(AbstractDataset):
         require_files(self.pairs, f"{base} is incomplete, or the list is of another layout")
 
     def __len__(self) -> int:
-        """Number of samples."""
+        """Return the number of samples."""
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample at ``index``, with label ``depth_m`` and the scene as prompt.
+        """Return the sample at ``index``, with label ``depth_m`` and the scene as prompt.
 
         Raises:
             InputError: if a file cannot be used.
@@ -69,7 +69,7 @@ class NYUDepth(AbstractDataset):
 
 
 def scene(image: str) -> str:
-    """The scene type of ``SCENE/rgb_00000.jpg``: the first of ``NYU_SCENES`` in the folder's name.
+    """Return the scene type of ``SCENE/rgb_00000.jpg``: the first name in the folder's name.
 
     The rule is the authors', and so ``study_room_0004`` is ``study``, ``office_kitchen_0001`` is
     ``kitchen``, ``nyu_office_0`` is ``office``; ``study_room`` and ``office_kitchen`` never occur.

@@ -34,7 +34,7 @@ class Pair:
 
 
 def read_pair(pair: Pair, invalid: int | float = 0) -> Sample:
-    """The sample, with label ``depth_m`` (``1 h w``, metres).
+    """Return the sample, with label ``depth_m`` (``1 h w``, metres).
 
     Raises:
         InputError: if a file cannot be used, or the two differ in size.
@@ -52,7 +52,7 @@ def read_pair(pair: Pair, invalid: int | float = 0) -> Sample:
 
 
 def read_list(path: Path, columns: int) -> list[tuple[str, ...]]:
-    """The first fields of every line of a list file, without the slash that some lists start with.
+    """Return the first fields of every line of a list file, without a leading slash.
 
     Raises:
         InputError: if the file cannot be read, has no line, or a line with too few fields.
@@ -78,7 +78,7 @@ def read_list(path: Path, columns: int) -> list[tuple[str, ...]]:
 
 
 def file_finder() -> Callable[[Path], bool]:
-    """A test for existence that lists every folder once: lists are long, folders few."""
+    """Return a test for existence that lists every folder once: lists are long, folders few."""
 
     @functools.cache
     def names(folder: Path) -> frozenset[str]:
@@ -105,8 +105,9 @@ def require_files(pairs: Iterable[Pair], repair: str) -> None:
 def match_names(
     images: Path, labels: Path, suffixes: frozenset[str], kind: str, otherwise: str = ""
 ) -> list[tuple[Path, Path]]:
-    """Images and their labels, ordered by name: the paths below the two folders agree but for the
-    suffix and for upper and lower case.
+    """Return images and their labels, ordered by name.
+
+    The paths below the two folders agree but for the suffix and for upper and lower case.
 
     Args:
         images: folder of the images.
@@ -134,7 +135,7 @@ def match_names(
 
 
 def require_one_size(label: Path, ids: Tensor, path: Path, image: Tensor) -> None:
-    """Classes ``h w`` and the image ``c h w`` cover each other.
+    """Refuse classes ``h w`` and an image ``c h w`` of different sizes.
 
     Raises:
         InputError: naming both files and sizes.
@@ -149,21 +150,21 @@ def require_one_size(label: Path, ids: Tensor, path: Path, image: Tensor) -> Non
 def one_side(
     images: Sequence[Path], split: Literal["train", "val", "all"], val_fraction: float, root: Path
 ) -> list[int]:
-    """Which images belong to a split, ordered by content; ``val`` has those whose hash is lowest.
+    """Return which images belong to a split, ordered by content; ``val`` has the lowest hashes.
 
     Args:
-        images: in an order that tells copies of one image apart.
+        images: in an order that distinguishes copies of one image.
         split: ``all`` are all, as they come.
-        val_fraction: expected share of ``val``; neither side is empty.
+        val_fraction: expected fraction of ``val``; neither side is empty.
         root: folder, for messages.
 
     Raises:
-        InputError: for a share that is none, or a single image.
+        InputError: for a fraction that is not between 0 and 1, or a single image.
     """
     if split == "all":
         return list(range(len(images)))
     if not 0 < val_fraction < 1:
-        raise InputError(f"val_fraction is {val_fraction}; give a share between 0 and 1")
+        raise InputError(f"val_fraction is {val_fraction}; give a fraction between 0 and 1")
     if len(images) < 2:
         raise InputError(f"{root}: one sample cannot be split; use split 'all' or add images")
     hashes = [content_hash(image) for image in images]
@@ -174,7 +175,7 @@ def one_side(
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes: what it is called and where it lies does not matter."""
+    """Return SHA-256 of a file's bytes, whatever its name and folder are."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -183,7 +184,7 @@ def content_hash(path: Path) -> str:
 
 
 def _by_name(folder: Path, suffixes: frozenset[str], kind: str, otherwise: str) -> dict[str, Path]:
-    """Files below ``folder`` by their path without suffix, in lower case."""
+    """Return files below ``folder`` by their path without suffix, in lower case."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; put the {kind}s there or name another folder")
     files: dict[str, Path] = {}

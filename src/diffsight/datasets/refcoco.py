@@ -31,7 +31,7 @@ class RefCOCO(AbstractDataset):
 
     ``root`` holds ``images/mscoco/images/train2014`` and ``refcoco``, ``refcoco+`` or ``refcocog``
     with ``instances.json`` and ``refs(SPLITTER).p``. That pickle is read without running anything
-    that it names, and converted once to ``refs(SPLITTER).json`` beside it.
+    that it names, and converted once to ``refs(SPLITTER).json`` in the same folder.
 
     Label ``referent`` is ``h w`` of int64, 1 where the thing is. Where its parts overlap is
     background, as in the authors' code.
@@ -43,7 +43,7 @@ class RefCOCO(AbstractDataset):
         split: ``train``, ``val``, ``testA``, ``testB`` or ``test``, whichever the file has.
         size: side in pixels of the square that image (bilinear) and mask (nearest) are stretched
             to, as the papers do; None keeps their own.
-        all_images: images must be there; without it a missing one is told when it is read.
+        all_images: images must be there; without it a missing one is an error when it is read.
 
     Raises:
         InputError: if a file is missing or damaged, images are missing (with their number and the
@@ -81,11 +81,11 @@ class RefCOCO(AbstractDataset):
             self._require_images()
 
     def __len__(self) -> int:
-        """Number of samples."""
+        """Return the number of samples."""
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample at ``index``; its prompt is the first of its sentences.
+        """Return the sample at ``index``; its prompt is the first of its sentences.
 
         Raises:
             InputError: if the image cannot be used, or is not of the size that its mask has.
@@ -127,7 +127,7 @@ class RefCOCO(AbstractDataset):
 
 
 def read_refs(path: Path) -> list[dict[str, Any]]:
-    """Things with their sentences, from the pickle of the REFER tool or its copy as JSON.
+    """Return things with sentences, from the pickle of the REFER tool or its copy as JSON.
 
     Returns:
         Rows with ``ref_id``, ``ann_id``, ``split`` and ``sentences``.
@@ -162,7 +162,7 @@ def read_refs(path: Path) -> list[dict[str, Any]]:
 
 
 def rasterised(outline: Any, height: int, width: int) -> Tensor:
-    """How many parts of a COCO segmentation cover every pixel, ``h w``.
+    """Return how many parts of a COCO segmentation cover every pixel, ``h w``.
 
     Args:
         outline: polygons, or run lengths.
@@ -177,7 +177,7 @@ def rasterised(outline: Any, height: int, width: int) -> Tensor:
 
 
 def stretched(image: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Both as squares: the image bilinear, the mask nearest (Pillow's, as the papers use)."""
+    """Return both as squares: image bilinear, mask nearest (by Pillow, as the papers do)."""
     square = (size, size)
     pixels = Image.fromarray(image.permute(1, 2, 0).numpy()).resize(
         square, Image.Resampling.BILINEAR
@@ -217,7 +217,7 @@ def _row(ref: dict[str, Any]) -> dict[str, Any]:
 
 
 def _things(path: Path, wanted: set[int]) -> dict[int, _Thing]:
-    """By annotation."""
+    """Return the things by annotation."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         images = {

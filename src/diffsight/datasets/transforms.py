@@ -39,7 +39,7 @@ class CutDepth(AbstractTransform):
         self.max_depth_m = max_depth_m
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """The sample with a strip of depth in its image.
+        """Return the sample with a strip of depth in its image.
 
         Raises:
             InputError: if the sample has no label ``depth_m``.
@@ -49,8 +49,8 @@ class CutDepth(AbstractTransform):
         if not chance(generator, self.probability):
             return sample
         width = sample.image.shape[-1]
-        start, share = uniform(generator, 0.0, float(width)), uniform(generator, 0.0, 0.75)
-        strip = slice(int(start), int(start) + int(max((width - start) * share, 1)))
+        start, fraction = uniform(generator, 0.0, float(width)), uniform(generator, 0.0, 0.75)
+        strip = slice(int(start), int(start) + int(max((width - start) * fraction, 1)))
         depth_m = sample.labels["depth_m"][..., strip] * sample.valid["depth_m"][..., strip]
         image = sample.image.clone()
         image[..., strip] = (depth_m * (255 / self.max_depth_m)).clamp(0, 255).to(torch.uint8)
@@ -68,7 +68,7 @@ class HorizontalFlip(AbstractTransform):
         self.probability = probability
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """The sample, or its mirror image."""
+        """Return the sample, or its mirror image."""
         if not chance(generator, self.probability):
             return sample
         flipped = _move(sample, lambda grid: grid.flip(-1))
@@ -95,7 +95,7 @@ class RandomCrop(AbstractTransform):
         self.width = width
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """The window.
+        """Return the window.
 
         Raises:
             InputError: if the image is smaller than the window.
@@ -128,7 +128,7 @@ class Resize(AbstractTransform):
         self.width = width
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """The sample at the new size; the generator is not used."""
+        """Return the sample at the new size; the generator is not used."""
         return resize(sample, self.height, self.width)
 
 
@@ -149,7 +149,7 @@ class RandomBrightnessContrast(AbstractTransform):
         self.probability = probability
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """The sample with a changed image."""
+        """Return the sample with a changed image."""
         if not chance(generator, self.probability):
             return sample
         gain = 1 + uniform(generator, -self.contrast, self.contrast)
@@ -174,7 +174,7 @@ class RandomGamma(AbstractTransform):
         self.probability = probability
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """The sample with a changed image."""
+        """Return the sample with a changed image."""
         if not chance(generator, self.probability):
             return sample
         gamma = uniform(generator, self.low_percent, self.high_percent) / 100
@@ -206,7 +206,7 @@ class HueSaturationValue(AbstractTransform):
         self.probability = probability
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """The sample with a changed image."""
+        """Return the sample with a changed image."""
         if not chance(generator, self.probability):
             return sample
         shifts = [uniform(generator, -s, s) for s in (self.hue, self.saturation, self.value)]
@@ -220,7 +220,7 @@ class HueSaturationValue(AbstractTransform):
 class DropPrompt(AbstractTransform):
     """Forget the sample's text name, so that a model also learns to do without one.
 
-    Without it, a model with a text table is asked something that it has never seen when no name is
+    Without it, a model with a text table gets an input that it was never trained on when no name is
     given: the mean of the table.
 
     Args:
@@ -231,7 +231,7 @@ class DropPrompt(AbstractTransform):
         self.probability = probability
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """The sample, or the same without its name."""
+        """Return the sample, or the same without its name."""
         return replace(sample, prompt=None) if chance(generator, self.probability) else sample
 
 
@@ -239,14 +239,14 @@ class RandomSentence(AbstractTransform):
     """Another sentence about the labelled thing every time; a sample without any stays."""
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """The sample with one of its sentences as its prompt."""
+        """Return the sample with one of its sentences as its prompt."""
         if not sample.sentences:
             return sample
         return replace(sample, prompt=sample.sentences[integer(generator, len(sample.sentences))])
 
 
 def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:
-    """The window of image, labels and camera whose first pixel is (top, left)."""
+    """Return the window of image, labels and camera whose first pixel is (top, left)."""
     rows, columns = slice(top, top + height), slice(left, left + width)
     window = _move(sample, lambda grid: grid[..., rows, columns])
     if sample.camera is None:
@@ -256,7 +256,7 @@ def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample
 
 
 def resize(sample: Sample, height: int, width: int) -> Sample:
-    """Image (bilinear, antialiased), labels (nearest) and camera at another size in pixels."""
+    """Return image (bilinear, antialiased), labels (nearest) and camera at another size."""
     old_height, old_width = sample.image.shape[-2:]
     rows = nearest(old_height, height)[:, None]
     columns = nearest(old_width, width)
@@ -279,22 +279,22 @@ def resize(sample: Sample, height: int, width: int) -> Sample:
 
 
 def rgb_to_hsv(image: UInt8[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
-    """Whole numbers: hue in steps of 2 degrees (0 to 179), saturation and value (0 to 255)."""
+    """Return hue in steps of 2 degrees (0 to 179), saturation and value (0 to 255)."""
     red, green, blue = image.float()
     value, low = image.amax(0).float(), image.amin(0).float()
-    spread = value - low
+    chroma = value - low
     sector = torch.where(
         value == red,
         green - blue,
-        torch.where(value == green, blue - red + 2 * spread, red - green + 4 * spread),
+        torch.where(value == green, blue - red + 2 * chroma, red - green + 4 * chroma),
     )
-    hue = (30 * sector / spread.clamp(min=1)).add_(0.5).floor_().remainder_(180)
-    saturation = (255 * spread / value.clamp(min=1)).add_(0.5).floor_()
+    hue = (30 * sector / chroma.clamp(min=1)).add_(0.5).floor_().remainder_(180)
+    saturation = (255 * chroma / value.clamp(min=1)).add_(0.5).floor_()
     return torch.stack([hue, saturation, value])
 
 
 def hsv_to_rgb(hsv: Float[Tensor, "3 h w"]) -> UInt8[Tensor, "3 h w"]:
-    """The inverse of ``rgb_to_hsv``, cut to whole numbers as OpenCV does."""
+    """Return the inverse of ``rgb_to_hsv``, cut to whole numbers as OpenCV does."""
     hue, saturation, value = hsv
     chroma = value * saturation / 255
     channels = []
@@ -321,15 +321,15 @@ def _look_up(table: Float[Tensor, "256"], image: UInt8[Tensor, "3 h w"]) -> UInt
 
 
 def uniform(generator: Generator, low: float, high: float) -> float:
-    """A number in [low, high)."""
+    """Return a number in [low, high)."""
     return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
 
 
 def chance(generator: Generator, probability: float) -> bool:
-    """True with this probability."""
+    """Return True with this probability."""
     return uniform(generator, 0.0, 1.0) < probability
 
 
 def integer(generator: Generator, count: int) -> int:
-    """A whole number from 0 to below ``count``."""
+    """Return a whole number from 0 to below ``count``."""
     return int(torch.randint(count, (), generator=generator))

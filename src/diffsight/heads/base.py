@@ -1,21 +1,25 @@
-"""The contract of heads: a pyramid in, one map out."""
+"""The contract of heads: a pyramid in, one output out."""
 
 import abc
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from diffsight.config import Configurable
-from diffsight.types import Pyramid, RawOutput
+from diffsight.errors import InputError
+from diffsight.outputs import Classes, Output, OutputSpec, Values
+from diffsight.types import Pyramid
 
 
 class AbstractHead(nn.Module, Configurable, abc.ABC):
-    """Turns a pyramid into a map at the resolution of the padded image."""
+    """Turns a pyramid into an output at the resolution of the padded image."""
 
     @abc.abstractmethod
-    def forward(self, pyramid: Pyramid) -> RawOutput:
-        """The map, ``b num_outputs h w``."""
+    def forward(self, pyramid: Pyramid) -> Output:
+        """Return the output, as many channels as were asked for."""
 
 
 @runtime_checkable
@@ -23,7 +27,37 @@ class HeadBuilder(Protocol):
     """Makes a head for given inputs; always called with keywords."""
 
     def __call__(
-        self, *, in_channels: Sequence[int], strides: Sequence[int], num_outputs: int
+        self, *, in_channels: Sequence[int], strides: Sequence[int], output: OutputSpec
     ) -> AbstractHead:
-        """A head for a pyramid with these channels and strides, finest first."""
+        """Make a head for a pyramid with these channels and strides, finest first."""
         ...
+
+
+def require_maps(head: str, output: OutputSpec) -> None:
+    """Refuse what is neither values nor classes.
+
+    Raises:
+        InputError: for a distribution over the classes of a codec.
+    """
+    if output.kind == "distribution":
+        raise InputError(
+            f"{head} gives values or classes, not {output.describe()}: choose FewShot, FeatureHead "
+            "or LinearProbe, or a task without bins"
+        )
+
+
+def to_output(spec: OutputSpec, maps: Float[Tensor, "b k h w"]) -> Output:
+    """Return a network's maps as logits or values.
+
+    Values are squashed to their bounds; without bounds they are shifted and scaled by the mean and
+    the standard deviation of the labels, where these are known.
+    """
+    if spec.kind == "classes":
+        return Classes(maps)
+    if spec.bounds is not None:
+        low, high = spec.bounds
+        return Values(torch.sigmoid(maps) * (high - low) + low)
+    if spec.codec is None:
+        return Values(maps)
+    mean, std = (x.to(maps)[:, None, None] for x in (spec.codec.label_mean, spec.codec.label_std))
+    return Values(mean + std * maps)

@@ -5,8 +5,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffsight.errors import InputError
+from diffsight.ops.precision import without_autocast
+from diffsight.outputs import LabelCodec
 
-JITTER = 0.01  # of the rows at the start, in standard deviations: equal ones would never part
+# of the rows at the start, in standard deviations: identical tables receive identical gradients and
+# never diverge
+JITTER = 0.01
 
 
 class Codebook(nn.Module):
@@ -16,16 +20,14 @@ class Codebook(nn.Module):
     deviation, so that one learning rate fits every task.
 
     Args:
-        centres: value of every class, from the support's labels; the start of every table.
-        scale: standard deviation of the labels, per channel.
+        codec: the values of its classes are the start of every table; it stays the task's.
         size: tables: 0 keeps ``centres``, 1 learns one table for all images, more need features.
         features: width of the image features; only for more than one table.
     """
 
     def __init__(
         self,
-        centres: Float[Tensor, "n d"],
-        scale: Float[Tensor, " d"],
+        codec: LabelCodec,
         *,
         size: int = 10,
         features: int | None = None,
@@ -34,12 +36,9 @@ class Codebook(nn.Module):
         if size > 1 and features is None:
             raise InputError(f"a codebook of {size} tables needs image features: give their width")
         self.size = size
-        self.centres: Tensor
-        self.scale: Tensor
-        self.register_buffer("centres", centres.clone())
-        self.register_buffer("scale", scale.clone())
+        self._codec = (codec,)  # in a tuple: its buffers are stored with the task
         if size:
-            start = (centres / scale).expand(size, -1, -1)
+            start = (codec.centres / codec.label_std).expand(size, -1, -1)
             self.tables = nn.Parameter(start + JITTER * torch.randn(start.shape))
         if size > 1:
             assert features is not None
@@ -47,20 +46,26 @@ class Codebook(nn.Module):
             nn.init.normal_(self.mix.weight, std=features**-0.5)
 
     def forward(self, features: Float[Tensor, "b f"] | None, batch: int) -> Float[Tensor, "b n d"]:
-        """Class values for every image, in the unit of the labels, in 32 bit.
+        """Return class values for every image, in the unit of the labels, in 32 bit.
 
         Args:
             features: of the images, of mean square 1; ignored by 0 and 1 tables.
             batch: images.
         """
+        codec, std = self._codec[0], self._codec[0].label_std
         if self.size == 0:
-            return self.centres.expand(batch, -1, -1)
+            return codec.centres.expand(batch, -1, -1)
         if self.size == 1:
-            return (self.tables * self.scale).expand(batch, -1, -1)
+            return self.scaled_tables.expand(batch, -1, -1)
         assert features is not None
-        with torch.autocast(features.device.type, enabled=False):
-            return torch.einsum("bk,knd->bnd", self.shares(features), self.tables) * self.scale
+        with without_autocast(features):
+            return torch.einsum("bk,knd->bnd", self.weights(features), self.tables) * std
 
-    def shares(self, features: Float[Tensor, "b f"]) -> Float[Tensor, "b k"]:
-        """How much each of several tables counts in an image; they sum to 1."""
+    @property
+    def scaled_tables(self) -> Float[Tensor, "k n d"]:
+        """The learned tables in the unit of the labels."""
+        return self.tables * self._codec[0].label_std
+
+    def weights(self, features: Float[Tensor, "b f"]) -> Float[Tensor, "b k"]:
+        """Return the weight of each of several tables in an image; they sum to 1."""
         return self.mix(features.to(self.mix.weight)).softmax(dim=1)

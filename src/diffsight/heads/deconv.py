@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from diffsight.errors import InputError
-from diffsight.heads.base import AbstractHead
-from diffsight.types import Pyramid, RawOutput
+from diffsight.heads.base import AbstractHead, require_maps, to_output
+from diffsight.outputs import Output, OutputSpec
+from diffsight.types import Pyramid
 
 
 class DeconvHead(AbstractHead):
@@ -19,11 +19,10 @@ class DeconvHead(AbstractHead):
     Args:
         in_channels: of the one level it takes.
         strides: its stride, a power of two.
-        num_outputs: maps to give.
+        output: what to give; bounded values are ``sigmoid`` times the bound (VPD: the depth cap of
+            the data set in metres).
         widths: channels after each transposed convolution.
         width: channels of the full-resolution layers.
-        max_value: the output is ``sigmoid * max_value`` (VPD: the depth cap of the data set in
-            metres); None gives the unbounded value.
     """
 
     def __init__(
@@ -31,12 +30,12 @@ class DeconvHead(AbstractHead):
         *,
         in_channels: Sequence[int],
         strides: Sequence[int],
-        num_outputs: int,
+        output: OutputSpec,
         widths: Sequence[int] = (32, 32, 32),
         width: int = 192,
-        max_value: float | None = 10.0,
     ) -> None:
         super().__init__()
+        require_maps("DeconvHead", output)
         if len(in_channels) != 1:
             raise InputError(
                 f"DeconvHead takes one level, not {len(in_channels)}: put a Merging neck before it"
@@ -49,7 +48,7 @@ class DeconvHead(AbstractHead):
                 f"least {2 ** len(widths)}; give fewer widths"
             )
         self.bilinear_doublings = doublings - len(widths)
-        self.max_value = max_value
+        self.spec = output
         layers, previous = [], in_channels[0]
         for channels in widths:
             deconv = nn.ConvTranspose2d(previous, channels, 2, stride=2, bias=False)
@@ -62,7 +61,7 @@ class DeconvHead(AbstractHead):
         self.output = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1),
             nn.ReLU(inplace=True),
-            nn.Conv2d(width, num_outputs, 3, padding=1),
+            nn.Conv2d(width, output.channels, 3, padding=1),
         )
         for module in (*self.deconv, *self.conv, self.output[-1]):
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
@@ -70,9 +69,9 @@ class DeconvHead(AbstractHead):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward(self, pyramid: Pyramid) -> RawOutput:
-        """``b num_outputs h w`` at stride 1, in ``value`` space."""
-        return RawOutput(self.value(self.maps(pyramid.features[0])[1]), "value")
+    def forward(self, pyramid: Pyramid) -> Output:
+        """Return the output at stride 1."""
+        return to_output(self.spec, self.output(self.maps(pyramid.features[0])[1]))
 
     def maps(
         self, x: Float[Tensor, "b c _ _"]
@@ -91,8 +90,3 @@ class DeconvHead(AbstractHead):
             if i == 0:
                 stages.append(x)
         return stages, x
-
-    def value(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
-        """Outputs from the features at full resolution, bounded where there is a bound."""
-        x = self.output(x)
-        return x if self.max_value is None else torch.sigmoid(x) * self.max_value

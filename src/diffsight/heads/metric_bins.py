@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffsight.errors import InputError
-from diffsight.heads.base import AbstractHead
+from diffsight.heads.base import AbstractHead, to_output
 from diffsight.heads.deconv import DeconvHead
-from diffsight.types import Pyramid, RawOutput
+from diffsight.outputs import OutputSpec, Values
+from diffsight.types import Pyramid
 
 FLOOR = 1e-4  # of probabilities and of their parts
 STRIP_ROWS = 16  # maps so small that the allocator hands their memory on
@@ -27,10 +28,10 @@ class MetricBins(AbstractHead):
     Args:
         in_channels: of the one level it takes.
         strides: its stride, a power of two.
-        num_outputs: 1.
+        output: one channel of bounded values; the bound is that of the decoder's own depth, which
+            only conditions the distribution.
         widths: channels after each transposed convolution.
         width: channels of the decoder's full-resolution layers.
-        max_depth_m: bound of the decoder's own depth, which only conditions the distribution.
         bins: how many.
         bottleneck: channels from which the first centres are told.
         embedding: channels of what moves them.
@@ -45,10 +46,9 @@ class MetricBins(AbstractHead):
         *,
         in_channels: Sequence[int],
         strides: Sequence[int],
-        num_outputs: int,
+        output: OutputSpec,
         widths: Sequence[int] = (32, 32, 32),
         width: int = 192,
-        max_depth_m: float = 10.0,
         bins: int = 64,
         bottleneck: int = 256,
         embedding: int = 128,
@@ -57,15 +57,17 @@ class MetricBins(AbstractHead):
         temperatures: tuple[float, float] = (0.0212, 50.0),
     ) -> None:
         super().__init__()
-        if num_outputs != 1:
-            raise InputError(f"MetricBins gives one map of metres, not {num_outputs}")
+        if output.kind != "values" or output.channels != 1 or output.bounds is None:
+            raise InputError(
+                f"MetricBins gives one map of bounded values (metric depth), not "
+                f"{output.describe()}: choose another head, or a task with a maximum"
+            )
         self.decoder = DeconvHead(
             in_channels=in_channels,
             strides=strides,
-            num_outputs=1,
+            output=output,
             widths=widths,
             width=width,
-            max_value=max_depth_m,
         )
         maps = (*widths, width)
         if len(attractors) != len(maps) or self.decoder.bilinear_doublings < 1:
@@ -80,11 +82,7 @@ class MetricBins(AbstractHead):
             nn.ReLU(),
             nn.Conv2d(bottleneck, bottleneck, 3, padding=1),
         )
-        for layer in (self.bottleneck[0], self.bottleneck[2]):
-            assert isinstance(layer, nn.Conv2d)
-            assert layer.bias is not None
-            nn.init.normal_(layer.weight, std=0.001)
-            nn.init.zeros_(layer.bias)
+        self.bottleneck.apply(_start_small)
         self.seed = _two_layers(bottleneck, 256, bins)
         self.seed_embedding = _two_layers(bottleneck, embedding, embedding)
         self.embeddings = nn.ModuleList(_two_layers(c, embedding, embedding) for c in maps)
@@ -93,8 +91,8 @@ class MetricBins(AbstractHead):
         )
         self.distribution = LogBinomial(width + 1 + embedding, bins, temperatures)
 
-    def forward(self, pyramid: Pyramid) -> RawOutput:
-        """``b 1 h w`` at stride 1, in ``value`` space (metres)."""
+    def forward(self, pyramid: Pyramid) -> Values:
+        """Return metres at stride 1."""
         maps, last = self.decoder.maps(pyramid.features[0])
         x = self.bottleneck(pyramid.features[0])
         centres = functional.softplus(self.seed(x))
@@ -106,14 +104,15 @@ class MetricBins(AbstractHead):
             centres = self.moved(_resized(centres, size), goals)
             before = embedding
         size = last.shape[-2:]
-        whole = last, self.decoder.value(last), _resized(before, size), _resized(centres, size)
+        own_depth = to_output(self.decoder.spec, self.decoder.output(last)).stack
+        whole = last, own_depth, _resized(before, size), _resized(centres, size)
         # from here on every pixel is on its own: in strips, hundreds of channels need little memory
         strips = zip(*(x.split(STRIP_ROWS, dim=2) for x in whole), strict=True)
         depth_m = [
             (self.distribution(torch.cat(conditions, dim=1)) * bins).sum(dim=1, keepdim=True)
             for *conditions, bins in strips
         ]
-        return RawOutput(torch.cat(depth_m, dim=2), "value")
+        return Values(torch.cat(depth_m, dim=2))
 
     def moved(
         self, centres: Float[Tensor, "b n h w"], goals: Float[Tensor, "b a h w"]
@@ -168,6 +167,13 @@ def _log_choices(bins: int) -> Float[Tensor, " n"]:
     k = torch.arange(bins, dtype=torch.float64) + eps
     n = torch.tensor(bins - 1 + eps, dtype=torch.float64)
     return (n * n.log() - k * k.log() - (n - k) * (n - k + eps).log()).float()
+
+
+def _start_small(layer: nn.Module) -> None:
+    if isinstance(layer, nn.Conv2d):
+        assert layer.bias is not None
+        nn.init.normal_(layer.weight, std=0.001)
+        nn.init.zeros_(layer.bias)
 
 
 def _resized(x: Float[Tensor, "b c _ _"], size: Sequence[int]) -> Float[Tensor, "b c h w"]:

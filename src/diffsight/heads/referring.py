@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffsight.heads.base import AbstractHead
-from diffsight.types import Pyramid, RawOutput
+from diffsight.heads.base import AbstractHead, require_maps, to_output
+from diffsight.outputs import Output, OutputSpec
+from diffsight.types import Pyramid
 
 
 class ReferringDecoder(AbstractHead):
@@ -20,7 +21,7 @@ class ReferringDecoder(AbstractHead):
     Args:
         in_channels: of the levels, finest first; two or more.
         strides: their strides.
-        num_outputs: maps to give.
+        output: what to give.
         width: channels of the mixtures; default: half of the coarsest level's.
     """
 
@@ -29,10 +30,12 @@ class ReferringDecoder(AbstractHead):
         *,
         in_channels: Sequence[int],
         strides: Sequence[int],
-        num_outputs: int,
+        output: OutputSpec,
         width: int | None = None,
     ) -> None:
         super().__init__()
+        require_maps("ReferringDecoder", output)
+        self.spec = output
         width = width or in_channels[-1] // 2
         self.stride = strides[0]
         self.stages = nn.ModuleList()
@@ -42,16 +45,16 @@ class ReferringDecoder(AbstractHead):
                 nn.Sequential(*_layers(previous + channels, width), *_layers(width, width))
             )
             previous = width
-        self.output = nn.Conv2d(width, num_outputs, 1)
+        self.output = nn.Conv2d(width, output.channels, 1)
 
-    def forward(self, pyramid: Pyramid) -> RawOutput:
-        """``b num_outputs h w`` at stride 1, in ``logits`` space."""
+    def forward(self, pyramid: Pyramid) -> Output:
+        """Return the output at stride 1."""
         *finer, x = pyramid.features
         for stage, feature in zip(self.stages, reversed(finer), strict=True):
             height, width = feature.shape[-2:]
             x = stage(torch.cat([_resized(x, height, width), feature], dim=1))
         height, width = (self.stride * side for side in x.shape[-2:])
-        return RawOutput(_resized(self.output(x), height, width), "logits")
+        return to_output(self.spec, _resized(self.output(x), height, width))
 
 
 def _resized(x: Float[Tensor, "b c _ _"], height: int, width: int) -> Float[Tensor, "b c h w"]:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffsight.heads.base import AbstractHead
-from diffsight.types import Pyramid, RawOutput
+from diffsight.heads.base import AbstractHead, require_maps, to_output
+from diffsight.outputs import Output, OutputSpec
+from diffsight.types import Pyramid
 
 
 class SemanticFPN(AbstractHead):
@@ -19,7 +20,7 @@ class SemanticFPN(AbstractHead):
     Args:
         in_channels: of the levels, finest first.
         strides: their strides, each a power of two times the first.
-        num_outputs: classes.
+        output: what to give.
         width: channels of the sum.
         dropout: probability of dropping a whole channel of the sum in training.
     """
@@ -29,11 +30,13 @@ class SemanticFPN(AbstractHead):
         *,
         in_channels: Sequence[int],
         strides: Sequence[int],
-        num_outputs: int,
+        output: OutputSpec,
         width: int = 256,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
+        require_maps("SemanticFPN", output)
+        self.spec = output
         self.stride = strides[0]
         self.scales = nn.ModuleList()
         for channels, stride in zip(in_channels, strides, strict=True):
@@ -45,13 +48,13 @@ class SemanticFPN(AbstractHead):
                     layers.append(nn.Upsample(scale_factor=2, mode="bilinear"))
             self.scales.append(nn.Sequential(*layers))
         self.dropout = nn.Dropout2d(dropout)
-        self.output = nn.Conv2d(width, num_outputs, 1)
+        self.output = nn.Conv2d(width, output.channels, 1)
         assert self.output.bias is not None
         nn.init.normal_(self.output.weight, std=0.01)
         nn.init.zeros_(self.output.bias)
 
-    def forward(self, pyramid: Pyramid) -> RawOutput:
-        """``b num_outputs h w`` at stride 1, in ``logits`` space."""
+    def forward(self, pyramid: Pyramid) -> Output:
+        """Return the output at stride 1."""
         finest = pyramid.features[0].shape[-2:]
         total: Tensor | None = None
         for scale, feature in zip(self.scales, pyramid.features, strict=True):
@@ -61,9 +64,8 @@ class SemanticFPN(AbstractHead):
             total = level if total is None else total + level
         assert isinstance(total, torch.Tensor)
         logits = self.output(self.dropout(total))
-        return RawOutput(
-            functional.interpolate(logits, scale_factor=self.stride, mode="bilinear"), "logits"
-        )
+        maps = functional.interpolate(logits, scale_factor=self.stride, mode="bilinear")
+        return to_output(self.spec, maps)
 
 
 def _block(channels: int, width: int) -> nn.Sequential:

@@ -1,19 +1,22 @@
-"""Models as folders: ``save``, ``load``, ``push``."""
+"""Saved models: ``save``, ``load``, ``push``."""
 
-from diffsight.hub.build import build, construct
-from diffsight.hub.folder import read_config, record
-from diffsight.hub.load import load, open_model, resolve
-from diffsight.hub.save import fingerprint, push, save
+from diffsight.hub.artifact import Artifact, fingerprint
+from diffsight.hub.build import build, construct, resolve_class
+from diffsight.hub.load import load, read_config, resolve
+from diffsight.hub.save import push, read_baselines, record, save, write_baselines
 
 __all__ = [
+    "Artifact",
     "build",
     "construct",
     "fingerprint",
     "load",
-    "open_model",
     "push",
+    "read_baselines",
     "read_config",
     "record",
     "resolve",
+    "resolve_class",
     "save",
+    "write_baselines",
 ]

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-PIPELINE_TAGS = {"MetricDepth": "depth-estimation"}
+PIPELINE_TAGS = {"Depth": "depth-estimation", "Segmentation": "image-segmentation"}
 
 
 def card(config: Mapping[str, Any]) -> str:
-    """``README.md`` for the contents of ``config.json``; its header is what the hub reads."""
+    """Return the ``README.md`` of a saved model; its header is what the hub reads."""
     task, method = (config[part]["class_path"].rpartition(".")[2] for part in ("task", "method"))
     info = config["info"]
     results = info.get("results", [])
@@ -21,7 +21,7 @@ def card(config: Mapping[str, Any]) -> str:
         "```python",
         "import diffsight",
         "",
-        'predict = diffsight.pipeline("path/to/this/folder")',
+        'predict = diffsight.pipeline("path/to/this/model")',
         'prediction = predict("photo.jpg")',
         "```",
         "",
@@ -63,7 +63,7 @@ def _results(results: Sequence[Mapping[str, Any]]) -> list[str]:
         lines += ["", f"Protocol {result['protocol']['name']}{on}, plan: {result['plan']}.", ""]
         names = list(result["metrics"])
         lines += [f"| | {' | '.join(names)} |", "|" + " --- |" * (len(names) + 1)]
-        rows = {"**this model**": result["metrics"], **result.get("rivals", {})}
+        rows = {"**this model**": result["metrics"], **result.get("baselines", {})}
         for name, row in rows.items():
             lines.append(f"| {name} | " + " | ".join(f"{row[n]:.4g}" for n in names) + " |")
     return lines

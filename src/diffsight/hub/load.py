@@ -1,8 +1,7 @@
-"""Loading: a folder or a hub id becomes a model, without running anything that came with it."""
+"""Loading: a folder, a file or a hub id becomes a model, without running anything from it."""
 
-import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,23 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from safetensors import SafetensorError, safe_open
+from torch import nn
 
+from diffsight.backbones import PretrainedPart
+from diffsight.config import to_config
 from diffsight.errors import InputError
-from diffsight.hub.build import TRUSTED, build, uninitialised, without_weights
-from diffsight.hub.folder import BASELINES, CARD, CONFIG, WEIGHTS, read_config
+from diffsight.hub.artifact import (
+    BASELINES,
+    CARD,
+    CONFIG,
+    PREFIX,
+    WEIGHTS,
+    Artifact,
+    check_complete,
+    fingerprint,
+    opened,
+)
+from diffsight.hub.build import build, uninitialised, without_weights
 from diffsight.model import DenseModel
 
 UNREACHABLE = (
@@ -31,6 +42,7 @@ UNREACHABLE = (
     OSError,
 )
 LISTED = 6
+Shared = MutableMapping[str, PretrainedPart]
 
 
 def load(
@@ -39,82 +51,79 @@ def load(
     revision: str | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
-    trusted: Sequence[str] = TRUSTED,
+    trusted: Sequence[str] = (),
+    backbone: str | Path | None = None,
+    shared: Shared | None = None,
 ) -> DenseModel:
-    """The model in a folder that ``save`` wrote, or of a Hugging Face hub id, in evaluation mode.
+    """Return a saved model, in evaluation mode.
 
     Args:
-        source: folder, or ``owner/name`` on the hub (the cache alone with ``HF_HUB_OFFLINE=1``).
+        source: folder or file that ``save`` wrote, folder of a training, or ``owner/name`` on the
+            Hugging Face hub (the cache alone with ``HF_HUB_OFFLINE=1``).
         revision: branch, tag or commit on the hub.
         device: where to put it; default: the CPU.
         dtype: of its floating-point tensors; default: float32.
-        trusted: packages whose classes ``config.json`` may name; add your own only for your own
-            models.
+        trusted: packages besides diffsight whose classes the configuration may name; add your own
+            only for your own models.
+        backbone: where the frozen backbone is, if not where the configuration says.
+        shared: frozen parts of models that were loaded before; a part that is in it is not loaded
+            again, any other is added.
 
     Raises:
         InputError: one line that names the file, what is wrong and the repair.
     """
-    folder = resolve(source, revision=revision)
-    config = read_config(folder)
+    artifact = resolve(source, revision=revision)
+    config = artifact.config()
     stripped, _ = without_weights({name: config[name] for name in ("task", "method")})
     assert isinstance(stripped, dict)
+    where = artifact.path if artifact.is_file else artifact.path / CONFIG
     try:
         with uninitialised():
             model = build(stripped, trusted=trusted)
     except InputError as error:
-        raise InputError(f"{folder / CONFIG}: {error}") from None
+        raise InputError(f"{where}: {error}") from None
+    shared = {} if shared is None else shared
+    for path, entry in config["frozen"].items():
+        _attach(model.method, path, entry, config["frozen"], backbone, shared, where)
     if dtype is not None:
         model = model.to(dtype)
-    read_weights(model, folder / WEIGHTS)
+    read_weights(model, artifact, tuple(config["frozen"]), config["fingerprint"])
+    model.info = {**config["info"], "fingerprint": config["fingerprint"]}
     return (model if device is None else model.to(device)).eval()
 
 
-def open_model(
-    source: str | Path,
-    *,
-    revision: str | None = None,
-    backbone: str | Path | None = None,
-    bases: dict[str, Any] | None = None,
-) -> tuple[DenseModel, dict[str, Any]]:
-    """The model in a folder, of a hub id or in a task file, and what is written about it.
-
-    Args:
-        source: as for ``load``, or a task file.
-        revision: of a hub id.
-        backbone: where a task's frozen model is, if not where the file says.
-        bases: frozen models by their names; a task takes its own from there, or adds it.
+def read_config(source: str | Path, *, revision: str | None = None) -> dict[str, Any]:
+    """Return the configuration of a saved model.
 
     Raises:
-        InputError: as ``load``, or as ``load_task``.
+        InputError: if there is none, or it is damaged.
     """
-    if not Path(source).is_file():
-        folder = resolve(source, revision=revision)
-        return load(folder), read_config(folder)
-    from diffsight.hub.task_file import load_task  # heavy
-
-    task = load_task(source, backbone, loaded=bases)
-    written = hashlib.sha256(Path(source).read_bytes()).hexdigest()
-    return task.model, {**task.config, "fingerprint": written}
+    return resolve(source, revision=revision).config()
 
 
-def resolve(source: str | Path, *, revision: str | None = None) -> Path:
-    """The local folder of ``source``, which may also be a hub id or the folder of a training.
+def resolve(source: str | Path, *, revision: str | None = None) -> Artifact:
+    """Return where a saved model is; ``source`` may also be a hub id or the folder of a training.
 
     Raises:
-        InputError: if it is neither a folder nor an id that can be had.
+        InputError: if it is neither a file, nor a folder, nor an id that can be had.
     """
     path = Path(source)
     if path.is_dir():
         # the folder of a training holds its model in a folder of its own
         is_run = not (path / CONFIG).is_file() and (path / "model" / CONFIG).is_file()
-        return path / "model" if is_run else path
-    if path.exists():
-        raise InputError(f"{path}: is a file: give the folder that holds {CONFIG} and {WEIGHTS}")
-    if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
-        raise InputError(f"{source}: no such folder, and not a hub id of the form owner/name")
+        return Artifact(path / "model" if is_run else path)
+    if path.is_file():
+        return Artifact(path)
+    is_path = str(source).startswith((".", "/", "~")) or path.suffix == ".safetensors"
+    if str(source).count("/") != 1 or is_path:
+        raise InputError(
+            f"{source}: no such file or folder, and not a hub id of the form owner/name"
+        )
     wanted = [CONFIG, WEIGHTS, CARD, BASELINES]
     try:
-        return Path(snapshot_download(str(source), revision=revision, allow_patterns=wanted))
+        return Artifact(
+            Path(snapshot_download(str(source), revision=revision, allow_patterns=wanted))
+        )
     except RevisionNotFoundError:
         raise InputError(f"{source}: the hub has no revision {revision!r} of it") from None
     except RepositoryNotFoundError:
@@ -129,59 +138,93 @@ def resolve(source: str | Path, *, revision: str | None = None) -> Path:
         ) from None
 
 
-def read_weights(model: DenseModel, path: Path) -> None:
-    """Fill every tensor of ``model`` from a safetensors file, one at a time.
+def read_weights(
+    model: DenseModel, artifact: Artifact, frozen: Sequence[str], expected: str
+) -> None:
+    """Fill every tensor of ``model`` that the artifact holds, one at a time.
+
+    Args:
+        model: what to fill.
+        artifact: with the tensors.
+        frozen: paths in the method of the parts that it holds by reference.
+        expected: fingerprint of the tensors.
 
     Raises:
-        InputError: if the file is missing, truncated, or holds the tensors of another model.
+        InputError: if the file is missing, truncated or changed, or holds the tensors of another
+            model.
     """
+    path = artifact.weights
     check_complete(path)
-    state = model.state_dict()
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = set(file.keys())
-            _check_names(path, set(state), names)
-            for name, tensor in state.items():
-                value = file.get_tensor(name)
-                if value.shape != tensor.shape:
+    state = stored_state(model, frozen)
+    with opened(path) as file:
+        names = {name for name in file.keys() if not name.startswith(PREFIX)}  # noqa: SIM118
+        _check_names(path, set(state), names)
+
+        def tensors() -> Any:
+            for name in sorted(state):
+                value, target = file.get_tensor(name), state[name]
+                if value.shape != target.shape:
                     raise InputError(
-                        f"{path}: {name} has shape {tuple(value.shape)}, the model of {CONFIG} "
-                        f"wants {tuple(tensor.shape)}: both files must come from one save"
+                        f"{path}: {name} has shape {tuple(value.shape)}, its configuration "
+                        f"wants {tuple(target.shape)}: both must come from one save"
                     )
                 with torch.no_grad():
-                    tensor.copy_(value)
-    except SafetensorError as error:
-        raise InputError(f"{path}: damaged ({error}): copy or download it again") from None
+                    target.copy_(value)
+                yield name, value
+
+        found = fingerprint(tensors())
+    if found != expected:
+        raise InputError(
+            f"{path}: its tensors are not those that were saved (fingerprint {found[:12]}, not "
+            f"{expected[:12]}): copy or download the model again"
+        )
 
 
-def check_complete(path: Path) -> None:
-    """Compare the size of a safetensors file with what its header promises.
+def stored_state(model: DenseModel, frozen: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Return the tensors of a model but those of the frozen parts at these paths in its method."""
+    prefixes = tuple(f"method.{path}." for path in frozen)
+    return {n: v for n, v in model.state_dict().items() if not n.startswith(prefixes or ("\0",))}
 
-    Raises:
-        InputError: if the file is missing, no safetensors file, or cut off.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file: copy or download the model again")
-    size = path.stat().st_size
+
+def _attach(
+    method: nn.Module,
+    path: str,
+    entry: Mapping[str, Any],
+    entries: Mapping[str, Mapping[str, Any]],
+    backbone: str | Path | None,
+    shared: Shared,
+    where: Path,
+) -> None:
+    """Put a frozen part that is stored by reference into a method, loaded once for all models."""
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if length < size else {}
-        ends = [
-            entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"
-        ]
-    except (ValueError, TypeError, KeyError):
-        length, ends = size, []
-    if length >= size and not ends:
-        raise InputError(
-            f"{path}: no safetensors file, or cut off within its header ({size:,} bytes): copy or "
-            "download it again"
-        )
-    expected = 8 + length + max(ends, default=0)
-    if size != expected:
-        raise InputError(
-            f"{path}: {size:,} bytes where {expected:,} belong: copy or download it again"
-        )
+        part = method.get_submodule(path)
+    except AttributeError:
+        part = None
+    if not isinstance(part, PretrainedPart):
+        raise InputError(f"{where}: has no frozen part {path!r}: copy it again")
+    key = json.dumps([entry["fingerprint"], without_weights(to_config(part))[0]], sort_keys=True)
+    if key not in shared:
+        main = next(iter(entries.values()))["source"]
+        moved = backbone is not None and entry["source"] == main
+        source = backbone if moved else entry["source"]
+        assert source is not None
+        try:
+            part.load_weights(source, revision=None if moved else entry.get("revision"))
+        except InputError as error:
+            raise InputError(
+                f"{where}: stands on a frozen model that is not there ({error}): say where it is "
+                "(--backbone, in Python backbone=...)"
+            ) from None
+        found = fingerprint(part.state_dict().items())
+        if found != entry["fingerprint"]:
+            raise InputError(
+                f"{where}: was made on {entry['source']} ({entry['fingerprint'][:12]}), not on "
+                f"{source} ({found[:12]}): give the one that it was made with (--backbone)"
+            )
+        if moved:  # it stays what it is a copy of
+            part.source, part.revision = entry["source"], entry.get("revision")
+        shared[key] = part
+    method.set_submodule(path, shared[key])
 
 
 def _check_names(path: Path, wanted: set[str], found: set[str]) -> None:
@@ -193,8 +236,8 @@ def _check_names(path: Path, wanted: set[str], found: set[str]) -> None:
             if names
         ]
         raise InputError(
-            f"{path}: holds the tensors of another model than {CONFIG} describes: "
-            f"{', '.join(parts)}: both files must come from one save"
+            f"{path}: holds the tensors of another model than its configuration describes: "
+            f"{', '.join(parts)}: both must come from one save"
         )
 
 

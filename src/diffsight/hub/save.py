@@ -1,9 +1,6 @@
 """Saving: configuration, weights and card, complete or not at all; and sending them to the hub."""
 
-import errno
-import hashlib
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -12,53 +9,74 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load_file
+from torch import Tensor
 
 import diffsight
+from diffsight import assets
+from diffsight.backbones import PretrainedPart
 from diffsight.config import to_config
 from diffsight.errors import InputError
+from diffsight.hub.artifact import (
+    BASELINES,
+    CARD,
+    CONFIG,
+    FORMAT,
+    PREFIX,
+    WEIGHTS,
+    Artifact,
+    fingerprint,
+    write_about,
+    write_file,
+    write_tensors,
+)
 from diffsight.hub.build import without_weights
-from diffsight.hub.folder import BASELINES, CARD, CONFIG, FORMAT, WEIGHTS, write_about
+from diffsight.hub.load import resolve, stored_state
 from diffsight.model import DenseModel
+
+SINGLE = ".safetensors"  # ending of a path that is one file
 
 
 def save(
-    model: DenseModel, directory: str | Path, *, info: Mapping[str, Any] | None = None
+    model: DenseModel,
+    path: str | Path,
+    *,
+    info: Mapping[str, Any] | None = None,
+    embed: bool | None = None,
 ) -> Path:
-    """Write ``config.json``, ``model.safetensors`` and a card; other files of the folder stay.
+    """Write a model as a folder, or as one file where the path ends in ``.safetensors``.
 
-    All three are written completely to a folder beside it and then put in place, so that a full
-    disk or a killed process leaves an older model as it was.
+    A folder gets ``config.json``, ``model.safetensors`` and a card; other files in it stay. All are
+    written completely under temporary names and then renamed, so that a full disk or a killed
+    process leaves an older model as it was.
 
     Args:
         model: what to save.
-        directory: folder, made if it does not exist.
-        info: plain data for ``config.json`` and the card: ``license``, ``datasets``, ``training``,
-            and ``results``, a list of ``protocol`` / ``plan`` / ``metrics`` as ``evaluate`` gives.
+        path: folder, made if it does not exist, or file.
+        info: plain data that is added to ``model.info``: ``license``, ``datasets``, ``training``,
+            ``short_side``, and ``results``, a list of evaluations.
+        embed: whether frozen parts are stored in the artifact. Default: those that did not come
+            unchanged from the package or a hub id; False refers to local folders too.
 
     Returns:
-        The folder.
+        The path.
 
     Raises:
-        OSError: if it cannot be written; naming the file.
+        OSError: if a folder cannot be written; naming the file.
+        InputError: if a file cannot be written.
     """
-    directory = Path(directory)
-    config = describe(model, info or {})
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
-        write_about(staging, config)
-        _write_weights(model, staging / WEIGHTS, config["fingerprint"])
-        # safetensors makes files that only their owner may read
-        shutil.copymode(staging / CONFIG, staging / WEIGHTS)
-        directory.mkdir(exist_ok=True)
-        # the configuration comes last: it makes the folder a model
-        for name in (CARD, WEIGHTS, CONFIG):
-            os.replace(staging / name, directory / name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return directory
+    path = Path(path)
+    model.info = {**model.info, **(info or {})}
+    frozen = _references(model, embed)
+    tensors = {n: v.detach().contiguous() for n, v in stored_state(model, tuple(frozen)).items()}
+    config = describe(model, frozen, tensors)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == SINGLE:
+        write_file(path, config, tensors)
+    else:
+        _write_folder(path, config, tensors)
+    model.info["fingerprint"] = config["fingerprint"]
+    return path
 
 
 def push(
@@ -68,70 +86,159 @@ def push(
     private: bool = True,
     info: Mapping[str, Any] | None = None,
 ) -> str:
-    """Send a model, or the folder of a saved one, to the Hugging Face hub; returns the commit's
-    URL.
+    """Send a model, or a saved one, to the Hugging Face hub; return the commit's URL.
 
     Args:
-        model: a model or a folder that ``save`` wrote.
+        model: a model, or what ``save`` wrote.
         repo_id: ``owner/name``, made if it does not exist.
         private: whether a new repository is private.
         info: as for ``save``; for a model only.
 
     Raises:
-        InputError: if the folder holds no model.
+        InputError: if there is no model, or it refers to local files.
     """
-    if isinstance(model, DenseModel):
-        with tempfile.TemporaryDirectory() as folder:
-            return push(save(model, Path(folder) / "model", info=info), repo_id, private=private)
-    missing = [name for name in (CONFIG, WEIGHTS, CARD) if not (Path(model) / name).is_file()]
-    if missing:
-        lack = " and no ".join(missing)
-        raise InputError(f"{model}: no {lack} in it: give a folder that diffsight.save wrote")
-    api = HfApi()
-    api.create_repo(repo_id, private=private, exist_ok=True)
-    commit = api.upload_folder(
-        repo_id=repo_id,
-        folder_path=str(model),
-        allow_patterns=[CONFIG, WEIGHTS, CARD, BASELINES],
-        commit_message="Upload with diffsight",
-    )
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        if isinstance(model, DenseModel):
+            save(model, folder, info=info)
+        elif Path(model).is_file():
+            _unpack(Artifact(Path(model)), folder)
+        else:
+            folder = Path(model)
+        missing = [name for name in (CONFIG, WEIGHTS, CARD) if not (folder / name).is_file()]
+        if missing:
+            raise InputError(
+                f"{model}: no {' and no '.join(missing)} in it: give what diffsight.save wrote"
+            )
+        _refuse_local(folder, Artifact(folder).config()["frozen"])
+        api = HfApi()
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=str(folder),
+            allow_patterns=[CONFIG, WEIGHTS, CARD, BASELINES],
+            commit_message="Upload with diffsight",
+        )
     return commit.commit_url
 
 
-def describe(model: DenseModel, info: Mapping[str, Any]) -> dict[str, Any]:
-    """The contents of ``config.json``."""
+def record(source: str | Path, result: Mapping[str, Any]) -> None:
+    """Note an evaluation in a saved model and its card; the same one again replaces itself.
+
+    Args:
+        source: what ``save`` wrote.
+        result: ``protocol``, ``data``, ``plan`` and ``metrics``, as an evaluation gives them.
+
+    Raises:
+        InputError: if there is no model.
+        OSError: if it cannot be written; the old files are whole.
+    """
+    artifact = resolve(source)
+    config = artifact.config()
+    same = ("protocol", "data", "plan")
+    others = [
+        known
+        for known in config["info"].get("results", [])
+        if any(known.get(part) != result.get(part) for part in same)
+    ]
+    config["info"] = {**config["info"], "results": [*others, dict(result)]}
+    artifact.write_config(config)
+
+
+def read_baselines(source: str | Path) -> dict[str, Tensor]:
+    """Return the label maps of the training set that lie with a model; empty if there are none.
+
+    Raises:
+        InputError: if their file is damaged.
+    """
+    return resolve(source).baselines()
+
+
+def write_baselines(source: str | Path, maps: Mapping[str, Tensor]) -> None:
+    """Store label maps of the training set with a saved model."""
+    resolve(source).write_baselines(maps)
+
+
+def describe(
+    model: DenseModel, frozen: Mapping[str, PretrainedPart], tensors: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """Return the configuration of a saved model."""
     call = to_config(model)
     assert isinstance(call, dict)
     config, sources = without_weights(call["init_args"])
     assert isinstance(config, dict)
-    base = {"base_weights": sources} if sources else {}
+    # the path of a folder on this machine says nothing to others
+    named = [Path(name).name if _is_local(name) else name for name in sources]
+    base = {"base_weights": list(dict.fromkeys(named))} if named else {}
+    info = {k: v for k, v in model.info.items() if k != "fingerprint"}
     return {
         "format": FORMAT,
         "diffsight_version": diffsight.__version__,
         "task": config["task"],
         "method": config["method"],
+        "frozen": {
+            path: {
+                "source": part.source,
+                "revision": part.revision,
+                "fingerprint": fingerprint(part.state_dict().items()),
+            }
+            for path, part in frozen.items()
+        },
         "parameters": sum(value.numel() for value in model.parameters()),
-        "fingerprint": fingerprint(model),
-        "info": base | dict(info),
+        "fingerprint": fingerprint(tensors.items()),
+        "info": base | info,
     }
 
 
-def fingerprint(model: torch.nn.Module) -> str:
-    """SHA-256 over names, types, shapes and bytes of all tensors, in the order of their names."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(flat.numpy().data)
-    return digest.hexdigest()
+def _references(model: DenseModel, embed: bool | None) -> dict[str, PretrainedPart]:
+    """Return the frozen parts that are stored by reference: as they came, in 32 bit."""
+    if embed:
+        return {}
+    parts = {
+        path: part
+        for path, part in model.method.frozen().items()
+        if part.source and all(p.dtype == torch.float32 for p in part.parameters())
+    }
+    if embed is False:
+        return parts
+    return {path: part for path, part in parts.items() if not _is_local(part.source or "")}
 
 
-def _write_weights(model: DenseModel, path: Path, digest: str) -> None:
-    tensors = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
+def _is_local(source: str) -> bool:
+    return source not in assets.NAMES and (Path(source).exists() or source.count("/") != 1)
+
+
+def _refuse_local(folder: Path, frozen: Mapping[str, Mapping[str, Any]]) -> None:
+    local = [entry["source"] for entry in frozen.values() if _is_local(entry["source"])]
+    if local:
+        raise InputError(
+            f"{folder}: refers to {local[0]} on this machine, which others do not have: save it "
+            "with embed=True"
+        )
+
+
+def _write_folder(
+    directory: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
-        save_file(tensors, path, metadata={"format": "pt", "fingerprint": digest})
-    except SafetensorError as error:
-        # safetensors reports a full disk in a text of its own
-        code = re.search(r"os error (\d+)", str(error))
-        number = int(code.group(1)) if code else errno.EIO
-        raise OSError(number, os.strerror(number), str(path)) from None
+        write_about(staging, config)
+        write_tensors(tensors, staging / WEIGHTS)
+        # safetensors makes files that only their owner may read
+        shutil.copymode(staging / CONFIG, staging / WEIGHTS)
+        directory.mkdir(exist_ok=True)
+        # the configuration comes last: it makes the folder a model
+        for name in (CARD, WEIGHTS, CONFIG):
+            os.replace(staging / name, directory / name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _unpack(artifact: Artifact, folder: Path) -> None:
+    """Write a single file as a folder."""
+    maps = artifact.baselines()
+    tensors = load_file(artifact.path)
+    kept = {name: value for name, value in tensors.items() if not name.startswith(PREFIX)}
+    _write_folder(folder, artifact.config(), kept)
+    if maps:
+        Artifact(folder).write_baselines(maps)

@@ -2,6 +2,6 @@
 
 from diffsight.inference.pipeline import Pipeline, pipeline
 from diffsight.inference.plan import Plan
-from diffsight.inference.predictor import Predictor
+from diffsight.inference.predictor import Predictor, SharedLatents
 
-__all__ = ["Pipeline", "Plan", "Predictor", "pipeline"]
+__all__ = ["Pipeline", "Plan", "Predictor", "SharedLatents", "pipeline"]

@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,9 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffsight.methods.prompted import AbstractPrompted
 from diffsight.model import DenseModel
-from diffsight.prompts import LearnedSentences, Sentences
 from diffsight.types import Inputs
 
 # products of queries, keys and values; the counters of mmcv and others leave them out
@@ -33,8 +31,8 @@ class Cost:
         attention_multiply_adds: the part of the products of queries, keys and values, the averaged
             attention maps included.
         weights_bytes: weights and buffers.
-        peak_bytes: the weights and what lies in memory beside them at the fullest moment, the image
-            included; a kernel's own scratch space is not.
+        peak_bytes: the largest memory in use at once: weights, image and intermediate tensors; a
+            kernel's own scratch space is not counted.
     """
 
     parameters: int
@@ -46,7 +44,7 @@ class Cost:
 
 
 def cost(model: DenseModel, height: int, width: int) -> Cost:
-    """Count a pass over one image of ``height`` x ``width`` pixels.
+    """Return the cost of a pass over one image of ``height`` x ``width`` pixels.
 
     Args:
         model: on the meta device, where nothing is computed.
@@ -54,13 +52,15 @@ def cost(model: DenseModel, height: int, width: int) -> Cost:
         width: of the image.
     """
     model = model.eval()
-    inputs = Inputs(torch.empty(1, 3, height, width, device="meta"), cached=_text(model))
+    image = torch.empty(1, 3, height, width, device="meta")
+    inputs = Inputs(image, text=model.method.example_text())
+    texts = [] if inputs.text is None else [inputs.text]
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         model(inputs)
-    live = _Live([*model.parameters(), *model.buffers(), *tree_leaves(inputs.cached)])
+    live = _Live([*model.parameters(), *model.buffers(), *texts])
     with torch.no_grad(), _FusedAttention(), live:
-        model(Inputs(torch.empty(1, 3, height, width, device="meta"), cached=inputs.cached))
+        model(replace(inputs, image=torch.empty_like(image)))
     counts = counter.get_flop_counts()
     # a linear layer on transposed features is a batched product, too
     linear = [
@@ -85,14 +85,14 @@ class _Live(TorchDispatchMode):
     """Adds up the bytes of tensors while they live.
 
     Args:
-        known: tensors that do not count.
+        ignored: tensors that do not count.
     """
 
-    def __init__(self, known: list[Tensor]) -> None:
+    def __init__(self, ignored: list[Tensor]) -> None:
         super().__init__()
         self.peak = 0
         self._now = 0
-        self._known = {tensor.untyped_storage()._cdata for tensor in known}
+        self._ignored = {tensor.untyped_storage()._cdata for tensor in ignored}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
@@ -106,15 +106,15 @@ class _Live(TorchDispatchMode):
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
-        if key in self._known:  # a view, or changed in place
+        if key in self._ignored:  # a view, or changed in place
             return
-        self._known.add(key)
+        self._ignored.add(key)
         self._now += storage.nbytes()
         self.peak = max(self.peak, self._now)
         weakref.finalize(storage, self._forget, key, storage.nbytes())
 
     def _forget(self, key: int, size: int) -> None:
-        self._known.discard(key)
+        self._ignored.discard(key)
         self._now -= size
 
 
@@ -133,14 +133,3 @@ class _FusedAttention(TorchFunctionMode):
 
 def _products(counts: Mapping[Any, int]) -> int:
     return sum(n for op, n in counts.items() if any(part in str(op) for part in _ATTENTION))
-
-
-def _text(model: DenseModel) -> dict[str, Any]:
-    """Stand-ins for what a sentence becomes."""
-    prompts = model.method.prompts if isinstance(model.method, AbstractPrompted) else None
-    if isinstance(prompts, Sentences):
-        return {"text": torch.empty(1, prompts.num_tokens, prompts.dim, device="meta")}
-    if isinstance(prompts, LearnedSentences):
-        count = prompts.tokenizer.num_tokens
-        return {"tokens": torch.zeros(1, count, dtype=torch.long, device="meta")}
-    return {}

@@ -1,205 +1,242 @@
-"""Why a task of the user's own answers as it does: its distribution over classes in one image."""
+"""How a model comes to its prediction in one image: its distribution over classes, and its maps."""
 
-import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
-from diffsight.codecs import ScalarBins
 from diffsight.datasets.files import replacing
 from diffsight.errors import InputError
-from diffsight.hub.task_file import Task
-from diffsight.inference.explain_pictures import bar_chart, codebook_chart, concept_sheet
+from diffsight.inference.explain_pictures import (
+    bar_chart,
+    codebook_chart,
+    concept_sheet,
+    map_sheet,
+)
 from diffsight.inference.plan import Plan
-from diffsight.inference.write import EXPLAINED
-from diffsight.methods import FewShot
-from diffsight.methods.base import AbstractCachedMethod
-from diffsight.methods.few_shot import CLIP
+from diffsight.inference.write import EXPLAINED, PICTURES
+from diffsight.model import DenseModel, choose_output
 from diffsight.ops.memory import memory_for
 from diffsight.ops.resize import resized_image
-from diffsight.tasks import AbstractDense, Classes
-from diffsight.types import Draws, Inputs, RawOutput
+from diffsight.outputs import LabelCodec, Output, SoftLabels
+from diffsight.types import Inputs
 
 NO_CODEBOOK = "no codebook.png: the values of this task's classes are not learned"
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """What a task computes on the way to its answer for one image, at the working size.
+class ClassFigures:
+    """The distribution over classes in one image.
+
+    Attributes:
+        probability: of every class; sums to 1 over them.
+        predicted: fraction of the pixels whose prediction falls into each class.
+        values: of the classes in this image, in the unit of the labels; None where they have none.
+        centres: fixed values of the classes.
+        intervals: edges of the classes where they are bins; else empty.
+        names: of the classes in this image: their values, where they have some.
+        bin_names: of the classes for a chart, such as the edges of the bins.
+    """
+
+    probability: Float[Tensor, "n h w"]
+    predicted: Float[Tensor, " n"]
+    values: Float[Tensor, "n d"] | None
+    centres: Float[Tensor, "n d"] | None
+    intervals: Sequence[tuple[float, float]]
+    names: Sequence[str]
+    bin_names: Sequence[str]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the numbers of every class, for ``explain.json``.
+
+        ``share`` is a class's mean probability, ``answered`` the fraction of the pixels that are
+        predicted as it; ``spatial_std`` is the standard deviation of its map, 0 for a concept that
+        collapsed to a constant.
+        """
+        columns = zip(
+            self.names,
+            self.probability.mean(dim=(1, 2)).tolist(),
+            self.predicted.tolist(),
+            self.probability.std(dim=(1, 2), correction=0).tolist(),
+            self.probability.amax(dim=(1, 2)).tolist(),
+            strict=True,
+        )
+        keys = ("name", "share", "answered", "spatial_std", "largest")
+        rows: list[dict[str, Any]] = [
+            {key: _rounded(value) for key, value in zip(keys, column, strict=True)}
+            for column in columns
+        ]
+        for key, values in (("value", self.values), ("centre", self.centres)):
+            for row, value in zip(rows, [] if values is None else values.tolist(), strict=False):
+                row[key] = [_rounded(x) for x in value]
+        for row, edges in zip(rows, self.intervals, strict=False):
+            row["edges"] = [_rounded(x) for x in edges]
+        return rows
+
+
+@dataclass(frozen=True)
+class ExplainedImage:
+    """What a model computes on the way to its prediction for one image, at the working size.
 
     Attributes:
         image: RGB in [0, 1].
-        probability: of every class; sums to 1 over them.
-        answered: share of the pixels whose answer falls into every class.
-        answer: the answer in colours.
-        values: of the classes in this image, in the unit of the labels; None where they have none.
-        centres: of the classes, from the support.
-        tables: of a codebook that was learned.
+        picture: the prediction in colours.
+        classes: of the output; None where it has none.
+        maps: further maps by name, such as the cross-attention of a token.
+        tables: of a learned codebook.
         weights: of the tables in this image, if there are several; they sum to 1.
+        info: kind of the label, method, and unit of the values.
     """
 
     image: Float[Tensor, "3 h w"]
-    probability: Float[Tensor, "n h w"]
-    answered: Float[Tensor, " n"]
-    answer: UInt8[Tensor, "3 h w"]
-    values: Float[Tensor, "n d"] | None
-    centres: Float[Tensor, "n d"] | None
+    picture: UInt8[Tensor, "3 h w"]
+    classes: ClassFigures | None
+    maps: Mapping[str, Float[Tensor, "h w"]]
     tables: Float[Tensor, "k n d"] | None
     weights: Float[Tensor, " k"] | None
+    info: Mapping[str, str]
 
 
-def explain(task: Task, image: UInt8[Tensor, "3 _ _"]) -> Explanation:
-    """One pass, with the noise that ``Predictor`` takes.
+def explain(
+    model: DenseModel, image: UInt8[Tensor, "3 _ _"], prompt: str | None = None
+) -> ExplainedImage:
+    """Run one pass at the size of the training images, with the noise that ``Predictor`` takes.
 
     Args:
-        task: where the model is, the pass is run.
+        model: the pass is run where it is, in evaluation mode.
         image: RGB of any size.
+        prompt: for models that read one.
 
     Raises:
-        InputError: if the image is too large.
+        InputError: if the image is too large, or the prompt cannot be used.
     """
-    method, dense = task.model.method, task.model.task
-    assert isinstance(method, AbstractCachedMethod)
-    assert isinstance(dense, AbstractDense)
-    height, width = Plan(short_side=task.about["short_side"]).working_hw(*image.shape[-2:])
-    device = next(method.parameters()).device
+    model.eval()
+    method, task = model.method, model.task
+    method.check_prompt(prompt)
+    height, width = Plan(short_side=model.info.get("short_side")).working_hw(*image.shape[-2:])
+    device = next(model.parameters()).device
     pixels = resized_image(image[None].to(device).float() / 255, (height, width))
-    other = "a task of a smaller short side" if device.type == "cpu" else "--device cpu"
+    other = "a model of a smaller short side" if device.type == "cpu" else "--device cpu"
     advice = f"{device} has not enough memory for {width} x {height} px: choose {other}"
     with memory_for(advice), torch.inference_mode():
-        inputs = method.encode(Inputs(pixels))
-        raw = _on_cpu(method(inputs, draws=Draws((0,))))
-        values, tables, weights = _values(method, dense, inputs)
-    return Explanation(
-        image=pixels[0].cpu(),
-        probability=raw.maps[0],
-        answered=_answered(dense, raw),
-        answer=dense.draw(dense.decode(raw)[0]),
-        values=values,
-        centres=dense.codec.centres,
-        tables=tables,
-        weights=weights,
-    )
-
-
-def _on_cpu(raw: RawOutput) -> RawOutput:
-    auxiliary = {name: value.float().cpu() for name, value in raw.auxiliary.items()}
-    return RawOutput(raw.maps.float().cpu(), raw.space, auxiliary)
-
-
-def _values(
-    method: AbstractCachedMethod, dense: AbstractDense, inputs: Inputs
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Values of the classes in this image, the tables that they come from, and their weights."""
-    codebook = method.codebook if isinstance(method, FewShot) else None
-    if codebook is None or codebook.size == 0:
-        return dense.codec.centres, None, None
-    features = inputs.cached.get(CLIP)
-    tables = (codebook.tables * codebook.scale).cpu()
-    values = codebook(features, 1)[0].cpu()
-    if codebook.size == 1:
-        return values, tables, None
-    assert features is not None
-    return values, tables, codebook.shares(features)[0].cpu()
-
-
-def _answered(dense: AbstractDense, raw: RawOutput) -> Float[Tensor, " n"]:
-    """Where the answers fall: the most probable class, or that of the expected value."""
-    if dense.codec.centres is None:
-        classes = functional.one_hot(raw.maps.argmax(dim=1), dense.num_outputs).movedim(-1, 1)
-    else:
-        classes = dense.codec.encode(dense.value(raw)).distribution(dense.num_outputs)
-    return classes.float().mean(dim=(0, 2, 3))
-
-
-def figures(task: Task, found: Explanation) -> dict[str, Any]:
-    """The numbers of an explanation, for ``explain.json``.
-
-    ``share`` is a class's mean probability, ``answered`` its share of the answers; ``spatial_std``
-    is the standard deviation of its map, 0 for a concept that collapsed to a constant.
-    """
-    share = found.probability.mean(dim=(1, 2))
-    rows = zip(
-        _names(task, found.values),
-        *(x.tolist() for x in (share, found.answered)),
-        found.probability.std(dim=(1, 2), correction=0).tolist(),
-        found.probability.amax(dim=(1, 2)).tolist(),
-        strict=True,
-    )
-    keys = ("name", "share", "answered", "spatial_std", "largest")
-    classes: list[dict[str, Any]] = [
-        {key: _rounded(value) for key, value in zip(keys, row, strict=True)} for row in rows
-    ]
-    for key, values in (("value", found.values), ("centre", found.centres)):
-        for row, value in zip(classes, [] if values is None else values.tolist(), strict=False):
-            row[key] = [_rounded(x) for x in value]
-    for row, edges in zip(classes, _edges(task), strict=False):
-        row["edges"] = [_rounded(x) for x in edges]
-    entropy = torch.special.entr(found.probability).sum(dim=0).mean()
-    return {
-        "kind": task.about["kind"],
-        "method": task.about["method"],
-        "unit": task.about["unit"] or "",
-        "size": list(found.image.shape[:0:-1]),
-        "entropy_nats": {
-            "mean": _rounded(entropy.item()),
-            "uniform": _rounded(math.log(len(classes))),
+        inputs = Inputs(pixels, (prompt,))
+        result = method.explain(inputs, method.encode(inputs))
+        output = result.output.with_stack(result.output.stack.cpu())
+    shown = pixels[0].cpu()
+    return ExplainedImage(
+        image=shown,
+        picture=task.decode(output)[0].draw(shown),
+        classes=_classes(model, output, result.values),
+        maps={name: one.float().cpu() for name, one in result.maps.items()},
+        tables=None if result.tables is None else result.tables.cpu(),
+        weights=None if result.weights is None else result.weights.cpu(),
+        info={
+            "kind": model.info.get("kind", type(task).__name__.lower()),
+            "method": model.info.get("chosen", type(method).__name__),
+            "unit": task.unit,
         },
-        "mixing_weights": found.weights
-        if found.weights is None
-        else [_rounded(x) for x in found.weights.tolist()],
-        "classes": classes,
-    }
+    )
 
 
-def _rounded(value: Any) -> Any:
-    """To seven digits, about what single precision holds."""
-    return float(f"{value:.7g}") if isinstance(value, float) else value
+def _classes(model: DenseModel, output: Output, values: Tensor | None) -> ClassFigures | None:
+    """Return the figures of an output on the CPU; None if it has no classes."""
+    task, probability = model.task, output.class_probabilities()
+    if probability is None:
+        return None
+    codec = choose_output(task, type(model.method)).codec
+    centres = None if codec is None else codec.centres.cpu()
+    values = centres if values is None else values.cpu()
+    label = task.to_label(output)
+    soft = task.encode_label(label) or SoftLabels.hard(label)
+    count = probability.shape[1]
+    names = _names(values, task.unit) or list(task.class_names) or _numbered(count)
+    return ClassFigures(
+        probability=probability[0],
+        predicted=soft.distribution(count).float().mean(dim=(0, 2, 3)).cpu(),
+        values=values,
+        centres=centres,
+        intervals=[] if codec is None else codec.intervals(),
+        names=names,
+        bin_names=_bin_names(codec, task.unit) or names,
+    )
 
 
-def _names(task: Task, values: Tensor | None) -> list[str]:
-    dense, unit = task.model.task, task.about["unit"] or ""
-    if isinstance(dense, Classes):
-        return list(dense.names.values())
-    assert values is not None
+def _bin_names(codec: LabelCodec | None, unit: str) -> list[str]:
+    return [] if codec is None else codec.names(unit)
+
+
+def _names(values: Tensor | None, unit: str) -> list[str]:
+    if values is None:
+        return []
     if values.shape[1] == 1:
         return [f"{_short(x)} {unit}".strip() for x in values[:, 0].tolist()]
     return [f"({', '.join(_short(x, 2) for x in value)})" for value in values.tolist()]
 
 
+def _numbered(count: int) -> list[str]:
+    return [f"class {number}" for number in range(count)]
+
+
 def _short(value: float, digits: int = 3) -> str:
-    """A few digits, without an exponent where whole numbers tell more."""
+    """Return a few digits, without an exponent where whole numbers say more."""
     return f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{value:.{digits}g}"
 
 
-def _edges(task: Task) -> list[tuple[float, float]]:
-    """Of the bins of a scalar; none for other classes."""
-    dense = task.model.task
-    assert isinstance(dense, AbstractDense)
-    if not isinstance(dense.codec, ScalarBins):
-        return []
-    edges = dense.codec.edges.tolist()
-    return list(itertools.pairwise(edges))
+def _rounded(value: Any) -> Any:
+    """Return seven digits, about what single precision holds."""
+    return float(f"{value:.7g}") if isinstance(value, float) else value
+
+
+def figures(result: ExplainedImage) -> dict[str, Any]:
+    """Return the numbers of an explanation, for ``explain.json``.
+
+    ``entropy_nats``, ``mixing_weights`` and ``classes`` are those of a distribution over classes;
+    ``maps`` has the mean and the maximum of every further map.
+    """
+    about: dict[str, Any] = {**result.info, "size": list(result.image.shape[:0:-1])}
+    if result.classes is not None:
+        rows = result.classes.rows()
+        entropy = torch.special.entr(result.classes.probability).sum(dim=0).mean()
+        about["entropy_nats"] = {
+            "mean": _rounded(entropy.item()),
+            "uniform": _rounded(math.log(len(rows))),
+        }
+        weights = result.weights
+        about["mixing_weights"] = (
+            None if weights is None else [_rounded(x) for x in weights.tolist()]
+        )
+        about["classes"] = rows
+    if result.maps:
+        about["maps"] = [
+            {
+                "name": name,
+                "mean": _rounded(values.mean().item()),
+                "largest": _rounded(values.max().item()),
+            }
+            for name, values in result.maps.items()
+        ]
+    return about
 
 
 def write_explanation(
-    task: Task, found: Explanation, out: Path, notes: Mapping[str, Any]
+    result: ExplainedImage, out: Path, notes: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write ``concepts.png``, ``codebook.png``, ``bins.png``, and ``explain.json`` last.
+    """Write the pictures that there are, and ``explain.json`` last.
+
+    ``concepts.png`` and ``bins.png`` show a distribution over classes, ``codebook.png`` what the
+    classes are worth where that is learned, ``maps.png`` image, prediction and further maps.
 
     Args:
-        task: that was explained.
-        found: what ``explain`` gave.
+        result: of ``explain``.
         out: folder, made if need be.
-        notes: what else to say in the JSON file.
+        notes: what else to write into the JSON file.
 
     Returns:
         The contents of the JSON file.
@@ -207,24 +244,14 @@ def write_explanation(
     Raises:
         InputError: if the files cannot be written.
     """
-    about = figures(task, found)
-    classes, unit = about["classes"], about["unit"]
-    pictures = {"concepts": concept_sheet(found.image, found.answer, found.probability, classes)}
-    if found.tables is not None and found.centres is not None and found.values is not None:
-        pictures["codebook"] = codebook_chart(
-            found.centres, found.values, found.tables, found.weights, unit
-        )
-    labels = [f"{_short(a)} to {_short(b)} {unit}".strip() for a, b in _edges(task)]
-    labels = labels or [row["name"] for row in classes]
-    columns = {"mean probability": "share", "share of the pixels' answers": "answered"}
-    shares = {title: [row[key] for row in classes] for title, key in columns.items()}
-    pictures["bins"] = bar_chart(labels, shares)
+    about = figures(result)
+    pictures = _pictures(result, about)
     files = {name: f"{name}.png" for name in pictures}
-    told = [] if "codebook" in files else [NO_CODEBOOK]
-    about = {**notes, "pictures": files, "notes": told, **about}
+    remarks = [NO_CODEBOOK] if result.classes is not None and "codebook" not in files else []
+    about = {**notes, "pictures": files, "notes": remarks, **about}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name in (EXPLAINED, "codebook.png"):  # of an earlier run: not of these pictures
+        for name in {EXPLAINED, *PICTURES} - set(files.values()):  # of an earlier run
             (out / name).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{out}: {error.strerror}: choose another --out") from None
@@ -234,3 +261,21 @@ def write_explanation(
     with replacing(out / EXPLAINED) as partial:
         partial.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return about
+
+
+def _pictures(result: ExplainedImage, about: Mapping[str, Any]) -> dict[str, Image.Image]:
+    pictures, classes = {}, result.classes
+    if classes is not None:
+        rows = about["classes"]
+        sheet = concept_sheet(result.image, result.picture, classes.probability, rows)
+        pictures["concepts"] = sheet
+        tables, centres, values = result.tables, classes.centres, classes.values
+        if tables is not None and centres is not None and values is not None:
+            chart = codebook_chart(centres, values, tables, result.weights, about["unit"])
+            pictures["codebook"] = chart
+        columns = {"mean probability": "share", "share of the pixels' answers": "answered"}
+        bars = {title: [row[key] for row in rows] for title, key in columns.items()}
+        pictures["bins"] = bar_chart(classes.bin_names, bars)
+    if classes is None or result.maps:
+        pictures["maps"] = map_sheet(result.image, result.picture, result.maps)
+    return pictures

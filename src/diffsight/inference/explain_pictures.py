@@ -1,6 +1,8 @@
 """Pictures with text for ``diffsight explain``: a contact sheet, bars and lines."""
 
+import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,36 +17,68 @@ MOST = 50  # maps on a sheet
 COLUMNS = 8
 CELL_PX = 168  # longer side of an image on the sheet
 GAP_PX, LINE_PX, FONT_PX = 8, 15, 12
-HEAT = 0.8  # share of a map's colour; the rest is the image in grey
-LABEL_PX, BAR_PX, SHARE_PX, ROW_PX = 180, 300, 60, 18  # of a bar chart
+HEAT = 0.8  # weight of a map's colour; the rest is the image in grey
+LABEL_PX, BAR_PX, NUMBER_PX, ROW_PX = 180, 300, 60, 18  # of a bar chart
 PANEL_PX = (420, 240)  # of a line chart
 PAPER, INK, FAINT, BLUE, RED = "white", (30, 30, 30), (222, 222, 222), (66, 112, 178), (200, 50, 40)
 
 
+@dataclass(frozen=True)
+class _Cell:
+    """A picture on a sheet, and the two lines below it."""
+
+    picture: UInt8[Tensor, "3 h w"]
+    title: str
+    line: str = ""
+
+
 def concept_sheet(
     image: Float[Tensor, "3 h w"],
-    answer: UInt8[Tensor, "3 h w"],
+    prediction: UInt8[Tensor, "3 h w"],
     probability: Float[Tensor, "n h w"],
     classes: Sequence[Mapping[str, Any]],
 ) -> Image.Image:
-    """The image, the answer, and every class's probability over the image.
+    """Return the image, the prediction, and every class's probability over the image.
 
-    Beyond 50 classes, those with the largest shares, still in the order of the classes.
+    Beyond 50 classes, those with the largest mean probabilities, still in the order of the classes.
 
     Args:
         image: RGB in [0, 1].
-        answer: in colours.
+        prediction: in colours.
         probability: of every class.
-        classes: ``name``, ``share`` and ``largest`` of every class.
+        classes: ``name``, ``share`` (mean probability) and ``largest`` of every class.
     """
-    shares = torch.tensor([row["share"] for row in classes])
-    shown = sorted(shares.argsort(descending=True, stable=True)[:MOST].tolist())
-    cells = [((image * 255).round().to(torch.uint8), "image", ""), (answer, "answer", "")]
+    means = torch.tensor([row["share"] for row in classes])
+    shown = sorted(means.argsort(descending=True, stable=True)[:MOST].tolist())
+    cells = [_Cell(_bytes(image), "image"), _Cell(prediction, "answer")]
     for i in shown:
         row = classes[i]
-        below = f"{row['share']:.1%} of image, max {row['largest']:.2g}"
-        cells.append((_heat(image, probability[i]), row["name"], below))
-    height, width = image.shape[-2:]
+        line = f"{row['share']:.1%} of image, max {row['largest']:.2g}"
+        cells.append(_Cell(_heat(image, probability[i]), row["name"], line))
+    which = f"all {len(classes)} classes"
+    if len(shown) < len(classes):
+        which = f"{len(shown)} of {len(classes)} classes: those with the largest shares"
+    return _sheet(cells, f"Probability of {which}. Dark: 0, bright: the map's own maximum")
+
+
+def map_sheet(
+    image: Float[Tensor, "3 h w"],
+    prediction: UInt8[Tensor, "3 h w"],
+    maps: Mapping[str, Float[Tensor, "h w"]],
+) -> Image.Image:
+    """Return the image, the prediction in colours, and up to 50 further maps over the image."""
+    cells = [_Cell(_bytes(image), "image"), _Cell(prediction, "prediction")]
+    for name, values in itertools.islice(maps.items(), MOST):
+        line = f"mean {float(values.mean()):.2g}, max {float(values.max()):.2g}"
+        cells.append(_Cell(_heat(image, values), name, line))
+    heading = "Image and prediction"
+    if maps:
+        heading += " with maps. Dark: 0, bright: the map's own maximum"
+    return _sheet(cells, heading)
+
+
+def _sheet(cells: Sequence[_Cell], heading: str) -> Image.Image:
+    height, width = cells[0].picture.shape[-2:]
     factor = CELL_PX / max(height, width)
     size = max(1, round(width * factor)), max(1, round(height * factor))
     columns = min(COLUMNS, len(cells))
@@ -52,21 +86,23 @@ def concept_sheet(
     top = LINE_PX + 3 * GAP_PX
     rows = -(-len(cells) // columns)
     sheet = Image.new("RGB", (GAP_PX + columns * step[0], top + rows * step[1]), PAPER)
-    draw, which = ImageDraw.Draw(sheet), f"all {len(classes)} classes"
-    if len(shown) < len(classes):
-        which = f"{len(shown)} of {len(classes)} classes: those with the largest shares"
-    _text(draw, (GAP_PX, GAP_PX), f"Probability of {which}. Dark: 0, bright: the map's own maximum")
-    for i, (picture, title, below) in enumerate(cells):
+    draw = ImageDraw.Draw(sheet)
+    _text(draw, (GAP_PX, GAP_PX), heading)
+    for i, cell in enumerate(cells):
         x, y = GAP_PX + i % columns * step[0], top + i // columns * step[1]
-        tile = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
+        tile = Image.fromarray(cell.picture.permute(1, 2, 0).contiguous().numpy())
         sheet.paste(tile.resize(size, Image.Resampling.BICUBIC), (x, y))
-        _text(draw, (x, y + size[1]), _fitted(title, CELL_PX))
-        _text(draw, (x, y + size[1] + LINE_PX), below)
+        _text(draw, (x, y + size[1]), _fitted(cell.title, CELL_PX))
+        _text(draw, (x, y + size[1] + LINE_PX), cell.line)
     return sheet
 
 
+def _bytes(image: Float[Tensor, "3 h w"]) -> UInt8[Tensor, "3 h w"]:
+    return (image * 255).round().to(torch.uint8)
+
+
 def _heat(image: Float[Tensor, "3 h w"], values: Float[Tensor, "h w"]) -> UInt8[Tensor, "3 h w"]:
-    """From dark (0) to bright (its maximum), over the grey image."""
+    """Return colours from dark (0) to bright (its maximum), over the grey image."""
     table = depth_table()[::-1]
     steps = (values / values.max().clamp(min=1e-12) * 255).round().to(torch.uint8).numpy()
     colours = torch.from_numpy(table[steps]).permute(2, 0, 1)
@@ -75,22 +111,22 @@ def _heat(image: Float[Tensor, "3 h w"], values: Float[Tensor, "h w"]) -> UInt8[
 
 
 def bar_chart(labels: Sequence[str], columns: Mapping[str, Sequence[float]]) -> Image.Image:
-    """A row per label, and per title a column of shares, each as long as its largest allows."""
-    width = LABEL_PX + len(columns) * (BAR_PX + SHARE_PX)
+    """Return a row per label, and per title a column of fractions, scaled to its largest."""
+    width = LABEL_PX + len(columns) * (BAR_PX + NUMBER_PX)
     chart = Image.new("RGB", (width, 3 * LINE_PX + len(labels) * ROW_PX), PAPER)
     draw = ImageDraw.Draw(chart)
     for row, label in enumerate(labels):
-        place = LABEL_PX - GAP_PX, 2 * LINE_PX + row * ROW_PX
-        draw.text(place, _fitted(label, LABEL_PX - 2 * GAP_PX), INK, _font(), anchor="ra")
-    for column, (title, shares) in enumerate(columns.items()):
-        x = LABEL_PX + column * (BAR_PX + SHARE_PX)
+        corner = LABEL_PX - GAP_PX, 2 * LINE_PX + row * ROW_PX
+        draw.text(corner, _fitted(label, LABEL_PX - 2 * GAP_PX), INK, _font(), anchor="ra")
+    for column, (title, fractions) in enumerate(columns.items()):
+        x = LABEL_PX + column * (BAR_PX + NUMBER_PX)
         _text(draw, (x, GAP_PX), title)
-        largest = max(*shares, 1e-9)
-        for row, share in enumerate(shares):
-            y, end = 2 * LINE_PX + row * ROW_PX, x + BAR_PX * share / largest
+        largest = max(*fractions, 1e-9)
+        for row, fraction in enumerate(fractions):
+            y, end = 2 * LINE_PX + row * ROW_PX, x + BAR_PX * fraction / largest
             if end - x >= 0.5:
                 draw.rectangle((x, y + 1, end, y + ROW_PX - 4), BLUE)
-            _text(draw, (x + BAR_PX + GAP_PX, y), f"{share:.1%}")
+            _text(draw, (x + BAR_PX + GAP_PX, y), f"{fraction:.1%}")
     return chart
 
 
@@ -101,7 +137,7 @@ def codebook_chart(
     weights: Float[Tensor, " k"] | None,
     unit: str,
 ) -> Image.Image:
-    """A row per channel: values of the classes, and how far they are from the fixed centres.
+    """Return a row per channel: values of the classes, and how far they are from the fixed centres.
 
     Below, the weights of the tables in this image, if there are several.
     """
@@ -136,7 +172,7 @@ def _weights_chart(weights: Float[Tensor, " k"]) -> Image.Image:
 
 
 def _panel(title: str, lines: Sequence[tuple[np.ndarray, tuple[int, ...]]]) -> Image.Image:
-    """Lines over the classes; drawn twice as large and reduced, which smooths them."""
+    """Return lines over the classes; drawn twice as large and reduced, which smooths them."""
     width, height = (2 * side for side in PANEL_PX)
     left, right, top, bottom = 120, width - 24, 56, height - 56
     panel = Image.new("RGB", (width, height), PAPER)
@@ -154,15 +190,15 @@ def _panel(title: str, lines: Sequence[tuple[np.ndarray, tuple[int, ...]]]) -> I
     count = len(lines[0][0])
     draw.text((left, bottom + 14), "class 1", INK, font)
     draw.text((right, bottom + 14), str(count), INK, font, anchor="ra")
-    places = np.linspace(left, right, count)
+    columns = np.linspace(left, right, count)
     for line, colour in lines:
-        points = [(x, at(value)) for x, value in zip(places.tolist(), line.tolist(), strict=True)]
+        points = [(x, at(value)) for x, value in zip(columns.tolist(), line.tolist(), strict=True)]
         draw.line(points, colour, 4, joint="curve")
     return panel.reduce(2)
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """About five round numbers that hold the range between them."""
+    """Return about five round numbers that hold the range between them."""
     raw = max(high - low, 1e-3 * abs(high), 1e-9) / 4
     power = 10.0 ** np.floor(np.log10(raw))
     step = power * min((m for m in (1, 2, 5, 10) if m * power >= raw), default=10)
@@ -171,7 +207,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _tint(strength: float) -> tuple[int, ...]:
-    """Blue, paler with less strength."""
+    """Return blue, paler with less strength."""
     faint = 0.25 + 0.75 * strength
     return tuple(round(255 + (c - 255) * faint) for c in BLUE)
 
@@ -185,7 +221,7 @@ def _text(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str) -> None:
 
 
 def _fitted(text: str, width: int) -> str:
-    """The text, or as much of its beginning as fits."""
+    """Return the text, or as much of its beginning as fits."""
     font = _font()
     if font.getlength(text) <= width:
         return text

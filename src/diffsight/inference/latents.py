@@ -12,7 +12,7 @@ from diffsight.ops.padding import MID_GREY, pad_to_multiple
 
 @torch.no_grad()
 def deviation(backbone: StableDiffusion, images: Iterable[Float[Tensor, "b 3 _ _"]]) -> float:
-    """Standard deviation of all numbers of all latents, before any scale.
+    """Return the standard deviation of all numbers of all latents, before any scale.
 
     Differs from the authors' code of EVP, whose script for depth feeds images in [0, 1] where its
     training feeds [-1, 1]: these are the latents that the model sees.

@@ -1,7 +1,7 @@
 """``diffsight.pipeline``: one line from a saved model to predictions on images of any kind."""
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,78 +13,61 @@ from torch import Tensor
 from diffsight import hub
 from diffsight.datasets.files import read_image, upright_rgb
 from diffsight.errors import InputError
-from diffsight.hub.task_file import Task
 from diffsight.inference.plan import Plan, ShortSide, short_side_px
 from diffsight.inference.predictor import Predictor
-from diffsight.methods.prompted import AbstractPrompted
 from diffsight.model import DenseModel
-from diffsight.prompts import LearnedSentences, Sentences
 
 PIXELS = ((), (3,), (4,))  # shapes of one pixel: grey, RGB, RGBA
 Picture = str | Path | Image.Image | np.ndarray | Tensor
 
 
 def pipeline(
-    model: str | Path | DenseModel | Task,
+    model: str | Path | DenseModel,
     *,
     short_side: ShortSide = "training",
     windows: int = 1,
     flip: bool = False,
     batch_size: int = 1,
-    noises: int = 1,
-    long_side: int | None = None,
-    tile: int | None = None,
-    stride: int | None = None,
-    scales: tuple[float, ...] = (1.0,),
+    ensemble_size: int = 1,
+    plan: Plan | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     revision: str | None = None,
     backbone: str | Path | None = None,
+    trusted: Sequence[str] = (),
 ) -> "Pipeline":
-    """A callable that predicts on paths, PIL images, arrays and tensors.
+    """Return a callable that predicts on paths, PIL images, arrays and tensors.
 
     Args:
-        model: folder of a saved model, a Hugging Face hub id, a task file, what ``adapt`` gave, or
-            a model.
+        model: a saved model (folder or file), a Hugging Face hub id, or a model.
         short_side: pixels that the shorter side is resized to for the model; ``training`` is that
-            of the images it learned from (where folder or task say it), ``own`` that of the image.
+            of the training images (where the model knows it), ``own`` that of the image.
         windows: 1 is the whole image, from 2 on square windows along the longer side.
         flip: average with the mirrored image.
         batch_size: windows of one size that are run together.
-        noises: draws of noise that are averaged, for methods that add some.
-        long_side: most pixels that the longer side may have after ``short_side``.
-        tile: side of square windows over both sides of the image.
-        stride: pixels from one window of ``tile`` to the next.
-        scales: of the size; from two on, probabilities are averaged over them.
+        ensemble_size: passes with different noise that are averaged, for methods that add some.
+        plan: in place of the five options above, for windows over both sides and several scales.
         device: where to run; default: the GPU if there is one.
         dtype: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
         revision: of a hub id.
-        backbone: where a task's frozen model is, if not where the file says.
+        backbone: where the frozen part of the model is, if not where the file says.
+        trusted: packages besides diffsight whose classes a saved model may name.
 
     Raises:
         InputError: if the model cannot be loaded or the plan cannot be run.
     """
-    config: Mapping[str, Any] = {}
-    if isinstance(model, Task):
-        model, config = model.model, model.config
     if not isinstance(model, DenseModel):
-        model, config = hub.open_model(model, revision=revision, backbone=backbone)
-    plan = Plan(
-        short_side=short_side_px(short_side, config),
-        windows=windows,
-        flip=flip,
-        batch_size=batch_size,
-        noises=noises,
-        long_side=long_side,
-        tile=tile,
-        stride=stride,
-        scales=scales,
-    )
-    return Pipeline(Predictor(model, plan, device=device or default_device(), autocast=dtype))
+        model = hub.load(model, revision=revision, backbone=backbone, trusted=trusted)
+    if plan is None:
+        size_px = short_side_px(short_side, model.info)
+        plan = Plan(size_px, windows, flip, batch_size, ensemble_size)
+    elif (short_side, windows, flip, batch_size, ensemble_size) != ("training", 1, False, 1, 1):
+        raise InputError("give plan, or short_side, windows, flip, batch_size and ensemble_size")
+    return Pipeline(Predictor(model, plan, device=device or default_device(), dtype=dtype))
 
 
 class Pipeline:
-    """What ``pipeline`` gives.
+    """Predicts on images of any kind; made by ``pipeline``.
 
     Attributes:
         predictor: the model and its plan.
@@ -94,7 +77,7 @@ class Pipeline:
         self.predictor = predictor
 
     def __call__(self, images: Picture | Iterable[Picture], *, prompt: str | None = None) -> Any:
-        """A prediction for one image, a list for a list, an ordered stream for other iterables.
+        """Return a prediction for one image, a list for a list, a stream for other iterables.
 
         The size of a prediction is that of its image. A depth prediction has ``depth_m``,
         ``valid``, ``unit``, ``depth_type`` and, with several passes, ``uncertainty_m``.
@@ -102,47 +85,27 @@ class Pipeline:
         Args:
             images: paths, PIL images, arrays ``h w 3`` / ``h w`` of uint8 (or ``h w 3`` of floats
                 in [0, 1]), or tensors ``3 h w`` of uint8 or of floats in [0, 1].
-            prompt: text name for all of them (for depth the scene type); None is the mean of the
-                names. For a model that reads sentences, the sentence.
+            prompt: name in the model's text table (for depth the scene type) for all images; None
+                is the mean of the names. For a model that reads sentences, the sentence.
 
         Raises:
-            InputError: for an image that cannot be used, a prompt that the model does not know, or
-                a sentence that is missing or longer than the model reads.
+            InputError: for an image that cannot be used, or a prompt that the model does not know,
+                does not take, misses, or cannot read whole.
         """
-        require_sentence(self.predictor.model, prompt)
+        self.predictor.model.method.check_prompt(prompt)
         if isinstance(images, Picture):
             return self.predictor.one(to_tensor(images), prompt)
         stream = self.predictor(map(to_tensor, images), itertools.repeat(prompt))
         return list(stream) if isinstance(images, list | tuple) else stream
 
 
-def require_sentence(model: DenseModel, sentence: str | None) -> None:
-    """A model that reads sentences needs one, and reads all of it.
-
-    Raises:
-        InputError: if there is none, or it would be cut.
-    """
-    prompts = sentence_prompts(model)
-    if prompts is None:
-        return
-    if sentence is None or not sentence.strip():
-        raise InputError("the model reads a sentence about the image: give one as prompt")
-    prompts.tokenizer.refuse_long(sentence)
-
-
-def sentence_prompts(model: DenseModel) -> Sentences | LearnedSentences | None:
-    """What turns sentences into vectors in a model that reads them."""
-    prompts = model.method.prompts if isinstance(model.method, AbstractPrompted) else None
-    return prompts if isinstance(prompts, Sentences | LearnedSentences) else None
-
-
 def default_device() -> str:
-    """The GPU if there is one."""
+    """Return the GPU if there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def usable_device(name: str) -> str:
-    """The same, if something can be computed there.
+    """Return the name of a device on which something can be computed.
 
     Raises:
         InputError: if there is none of this name.
@@ -156,7 +119,7 @@ def usable_device(name: str) -> str:
 
 
 def to_tensor(image: Picture) -> Tensor:
-    """An image of any kind as ``3 h w``, uint8 or float in [0, 1].
+    """Return an image of any kind as ``3 h w``, uint8 or float in [0, 1].
 
     Raises:
         InputError: if its file, shape, type or range cannot be that of an RGB image.

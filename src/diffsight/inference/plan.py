@@ -1,4 +1,4 @@
-"""The plan: how an image is run through a model; printed beside the protocol of every result."""
+"""The plan: how an image is run through a model. It is part of every result."""
 
 import math
 from collections.abc import Mapping
@@ -14,17 +14,17 @@ ShortSide = int | Literal["training", "own"]
 MAX_PIXELS = 2**26
 
 
-def short_side_px(wish: ShortSide, config: Mapping[str, Any]) -> int | None:
-    """The pixels that ``Plan.short_side`` wants.
+def short_side_px(short_side: ShortSide, info: Mapping[str, Any]) -> int | None:
+    """Return the value of ``Plan.short_side`` for a model.
 
     Args:
-        wish: pixels, ``own`` for the image's own size, or ``training`` for the size of the images
-            that the model learned from (the own size where that is not known).
-        config: of the saved model.
+        short_side: pixels, ``own`` for the image's own size, or ``training`` for the size of the
+            training images (the own size where that is not known).
+        info: of the model (``DenseModel.info``).
     """
-    if wish == "training":
-        return config.get("info", {}).get("training", {}).get("short_side")
-    return None if wish == "own" else wish
+    if short_side == "training":
+        return info.get("short_side")
+    return None if short_side == "own" else short_side
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Plan:
             least as many as given here, more where it takes more to cover the image) whose results
             are averaged.
         flip: run the mirrored image too, and average.
-        noises: for methods that add noise, how many draws of it are averaged.
+        ensemble_size: for methods that add noise, how many passes with different noise are
+            averaged.
         batch_size: windows of one size that are run together. It changes the speed, never the
             result.
         long_side: most pixels that the longer side may have after the resize.
@@ -53,7 +54,7 @@ class Plan:
     windows: int = 1
     flip: bool = False
     batch_size: int = 1
-    noises: int = 1
+    ensemble_size: int = 1
     long_side: int | None = None
     tile: int | None = None
     stride: int | None = None
@@ -61,8 +62,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
-        whole = ("short_side", "windows", "batch_size", "noises", "long_side", "tile", "stride")
-        for name in whole:
+        whole = ("short_side", "windows", "batch_size", "ensemble_size", "long_side")
+        for name in (*whole, "tile", "stride"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
@@ -77,31 +78,31 @@ class Plan:
                     "choose a smaller one"
                 )
         if self.long_side is not None and self.short_side is None:
-            raise InputError("long_side limits what short_side asks for: give short_side too")
+            raise InputError("long_side limits the size that short_side sets: give short_side too")
         sound = all(0 < scale < math.inf for scale in self.scales)
         if not self.scales or not sound or len(set(self.scales)) < len(self.scales):
             raise InputError(f"scales must be different positive numbers, got {self.scales}")
 
     def passes(self, height: int, width: int) -> int:
-        """Forward passes for an image of this size."""
+        """Return the number of forward passes for an image of this size."""
         windows = sum(len(self.windows_of(*self.working_hw(height, width, s))) for s in self.scales)
-        return windows * (2 if self.flip else 1) * self.noises
+        return windows * (2 if self.flip else 1) * self.ensemble_size
 
     def describe(self) -> str:
-        """One line for a table's caption, a sidecar or a card; says all that changes the result."""
+        """Return one line for captions and files; it names everything that changes the result."""
         size = "own size" if self.short_side is None else f"short side {self.short_side} px"
         limit = "" if self.long_side is None else f" (long side at most {self.long_side} px)"
         windows = "whole image" if self.windows == 1 else f"{self.windows} square windows"
         if self.tile is not None:
             windows = f"windows of {self.tile} px every {self.stride} px"
-        noises = "" if self.noises == 1 else f", mean of {self.noises} noises"
+        ensemble = "" if self.ensemble_size == 1 else f", ensemble of {self.ensemble_size}"
         sizes = " ".join(f"{scale:g}" for scale in self.scales)
         scales = "" if self.scales == (1.0,) else f", scales {sizes}"
         flip = "with" if self.flip else "no"
-        return f"{size}{limit}, {windows}, {flip} flip{scales}{noises}"
+        return f"{size}{limit}, {windows}, {flip} flip{scales}{ensemble}"
 
     def windows_of(self, height: int, width: int, *, mirrored: bool = False) -> list[Window]:
-        """The windows over an image of this working size.
+        """Return the windows over an image of this working size.
 
         Args:
             height: pixels.
@@ -117,7 +118,7 @@ class Plan:
         return [(rows, slice(width - c.stop, width - c.start)) for rows, c in tiles]
 
     def working_hw(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
-        """The size at which an image of ``height`` x ``width`` pixels is run.
+        """Return the size at which an image of ``height`` x ``width`` pixels is run.
 
         Raises:
             InputError: if that is more than ``MAX_PIXELS``.

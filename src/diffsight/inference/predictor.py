@@ -1,10 +1,11 @@
 """The predictor: a model and a plan turn a stream of images of any size into predictions."""
 
+import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -12,14 +13,58 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsight.inference.plan import Plan
-from diffsight.methods.base import AbstractCachedMethod
 from diffsight.model import DenseModel
 from diffsight.ops.memory import keep_freed_memory, memory_for
 from diffsight.ops.tiles import PassAverage, Window
-from diffsight.types import Draws, Inputs, RawOutput
+from diffsight.outputs import Output
+from diffsight.tasks import Prediction
+from diffsight.types import Draws, Encoded, Inputs, Latents
 
-VALUE = "value"  # what a method may give beside its maps, to be averaged like them
+MAX_LATENT_BYTES = 2**26  # that SharedLatents keeps
 Image = UInt8[Tensor, "3 _ _"] | Float[Tensor, "3 _ _"]
+
+
+class SharedLatents:
+    """Latents of the last images, for predictors whose models share a frozen encoder.
+
+    Give the same object to several predictors and run them image by image: each image is encoded
+    once. An encoder is recognised by its identity, an image by the SHA-256 of its pixels.
+
+    Args:
+        max_bytes: size of all latents that are kept; the last one is always kept.
+    """
+
+    def __init__(self, max_bytes: int = MAX_LATENT_BYTES) -> None:
+        self.max_bytes = max_bytes
+        # the encoder is kept too: while it lives, no other object has its id
+        self._entries: OrderedDict[Hashable, tuple[object, Tensor]] = OrderedDict()
+
+    def get(
+        self,
+        encoder: object,
+        image: Float[Tensor, "b 3 h w"],
+        compute: Callable[[], Float[Tensor, "b c lh lw"]],
+    ) -> Float[Tensor, "b c lh lw"]:
+        """Return what ``compute`` gives, or what it gave before for this encoder and image."""
+        key = (id(encoder), *_identity(image))
+        entry = self._entries.pop(key, None)
+        latent = compute() if entry is None else entry[1]
+        self._entries[key] = (encoder, latent)
+        while len(self._entries) > 1 and self._bytes() > self.max_bytes:
+            self._entries.popitem(last=False)
+        return latent
+
+    def _bytes(self) -> int:
+        return sum(latent.nbytes for _, latent in self._entries.values())
+
+
+def _identity(image: Tensor) -> tuple[Hashable, ...]:
+    """Return what a latent depends on: pixels, type, device, and mixed precision."""
+    kind = image.device.type
+    mixed = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    pixels = image.detach().cpu().contiguous().view(torch.uint8).numpy()
+    digest = hashlib.sha256(pixels.data).digest()
+    return digest, tuple(image.shape), image.dtype, image.device, mixed
 
 
 @dataclass(frozen=True)
@@ -47,12 +92,12 @@ class _Canvas:
 
 @dataclass(frozen=True)
 class _Pass:
-    """One forward pass over one window of one canvas."""
+    """One forward pass over one window of one canvas; ``member`` counts the ensemble."""
 
     canvas: _Canvas
     window: Window
     mirrored: bool
-    noise: int
+    member: int
     last: bool
 
     def image(self) -> Tensor:
@@ -65,15 +110,16 @@ class Predictor:
     """Runs a model on images as a plan says.
 
     Images are read one after another, as they are needed: a few at a time are in memory, however
-    many there are. A prediction does not depend on which others are run beside it. On a CPU the
+    many there are. A prediction does not depend on which others are in its batch. On a CPU the
     process keeps the memory of freed tensors (``ops.memory``).
 
     Args:
         model: put into evaluation mode and moved to ``device``.
         plan: windows, flips, size, batch size.
         device: where to run; default: where the model is.
-        autocast: ``torch.bfloat16`` or ``torch.float16`` for mixed precision; None is the model's
-            own precision.
+        dtype: ``torch.bfloat16`` or ``torch.float16`` for mixed precision; None is the model's own
+            precision.
+        latents: shared with the predictors of other models, such as ``SharedLatents``.
     """
 
     def __init__(
@@ -82,53 +128,53 @@ class Predictor:
         plan: Plan | None = None,
         *,
         device: torch.device | str | None = None,
-        autocast: torch.dtype | None = None,
+        dtype: torch.dtype | None = None,
+        latents: Latents | None = None,
     ) -> None:
         first = next(model.parameters(), torch.empty(0))
         self.plan = plan or Plan()
         self.device = first.device if device is None else torch.device(device)
         self.model = model.to(self.device).eval()
-        self.dtype = first.dtype
-        self.autocast = autocast
+        self.dtype = dtype
+        self.latents = latents
+        self._image_dtype = first.dtype
         if self.device.type == "cpu":  # not earlier: what a load leaves behind would split the heap
             keep_freed_memory()
 
     def __call__(
         self, images: Iterable[Image], prompts: Iterable[str | None] | None = None
-    ) -> Iterator[Any]:
-        """One prediction per image, in order, at the size of the image, on the CPU.
+    ) -> Iterator[Prediction]:
+        """Yield one prediction per image, in order, at the size of the image, on the CPU.
 
-        ``uncertainty`` in a prediction is the spread of the predicted distribution where a task has
-        one (those of ``adapt``), else that over the plan's passes; there is none with one pass.
+        The uncertainty of a prediction is the standard deviation of the predicted distribution
+        where the method gives one, else that over the plan's passes; with one pass there is none.
 
         Args:
             images: RGB, uint8 or float in [0, 1], of any size each.
-            prompts: one name or None per image (for depth the scene type); None alone stands for
+            prompts: one text or None per image (for depth the scene type); None alone stands for
                 None each.
 
         Raises:
             InputError: if the model does not know a prompt, or an image is too large.
         """
-        self.model.to(self.device)  # tasks share a backbone: another one's may have moved it
+        self.model.to(self.device)  # models share a backbone, which another one may have moved
         names = itertools.repeat(None) if prompts is None else prompts
-        method, frozen = self.model.method, None
-        if self.plan.noises > 1 and isinstance(method, AbstractCachedMethod):
-            frozen = _Frozen(method)
+        views = _EncodedViews(self.model, self.plan.ensemble_size)
         for batch in _batches(self._passes(images, names), self.plan.batch_size):
-            maps, form = self._forward(batch, frozen)
-            for step, row in zip(batch, maps, strict=True):
-                step.canvas.average.add(row, step.window)
+            outputs = self._forward(batch, views)
+            for step, output in zip(batch, outputs, strict=True):
+                step.canvas.average.add(output.stack[0], step.window)
                 if step.last:
                     height, width = step.canvas.original_hw
-                    advice = f"not enough memory for the answer to {width} x {height} px"
+                    advice = f"not enough memory for the prediction of {width} x {height} px"
                     with memory_for(f"{advice}: give a smaller image"):
-                        raw = self._finish(step.canvas, form)
-                        found = self.model.task.decode(raw)[0] if step.canvas.last else None
-                    if found is not None:
-                        yield found
+                        merged = self._merge(step.canvas, output)
+                        done = self.model.task.decode(merged)[0] if step.canvas.last else None
+                    if done is not None:
+                        yield done
 
-    def one(self, image: Image, prompt: str | None = None) -> Any:
-        """The prediction of one image."""
+    def one(self, image: Image, prompt: str | None = None) -> Prediction:
+        """Return the prediction of one image."""
         return next(self([image], [prompt]))
 
     def _passes(self, images: Iterable[Image], prompts: Iterable[str | None]) -> Iterator[_Pass]:
@@ -137,17 +183,17 @@ class Predictor:
                 height, width = canvas.image.shape[-2:]
                 # as if the mirrored image were laid out by itself
                 windows = [self.plan.windows_of(height, width, mirrored=m) for m in canvas.sides]
-                places = [
-                    place
+                views = [
+                    view
                     for row in zip(*windows, strict=True)
-                    for place in zip(row, canvas.sides, strict=True)
+                    for view in zip(row, canvas.sides, strict=True)
                 ]
-                steps = list(itertools.product(places, range(self.plan.noises)))
-                for i, ((window, mirrored), noise) in enumerate(steps):
-                    yield _Pass(canvas, window, mirrored, noise, last=i == len(steps) - 1)
+                steps = list(itertools.product(views, range(self.plan.ensemble_size)))
+                for i, ((window, mirrored), member) in enumerate(steps):
+                    yield _Pass(canvas, window, mirrored, member, last=i == len(steps) - 1)
 
     def _canvases(self, image: Image, prompt: str | None) -> Iterator[_Canvas]:
-        """One, or for several scales one for each of them and each side."""
+        """Yield one canvas, or for several scales one for each of them and each side."""
         original = (image.shape[-2], image.shape[-1])
         pixels = image.to(self.device).float()
         if image.dtype == torch.uint8:
@@ -165,98 +211,73 @@ class Predictor:
             )
 
     @torch.inference_mode()
-    def _forward(
-        self, batch: Sequence[_Pass], frozen: "_Frozen | None"
-    ) -> tuple[list[Tensor], "_Form"]:
-        image = torch.stack([step.image() for step in batch]).to(self.dtype)
-        inputs = Inputs(image, tuple(step.canvas.prompt for step in batch))
-        mixed = torch.autocast(self.device.type, self.autocast) if self.autocast else nullcontext()
+    def _forward(self, batch: Sequence[_Pass], views: "_EncodedViews") -> list[Output]:
+        """Return what has to be averaged of every pass, in the orientation of the image."""
+        image = torch.stack([step.image() for step in batch]).to(self._image_dtype)
+        prompts = tuple(step.canvas.prompt for step in batch)
+        inputs = Inputs(image, prompts, latents=self.latents)
+        mixed = torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
         height, width = image.shape[-2:]
         advice = (
             f"{self.device} has not enough memory for {len(batch)} x {width} x {height} px: "
             "choose a smaller batch size or short side, or more windows"
         )
+        # the same seeds for all images: a prediction is a function of its image
+        draws = Draws(tuple(step.member for step in batch))
         with memory_for(advice), mixed:
-            if frozen is not None:
-                inputs = frozen.of(inputs, batch)
-            # the same seeds for all images: a prediction is a function of its image
-            raw = self.model(inputs, draws=Draws(tuple(step.noise for step in batch)))
-        form = _Form.of(raw)
-        raw = form.split(form.joined(raw))
-        back = self.model.task.hflip(raw) if any(step.mirrored for step in batch) else raw
-        rows = [form.joined(back if step.mirrored else raw)[i] for i, step in enumerate(batch)]
-        return rows, form
+            output = self.model(inputs, views.encode(inputs, batch), draws=draws)
+        rows = [output.row(i).reduced() for i in range(len(batch))]
+        return [
+            self.model.task.mirror_output(row) if step.mirrored else row
+            for row, step in zip(rows, batch, strict=True)
+        ]
 
-    def _finish(self, canvas: _Canvas, form: "_Form") -> RawOutput:
-        """What is known of the image by now, at its own size.
+    def _merge(self, canvas: _Canvas, output: Output) -> Output:
+        """Return the average of the image's passes until now, at its own size.
 
         On the CPU, so that what the caller keeps does not fill the GPU.
+
+        Args:
+            canvas: whose passes are done.
+            output: of one of them, for its kind.
         """
         average, hw = canvas.average, canvas.original_hw
-        known = form.split(average.mean()[None])
-        compact = self.model.task.compact(known)
-        form = _Form.of(compact)
-        stack = _resize(form.joined(compact)[0], hw)
+        merged = output.with_stack(_resize(average.mean(), hw)[None])
         if canvas.scales is not None:
-            if form.space == "logits":
-                raw = form.split(stack[None])
-                stack = form.joined(replace(raw, maps=raw.maps.softmax(dim=1)))[0]
-                form = replace(form, space="probability")
+            merged = merged.normalised()
             average = canvas.scales
-            average.add(stack, (slice(None), slice(None)))
-            stack = average.mean()
-        raw = form.split(stack[None].cpu())
-        if average.passes > 1 and compact is known:  # else the spread of the passes is in it
-            raw = replace(raw, std=form.split(_resize(average.std(), hw)[None].cpu()).maps)
-        return raw
+            average.add(merged.stack[0], (slice(None), slice(None)))
+            merged = merged.with_stack(average.mean()[None])
+        merged = merged.with_stack(merged.stack.cpu())
+        if average.passes > 1:
+            merged = merged.with_std(_resize(average.std(), hw)[None].cpu())
+        return merged
 
 
-class _Frozen:
-    """What does not depend on the noise, once for all noises of a view: they follow one another."""
+class _EncodedViews:
+    """Encodes every view of an image once for its whole ensemble, whose passes are neighbours."""
 
-    def __init__(self, method: AbstractCachedMethod) -> None:
-        self.method = method
-        self._row: Mapping[str, Tensor] = {}  # of the last view
+    def __init__(self, model: DenseModel, ensemble_size: int) -> None:
+        self.model = model
+        self.ensemble_size = ensemble_size
+        self._last: Encoded | None = None  # of the last view
 
-    def of(self, inputs: Inputs, batch: Sequence[_Pass]) -> Inputs:
-        """The inputs of a batch with it."""
-        fresh = [i for i, step in enumerate(batch) if step.noise == 0]
-        cached: Mapping[str, Tensor] = {}
+    def encode(self, inputs: Inputs, batch: Sequence[_Pass]) -> Encoded:
+        """Return what is frozen and free of noise, for every pass of a batch."""
+        if self.ensemble_size == 1:
+            return self.model.encode(inputs)
+        fresh = [i for i, step in enumerate(batch) if step.member == 0]
+        encoded: dict[int, Encoded] = {}
         if fresh:
-            names = tuple(batch[i].canvas.prompt for i in fresh)
-            cached = self.method.encode(Inputs(inputs.image[fresh], names)).cached
-        rows = []
+            prompts = tuple(batch[i].canvas.prompt for i in fresh)
+            some = self.model.encode(replace(inputs, image=inputs.image[fresh], prompts=prompts))
+            encoded = {i: some.rows(slice(n, n + 1)) for n, i in enumerate(fresh)}
+        rows: list[Encoded] = []
         for i in range(len(batch)):
-            if i in fresh:
-                place = fresh.index(i)
-                self._row = {name: x[place : place + 1] for name, x in cached.items()}
-            rows.append(self._row)
-        return replace(
-            inputs, cached={name: torch.cat([row[name] for row in rows]) for name in self._row}
-        )
-
-
-@dataclass(frozen=True)
-class _Form:
-    """How an output's maps, and the values beside them, lie in one stack of maps."""
-
-    space: Any
-    extra: Mapping[str, int]
-
-    @classmethod
-    def of(cls, raw: RawOutput) -> "_Form":
-        """That of an output."""
-        extra = {VALUE: raw.auxiliary[VALUE].shape[1]} if VALUE in raw.auxiliary else {}
-        return cls(raw.space, extra)
-
-    def joined(self, raw: RawOutput) -> Tensor:
-        return torch.cat([raw.maps, *(raw.auxiliary[name] for name in self.extra)], dim=1).float()
-
-    def split(self, stack: Tensor) -> RawOutput:
-        parts = stack.split(
-            [stack.shape[1] - sum(self.extra.values()), *self.extra.values()], dim=1
-        )
-        return RawOutput(parts[0], self.space, dict(zip(self.extra, parts[1:], strict=True)))
+            self._last = encoded.get(i, self._last)
+            assert self._last is not None  # the first pass of a view comes first
+            rows.append(self._last)
+        return type(rows[0]).concatenate(rows)
 
 
 def _resize(maps: Float[Tensor, "c _ _"], hw: tuple[int, int]) -> Float[Tensor, "c _ _"]:
@@ -268,7 +289,7 @@ def _resize(maps: Float[Tensor, "c _ _"], hw: tuple[int, int]) -> Float[Tensor, 
 
 
 def _batches(passes: Iterator[_Pass], size: int) -> Iterator[list[_Pass]]:
-    """Neighbouring passes of one window size, at most ``size`` together."""
+    """Yield neighbouring passes of one window size, at most ``size`` together."""
     batch: list[_Pass] = []
     for step in passes:
         if batch and (len(batch) == size or step.image().shape != batch[0].image().shape):

@@ -1,9 +1,19 @@
 """One paper, one file: how backbone, prompts, neck and head are wired."""
 
+from diffsight.methods.base import AbstractMethod
+from diffsight.methods.conditioned import Conditioned
 from diffsight.methods.evp import EVP
 from diffsight.methods.feature_head import FeatureHead
 from diffsight.methods.few_shot import FewShot
 from diffsight.methods.linear_probe import LinearProbe
 from diffsight.methods.vpd import VPD
 
-__all__ = ["EVP", "VPD", "FeatureHead", "FewShot", "LinearProbe"]
+__all__ = [
+    "EVP",
+    "VPD",
+    "AbstractMethod",
+    "Conditioned",
+    "FeatureHead",
+    "FewShot",
+    "LinearProbe",
+]

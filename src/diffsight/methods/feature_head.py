@@ -1,75 +1,93 @@
-"""A light head on the frozen features of Stable Diffusion: the plain alternative to concepts.
+"""A light head on the frozen features of a backbone: the plain alternative to concepts.
 
-One pass without noise and without words; every level of the pyramid is brought to a few channels,
-all to the finest one with the place in the picture, and mixed there. What is frozen runs once per
-image.
+One pass without noise and without text; every level of the pyramid is brought to a few channels,
+all to the finest one with the position in the picture, and mixed there. What is frozen runs once
+per image.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffsight.backbones.stable_diffusion import StableDiffusion
-from diffsight.codecs import expectation
-from diffsight.methods.base import AbstractCachedMethod
-from diffsight.ops.padding import MID_GREY, pad_to_multiple
-from diffsight.types import Draws, Inputs, RawOutput, Target
+from diffsight.backbones import AbstractBackbone, BackboneSource, PretrainedPart
+from diffsight.methods.base import (
+    AbstractMethod,
+    FitSettings,
+    MethodBuilder,
+    Variant,
+    builder_of,
+)
+from diffsight.methods.conditioned import Conditioned
+from diffsight.methods.parts import pad
+from diffsight.outputs import Classes, Distribution, Output, OutputSpec, expectation
+from diffsight.prompts import Unprompted
+from diffsight.types import Draws, Encoded, Inputs, Target
 
 MOST_PARAMETERS = 70_000
-PLACE = 5  # channels that tell where a pixel is
+POSITION_CHANNELS = 5
+# weights of the position alone and of the labels' average, of which held-out images choose
+WEIGHTS = tuple((a / 4, c / 4) for a in range(4) for c in range(4 - a))
 
 
-class FeatureHead(AbstractCachedMethod):
-    """Logits of the classes from all levels, with few numbers that learn.
+@dataclass(frozen=True)
+class EncodedLevels(Encoded):
+    """A pyramid.
+
+    Attributes:
+        levels: features, finest first.
+        covered: an empty map of the size in image pixels that the finest level covers.
+    """
+
+    levels: tuple[Float[Tensor, "b _ _ _"], ...]
+    covered: Float[Tensor, "b 0 ph pw"]
+
+
+class FeatureHead(AbstractMethod):
+    """Probabilities of the classes from all levels, with few numbers that learn.
 
     Args:
-        num_outputs: classes.
+        output: a distribution, or classes.
         backbone: frozen.
-        context: the text condition, such as that of no words, ``1 tokens e``.
-        centres: values of the classes; None for a task of discrete classes.
         width: channels after the projections; less where the head would have more than 70,000
             numbers.
-        dropout: share of the frozen channels that a training step hides: ten images are learned
-            by heart otherwise.
-        blind: share of the images of which a training step hides all of them, so that the head
-            learns what the place alone tells.
-        place_share: share of an answer that the place alone gives: what ten images say of an
-            eleventh is more sure than right.
-        constant_share: share of an answer that ``prior`` gives: the labels' average, wherever a
-            pixel is and whatever is seen.
-        timestep: step whose embedding conditions the UNet; no noise is added.
+        feature_drop_probability: of hiding a frozen channel in a training step; the head would
+            memorise ten images otherwise.
+        image_drop_probability: of hiding all channels of an image in a training step, so that the
+            head learns what the position alone says.
+        position_weight: of the prediction from the position alone: what ten images say of an
+            eleventh is overconfident.
+        prior_weight: of the labels' average, the same at every position of every image.
     """
+
+    output_kinds = ("distribution", "classes")
 
     def __init__(
         self,
         *,
-        num_outputs: int,
-        backbone: StableDiffusion,
-        context: Float[Tensor, "1 tokens e"],
-        centres: Float[Tensor, "n d"] | None = None,
+        output: OutputSpec,
+        backbone: AbstractBackbone,
         width: int = 48,
-        dropout: float = 0.3,
-        blind: float = 0.2,
-        place_share: float = 0.0,
-        constant_share: float = 0.0,
-        timestep: int = 1,
+        feature_drop_probability: float = 0.3,
+        image_drop_probability: float = 0.2,
+        position_weight: float = 0.0,
+        prior_weight: float = 0.0,
     ) -> None:
         super().__init__()
+        self.spec = output
         self.backbone = backbone.requires_grad_(False)
-        self.timestep = timestep
-        self.dropout = dropout
-        self.blind = blind
-        self.shares = (place_share, constant_share)
-        self.context: Tensor
-        self.centres: Tensor | None
-        self.register_buffer("context", context.clone())
-        self.register_buffer("centres", None if centres is None else centres.clone())
-        total = sum(backbone.channels) + PLACE
-        while (total + 9 * width + num_outputs + 4) * width + num_outputs > MOST_PARAMETERS:
+        self.size_multiple = backbone.size_multiple
+        self.feature_drop_probability = feature_drop_probability
+        self.image_drop_probability = image_drop_probability
+        self.position_weight = position_weight
+        self.prior_weight = prior_weight
+        classes = output.channels
+        total = sum(backbone.channels) + POSITION_CHANNELS
+        while (total + 9 * width + classes + 4) * width + classes > MOST_PARAMETERS and width > 4:
             width -= 4
         self.project = nn.ModuleList(
             nn.Conv2d(channels, width, 1, bias=level == 0)
@@ -79,101 +97,175 @@ class FeatureHead(AbstractCachedMethod):
             self.register_buffer(f"mean{level}", torch.zeros(channels, 1, 1))
             self.register_buffer(f"scale{level}", torch.ones(channels, 1, 1))
         self.prior: Tensor
-        self.register_buffer("prior", torch.full((num_outputs,), 1 / num_outputs))
-        self.place = nn.Conv2d(PLACE, width, 1, bias=False)
+        self.register_buffer("prior", torch.full((classes,), 1 / classes))
+        self.position = nn.Conv2d(POSITION_CHANNELS, width, 1, bias=False)
         self.mix = nn.Conv2d(width, width, 3, padding=1)
-        self.out = nn.Conv2d(width, num_outputs, 1)
+        self.out = nn.Conv2d(width, classes, 1)
+
+    def train(self, mode: bool = True) -> "FeatureHead":
+        """Set the mode of the head; the frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
 
     @torch.no_grad()
-    def standardise(self, encoded: list[Inputs]) -> None:
-        """Take mean and deviation of every channel from the support's features."""
+    def fit_statistics(
+        self, encoded: Sequence[EncodedLevels], class_frequencies: Float[Tensor, " n"] | None
+    ) -> None:
+        """Take mean and deviation of every channel, and the classes' frequencies."""
         for level in range(len(self.project)):
-            rows = [e.cached[f"level{level}"].float().movedim(1, -1).flatten(0, 2) for e in encoded]
+            rows = [e.levels[level].float().movedim(1, -1).flatten(0, 2) for e in encoded]
             every = torch.cat(rows)
             deviation, mean = torch.std_mean(every, dim=0, correction=int(len(every) > 1))
-            if len(every) == 1:  # which tells none
+            if len(every) == 1:  # which says nothing of a deviation
                 deviation.fill_(1)
             self.get_buffer(f"mean{level}").copy_(mean[:, None, None])
             self.get_buffer(f"scale{level}").copy_(1 / (deviation[:, None, None] + 1e-4))
+        if class_frequencies is not None:
+            self.prior.copy_(class_frequencies)
 
     @torch.no_grad()
-    def encode(self, inputs: Inputs) -> Inputs:
-        """The pyramid, once per image."""
-        image = pad_to_multiple(inputs.image, self.backbone.size_multiple, MID_GREY)
-        context = self.context.expand(len(image), -1, -1)
-        pyramid = self.backbone(image, context, timestep=self.timestep)
-        levels = enumerate(pyramid.features)
-        return replace(inputs, cached={f"level{i}": feature for i, feature in levels})
+    def encode(self, inputs: Inputs) -> EncodedLevels:
+        """Return the pyramid."""
+        image = pad(inputs.image, self.backbone.size_multiple)
+        pyramid = self.backbone(image, latents=inputs.latents)
+        covered = image.new_empty(len(image), 0, *pyramid.covered_hw(0))
+        return EncodedLevels(pyramid.features, covered)
 
     def forward(
-        self, inputs: Inputs, target: Target | None = None, *, draws: Draws | None = None
-    ) -> RawOutput:
-        """The probability of every class at the size of the image.
+        self,
+        inputs: Inputs,
+        encoded: EncodedLevels | None = None,
+        target: Target | None = None,
+        *,
+        draws: Draws | None = None,
+    ) -> Output:
+        """Return the probability of every class at the size of the image.
 
         Args:
-            inputs: as ``encode`` gives them, or without its results.
+            inputs: images.
+            encoded: as ``encode`` gives it.
             target: not used.
             draws: in training, which channels are hidden; without, none are.
         """
         if not self.training:
-            return self.mixtures(inputs, [self.shares])[0]
-        place, seen = self._read(inputs, draws)
-        return self._output(self._classes(place + seen, inputs))
+            return self._mixtures(inputs, encoded, [(self.position_weight, self.prior_weight)])[0]
+        encoded = encoded or self.encode(inputs)
+        position, seen = self._read(inputs, encoded, draws)
+        return self._output(self._classes(position + seen, inputs, encoded))
 
-    def mixtures(self, inputs: Inputs, shares: Sequence[tuple[float, float]]) -> list[RawOutput]:
-        """The answers with these shares of the place and of the constant, from one pass."""
-        place, seen = self._read(inputs)
-        whole = self._classes(place + seen, inputs)
-        unseen = place + self.get_parameter("project.0.bias")[:, None, None]
-        alone = self._classes(unseen, inputs) if any(a for a, _ in shares) else 0.0
+    def variants(self) -> list[Variant]:
+        """Return the pairs of weights."""
+        return [{"position_weight": a, "prior_weight": c} for a, c in WEIGHTS]
+
+    def forward_variants(
+        self, inputs: Inputs, encoded: EncodedLevels | None = None
+    ) -> list[Output]:
+        """Return the outputs with these weights, from one pass."""
+        return self._mixtures(inputs, encoded, WEIGHTS)
+
+    def use(self, variant: Variant) -> None:
+        """Set the weights."""
+        self.position_weight = variant["position_weight"]
+        self.prior_weight = variant["prior_weight"]
+        self._restate(dict(variant))
+
+    def _mixtures(
+        self,
+        inputs: Inputs,
+        encoded: EncodedLevels | None,
+        weights: Sequence[tuple[float, float]],
+    ) -> list[Output]:
+        encoded = encoded or self.encode(inputs)
+        position, seen = self._read(inputs, encoded)
+        whole = self._classes(position + seen, inputs, encoded)
+        unseen = position + self.get_parameter("project.0.bias")[:, None, None]
+        alone = self._classes(unseen, inputs, encoded) if any(a for a, _ in weights) else 0.0
         prior = self.prior[:, None, None]
-        return [self._output((1 - a - c) * whole + a * alone + c * prior) for a, c in shares]
+        return [self._output((1 - a - c) * whole + a * alone + c * prior) for a, c in weights]
 
     def _read(
-        self, inputs: Inputs, draws: Draws | None = None
+        self, inputs: Inputs, encoded: EncodedLevels, draws: Draws | None = None
     ) -> tuple[Float[Tensor, "1 c h w"], Float[Tensor, "b c h w"]]:
-        """What the place gives, and what all levels give."""
-        if "level0" not in inputs.cached:
-            inputs = self.encode(inputs)
-        height, width = inputs.image.shape[-2:]
-        stride = self.backbone.strides[0]
-        grid = inputs.cached["level0"].shape[-2:]
-        place = self.place(_places(grid, (height / stride, width / stride)).to(self.out.weight))
+        """Return what the position gives, and what all levels give."""
+        grid = encoded.levels[0].shape[-2:]
+        sides = zip(grid, inputs.image.shape[-2:], encoded.covered.shape[-2:], strict=True)
+        rows, columns = (count * side / covered for count, side, covered in sides)
+        position = self.position(_positions(grid, (rows, columns)).to(self.out.weight))
         seen = torch.zeros(())
         for level, project in enumerate(self.project):
-            x = inputs.cached[f"level{level}"].float() - self.get_buffer(f"mean{level}")
+            x = encoded.levels[level].float() - self.get_buffer(f"mean{level}")
             if draws is not None:
                 x = x * self._kept(draws, level, x.shape[1]).to(x)
             x = project((x * self.get_buffer(f"scale{level}")).contiguous())
             seen = seen + functional.interpolate(x, grid, mode="bilinear")
-        return place, seen
+        return position, seen
 
-    def _output(self, probability: Float[Tensor, "b n h w"]) -> RawOutput:
-        if self.centres is None:
-            return RawOutput(probability, "probability")
-        value = expectation(probability, self.centres[None])
-        return RawOutput(probability, "probability", {"value": value})
+    def _output(self, probability: Float[Tensor, "b n h w"]) -> Output:
+        if self.spec.codec is None:
+            return Classes(probability, "probabilities")
+        centres = self.spec.codec.centres
+        return Distribution(probability, expectation(probability, centres[None]), centres)
 
     def _classes(
-        self, hidden: Float[Tensor, "b c h w"], inputs: Inputs
+        self, hidden: Float[Tensor, "b c h w"], inputs: Inputs, encoded: EncodedLevels
     ) -> Float[Tensor, "b n height width"]:
-        """Mixed, and brought to the size of the image."""
+        """Mix, and bring to the size of the image."""
         height, width = inputs.image.shape[-2:]
-        stride = self.backbone.strides[0]
         logits = self.out(functional.gelu(self.mix(functional.gelu(hidden)))).float()
-        whole = (logits.shape[-2] * stride, logits.shape[-1] * stride)
+        whole = (encoded.covered.shape[-2], encoded.covered.shape[-1])
         logits = functional.interpolate(logits, whole, mode="bilinear")[..., :height, :width]
         return logits.softmax(dim=1)
 
     def _kept(self, draws: Draws, level: int, channels: int) -> Float[Tensor, "b c 1 1"]:
-        """0 for a hidden channel, for which the others make up, and for a hidden image."""
-        limit, blind = torch.special.ndtri(torch.tensor([self.dropout, self.blind]))
-        kept = (draws.normal(level, (channels, 1, 1)) > limit) / (1 - self.dropout)
-        return kept * (draws.normal(len(self.project), (1, 1, 1)) > blind)
+        """Return 0 for a hidden channel, for which the others make up, and for a hidden image."""
+        probabilities = torch.tensor([self.feature_drop_probability, self.image_drop_probability])
+        channel_limit, image_limit = torch.special.ndtri(probabilities)
+        kept = draws.normal(level, (channels, 1, 1)) > channel_limit
+        kept = kept / (1 - self.feature_drop_probability)
+        return kept * (draws.normal(len(self.project), (1, 1, 1)) > image_limit)
+
+    def frozen(self) -> dict[str, PretrainedPart]:
+        """Return the pretrained network."""
+        return frozen_part(self.backbone)
+
+    @classmethod
+    def from_backbone(cls, source: BackboneSource, **options: Any) -> MethodBuilder:
+        """Return a builder on a frozen backbone: Stable Diffusion without text, or a vision one.
+
+        Args:
+            source: of the backbone.
+            options: of the constructor.
+        """
+        backbone = pyramid_backbone(source)
+        return builder_of(cls, lambda output: cls(output=output, backbone=backbone, **options))
+
+    @classmethod
+    def few_shot_defaults(cls) -> FitSettings:
+        """Return AdamW with one rate, batches of 8."""
+        return FitSettings({"": 2e-3}, batch_size=8, max_steps=1500, weight_decay=0.01)
 
 
-def _places(grid: Sequence[int], used: tuple[float, float]) -> Float[Tensor, "1 5 h w"]:
-    """Row and column from -1 to 1 over the image, their squares and their product.
+def frozen_part(backbone: AbstractBackbone) -> dict[str, PretrainedPart]:
+    """Return the pretrained network inside a backbone, by its path in a method."""
+    found = {
+        ".".join(["backbone", *filter(None, [name])]): part
+        for name, part in backbone.named_modules()
+        if isinstance(part, PretrainedPart)
+    }
+    return found
+
+
+def pyramid_backbone(source: BackboneSource) -> AbstractBackbone:
+    """Return the pretrained model as a plain backbone: a diffusion model under no text."""
+    if not source.is_diffusion:
+        return source.vision
+    prompts = Unprompted.of_folder(source.folder, source.diffusion.context_dim)
+    return Conditioned(source.diffusion, prompts).eval()
+
+
+def _positions(grid: Sequence[int], used: tuple[float, float]) -> Float[Tensor, "1 5 h w"]:
+    """Return row and column from -1 to 1 over the image, their squares and their product.
 
     Args:
         grid: of the finest level, padding included.

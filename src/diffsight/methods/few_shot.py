@@ -1,51 +1,80 @@
 """FewShot: diffusion models are few-shot learners for dense vision tasks (ICLR 2025 submission).
 
-A frozen Stable Diffusion; one learned concept per class in the place of the text (section 3.3), and
-a label codebook that says what the classes are worth in an image (section 3.4).
+A frozen Stable Diffusion; one learned concept per class in place of the text (section 3.3), and a
+label codebook that says what the classes are worth in an image (section 3.4).
 """
 
-from dataclasses import replace
+import functools
+import logging
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffsight.backbones.clip import ClipVision
+from diffsight.backbones import BackboneSource, ClipVision, PretrainedPart, StableDiffusion
 from diffsight.backbones.concept_maps import ConceptRecorder, ConceptRequest, resized
-from diffsight.backbones.stable_diffusion import StableDiffusion, add_noise
-from diffsight.codecs import expectation
 from diffsight.errors import InputError
 from diffsight.heads.codebook import Codebook
-from diffsight.methods.base import LATENT, AbstractCachedMethod
-from diffsight.ops.padding import MID_GREY, pad_to_multiple
+from diffsight.methods.base import (
+    AbstractMethod,
+    Explanation,
+    FitSettings,
+    MethodBuilder,
+    builder_of,
+)
+from diffsight.methods.parts import encode_latent, pad
+from diffsight.outputs import Classes, Distribution, Output, OutputSpec, expectation
 from diffsight.prompts.concept import Concepts
-from diffsight.types import Draws, Inputs, RawOutput, Target
+from diffsight.types import Draws, Encoded, Inputs, Target
 
-CLIP = "clip"  # name of the image features that are computed once per image
+log = logging.getLogger(__name__)
 NOISE, TIMESTEP = 0, 1  # streams of random numbers
-FLOOR = 1e-8  # of a sum over classes
+MIN_SUM = 1e-8  # over the classes
+TABLES = 10  # of the codebook, where a CLIP model can mix them (section 4)
 
 
-class FewShot(AbstractCachedMethod):
+@dataclass(frozen=True)
+class FewShotEncoded(Encoded):
+    """What is frozen and free of noise.
+
+    Attributes:
+        latent: of the padded image.
+        image_features: of CLIP, for a codebook of several tables.
+    """
+
+    latent: Float[Tensor, "b c lh lw"]
+    image_features: Float[Tensor, "b f"] | None = None
+
+
+class FewShot(AbstractMethod):
     """A distribution over classes per pixel, and its expected value.
 
     Args:
-        num_outputs: classes, each with a concept.
+        output: a distribution, or classes; each class has a concept.
         backbone: frozen; its latent is scaled as the UNet was trained.
-        codebook: values of the classes; None for a task of discrete classes.
-        vision: image features for a codebook of more than one table.
+        codebook: tables of the label codebook of a distribution: 0 keeps the values of its classes,
+            1 learns one table for all images, more need ``vision``.
+        vision: image features that mix the tables.
         maps: how attentions become maps.
         concept_std: of the concepts' random start.
         train_timesteps: noise of a training step is drawn between these two, ends included.
         timestep: of a prediction.
+
+    Raises:
+        InputError: for several tables without ``vision``.
     """
+
+    output_kinds = ("distribution", "classes")
 
     def __init__(
         self,
         *,
-        num_outputs: int,
+        output: OutputSpec,
         backbone: StableDiffusion,
-        codebook: Codebook | None = None,
+        codebook: int = 1,
         vision: ClipVision | None = None,
         maps: ConceptRequest | None = None,
         concept_std: float = 1.0,
@@ -53,45 +82,49 @@ class FewShot(AbstractCachedMethod):
         timestep: int = 200,
     ) -> None:
         super().__init__()
-        if codebook is not None and codebook.size > 1 and vision is None:
+        if codebook > 1 and vision is None and output.codec is not None:
             raise InputError(
                 "a codebook of several tables mixes them by CLIP features: give vision"
             )
+        self.spec = output
         self.backbone = backbone.requires_grad_(False)
-        self.concepts = Concepts(num_outputs, dim=backbone.context_dim, std=concept_std)
-        self.codebook = codebook
-        self.vision = vision
+        self.size_multiple = backbone.size_multiple
+        self.vision = vision if output.codec is not None and codebook > 1 else None
+        self.codebook: Codebook | None = None
+        if output.codec is not None:
+            width = self.vision.width if self.vision else None
+            self.codebook = Codebook(output.codec, size=codebook, features=width)
+        self.concepts = Concepts(output.channels, dim=backbone.context_dim, std=concept_std)
         self.maps = maps or ConceptRequest()
         self.train_timesteps = train_timesteps
         self.timestep = timestep
 
     @torch.no_grad()
-    def encode(self, inputs: Inputs) -> Inputs:
-        """What is frozen and free of noise, once per image: latents and CLIP features."""
-        padded = pad_to_multiple(inputs.image, self.backbone.size_multiple, MID_GREY)
-        cached = {LATENT: self.backbone.encode(padded)}
-        if self.vision is not None:
-            cached[CLIP] = self.vision(inputs.image)
-        return replace(inputs, cached=cached)
+    def encode(self, inputs: Inputs) -> FewShotEncoded:
+        """Return latents and CLIP features."""
+        image = pad(inputs.image, self.backbone.size_multiple)
+        latent = encode_latent(self.backbone, image, inputs.latents)
+        return FewShotEncoded(latent, None if self.vision is None else self.vision(inputs.image))
 
     def forward(
-        self, inputs: Inputs, target: Target | None = None, *, draws: Draws | None = None
-    ) -> RawOutput:
-        """One noised pass; the probability of every class at the size of the image.
+        self,
+        inputs: Inputs,
+        encoded: FewShotEncoded | None = None,
+        target: Target | None = None,
+        *,
+        draws: Draws | None = None,
+    ) -> Output:
+        """Return the probability of every class after one noised pass.
 
         Args:
-            inputs: as ``encode`` gives them, or without its results.
+            inputs: images.
+            encoded: as ``encode`` gives it.
             target: not used.
             draws: noise, and in training the timestep; default: from the pixels.
-
-        Returns:
-            ``maps`` sum to 1 over the classes; ``auxiliary["value"]`` is their expected value,
-            ``b d h w`` in the unit of the labels, if there is a codebook.
         """
-        if LATENT not in inputs.cached:
-            inputs = self.encode(inputs)
+        encoded = encoded or self.encode(inputs)
         draws = draws or Draws.of_content(inputs.image)
-        latent = inputs.cached[LATENT]
+        latent = encoded.latent
         batch = len(latent)
         if self.training:
             timesteps = draws.integers(TIMESTEP, *self.train_timesteps)
@@ -100,18 +133,20 @@ class FewShot(AbstractCachedMethod):
         noise = draws.normal(NOISE, tuple(latent.shape[1:])).to(latent)
         timesteps = timesteps.to(latent.device)
         recorder = ConceptRecorder(self.maps)
-        noised = add_noise(latent, noise, timesteps)
-        self.backbone.trunk(noised, self.concepts(batch), timesteps, recorder)
+        noised = self.backbone.add_noise(latent, noise, timesteps)
+        self.backbone.features(noised, self.concepts(batch), timesteps, recorder)
         probability = self._combine(recorder.close(), inputs.image)
         if self.codebook is None:
-            return RawOutput(probability, "probability")
-        values = self.codebook(inputs.cached.get(CLIP), batch)
-        return RawOutput(probability, "probability", {"value": expectation(probability, values)})
+            return Classes(probability, "probabilities")
+        assert self.spec.codec is not None
+        values = self.codebook(encoded.image_features, batch)
+        centres = self.spec.codec.centres
+        return Distribution(probability, expectation(probability, values), centres)
 
     def _combine(
         self, maps: tuple[Tensor, ...], image: Float[Tensor, "b 3 h w"]
     ) -> Float[Tensor, "b n h w"]:
-        """Sum of the maps at the padded size, then a distribution over the classes."""
+        """Add the maps at the padded size and normalise over the classes."""
         height, width = image.shape[-2:]
         multiple = self.backbone.size_multiple
         padded = (height + -height % multiple, width + -width % multiple)
@@ -121,4 +156,95 @@ class FewShot(AbstractCachedMethod):
             sums[hw] = sums[hw] + some.float() if hw in sums else some.float()
         whole = torch.stack([resized(some, padded) for some in sums.values()]).sum(dim=0)
         mean = whole[..., :height, :width] / len(maps)
-        return mean / mean.sum(dim=1, keepdim=True).clamp(min=FLOOR)
+        return mean / mean.sum(dim=1, keepdim=True).clamp(min=MIN_SUM)
+
+    def frozen(self) -> dict[str, PretrainedPart]:
+        """Return Stable Diffusion and CLIP."""
+        parts: dict[str, PretrainedPart] = {"backbone": self.backbone}
+        return parts if self.vision is None else {**parts, "vision": self.vision}
+
+    def explain(self, inputs: Inputs, encoded: FewShotEncoded | None = None) -> Explanation:
+        """Return the output and what the classes are worth in this image."""
+        encoded = encoded or self.encode(inputs)
+        output = self(inputs, encoded, draws=Draws((0,)))
+        book, features = self.codebook, encoded.image_features
+        if book is None:
+            return Explanation(output)
+        values = book(features, 1)[0]
+        tables = book.scaled_tables if book.size else None
+        weights = None if features is None or book.size < 2 else book.weights(features)[0]
+        return Explanation(output, values=values, tables=tables, weights=weights)
+
+    @classmethod
+    def from_backbone(
+        cls,
+        source: BackboneSource,
+        *,
+        codebook: int | None = None,
+        clip: str | Path | None = None,
+        maps: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> MethodBuilder:
+        """Return a builder on a frozen Stable Diffusion.
+
+        Args:
+            source: Stable Diffusion.
+            codebook: tables; default: ten where a CLIP vision model can mix them, else one.
+            clip: CLIP vision model; default: that beside the UNet.
+            maps: options of ``ConceptRequest``.
+            options: of the constructor.
+
+        Raises:
+            InputError: for a negative number of tables, several that nothing mixes, or unknown
+                maps.
+        """
+        if codebook is not None and codebook < 0:
+            raise InputError(f"a codebook of {codebook} tables: give 0 (fixed values) or more")
+        can_mix = clip is not None or source.has_clip
+        tables = codebook if codebook is not None else (TABLES if can_mix else 1)
+        if tables > 1 and not can_mix:
+            raise InputError(
+                f"a codebook of {tables} tables is mixed by a CLIP vision model, and {source.name} "
+                "has none: give one (--clip), or choose 1 table"
+            )
+        known = {f.name for f in fields(ConceptRequest)}
+        if unknown := (maps or {}).keys() - known:
+            raise InputError(
+                f"maps have no option {', '.join(sorted(unknown))}: see ConceptRequest"
+            )
+        request = ConceptRequest(**(maps or {}))
+
+        def make(output: OutputSpec) -> AbstractMethod:
+            several = tables > 1 and output.codec is not None
+            if output.codec is not None and codebook is None and not can_mix:
+                _log_one_table(source.name)
+            return cls(
+                output=output,
+                backbone=source.diffusion,
+                codebook=tables,
+                vision=source.clip(clip) if several else None,
+                maps=request,
+                **options,
+            )
+
+        return builder_of(cls, make)
+
+    @classmethod
+    def few_shot_defaults(cls) -> FitSettings:
+        """Return Adam with 0.1 for the concepts, as in SLiMe, whose concepts they are.
+
+        The paper states no learning rate.
+        """
+        rates = {"concepts": 0.1, "codebook.tables": 0.01, "codebook.mix": 1e-3}
+        return FitSettings(
+            rates,
+            batch_size=2,
+            max_steps=2000,
+            constant_fraction=0.5,
+            clip_norms={"codebook": 1.0},
+        )
+
+
+@functools.cache  # once, not for every fold
+def _log_one_table(name: str) -> None:
+    log.info("no CLIP vision model beside %s: a codebook of 1 table is learned", name)

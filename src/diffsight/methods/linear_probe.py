@@ -4,66 +4,118 @@ Patch tokens, one linear layer to the classes, their probabilities at the size o
 the expected value of the fixed centres.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffsight.backbones.vision import PatchTokens
-from diffsight.codecs import expectation
-from diffsight.methods.base import AbstractCachedMethod
-from diffsight.types import Draws, Inputs, RawOutput, Target
+from diffsight.backbones import AbstractBackbone, BackboneSource, ClipTokens, PretrainedPart
+from diffsight.methods.base import AbstractMethod, FitSettings, MethodBuilder, builder_of
+from diffsight.methods.feature_head import frozen_part
+from diffsight.methods.parts import pad
+from diffsight.outputs import Classes, Distribution, Output, OutputSpec, expectation
+from diffsight.types import Draws, Encoded, Inputs, Target
 
-TOKENS = "tokens"
+
+@dataclass(frozen=True)
+class EncodedTokens(Encoded):
+    """Tokens of mean 0 and variance 1.
+
+    Attributes:
+        tokens: of the coarsest level.
+        covered: an empty map of the size in image pixels that the tokens cover.
+    """
+
+    tokens: Float[Tensor, "b c gh gw"]
+    covered: Float[Tensor, "b 0 ph pw"]
 
 
-class LinearProbe(AbstractCachedMethod):
+class LinearProbe(AbstractMethod):
     """About as many numbers as the concepts have: ``width * classes + classes``.
 
     Args:
-        num_outputs: classes.
-        vision: frozen.
-        centres: values of the classes; None for a task of discrete classes.
+        output: a distribution, or classes.
+        backbone: frozen; its coarsest level is read.
     """
 
-    def __init__(
-        self,
-        *,
-        num_outputs: int,
-        vision: PatchTokens,
-        centres: Float[Tensor, "n d"] | None = None,
-    ) -> None:
+    output_kinds = ("distribution", "classes")
+
+    def __init__(self, *, output: OutputSpec, backbone: AbstractBackbone) -> None:
         super().__init__()
-        self.vision = vision.requires_grad_(False)
-        self.out = nn.Conv2d(vision.width, num_outputs, 1)
-        self.centres: Tensor | None
-        self.register_buffer("centres", None if centres is None else centres.clone())
+        self.spec = output
+        self.backbone = backbone.requires_grad_(False)
+        self.size_multiple = backbone.size_multiple
+        self.out = nn.Conv2d(backbone.channels[-1], output.channels, 1)
+
+    def train(self, mode: bool = True) -> "LinearProbe":
+        """Set the mode of the probe; the frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
 
     @torch.no_grad()
-    def encode(self, inputs: Inputs) -> Inputs:
-        """The tokens, each of mean 0 and variance 1, once per image."""
-        tokens = self.vision(inputs.image).movedim(1, -1)
-        tokens = functional.layer_norm(tokens, (self.vision.width,)).movedim(-1, 1)
-        return replace(inputs, cached={TOKENS: tokens.contiguous()})
+    def encode(self, inputs: Inputs) -> EncodedTokens:
+        """Return the tokens."""
+        image = pad(inputs.image, self.backbone.size_multiple)
+        pyramid = self.backbone(image, latents=inputs.latents)
+        tokens = pyramid.features[-1].movedim(1, -1)
+        tokens = functional.layer_norm(tokens, tokens.shape[-1:]).movedim(-1, 1)
+        covered = tokens.new_empty(len(tokens), 0, *pyramid.covered_hw(-1))
+        return EncodedTokens(tokens.contiguous(), covered)
 
     def forward(
-        self, inputs: Inputs, target: Target | None = None, *, draws: Draws | None = None
-    ) -> RawOutput:
-        """The probability of every class at the size of the image.
+        self,
+        inputs: Inputs,
+        encoded: EncodedTokens | None = None,
+        target: Target | None = None,
+        *,
+        draws: Draws | None = None,
+    ) -> Output:
+        """Return the probability of every class at the size of the image."""
+        encoded = encoded or self.encode(inputs)
+        height, width = inputs.image.shape[-2:]
+        probability = self.out(encoded.tokens).float().softmax(dim=1)
+        covered = (encoded.covered.shape[-2], encoded.covered.shape[-1])
+        probability = functional.interpolate(probability, covered, mode="bilinear")
+        probability = probability[..., :height, :width]
+        if self.spec.codec is None:
+            return Classes(probability, "probabilities")
+        centres = self.spec.codec.centres
+        return Distribution(probability, expectation(probability, centres[None]), centres)
+
+    def frozen(self) -> dict[str, PretrainedPart]:
+        """Return the pretrained network."""
+        return frozen_part(self.backbone)
+
+    @classmethod
+    def from_backbone(
+        cls,
+        source: BackboneSource,
+        *,
+        clip: str | Path | None = None,
+        side: int | None = None,
+        **options: Any,
+    ) -> MethodBuilder:
+        """Return a builder on CLIP's tokens (of a diffusion model) or on a vision backbone.
 
         Args:
-            inputs: as ``encode`` gives them, or without its results.
-            target: not used.
-            draws: not used.
+            source: of the backbone.
+            clip: CLIP vision model; default: that beside the UNet.
+            side: pixels of CLIP's input; default: its own.
+            options: of the constructor.
         """
-        if TOKENS not in inputs.cached:
-            inputs = self.encode(inputs)
-        logits = self.out(inputs.cached[TOKENS]).float()
-        hw = (inputs.image.shape[-2], inputs.image.shape[-1])
-        probability = functional.interpolate(logits.softmax(dim=1), hw, mode="bilinear")
-        if self.centres is None:
-            return RawOutput(probability, "probability")
-        value = expectation(probability, self.centres[None])
-        return RawOutput(probability, "probability", {"value": value})
+        backbone: AbstractBackbone
+        if clip is not None or source.is_diffusion:
+            backbone = ClipTokens(source.clip(clip), side=side)
+        else:
+            backbone = source.vision
+        return builder_of(cls, lambda output: cls(output=output, backbone=backbone, **options))
+
+    @classmethod
+    def few_shot_defaults(cls) -> FitSettings:
+        """Return AdamW with one rate, batches of 8."""
+        return FitSettings({"": 2e-3}, batch_size=8, max_steps=2000, weight_decay=0.01)

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from diffsight.ops.precision import without_autocast
+
 Implementation = Literal["sdpa", "chunk", "dense"]
 CHUNK = 256  # queries of the chunked form
 
@@ -39,7 +41,7 @@ def transposed_attention(
         In the precision of ``maps``.
     """
     # autocast would round queries and keys in the forward pass but not in the backward pass
-    with torch.autocast(query.device.type, enabled=False):
+    with without_autocast(query):
         if implementation == "sdpa":
             return _Transposed.apply(query, key, maps.to(query.dtype)).to(maps.dtype)  # type: ignore[union-attr]
         if implementation == "chunk":
@@ -53,7 +55,7 @@ def attention_to(
     maps: Float[Tensor, "b p n"],
 ) -> Float[Tensor, "b p n"]:
     """``A maps``, the mean over heads: what every query gathers from all keys, in linear memory."""
-    with torch.autocast(query.device.type, enabled=False):
+    with without_autocast(query):
         parts = [
             functional.scaled_dot_product_attention(query, key, values).mean(dim=1)
             for values in _as_values(maps, query)

@@ -17,7 +17,7 @@ from torchmetrics import MeanMetric
 from diffsight.errors import InputError
 from diffsight.pretrain.folder import save_half
 from diffsight.pretrain.pictures import averaged, signed, unsigned
-from diffsight.pretrain.stage import AbstractStage, Fetch, Workshop
+from diffsight.pretrain.stage import AbstractStage, Fetch, StageContext
 from diffsight.training.learner import Validation
 from diffsight.training.objective import AbstractObjective
 from diffsight.training.optim import AdamW
@@ -152,10 +152,12 @@ class Autoencoder(AbstractStage):
             )
         return stride
 
-    def objective(self, shop: Workshop) -> Reconstruction:
+    def objective(self, context: StageContext) -> Reconstruction:
         """A new autoencoder, or the one that is there, to be trained further."""
-        if (shop.model / "vae").is_dir():
-            vae = AutoencoderKL.from_pretrained(shop.model / "vae", low_cpu_mem_usage=False).float()
+        if (context.model / "vae").is_dir():
+            vae = AutoencoderKL.from_pretrained(
+                context.model / "vae", low_cpu_mem_usage=False
+            ).float()
         else:
             shape: dict[str, Any] = {
                 "block_out_channels": self.widths,
@@ -170,30 +172,30 @@ class Autoencoder(AbstractStage):
             vae.train(), coarse_weight=self.coarse_weight, kl_weight=self.kl_weight
         )
 
-    def fetch(self, shop: Workshop) -> Fetch:
+    def fetch(self, context: StageContext) -> Fetch:
         """Random parts, mirrored every other time."""
 
         def crops(indices: list[int], seeds: list[int]) -> Crops:
             rows = [
-                _crop(shop.train.image(index), self.crop, torch.Generator().manual_seed(seed))
+                _crop(context.train.image(index), self.crop, torch.Generator().manual_seed(seed))
                 for index, seed in zip(indices, seeds, strict=True)
             ]
             return Crops(signed(torch.stack(rows)), Draws(tuple(seeds)))
 
         return crops
 
-    def held_out(self, shop: Workshop) -> Validation:
+    def held_out(self, context: StageContext) -> Validation:
         """Whole pictures."""
         return lambda rank, world: [
-            Crops(signed(shop.held_out.image(i)[None]), Draws((i,)))
-            for i in range(rank, min(SCORED, len(shop.held_out)), world)
+            Crops(signed(context.held_out.image(i)[None]), Draws((i,)))
+            for i in range(rank, min(SCORED, len(context.held_out)), world)
         ]
 
     @torch.no_grad()
-    def export(self, objective: Reconstruction, shop: Workshop, folder: Path) -> None:
+    def export(self, objective: Reconstruction, context: StageContext, folder: Path) -> None:
         """``vae/``; its last and first convolutions give latents of unit variance themselves."""
         vae = copy.deepcopy(objective.vae)
-        pictures = [shop.train.image(i) for i in range(min(256, len(shop.train)))]
+        pictures = [context.train.image(i) for i in range(min(256, len(context.train)))]
         latents = [vae.encode(signed(p[None])).latent_dist.mode() for p in pictures]
         rescale(vae, 1 / float(torch.cat(latents).std()))
         vae.register_to_config(scaling_factor=1.0)
@@ -201,10 +203,12 @@ class Autoencoder(AbstractStage):
 
     @torch.no_grad()
     def preview(
-        self, objective: Reconstruction, shop: Workshop, folder: Path
+        self, objective: Reconstruction, context: StageContext, folder: Path
     ) -> tuple[UInt8[Tensor, "3 h w"], dict[str, float]]:
         """Pictures above their reconstructions; PSNR of pictures of half the size."""
-        whole = torch.stack([shop.held_out.image(i) for i in range(min(16, len(shop.held_out)))])
+        whole = torch.stack(
+            [context.held_out.image(i) for i in range(min(16, len(context.held_out)))]
+        )
         half = averaged(whole, 2)
         vae = objective.vae
         again = [vae.decode(vae.encode(signed(x)).latent_dist.mode()).sample for x in (whole, half)]

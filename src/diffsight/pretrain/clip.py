@@ -20,7 +20,7 @@ from transformers import (
 
 from diffsight.errors import InputError
 from diffsight.pretrain.folder import need, save_half, write
-from diffsight.pretrain.stage import AbstractStage, Fetch, Workshop
+from diffsight.pretrain.stage import AbstractStage, Fetch, StageContext
 from diffsight.pretrain.vocabulary import build_tokenizer
 from diffsight.training.learner import Validation
 from diffsight.training.objective import AbstractObjective
@@ -28,6 +28,7 @@ from diffsight.training.optim import AdamW
 from diffsight.training.schedules import AbstractSchedule, Constant
 
 SCORED = 256  # held-out pairs
+MAX_TOKENS = 64  # of a text, begin and end included
 VOCABULARY = 1200
 MEAN, STD = 0.5, 0.25  # of the vision tower's input, every channel
 
@@ -145,7 +146,6 @@ class ClipPair(AbstractStage):
         heads: of each layer.
         image_size: side of the vision tower's input; it divides the pictures' side.
         patch: side of a patch in pixels.
-        max_length: tokens of a text, begin and end included.
         word_weight: of naming a caption's words beside the contrast.
         lock_text: keep a text tower that is there, as a UNet knows it, and train the vision tower
             and both projections (LiT, Zhai et al. 2022, the other way round).
@@ -164,7 +164,6 @@ class ClipPair(AbstractStage):
         heads: int = 4,
         image_size: int = 128,
         patch: int = 16,
-        max_length: int = 64,
         word_weight: float = 0.0,
         lock_text: bool = False,
         name: str = "clip",
@@ -178,7 +177,6 @@ class ClipPair(AbstractStage):
         self.heads = heads
         self.image_size = image_size
         self.patch = patch
-        self.max_length = max_length
         self.word_weight = word_weight
         self.lock_text = lock_text
         self.name = name
@@ -192,36 +190,36 @@ class ClipPair(AbstractStage):
             )
         return stride
 
-    def objective(self, shop: Workshop) -> Contrast:
+    def objective(self, context: StageContext) -> Contrast:
         """New towers, or those that are there, to be trained further.
 
         Raises:
             InputError: if a text tower is to be kept that is not there.
         """
-        if self.lock_text or (shop.model / "image_encoder").is_dir():
-            text, vision = self._towers(shop)
+        if self.lock_text or (context.model / "image_encoder").is_dir():
+            text, vision = self._towers(context)
         else:
-            text, vision = self._new_towers(shop)
-        tokens = tokenized(shop.model, shop.train.captions)
+            text, vision = self._new_towers(context)
+        tokens = tokenized(context.model, context.train.captions)
         rarity = rarities(tokens, text.config.vocab_size)
         return Contrast(text, vision, rarity=rarity, word_weight=self.word_weight)
 
-    def _towers(self, shop: Workshop) -> Towers:
+    def _towers(self, context: StageContext) -> Towers:
         text = CLIPTextModelWithProjection.from_pretrained(
-            need(shop.model, "text_encoder", self.name)
+            need(context.model, "text_encoder", self.name)
         )
         vision = CLIPVisionModelWithProjection.from_pretrained(
-            need(shop.model, "image_encoder", self.name)
+            need(context.model, "image_encoder", self.name)
         )
         if self.lock_text:
             text.text_model.requires_grad_(False)
         return text.float().train(), vision.float().train()
 
-    def _new_towers(self, shop: Workshop) -> Towers:
-        tokenizer = shop.model / "tokenizer"
+    def _new_towers(self, context: StageContext) -> Towers:
+        tokenizer = context.model / "tokenizer"
         if not tokenizer.is_dir():
             build_tokenizer(
-                shop.train.captions, tokenizer, size=VOCABULARY, max_length=self.max_length
+                context.train.captions, tokenizer, size=VOCABULARY, max_length=MAX_TOKENS
             )
         words = CLIPTokenizer.from_pretrained(tokenizer)
         shape: dict[str, Any] = {
@@ -234,7 +232,7 @@ class ClipPair(AbstractStage):
         text = CLIPTextConfig(
             **shape,
             vocab_size=len(words),
-            max_position_embeddings=self.max_length,
+            max_position_embeddings=MAX_TOKENS,
             bos_token_id=words.bos_token_id,
             eos_token_id=words.eos_token_id,
             pad_token_id=words.pad_token_id,
@@ -242,12 +240,12 @@ class ClipPair(AbstractStage):
         vision = CLIPVisionConfig(**shape, image_size=self.image_size, patch_size=self.patch)
         return CLIPTextModelWithProjection(text), CLIPVisionModelWithProjection(vision)
 
-    def fetch(self, shop: Workshop) -> Fetch:
+    def fetch(self, context: StageContext) -> Fetch:
         """Pictures, shifted and mirrored (captions name no side), with their captions."""
-        tokens = tokenized(shop.model, shop.train.captions)
+        tokens = tokenized(context.model, context.train.captions)
 
         def pairs(indices: list[int], seeds: list[int]) -> Pairs:
-            images = shop.train.at(indices, self.image_size)
+            images = context.train.at(indices, self.image_size)
             rows = [
                 shifted(image, self.patch // 2, seed)
                 for image, seed in zip(images, seeds, strict=True)
@@ -256,14 +254,14 @@ class ClipPair(AbstractStage):
 
         return pairs
 
-    def held_out(self, shop: Workshop) -> Validation:
+    def held_out(self, context: StageContext) -> Validation:
         """Held-out pairs, all on every device: retrieval needs them together."""
-        tokens = tokenized(shop.model, shop.held_out.captions)
-        rows = list(range(min(SCORED, len(shop.held_out))))
-        image = standardised(shop.held_out.at(rows, self.image_size))
+        tokens = tokenized(context.model, context.held_out.captions)
+        rows = list(range(min(SCORED, len(context.held_out))))
+        image = standardised(context.held_out.at(rows, self.image_size))
         return lambda rank, world: [Pairs(image, tokens[rows])]
 
-    def export(self, objective: Contrast, shop: Workshop, folder: Path) -> None:
+    def export(self, objective: Contrast, context: StageContext, folder: Path) -> None:
         """``text_encoder/``, ``image_encoder/`` and how to prepare pictures for it."""
         save_half(objective.towers["text"], folder / "text_encoder")
         settings = {
@@ -285,11 +283,11 @@ class ClipPair(AbstractStage):
         write(folder / "image_encoder", save)
 
     def preview(
-        self, objective: Contrast, shop: Workshop, folder: Path
+        self, objective: Contrast, context: StageContext, folder: Path
     ) -> tuple[UInt8[Tensor, "3 h w"], dict[str, float]]:
         """The first held-out pictures; there is nothing to draw."""
-        rows = list(range(min(8, len(shop.held_out))))
-        return torch.cat(list(shop.held_out.at(rows, self.image_size)), dim=2), {}
+        rows = list(range(min(8, len(context.held_out))))
+        return torch.cat(list(context.held_out.at(rows, self.image_size)), dim=2), {}
 
 
 def shifted(image: UInt8[Tensor, "3 h w"], most: int, seed: int) -> UInt8[Tensor, "3 h w"]:

@@ -25,7 +25,7 @@ from diffsight.pretrain.clip import standardised, tokenized
 from diffsight.pretrain.folder import config_of, need, save_half, stride_of, write
 from diffsight.pretrain.latents import open_latents
 from diffsight.pretrain.probe import probe
-from diffsight.pretrain.stage import AbstractStage, Fetch, Workshop
+from diffsight.pretrain.stage import AbstractStage, Fetch, StageContext
 from diffsight.training.learner import Validation
 from diffsight.training.objective import AbstractObjective
 from diffsight.training.optim import AdamW
@@ -230,7 +230,6 @@ class Denoiser(AbstractStage):
         widths: of the UNet's four levels.
         heads: of the attentions of each level.
         groups: of the group normalisations.
-        layers_per_block: of a level on the way down; Stable Diffusion has 2.
         empty: share of captions that are left out.
         align_weight: of the agreement with the vision tower; 0 ignores it.
         ema_decay: of the running mean of the weights.
@@ -248,7 +247,6 @@ class Denoiser(AbstractStage):
         widths: Sequence[int] = (32, 64, 96, 128),
         heads: Sequence[int] = (1, 2, 3, 4),
         groups: int = 8,
-        layers_per_block: int = 2,
         empty: float = 0.1,
         align_weight: float = 0.5,
         ema_decay: float = 0.999,
@@ -262,7 +260,6 @@ class Denoiser(AbstractStage):
         self.widths = tuple(widths)
         self.heads = tuple(heads)
         self.groups = groups
-        self.layers_per_block = layers_per_block
         self.empty = empty
         self.align_weight = align_weight
         self.ema_decay = ema_decay
@@ -280,29 +277,28 @@ class Denoiser(AbstractStage):
             )
         return stride
 
-    def objective(self, shop: Workshop) -> Denoising:
+    def objective(self, context: StageContext) -> Denoising:
         """A new UNet, or the one that is there, to be trained further.
 
         Raises:
             InputError: if a stage before is missing.
         """
-        stride = stride_of(need(shop.model, "vae", self.name))
+        stride = stride_of(need(context.model, "vae", self.name))
         text = CLIPTextModelWithProjection.from_pretrained(
-            need(shop.model, "text_encoder", self.name)
+            need(context.model, "text_encoder", self.name)
         )
         vision = CLIPVisionModelWithProjection.from_pretrained(
-            need(shop.model, "image_encoder", self.name)
+            need(context.model, "image_encoder", self.name)
         )
-        if (shop.model / "unet").is_dir():
+        if (context.model / "unet").is_dir():
             unet = UNet2DConditionModel.from_pretrained(
-                shop.model / "unet", low_cpu_mem_usage=False
+                context.model / "unet", low_cpu_mem_usage=False
             )
             unet.register_to_config(sample_size=self.size // stride)
         else:
             shape = dict(PRESETS["sd15"]["unet"]) | {
                 "sample_size": self.size // stride,
                 "block_out_channels": self.widths,
-                "layers_per_block": self.layers_per_block,
                 "attention_head_dim": self.heads,  # diffusers means the number of heads
                 "norm_num_groups": self.groups,
                 "cross_attention_dim": text.config.hidden_size,
@@ -316,21 +312,24 @@ class Denoiser(AbstractStage):
             ema_decay=self.ema_decay,
         )
 
-    def fetch(self, shop: Workshop) -> Fetch:
+    def fetch(self, context: StageContext) -> Fetch:
         """Latents from the cache, with noise and steps from the seeds."""
-        return self._batches(shop, shop.train, self.empty)
+        return self._batches(context, context.train, self.empty)
 
-    def held_out(self, shop: Workshop) -> Validation:
+    def held_out(self, context: StageContext) -> Validation:
         """Held-out pictures with fixed noise and every caption."""
-        fetch = self._batches(shop, shop.held_out, empty=0.0)
-        count, size = min(SCORED, len(shop.held_out)), self.batch_size
+        fetch = self._batches(context, context.held_out, empty=0.0)
+        count, size = min(SCORED, len(context.held_out)), self.batch_size
         rows = [list(range(i, min(i + size, count))) for i in range(0, count, size)]
         return lambda rank, world: (fetch(some, some) for some in rows[rank::world])
 
-    def _batches(self, shop: Workshop, pictures: Any, empty: float) -> Fetch:
-        latents = open_latents(shop.cache, pictures, shop.model / "vae", self.size)
-        tokens, nothing = tokenized(shop.model, pictures.captions), tokenized(shop.model, [""])[0]
-        side = config_of(shop.model / "image_encoder")["image_size"]
+    def _batches(self, context: StageContext, pictures: Any, empty: float) -> Fetch:
+        latents = open_latents(context.cache, pictures, context.model / "vae", self.size)
+        tokens, nothing = (
+            tokenized(context.model, pictures.captions),
+            tokenized(context.model, [""])[0],
+        )
+        side = config_of(context.model / "image_encoder")["image_size"]
 
         def batch(indices: list[int], seeds: list[int]) -> Noisy:
             draws = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -343,7 +342,7 @@ class Denoiser(AbstractStage):
 
         return batch
 
-    def export(self, objective: Denoising, shop: Workshop, folder: Path) -> None:
+    def export(self, objective: Denoising, context: StageContext, folder: Path) -> None:
         """``unet/`` (the running mean), ``scheduler/`` and ``model_index.json``."""
         save_half(objective.mean, folder / "unet")
         write(folder / "scheduler", objective.schedule.save_pretrained)
@@ -363,12 +362,12 @@ class Denoiser(AbstractStage):
             partial.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
     def preview(
-        self, objective: Denoising, shop: Workshop, folder: Path
+        self, objective: Denoising, context: StageContext, folder: Path
     ) -> tuple[UInt8[Tensor, "3 h w"], dict[str, float]]:
         """Samples for fixed prompts, and a quick probe of the features."""
         for part in ("vae", "text_encoder", "tokenizer"):
-            shutil.copytree(shop.model / part, folder / part, dirs_exist_ok=True)
-        self.export(objective, shop, folder)
+            shutil.copytree(context.model / part, folder / part, dirs_exist_ok=True)
+        self.export(objective, context, folder)
         samples = generate(FIXED_PROMPTS, model=folder, size=self.size, steps=20)
         rows = [torch.cat(list(some), dim=2) for some in samples.split(len(samples) // 2)]
         return torch.cat(rows, dim=1), probe(folder, size=self.size)

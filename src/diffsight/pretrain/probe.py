@@ -18,7 +18,7 @@ RIDGE = 1e-2
 
 @torch.inference_mode()
 def probe(folder: Path, *, size: int) -> dict[str, float]:
-    """Ridge regression from a frozen pyramid, with 100 held-out rooms on either side.
+    """Return scores of linear maps from frozen features, fitted to 100 rooms, on 100 others.
 
     Args:
         folder: a diffusers folder.
@@ -30,19 +30,20 @@ def probe(folder: Path, *, size: int) -> dict[str, float]:
     backbone = StableDiffusion(of_folder(folder), weights=folder).eval()
     image, depth_m, classes = _rooms(size, 2 * IMAGES, backbone.strides[0])
     context = torch.zeros(len(image), 1, backbone.context_dim)
-    pyramid = backbone(image, context)
-    maps = [functional.interpolate(f, depth_m.shape[-2:]) for f in pyramid.features]
+    timesteps = torch.ones(len(image), dtype=torch.long)
+    features = backbone.features(backbone.encode(image), context, timesteps)
+    maps = [functional.interpolate(f, depth_m.shape[-2:]) for f in features]
     x = torch.cat(maps, dim=1)
     x = x / x.std(dim=(0, 2, 3), keepdim=True)
-    known, asked = x[:IMAGES], x[IMAGES:]
+    train, held_out = x[:IMAGES], x[IMAGES:]
     hot = functional.one_hot(classes, len(CLASSES)).movedim(-1, 1).float()
     y = torch.cat([depth_m[:, None], hot], dim=1)
-    answer = _ridge(known, y[:IMAGES], asked)
+    predicted = _ridge(train, y[:IMAGES], held_out)
     truth_m, truth = depth_m[IMAGES:], classes[IMAGES:]
-    rmse = (answer[:, 0] - truth_m).square().mean(dim=(1, 2)).sqrt().mean()
-    found = answer[:, 1:].argmax(dim=1)
+    rmse = (predicted[:, 0] - truth_m).square().mean(dim=(1, 2)).sqrt().mean()
+    ids = predicted[:, 1:].argmax(dim=1)
     ious = [
-        ((found == c) & (truth == c)).sum() / ((found == c) | (truth == c)).sum()
+        ((ids == c) & (truth == c)).sum() / ((ids == c) | (truth == c)).sum()
         for c in truth.unique().tolist()
     ]
     return {
@@ -55,7 +56,7 @@ def probe(folder: Path, *, size: int) -> dict[str, float]:
 def _rooms(
     size: int, count: int, stride: int
 ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b gh gw"], Int[Tensor, "b gh gw"]]:
-    """Images; depth and class at every ``stride``-th pixel."""
+    """Return images, and depth and class at every ``stride``-th pixel."""
     rooms = Rooms("val", count=count, size=size, labels=("depth_m", "semantic"))
     samples = [rooms[i] for i in range(count)]
     middle = slice(stride // 2, None, stride)
@@ -67,19 +68,19 @@ def _rooms(
 
 
 def _ridge(
-    known: Float[Tensor, "b c h w"],
+    train: Float[Tensor, "b c h w"],
     truth: Float[Tensor, "b k h w"],
-    asked: Float[Tensor, "n c h w"],
+    held_out: Float[Tensor, "n c h w"],
 ) -> Float[Tensor, "n k h w"]:
-    """Predictions of the linear map with an intercept that fits the known pixels best."""
+    """Return predictions of the linear map with an intercept that fits the training pixels best."""
 
     def rows(maps: Tensor) -> Tensor:
         flat = maps.movedim(1, -1).flatten(0, 2)
         return torch.cat([flat, torch.ones(len(flat), 1)], dim=1).double()
 
-    x, y = rows(known), truth.movedim(1, -1).flatten(0, 2).double()
+    x, y = rows(train), truth.movedim(1, -1).flatten(0, 2).double()
     gram = x.mT @ x
     gram.diagonal().add_(RIDGE * len(x))
     weights = torch.linalg.solve(gram, x.mT @ y)
-    answer = rows(asked) @ weights
-    return answer.unflatten(0, (len(asked), *asked.shape[-2:])).movedim(-1, 1).float()
+    predicted = rows(held_out) @ weights
+    return predicted.unflatten(0, (len(held_out), *held_out.shape[-2:])).movedim(-1, 1).float()

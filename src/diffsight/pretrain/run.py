@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,11 @@ from diffsight.errors import InputError
 from diffsight.pretrain.card import HISTORY, describe, read_history
 from diffsight.pretrain.folder import stride_of
 from diffsight.pretrain.pictures import Pictures, open_pictures
-from diffsight.pretrain.stage import AbstractStage, PictureStream, Workshop
+from diffsight.pretrain.stage import AbstractStage, PictureStream, StageContext
 from diffsight.training.callbacks import LAST, Checkpoints, write_sheet
 from diffsight.training.learner import Learner
+from diffsight.training.options import TrainerOptions
 from diffsight.training.trainer import (
-    Accelerator,
-    Precision,
     announce,
     quiet,
     start,
@@ -37,105 +37,87 @@ from diffsight.training.trainer import (
 
 MODEL, CACHE, DONE = "model", "cache", "done"
 # arguments that are not part of the recipe
-OWN = ("out", "cache", "resume")
+RUN_ONLY_ARGUMENTS = ("out", "cache", "resume")
+# what a resumed stage must agree with
+STAGE_SETTINGS = ("images", "size", "seed", "precision")
 log = logging.getLogger(__name__)
 
 
-def pretrain(
-    *,
-    stages: list[AbstractStage],
-    out: Path,
-    images: int = 20000,
-    held_out: int = 500,
-    size: int = 128,
-    begin: Path | None = None,
-    cache: Path | None = None,
-    precision: Precision = "32",
-    seed: int = 0,
-    devices: int = 0,
-    accelerator: Accelerator = "auto",
-    clip_norm: float | None = 1.0,
-    checkpoint_every: int = 200,
-    validate_every: int = 500,
-    resume: bool = False,
-) -> Path:
-    """Train the stages into a diffusers folder, ``out/model``.
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions(TrainerOptions):
+    """How ``pretrain`` runs.
+
+    Args:
+        images: rendered rooms to learn from.
+        held_out: rooms that are only scored.
+        size: of the renderings in pixels.
+        begin: a diffusers folder, or ``tiny``, whose parts the stages train further.
+        cache: where renderings and latents are kept; default: ``out/cache``.
+    """
+
+    images: int = 20000
+    held_out: int = 500
+    size: int = 128
+    begin: Path | None = None
+    cache: Path | None = None
+    devices: int = 0
+    clip_norm: float | None = 1.0
+    checkpoint_every: int = 200
+
+
+def pretrain(*, stages: list[AbstractStage], out: Path, **options: Any) -> Path:
+    """Train the stages into a diffusers folder, ``out/model``; return it.
 
     Every stage has a folder of its own in ``out`` with recipe, checkpoints, logs and pictures. What
-    is computed once (renderings, latents) lies in the cache.
+    is computed once (renderings, latents) is kept in the cache.
 
     Args:
         stages: in order; each finds in ``out/model`` what the ones before it made.
         out: folder of the run.
-        images: rendered rooms to learn from.
-        held_out: rooms that are only looked at.
-        size: of the renderings in pixels.
-        begin: a diffusers folder, or ``tiny``, whose parts the stages train further.
-        cache: where renderings and latents lie; default: ``out/cache``.
-        precision: ``32``, or mixed ``bf16`` / ``fp16``.
-        seed: of everything random.
-        devices: processes; 0 takes one per GPU, or one per core where there is none.
-        accelerator: where to run.
-        clip_norm: largest norm of the gradient; None does not clip.
-        checkpoint_every: optimiser steps between checkpoints.
-        validate_every: optimiser steps between scores and previews.
-        resume: go on where an interrupted run stopped.
-
-    Returns:
-        The folder of the model.
+        options: of ``PretrainOptions``.
 
     Raises:
         InputError: one line about what cannot be used, with the repair.
     """
-    recipe = {name: to_config(value) for name, value in locals().items() if name not in OWN}
-    settings: dict[str, Any] = {
-        "images": images,
-        "size": size,
-        "seed": seed,
-        "precision": precision,
-    }
-    model, cache = out / MODEL, cache or out / CACHE
+    settings = PretrainOptions(**options)
+    resolved = {"stages": stages, **vars(settings)}
+    recipe = {k: to_config(v) for k, v in resolved.items() if k not in RUN_ONLY_ARGUMENTS}
+    model, cache = out / MODEL, settings.cache or out / CACHE
     _check_names(stages)
-    if not resume:
-        _lay_out(out, begin, recipe, stages, size)
+    if not settings.resume:
+        _lay_out(out, settings.begin, recipe, stages, settings.size)
     train, val = (
-        _pictures(cache, split, count, size)
-        for split, count in (("train", images), ("val", held_out))
+        _pictures(cache, split, count, settings.size)
+        for split, count in (("train", settings.images), ("val", settings.held_out))
     )
-    shop = Workshop(model=model, cache=cache, train=train, held_out=val, seed=seed)
+    context = StageContext(model=model, cache=cache, train=train, held_out=val, seed=settings.seed)
     for stage in stages:
-        folder = out / stage.name
-        if (folder / DONE).is_file():
-            continue
-        recipe = settings | {"stage": to_config(stage)}
-        goes_on = (folder / LAST).is_file()
-        done = steps_done(folder, recipe, tuple(recipe)) if goes_on else 0
-        if not goes_on:
-            start(folder, recipe)
-        seed_everything(seed, verbose=False)
-        learner = _learner(stage, shop, recipe)
-        trainer = trainer_for(
-            learner,
-            folder,
-            pictures=Previews(stage, shop, folder),
-            done=done,
-            accelerator=accelerator,
-            devices=devices,
-            precision=precision,
-            clip_norm=clip_norm,
-            checkpoint_every=checkpoint_every,
-            validate_every=validate_every,
-        )
-        announce(learner, trainer, precision, done)
-        with quiet():
-            trainer.fit(learner, ckpt_path=folder / LAST if goes_on else None, weights_only=True)
-            if learner.scored_step != learner.steps:
-                trainer.validate(learner, verbose=False)
-        if trainer.is_global_zero:
-            _finish(stage, learner, shop, folder, minutes=_seconds(trainer) / 60)
-        trainer.strategy.barrier()
+        if not (out / stage.name / DONE).is_file():
+            _run_stage(stage, context, out / stage.name, settings)
     _describe(model)
     return model
+
+
+def _run_stage(
+    stage: AbstractStage, context: StageContext, folder: Path, settings: PretrainOptions
+) -> None:
+    recipe = {name: to_config(getattr(settings, name)) for name in STAGE_SETTINGS}
+    recipe["stage"] = to_config(stage)
+    continues = (folder / LAST).is_file()
+    done = steps_done(folder, recipe, tuple(recipe)) if continues else 0
+    if not continues:
+        start(folder, recipe)
+    seed_everything(settings.seed, verbose=False)
+    learner = _learner(stage, context, recipe, settings.clip_norm)
+    trainer = trainer_for(learner, folder, settings, Previews(stage, context, folder), done=done)
+    announce(learner, trainer, settings, done)
+    with quiet():
+        trainer.fit(learner, ckpt_path=folder / LAST if continues else None, weights_only=True)
+        if learner.scored_step != learner.steps:
+            trainer.validate(learner, verbose=False)
+    if trainer.is_global_zero:
+        _finish(stage, learner, context, folder, minutes=_seconds(trainer) / 60)
+    trainer.strategy.barrier()
 
 
 class Previews(Callback):
@@ -143,13 +125,13 @@ class Previews(Callback):
 
     Args:
         stage: makes the picture.
-        shop: what the stage was made from.
+        context: what the stage was made from.
         folder: of the stage's run.
     """
 
-    def __init__(self, stage: AbstractStage, shop: Workshop, folder: Path) -> None:
+    def __init__(self, stage: AbstractStage, context: StageContext, folder: Path) -> None:
         self.stage = stage
-        self.shop = shop
+        self.context = context
         self.folder = folder
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -158,7 +140,7 @@ class Previews(Callback):
             return
         assert isinstance(pl_module, Learner)
         with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
-            sheet, scores = self.stage.preview(pl_module.objective, self.shop, Path(scratch))
+            sheet, scores = self.stage.preview(pl_module.objective, self.context, Path(scratch))
         write_sheet(trainer, self.folder / "pictures", sheet)
         for logger in trainer.loggers:
             logger.log_metrics({f"val/{k}": v for k, v in scores.items()}, trainer.global_step)
@@ -224,39 +206,42 @@ def _pictures(cache: Path, split: str, count: int, size: int) -> Pictures:
         )
 
 
-def _learner(stage: AbstractStage, shop: Workshop, recipe: dict[str, Any]) -> Learner:
+def _learner(
+    stage: AbstractStage, context: StageContext, recipe: dict[str, Any], clip_norm: float | None
+) -> Learner:
     # the objective comes first: it may write what the batches need
-    objective = stage.objective(shop)
+    objective = stage.objective(context)
     return Learner(
         objective,
         stream=PictureStream(
-            pictures=len(shop.train),
-            fetch=stage.fetch(shop),
+            pictures=len(context.train),
+            fetch=stage.fetch(context),
             batch_size=stage.batch_size,
-            seed=shop.seed,
+            seed=context.seed,
         ),
         optim=stage.optim,
         schedule=stage.schedule,
         steps=stage.steps,
-        validation=stage.held_out(shop),
+        clip_norm=clip_norm,
+        validation=stage.held_out(context),
         recipe=recipe,
     )
 
 
 def _finish(
-    stage: AbstractStage, learner: Learner, shop: Workshop, folder: Path, *, minutes: float
+    stage: AbstractStage, learner: Learner, context: StageContext, folder: Path, *, minutes: float
 ) -> None:
     """The part goes into the model, with a line of its history."""
-    stage.export(learner.objective.cpu(), shop, shop.model)
-    past = read_history(shop.model)
+    stage.export(learner.objective.cpu(), context, context.model)
+    past = read_history(context.model)
     entry = {
         "stage": stage.name,
         "steps": stage.steps,
         "batch_size": stage.batch_size,
-        "pictures": len(shop.train),
+        "pictures": len(context.train),
         "minutes": round(minutes, 1),
         "scores": {name: round(value, 4) for name, value in learner.scores.items()},
     }
-    with replacing(shop.model / HISTORY) as partial:
+    with replacing(context.model / HISTORY) as partial:
         partial.write_text(json.dumps([*past, entry], indent=2) + "\n")
     (folder / DONE).touch()

@@ -19,7 +19,7 @@ from diffsight.training.stream import AbstractStream, seed_of
 
 
 @dataclass(frozen=True)
-class Workshop:
+class StageContext:
     """What a stage is made from.
 
     Attributes:
@@ -70,7 +70,7 @@ class AbstractStage(Configurable, abc.ABC):
         """
 
     @abc.abstractmethod
-    def objective(self, shop: Workshop) -> AbstractObjective:
+    def objective(self, context: StageContext) -> AbstractObjective:
         """What is minimised.
 
         Raises:
@@ -78,26 +78,26 @@ class AbstractStage(Configurable, abc.ABC):
         """
 
     @abc.abstractmethod
-    def fetch(self, shop: Workshop) -> "Fetch":
+    def fetch(self, context: StageContext) -> "Fetch":
         """How a batch of the training is made."""
 
     @abc.abstractmethod
-    def held_out(self, shop: Workshop) -> Validation:
+    def held_out(self, context: StageContext) -> Validation:
         """Batches that are scored."""
 
     @abc.abstractmethod
-    def export(self, objective: Any, shop: Workshop, folder: Path) -> None:
+    def export(self, objective: Any, context: StageContext, folder: Path) -> None:
         """Write the trained part into a diffusers folder."""
 
     @abc.abstractmethod
     def preview(
-        self, objective: Any, shop: Workshop, folder: Path
+        self, objective: Any, context: StageContext, folder: Path
     ) -> tuple[UInt8[Tensor, "3 h w"], dict[str, float]]:
         """A picture to look at, and further scores.
 
         Args:
             objective: as it stands.
-            shop: what it was made from.
+            context: what it was made from.
             folder: scratch place.
         """
 

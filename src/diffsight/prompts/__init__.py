@@ -1,6 +1,7 @@
 """What conditions the UNet."""
 
 from diffsight.prompts.aggregated import Aggregated
+from diffsight.prompts.base import AbstractPrompt
 from diffsight.prompts.classes import ClassTokens
 from diffsight.prompts.concept import Concepts
 from diffsight.prompts.learned_sentences import LearnedSentences
@@ -8,14 +9,12 @@ from diffsight.prompts.sentences import Sentences
 from diffsight.prompts.text import TextTable
 from diffsight.prompts.unprompted import Unprompted
 
-Prompts = TextTable | ClassTokens | Sentences | LearnedSentences | Aggregated | Unprompted
-
 __all__ = [
+    "AbstractPrompt",
     "Aggregated",
     "ClassTokens",
     "Concepts",
     "LearnedSentences",
-    "Prompts",
     "Sentences",
     "TextTable",
     "Unprompted",

@@ -6,15 +6,15 @@ import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from diffsight.config import Configurable
 from diffsight.errors import InputError
+from diffsight.prompts.base import AbstractPrompt
 from diffsight.prompts.text import TextAdapter
 from diffsight.types import Inputs
 
 
-class Aggregated(nn.Module, Configurable):
+class Aggregated(AbstractPrompt):
     """Tokens that no image changes, refined by the adapter.
 
     Args:

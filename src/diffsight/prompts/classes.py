@@ -14,7 +14,7 @@ class ClassTokens(AbstractTable):
     """
 
     @property
-    def num_tokens(self) -> int:
+    def num_tokens(self) -> int:  # type: ignore[override]
         """One per class."""
         return len(self.names)
 

@@ -6,15 +6,14 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from diffsight.config import Configurable
 from diffsight.errors import InputError
+from diffsight.prompts.base import AbstractPrompt
 from diffsight.prompts.text import TextAdapter, load_text_encoder
 from diffsight.prompts.tokens import Tokenizer
 from diffsight.types import Inputs
 
-CACHED = "tokens"  # key of ``Inputs.cached``
 CLIP_L14: Mapping[str, Any] = {
     "vocab_size": 49408,
     "hidden_size": 768,
@@ -27,7 +26,7 @@ CLIP_L14: Mapping[str, Any] = {
 """Text tower of CLIP ViT-L/14, which Stable Diffusion 1.x uses."""
 
 
-class LearnedSentences(nn.Module, Configurable):
+class LearnedSentences(AbstractPrompt):
     """The tower's last hidden states, after its final norm, refined by the adapter.
 
     A sentence is cut or filled up to ``num_tokens``; what fills it up is attended to as well.
@@ -43,6 +42,8 @@ class LearnedSentences(nn.Module, Configurable):
     Raises:
         InputError: if ``weights`` cannot be loaded, or are of another architecture.
     """
+
+    requires_text = True
 
     def __init__(
         self,
@@ -69,18 +70,26 @@ class LearnedSentences(nn.Module, Configurable):
         self.adapter = TextAdapter(self.dim)
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
-        """The condition of each image: of ``inputs.cached["tokens"]``, or else of its prompt.
+        """The condition of each image: of ``inputs.text`` (token ids), or else of its prompt.
 
         Raises:
             InputError: if an image has neither, or there is no tokenizer.
         """
-        tokens = inputs.cached.get(CACHED)
+        tokens = inputs.text
         if tokens is None:
             tokens = self.tokenizer(inputs.prompts, len(inputs.image)).to(inputs.image.device)
         found = self.tower(input_ids=tokens)
         return self.adapter(
             found.pooler_output[:, None] if self.pooled else found.last_hidden_state
         )
+
+    def check(self, text: str) -> None:
+        """Refuse a sentence with more tokens than are read."""
+        self.tokenizer.refuse_long(text)
+
+    def placeholder(self) -> Tensor:
+        """Return token ids on the meta device."""
+        return torch.zeros(1, self.tokenizer.num_tokens, dtype=torch.long, device="meta")
 
     def _start_from(self, source: str | Path) -> None:
         state = load_text_encoder(source)[1].state_dict()

@@ -6,18 +6,16 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from diffsight.config import Configurable
 from diffsight.errors import InputError
+from diffsight.prompts.base import AbstractPrompt
 from diffsight.prompts.text import TextAdapter, load_text_encoder
 from diffsight.prompts.tokens import Tokenizer
 from diffsight.types import Inputs
 
-CACHED = "text"  # key of ``Inputs.cached``
 
-
-class Sentences(nn.Module, Configurable):
+class Sentences(AbstractPrompt):
     """The last hidden states of CLIP's text tower for the prompts, refined by the adapter.
 
     A sentence is cut or filled up to ``num_tokens``; what fills it up is attended to as well, as in
@@ -31,6 +29,8 @@ class Sentences(nn.Module, Configurable):
             stored with the model. None: features come with the inputs.
         pooled: one vector per sentence, that of its end (rows of EVP's table 4).
     """
+
+    requires_text = True
 
     def __init__(
         self,
@@ -50,12 +50,12 @@ class Sentences(nn.Module, Configurable):
         self._tower: list[Any] = []
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
-        """The condition of each image: ``inputs.cached["text"]``, or else its prompt's features.
+        """The condition of each image: ``inputs.text`` (features), or else its prompt's features.
 
         Raises:
             InputError: if an image has neither.
         """
-        features = inputs.cached.get(CACHED)
+        features = inputs.text
         if features is None:
             features = self.features(inputs.prompts or ()).to(inputs.image)
         if features.shape[1:] != (self.num_tokens, self.dim) or len(features) != len(inputs.image):
@@ -81,3 +81,11 @@ class Sentences(nn.Module, Configurable):
             self._tower.append(load_text_encoder(self.encoder)[1])
         found = self._tower[0](input_ids=tokens)
         return found.pooler_output[:, None] if self.pooled else found.last_hidden_state
+
+    def check(self, text: str) -> None:
+        """Refuse a sentence with more tokens than are read."""
+        self.tokenizer.refuse_long(text)
+
+    def placeholder(self) -> Float[Tensor, "1 n c"]:
+        """Return features on the meta device."""
+        return torch.empty(1, self.num_tokens, self.dim, device="meta")

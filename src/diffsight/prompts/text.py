@@ -1,9 +1,7 @@
 """Text conditions: tables of CLIP features of names, and their adapter (VPD equation 5)."""
 
-import abc
 import contextlib
 import difflib
-import functools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,9 +14,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from diffsight import assets
-from diffsight.config import Configurable
 from diffsight.errors import InputError
 from diffsight.label_maps import class_names
+from diffsight.prompts.base import AbstractPrompt
 from diffsight.prompts.templates import TEMPLATES
 from diffsight.types import Inputs
 
@@ -36,7 +34,7 @@ class TextAdapter(nn.Module):
         return features + self.gamma * self.mlp(features)
 
 
-class AbstractTable(nn.Module, Configurable, abc.ABC):
+class AbstractTable(AbstractPrompt):
     """One text vector per name, and the adapter.
 
     Args:
@@ -73,23 +71,11 @@ class AbstractTable(nn.Module, Configurable, abc.ABC):
             self.register_buffer("rows", rows)
         self.adapter = TextAdapter(dim) if adapter else nn.Identity()
 
-    @property
-    @abc.abstractmethod
-    def num_tokens(self) -> int:
-        """Of an image's condition."""
-
-    @abc.abstractmethod
-    def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
-        """The condition of each image."""
-
 
 class TextTable(AbstractTable):
     """A prompt picks one row, no prompt the mean of all; arguments as of ``AbstractTable``."""
 
-    @property
-    def num_tokens(self) -> int:
-        """One."""
-        return 1
+    num_tokens = 1
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
         """The condition of each image, one token.
@@ -208,23 +194,6 @@ def _reading(encoder: str | Path) -> Iterator[None]:
             f"{encoder}: no CLIP text model and tokenizer there ({reason}): give a Stable "
             "Diffusion folder with text_encoder/ and tokenizer/, or a CLIP text model's folder"
         ) from None
-
-
-@functools.cache
-@torch.no_grad()
-def empty_prompt(folder: Path, dim: int) -> Float[Tensor, "1 n e"]:
-    """The text tower's tokens for no words; without a tower one token of zeros.
-
-    Args:
-        folder: a diffusers folder.
-        dim: width of the UNet's condition.
-    """
-    if not (folder / "text_encoder").is_dir():
-        return torch.zeros(1, 1, dim)
-    tokenizer, tower = load_text_encoder(folder)
-    longest = min(tokenizer.model_max_length, tower.config.max_position_embeddings)
-    tokens = tokenizer([""], padding="max_length", max_length=longest, return_tensors="pt")
-    return tower(tokens["input_ids"]).last_hidden_state
 
 
 @contextlib.contextmanager

@@ -1,15 +1,17 @@
 """No words: what a text-conditioned UNet is given where nothing is to be said (VPD, table 5)."""
 
+from pathlib import Path
+
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from diffsight.config import Configurable
+from diffsight.prompts.base import AbstractPrompt
 from diffsight.prompts.text import load_text_encoder
 from diffsight.types import Inputs
 
 
-class Unprompted(nn.Module, Configurable):
+class Unprompted(AbstractPrompt):
     """The tokens of an empty sentence, for every image; they are stored with the model.
 
     Args:
@@ -31,6 +33,24 @@ class Unprompted(nn.Module, Configurable):
             tokens = tokenizer([""], **filled, return_tensors="pt")["input_ids"]
             with torch.no_grad():
                 self.rows = tower(input_ids=tokens).last_hidden_state[0]
+
+    @classmethod
+    @torch.no_grad()
+    def of_folder(cls, folder: Path, dim: int) -> "Unprompted":
+        """Return the empty-prompt embedding of a diffusers folder.
+
+        Args:
+            folder: whose text tower says it; without one it is a single token of zeros.
+            dim: width of the UNet's condition.
+        """
+        if not (folder / "text_encoder").is_dir():
+            return cls(1, dim=dim)
+        tokenizer, tower = load_text_encoder(folder)
+        longest = min(tokenizer.model_max_length, tower.config.max_position_embeddings)
+        tokens = tokenizer([""], padding="max_length", max_length=longest, return_tensors="pt")
+        made = cls(longest, dim=dim)
+        made.rows = tower(tokens["input_ids"]).last_hidden_state[0]
+        return made
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
         """The same condition for each image."""

@@ -1,17 +1,15 @@
 """Named evaluation protocols: ``get("nyu-eigen-v1")``."""
 
-import dataclasses
 import difflib
 
 from diffsight.errors import InputError
-from diffsight.protocols.base import AbstractProtocol
+from diffsight.protocols.base import AbstractProtocol, PromptRule
 from diffsight.protocols.classes import ADE20K_MS_V1, ADE20K_SS_V1, CLASSES_V1, ClassProtocol
 from diffsight.protocols.depth import (
     KITTI_GARG_V1,
     NYU_EIGEN_V1,
     ROOMS_V1,
     DepthProtocol,
-    PromptRule,
 )
 from diffsight.protocols.referring import (
     REFCOCO_PLUS_V1,
@@ -20,6 +18,7 @@ from diffsight.protocols.referring import (
     SENTENCES_V1,
     ReferringProtocol,
 )
+from diffsight.protocols.task import TaskProtocol
 
 __all__ = [
     "AbstractProtocol",
@@ -27,6 +26,7 @@ __all__ = [
     "DepthProtocol",
     "PromptRule",
     "ReferringProtocol",
+    "TaskProtocol",
     "get",
     "names",
 ]
@@ -47,12 +47,12 @@ _PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
 
 
 def names() -> tuple[str, ...]:
-    """The names that ``get`` knows."""
+    """Return the names that ``get`` knows."""
     return tuple(_PROTOCOLS)
 
 
 def get(name: str, *, prompt: PromptRule = "mean") -> AbstractProtocol:
-    """A protocol by name, with the prompt rule that the evaluation wants.
+    """Return a protocol by name, with the prompt rule that the evaluation wants.
 
     Raises:
         InputError: naming the nearest protocol, if there is none of this name; or for a scene type
@@ -63,9 +63,4 @@ def get(name: str, *, prompt: PromptRule = "mean") -> AbstractProtocol:
         raise InputError(
             f"unknown protocol {name!r}: did you mean {nearest!r}? (known: {', '.join(names())})"
         )
-    protocol = _PROTOCOLS[name]
-    if isinstance(protocol, DepthProtocol):
-        return dataclasses.replace(protocol, prompt=prompt)
-    if prompt != "mean":
-        raise InputError(f"{name}: only protocols of depth tell a scene type: leave it out")
-    return protocol
+    return _PROTOCOLS[name].with_prompt(prompt)

@@ -1,4 +1,4 @@
-"""What every evaluation protocol is: data that says which pixels count and how they are averaged.
+"""The contract of evaluation protocols: which pixels count, and how they are averaged, as data.
 
 A protocol is printed with every result. Its fingerprint changes with any of its fields, so that
 two numbers with the same fingerprint were measured in the same way.
@@ -8,13 +8,17 @@ import abc
 import dataclasses
 import hashlib
 import json
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, Self
 
 from jaxtyping import Bool
 from torch import Tensor
 from torchmetrics import Metric
 
 from diffsight.errors import InputError
+from diffsight.tasks import AbstractTask, Prediction
+
+PromptRule = Literal["mean", "oracle-scene", "caption"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,31 +31,35 @@ class AbstractProtocol(abc.ABC):
         plan: the passes behind the papers' figures, for reading; the plan that really ran is
             printed beside the protocol.
         unit: what is counted, in the plural.
+        kind: of the predictions that it scores (``Prediction.kind``); empty: any.
+        scores: the same in words.
     """
 
     name: str
     split: str
     plan: str
     unit: ClassVar[str] = "images"
+    kind: ClassVar[str] = ""
+    scores: ClassVar[str] = "predictions"
 
     @property
     @abc.abstractmethod
-    def told(self) -> bool:
+    def uses_prompt(self) -> bool:
         """Whether the model is given the prompt that comes with a sample."""
 
     @abc.abstractmethod
     def describe(self) -> str:
-        """One line for a table's caption."""
+        """Return one line for a table's caption."""
 
     @abc.abstractmethod
-    def metric(self, outputs: int) -> Metric:
-        """A fresh metric for ``measure``; ``outputs`` is the task's number of outputs."""
+    def metric(self, task: AbstractTask) -> Metric:
+        """Return a fresh metric for ``measure`` and predictions of this task."""
 
     @abc.abstractmethod
     def measure(
-        self, metric: Metric, prediction: Any, label: Tensor, valid: Bool[Tensor, "h w"]
+        self, metric: Metric, prediction: Prediction, label: Tensor, valid: Bool[Tensor, "h w"]
     ) -> bool:
-        """Add one image; False if none of its pixels counts.
+        """Add one image to a metric; return False if none of its pixels counts.
 
         Args:
             metric: of ``metric``.
@@ -64,6 +72,33 @@ class AbstractProtocol(abc.ABC):
                 for.
         """
 
+    def per_class(self, metric: Metric, names: Sequence[str]) -> dict[str, float]:
+        """Return the score of every class that counts, by name; default: nothing."""
+        return {}
+
+    def with_prompt(self, rule: PromptRule) -> Self:
+        """Return the protocol with a rule for prompts.
+
+        Raises:
+            InputError: for another rule than ``mean`` where the protocol has none.
+        """
+        if rule != "mean":
+            raise InputError(f"{self.name}: only protocols of depth use a scene type: leave it out")
+        return self
+
+    def with_captions(self) -> Self:
+        """Return the protocol for a model that reads a caption of every image."""
+        return self
+
+    def require_kind(self, prediction: Prediction) -> None:
+        """Refuse a prediction that the protocol does not score.
+
+        Raises:
+            InputError: if it is of another kind.
+        """
+        if prediction.kind != self.kind:
+            raise InputError(f"{self.name} scores {self.scores}, not {type(prediction).__name__}")
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 over every field."""
@@ -71,13 +106,9 @@ class AbstractProtocol(abc.ABC):
         return hashlib.sha256(data.encode()).hexdigest()
 
     def as_dict(self) -> dict[str, Any]:
-        """Every field and the fingerprint as plain data for a JSON report."""
+        """Return every field and the fingerprint as plain data for a JSON report."""
         return dataclasses.asdict(self) | {"fingerprint": self.fingerprint}
 
     def title(self) -> str:
-        """Name and the beginning of the fingerprint."""
+        """Return the name and the beginning of the fingerprint."""
         return f"{self.name} [{self.fingerprint[:12]}]"
-
-    def refuse(self, prediction: Any, wanted: str) -> InputError:
-        """The error for a prediction of another kind."""
-        return InputError(f"{self.name} scores {wanted}, not {type(prediction).__name__}")

@@ -1,7 +1,9 @@
 """Evaluation protocols of semantic segmentation: one confusion matrix over a data set."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -10,7 +12,7 @@ from torchmetrics import Metric
 from diffsight.errors import InputError
 from diffsight.metrics.few_shot import ClassIoU
 from diffsight.protocols.base import AbstractProtocol
-from diffsight.types import ClassPrediction
+from diffsight.tasks import AbstractTask, Prediction
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,16 @@ class ClassProtocol(AbstractProtocol):
     resolution: Literal["ground-truth"] = "ground-truth"
     averaging: Literal["dataset"] = "dataset"
     invented: Literal["skip", "zero"] = "zero"
+    kind: ClassVar[str] = "classes"
+    scores: ClassVar[str] = "classes"
 
     @property
-    def told(self) -> bool:
-        """Never: a model of classes knows their names itself."""
+    def uses_prompt(self) -> bool:
+        """False: a model of classes knows their names itself."""
         return False
 
     def describe(self) -> str:
-        """One line for a table's caption."""
+        """Return one line for a table's caption."""
         parts = (
             self.title(),
             f"{'all' if self.classes is None else self.classes} classes",
@@ -46,32 +50,42 @@ class ClassProtocol(AbstractProtocol):
         )
         return ", ".join(parts)
 
-    def metric(self, outputs: int) -> ClassIoU:
-        """A fresh confusion matrix.
+    def metric(self, task: AbstractTask) -> ClassIoU:
+        """Return a fresh confusion matrix.
 
         Raises:
             InputError: for another number of classes than the protocol's.
         """
-        if self.classes not in (None, outputs):
+        count = len(task.class_names)
+        if not count:
             raise InputError(
-                f"{self.name} is made for {self.classes} classes, the model has {outputs}: choose "
+                f"{self.name} scores classes, and a {type(task).__name__} task has none: choose "
+                "another protocol"
+            )
+        if self.classes not in (None, count):
+            raise InputError(
+                f"{self.name} is made for {self.classes} classes, the model has {count}: choose "
                 "a protocol without a number of classes, such as classes-v1"
             )
-        return ClassIoU(outputs, invented=self.invented)
+        return ClassIoU(count, invented=self.invented)
 
     def measure(
-        self, metric: Metric, prediction: Any, label: Tensor, valid: Bool[Tensor, "h w"]
+        self, metric: Metric, prediction: Prediction, label: Tensor, valid: Bool[Tensor, "h w"]
     ) -> bool:
         """Add one image; the label is ``h w`` of ids.
 
         Raises:
             InputError: if the prediction has no classes, or an id is unknown.
         """
-        if not isinstance(prediction, ClassPrediction):
-            raise self.refuse(prediction, "classes")
-        ids = prediction.ids.to(label.device)
+        self.require_kind(prediction)
+        ids = prediction.to_label().to(label.device)
         metric.update(ids[None, None], label[None, None], valid[None])
         return bool(valid.any())
+
+    def per_class(self, metric: Any, names: Sequence[str]) -> dict[str, float]:
+        """Return the IoU of every class that counts, by name."""
+        pairs = zip(names, metric.per_class().tolist(), strict=True)
+        return {name: iou for name, iou in pairs if not math.isnan(iou)}
 
 
 ADE20K_SS_V1 = ClassProtocol(

@@ -1,8 +1,8 @@
 """Evaluation protocols of metric depth: which pixels count, and how they are averaged."""
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,10 +11,9 @@ from torchmetrics import Metric
 
 from diffsight.errors import InputError
 from diffsight.metrics.depth import DepthMetrics
-from diffsight.protocols.base import AbstractProtocol
-from diffsight.types import DepthPrediction, DepthType
-
-PromptRule = Literal["mean", "oracle-scene", "caption"]
+from diffsight.protocols.base import AbstractProtocol, PromptRule
+from diffsight.tasks import AbstractTask, Prediction
+from diffsight.types import DepthType
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class PixelCrop:
     of_hw: tuple[int, int]
 
     def bounds(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Top, bottom, left, right in pixels.
+        """Return top, bottom, left and right in pixels.
 
         Raises:
             InputError: if the maps are of another size.
@@ -48,7 +47,7 @@ class FractionCrop:
     columns: tuple[float, float]
 
     def bounds(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Top, bottom, left, right in pixels."""
+        """Return top, bottom, left and right in pixels."""
         top, bottom = (math.floor(f * height) for f in self.rows)
         left, right = (math.floor(f * width) for f in self.columns)
         return top, bottom, left, right
@@ -77,14 +76,16 @@ class DepthProtocol(AbstractProtocol):
     resolution: Literal["ground-truth"] = "ground-truth"
     prompt: PromptRule = "mean"
     averaging: Literal["image"] = "image"
+    kind: ClassVar[str] = "depth"
+    scores: ClassVar[str] = "metric depth"
 
     @property
-    def told(self) -> bool:
-        """Unless the prompt is the mean."""
+    def uses_prompt(self) -> bool:
+        """Whether the prompt is another than the mean."""
         return self.prompt != "mean"
 
     def describe(self) -> str:
-        """One line for a table's caption."""
+        """Return one line for a table's caption."""
         parts = (
             self.title(),
             f"crop {_crop_text(self.crop)}",
@@ -98,7 +99,7 @@ class DepthProtocol(AbstractProtocol):
     def mask(
         self, target_m: Float[Tensor, "b h w"], valid: Bool[Tensor, "b h w"]
     ) -> Bool[Tensor, "b h w"]:
-        """The pixels that count.
+        """Return the pixels that count.
 
         Raises:
             InputError: if the crop is defined for maps of another size.
@@ -120,22 +121,29 @@ class DepthProtocol(AbstractProtocol):
         finite = prediction_m.nan_to_num(nan=self.min_depth_m, posinf=self.max_depth_m)
         return torch.where(finite > 0, finite, self.min_depth_m)
 
-    def metric(self, outputs: int = 1) -> DepthMetrics:
-        """A fresh metric for what ``prepare`` and ``mask`` give."""
+    def with_prompt(self, rule: PromptRule) -> "DepthProtocol":
+        """Return the protocol with this rule for prompts."""
+        return replace(self, prompt=rule)
+
+    def with_captions(self) -> "DepthProtocol":
+        """Return the protocol with captions as prompts."""
+        return replace(self, prompt="caption")
+
+    def metric(self, task: AbstractTask) -> DepthMetrics:
+        """Return a fresh metric for what ``prepare`` and ``mask`` give."""
         return DepthMetrics()
 
     def measure(
-        self, metric: Metric, prediction: Any, label: Tensor, valid: Bool[Tensor, "h w"]
+        self, metric: Metric, prediction: Prediction, label: Tensor, valid: Bool[Tensor, "h w"]
     ) -> bool:
         """Add one image; the label is ``1 h w`` in metres.
 
         Raises:
             InputError: if the prediction is no depth, or the crop is made for another size.
         """
-        if not isinstance(prediction, DepthPrediction):
-            raise self.refuse(prediction, "metric depth")
+        self.require_kind(prediction)
         mask = self.mask(label, valid[None])
-        metric.update(self.prepare(prediction.depth_m[None].float()), label, mask)
+        metric.update(self.prepare(prediction.to_label().float()), label, mask)
         return bool(mask.any())
 
 

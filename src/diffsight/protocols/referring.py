@@ -1,7 +1,7 @@
 """Evaluation protocols of referring segmentation: a mask for every sentence."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -10,12 +10,12 @@ from torchmetrics import Metric
 from diffsight.errors import InputError
 from diffsight.metrics.referring import MaskMetrics
 from diffsight.protocols.base import AbstractProtocol
-from diffsight.types import MaskPrediction
+from diffsight.tasks import AbstractTask, Prediction
 
 
 @dataclass(frozen=True)
 class ReferringProtocol(AbstractProtocol):
-    """How masks of sentences are scored: ``oiou``, ``miou`` and the share above five overlaps.
+    """How masks of sentences are scored: ``oiou``, ``miou`` and the fraction above five overlaps.
 
     Attributes:
         size: side in pixels of the square that image and truth are stretched to before they meet,
@@ -26,23 +26,25 @@ class ReferringProtocol(AbstractProtocol):
     size: int | None
     sentences: str = "every"
     unit: ClassVar[str] = "sentences"
+    kind: ClassVar[str] = "mask"
+    scores: ClassVar[str] = "masks of sentences"
 
     @property
-    def told(self) -> bool:
-        """Always: the sentence is the question."""
+    def uses_prompt(self) -> bool:
+        """True: the sentence is the question."""
         return True
 
     def describe(self) -> str:
-        """One line for a table's caption."""
+        """Return one line for a table's caption."""
         where = "ground-truth resolution" if self.size is None else f"{self.size} x {self.size} px"
         return f"{self.title()}, {self.sentences} sentence, at {where}"
 
-    def metric(self, outputs: int) -> MaskMetrics:
-        """A fresh metric."""
+    def metric(self, task: AbstractTask) -> MaskMetrics:
+        """Return a fresh metric."""
         return MaskMetrics()
 
     def measure(
-        self, metric: Metric, prediction: Any, label: Tensor, valid: Bool[Tensor, "h w"]
+        self, metric: Metric, prediction: Prediction, label: Tensor, valid: Bool[Tensor, "h w"]
     ) -> bool:
         """Add one sentence; the label is ``h w``, 1 where the thing is.
 
@@ -50,15 +52,14 @@ class ReferringProtocol(AbstractProtocol):
             InputError: if the prediction is no mask, or the truth has another size than the
                 protocol's.
         """
-        if not isinstance(prediction, MaskPrediction):
-            raise self.refuse(prediction, "masks of sentences")
+        self.require_kind(prediction)
         height, width = label.shape
         if self.size is not None and (height, width) != (self.size, self.size):
             raise InputError(
                 f"{self.name} compares at {self.size} x {self.size} px, these masks have "
                 f"{width} x {height}: read the data set with size={self.size}"
             )
-        mask = prediction.mask.to(label.device)
+        mask = prediction.to_label().to(label.device) == 1
         metric.update(mask[None], label[None] == 1, valid[None])
         return bool(valid.any())
 

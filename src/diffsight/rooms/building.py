@@ -34,7 +34,7 @@ class Wall:
 
 
 def walls(half_size: Vector) -> tuple[Wall, Wall, Wall, Wall]:
-    """Walls at +z (opposite the camera), -x, +x and -z."""
+    """Return walls at +z (opposite the camera), -x, +x and -z."""
     x, _, z = half_size
     return (
         Wall(math.pi, (0.0, 0.0, z), (-1.0, 0.0, 0.0), x),
@@ -45,7 +45,7 @@ def walls(half_size: Vector) -> tuple[Wall, Wall, Wall, Wall]:
 
 
 def before(wall: Wall, s: float, distance_m: float) -> tuple[float, float]:
-    """A place before a wall: ``s`` along it, ``distance_m`` into the room."""
+    """Return a place before a wall: ``s`` along it, ``distance_m`` into the room."""
     x = wall.foot[0] + wall.along[0] * s + math.sin(wall.yaw) * distance_m
     z = wall.foot[2] + wall.along[2] * s + math.cos(wall.yaw) * distance_m
     return x, z
@@ -54,7 +54,7 @@ def before(wall: Wall, s: float, distance_m: float) -> tuple[float, float]:
 def shell(
     half_size: Vector, floor: Finish, wall: tuple[tuple[Material, ...], str, str]
 ) -> list[Model]:
-    """Floor, ceiling and the four walls (in the order of ``walls``): three models at the origin."""
+    """Return floor, ceiling and the four walls (in the order of ``walls``) at the origin."""
     x, half_y, z = half_size
     ground, top = Model("floor", *floor[1:]), Model("ceiling", "white")
     sides = Model("wall", *wall[1:])
@@ -76,7 +76,7 @@ def shell(
 def window(
     draw: Draw, half_x: float, low: float, high: float, curtain_colour: str | None
 ) -> list[Model]:
-    """A window whose panes show the sky, and its curtains; the wall is at z = 0."""
+    """Return a window whose panes show the sky, and its curtains; the wall is at z = 0."""
     frame = WHITE if draw.chance(0.7) else material(draw, draw.choice(("brown", "grey", "black")))
     model = Model("window", "", "", half_x + 0.05, 0.03, high)
     y, half_y, bar = (low + high) / 2, (high - low) / 2, 0.03
@@ -96,7 +96,7 @@ def window(
 
 
 def _curtains(draw: Draw, half_x: float, high: float, colour: str) -> Model:
-    """Two bundles of upright folds under a rod."""
+    """Return two bundles of upright folds under a rod."""
     cloth = material(
         draw, colour, draw.choice(("solid", "solid", "stripes")), scale_m=0.1, gloss=0.0
     )
@@ -118,7 +118,7 @@ def _curtains(draw: Draw, half_x: float, high: float, colour: str) -> Model:
 
 
 def door(draw: Draw, style: Style) -> Model:
-    """A closed door with frame, panels and handle."""
+    """Return a closed door with frame, panels and handle."""
     leaf, colour, look = style.hard(draw, 0.5)
     frame = WHITE if draw.chance(0.6) else leaf
     x, height = draw.uniform(0.38, 0.45), draw.uniform(1.95, 2.1)
@@ -137,7 +137,7 @@ def door(draw: Draw, style: Style) -> Model:
 
 
 def picture(draw: Draw, style: Style) -> Model:
-    """A framed picture: a landscape or a pattern."""
+    """Return a framed picture: a landscape or a pattern."""
     x, y = draw.uniform(0.18, 0.5), draw.uniform(0.18, 0.38)
     low = draw.uniform(1.3, 1.45) - y / 2
     rim = draw.choice((plain((0.1, 0.1, 0.1)), WHITE, style.wooden(draw)))
@@ -153,24 +153,24 @@ def picture(draw: Draw, style: Style) -> Model:
         art = material(draw, sky, pattern, second=land, scale_m=draw.uniform(0.08, 0.3), gloss=0.0)
         model.box((0, low + y, 0.026), (inner_x, inner_y, 0.002), art)
         return model
-    share = draw.uniform(0.3, 0.6)
+    fraction = draw.uniform(0.3, 0.6)
     ground, above = material(draw, land, gloss=0.0), material(draw, sky, gloss=0.0)
-    split = low + 0.025 + 2 * inner_y * share
-    model.box((0, (low + 0.025 + split) / 2, 0.026), (inner_x, inner_y * share, 0.002), ground)
+    split = low + 0.025 + 2 * inner_y * fraction
+    model.box((0, (low + 0.025 + split) / 2, 0.026), (inner_x, inner_y * fraction, 0.002), ground)
     model.box(
         (0, (split + low + 2 * y - 0.025) / 2, 0.026),
-        (inner_x, inner_y * (1 - share), 0.002),
+        (inner_x, inner_y * (1 - fraction), 0.002),
         above,
     )
-    disc = (draw.uniform(-0.5, 0.5) * x, split + inner_y * (1 - share) * 0.9, 0.029)
-    radius = inner_y * (1 - share) * draw.uniform(0.3, 0.6)
+    disc = (draw.uniform(-0.5, 0.5) * x, split + inner_y * (1 - fraction) * 0.9, 0.029)
+    radius = inner_y * (1 - fraction) * draw.uniform(0.3, 0.6)
     sun = material(draw, draw.choice(("yellow", "red", "white")), gloss=0.0)
     model.add("frustum", disc, (radius, radius, 0.002), sun, rotation=align_y(point(0, 0, 1)))
     return model
 
 
 def rug(draw: Draw, style: Style) -> Model:
-    """A flat rug, rectangular or round."""
+    """Return a flat rug, rectangular or round."""
     colour = draw.choice(style.palette)
     pattern: Pattern = draw.choice(("solid", "stripes", "checker", "tiles", "dots"))
     cloth = material(
@@ -192,7 +192,7 @@ def rug(draw: Draw, style: Style) -> Model:
 
 
 def ceiling_lamp(draw: Draw, height: float) -> Model:
-    """A ball, disc or shade under the ceiling; its foot is at the ceiling."""
+    """Return a ball, disc or shade under the ceiling; its foot is at the ceiling."""
     glow = plain((1.0, 0.96, 0.88), glow=1.2)
     model = Model("lamp", "white", "", 0.2, 0.2, 0.3)
     kind = draw.integer(0, 2)
@@ -220,7 +220,7 @@ def ceiling_lamp(draw: Draw, height: float) -> Model:
 
 
 def floor_finish(draw: Draw, kind: str) -> Finish:
-    """A floor of ``planks``, ``tiles``, ``carpet`` or ``checker``."""
+    """Return a floor of ``planks``, ``tiles``, ``carpet`` or ``checker``."""
     if kind == "planks":
         return wood(draw, "planks", gloss=0.15), "brown", "wooden"
     if kind == "carpet":
@@ -240,7 +240,7 @@ def floor_finish(draw: Draw, kind: str) -> Finish:
 def wall_finishes(
     draw: Draw, colours: tuple[str, ...], tiled: bool
 ) -> tuple[tuple[Material, ...], str, str]:
-    """One material per wall, with skirting or tiles below; sometimes one wall of another colour."""
+    """Return one material per wall, with skirting or tiles below, sometimes of two colours."""
     colour = draw.choice(colours)
     pattern: Pattern = draw.choice(("solid", "solid", "solid", "solid", "stripes"))
     pale = _pale(draw, colour, draw.uniform(0.2, 0.65))
@@ -265,7 +265,7 @@ def _wall_tiles(draw: Draw) -> Material:
 
 
 def _accent(draw: Draw, skirting: Material, low: float, *, bricks: bool) -> Material:
-    """A wall of bare bricks or of a strong colour."""
+    """Return a wall of bare bricks or of a strong colour."""
     if bricks and draw.chance(0.3):
         colour = draw.choice(("red", "brown", "white", "orange"))
         bare = material(draw, colour, "bricks", second="grey", scale_m=0.24, gloss=0.0)
@@ -274,8 +274,8 @@ def _accent(draw: Draw, skirting: Material, low: float, *, bricks: bool) -> Mate
     return Material("solid", bold, bold, lower=skirting, lower_m=low)
 
 
-def _pale(draw: Draw, colour: str, share: float) -> Vector:
-    """A named colour mixed with white paint."""
+def _pale(draw: Draw, colour: str, fraction: float) -> Vector:
+    """Return a named colour mixed with white paint."""
     first = material(draw, colour).colour
-    r, g, b = (v + (0.84 - v) * share for v in first)
+    r, g, b = (v + (0.84 - v) * fraction for v in first)
     return r, g, b

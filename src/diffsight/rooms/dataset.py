@@ -23,13 +23,13 @@ MIN_SIZE = 8
 
 
 def camera_of(scene: Scene, height: int, width: int) -> Camera:
-    """Intrinsics for an image of this size."""
+    """Return intrinsics for an image of this size."""
     focal = scene.view.focal_px(height, width)
     return Camera(focal, focal, (width - 1) / 2, (height - 1) / 2)
 
 
 def check_size(size: int | Sequence[int]) -> tuple[int, int]:
-    """Height and width from one number or a pair.
+    """Return height and width from one number or a pair.
 
     Raises:
         InputError: if it is not one or two whole numbers of at least 8.
@@ -43,7 +43,7 @@ def check_size(size: int | Sequence[int]) -> tuple[int, int]:
 
 
 def check_split(split: str) -> str:
-    """The name of the split.
+    """Return the name of the split.
 
     Raises:
         InputError: if there is no such split.
@@ -105,7 +105,7 @@ def render_scene(
     labels: Sequence[str] = LABELS,
     seed: int = 0,
 ) -> Rendering:
-    """One scene with the labels asked for, people, and words.
+    """Return one scene with the chosen labels, people, and words.
 
     Raises:
         InputError: unknown split or label, size below 8, negative index.
@@ -128,7 +128,7 @@ def render_scene(
         people=find_people(scene, geometry.instance),
         caption=caption(scene, in_view),
         # in a very small image a thing can fall between the pixels
-        expressions=tuple(Expression(*found) for found in masks if found[2].any()),
+        expressions=tuple(Expression(*entry) for entry in masks if entry[2].any()),
         camera=camera_of(scene, height, width),
         room_type=scene.room_type,
         kinds=tuple(thing.kind for thing in scene.things),
@@ -136,7 +136,7 @@ def render_scene(
 
 
 class AbstractRooms(AbstractDataset):
-    """Scenes of a split, rendered when they are asked for.
+    """Scenes of a split, rendered when they are read.
 
     Args:
         split: ``train``, ``val`` or ``test``: three worlds without a scene in common.
@@ -160,7 +160,7 @@ class AbstractRooms(AbstractDataset):
         return self.count
 
     def require(self, index: int) -> None:
-        """Data sets end with an ``IndexError``, or a loop over one would not."""
+        """Raise IndexError beyond the last scene: a loop over the data set ends with it."""
         if not 0 <= index < self.count:
             raise IndexError(f"rooms has scenes 0 to {self.count - 1}, not {index}")
 
@@ -194,7 +194,7 @@ class Rooms(AbstractRooms):
         self.prompt = prompt
 
     def __getitem__(self, index: int) -> Sample:
-        """The scene with this index."""
+        """Return the scene with this index."""
         self.require(index)
         scene = sample_scene(self.split, self.seed, index)
         clean = render_clean(scene, *self.size)

@@ -32,23 +32,23 @@ class Draw:
         self.generator = np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
 
     def uniform(self, low: float | int = 0.0, high: float | int = 1.0) -> float:
-        """A number in [low, high)."""
+        """Return a number in [low, high)."""
         return low + (high - low) * float(self.generator.random())
 
     def integer(self, low: int, high: int) -> int:
-        """A whole number in [low, high], both ends included."""
+        """Return a whole number in [low, high], both ends included."""
         return low + int(self.uniform() * (high - low + 1))
 
     def chance(self, probability: float) -> bool:
-        """True with this probability."""
+        """Return True with this probability."""
         return self.uniform() < probability
 
     def choice(self, options: Sequence[T]) -> T:
-        """One of the options, all equally likely."""
+        """Return one of the options, all equally likely."""
         return options[int(self.uniform() * len(options))]
 
     def shuffled(self, options: Sequence[T]) -> list[T]:
-        """The options in random order."""
+        """Return the options in random order."""
         keys = [self.uniform() for _ in options]
         return [options[i] for i in sorted(range(len(options)), key=keys.__getitem__)]
 

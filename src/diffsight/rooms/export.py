@@ -78,15 +78,15 @@ class Export:
             _write_text(note, json.dumps(settings, indent=1))
 
     def done(self, out: Path, index: int) -> bool:
-        """Whether a scene is complete; its JSON file is written last."""
+        """Return whether a scene is complete; its JSON file is written last."""
         return (out / "meta" / f"{self.stem(index)}.json").exists()
 
     def stem(self, index: int) -> str:
-        """Name of a scene's files."""
+        """Return the name of a scene's files."""
         return f"rooms-{self.split}-{self.seed}-{index:06d}"
 
     def render(self, index: int) -> Rendering:
-        """One scene with the labels of this folder."""
+        """Return one scene with the labels of this folder."""
         return render_scene(
             index, split=self.split, size=self.size, labels=self.labels, seed=self.seed
         )
@@ -104,12 +104,12 @@ class Export:
 
 def _check_same(note: Path, settings: Mapping[str, Any]) -> None:
     try:
-        found = json.loads(note.read_text())
+        recorded = json.loads(note.read_text())
     except (OSError, ValueError):
         raise InputError(f"{note}: cannot be read: remove it, or choose another --out") from None
     for name, value in settings.items():
-        if not isinstance(found, dict) or found.get(name) != value:
-            was = found.get(name) if isinstance(found, dict) else None
+        if not isinstance(recorded, dict) or recorded.get(name) != value:
+            was = recorded.get(name) if isinstance(recorded, dict) else None
             raise InputError(
                 f"{note}: this folder holds rooms with {name} {was}, not {value}: "
                 "choose another --out"
@@ -152,7 +152,7 @@ def _write_label(
 
 
 def _record(rendering: Rendering, maps: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, Any]:
-    """The sidecar of a scene."""
+    """Return the sidecar of a scene."""
     return {
         "version": RENDERER_VERSION,
         "id": rendering.id,
@@ -181,7 +181,7 @@ def _record(rendering: Rendering, maps: Mapping[str, Sequence[dict[str, Any]]]) 
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:
-    """COCO's uncompressed run lengths: column by column, starting with the zeros."""
+    """Return COCO's uncompressed run lengths: column by column, starting with the zeros."""
     flat = mask.T.ravel()
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     bounds = np.concatenate([[0], changes, [flat.size]])
@@ -190,7 +190,7 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
 
 
 def decode_mask(runs: Mapping[str, Any]) -> np.ndarray:
-    """The inverse of ``encode_mask``."""
+    """Return the inverse of ``encode_mask``."""
     values = np.arange(len(runs["counts"])) % 2 == 1
     height, width = runs["size"]
     return np.repeat(values, runs["counts"]).reshape(width, height).T
@@ -207,7 +207,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _write_ply(path: Path, points: np.ndarray, colours: np.ndarray) -> None:
-    """A binary point cloud with colours."""
+    """Write a binary point cloud with colours."""
     fields = [
         ("x", "<f4"),
         ("y", "<f4"),

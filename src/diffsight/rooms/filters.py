@@ -8,7 +8,7 @@ from scipy import ndimage
 
 
 def edge_texture(grey: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
-    """Texture edges: Canny's gradient magnitude before thinning, in grey levels per pixel.
+    """Return texture edges: Canny's gradient magnitude before thinning, grey levels per pixel.
 
     The image is smoothed with a Gaussian of 1 pixel first.
 
@@ -21,7 +21,7 @@ def edge_texture(grey: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
 
 
 def _blur(values: np.ndarray, sigma_px: float) -> np.ndarray:
-    """Gaussian blur, cut at three sigma, with the border repeated."""
+    """Return Gaussian blur, cut at three sigma, with the border repeated."""
     reach = int(3 * sigma_px + 0.5)
     # rounded, so that the last bits of a library's exponential do not matter
     bell = [round(math.exp(-0.5 * (i / sigma_px) ** 2), 12) for i in range(-reach, reach + 1)]
@@ -32,7 +32,7 @@ def _blur(values: np.ndarray, sigma_px: float) -> np.ndarray:
 
 
 def _central(values: np.ndarray, axis: int) -> np.ndarray:
-    """Central differences, with the border repeated."""
+    """Return central differences, with the border repeated."""
     pad = [(0, 0)] * values.ndim
     pad[axis] = (1, 1)
     wide = np.pad(values, pad, mode="edge")
@@ -42,7 +42,7 @@ def _central(values: np.ndarray, axis: int) -> np.ndarray:
 
 
 def keypoints2d(grey: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
-    """Blobs and corners: the largest positive ``sigma^4 det(Hessian)`` over ten scales.
+    """Return blobs and corners: the largest ``sigma^4 det(Hessian)`` over ten scales.
 
     The scales are 1.25^k pixels, 1 to 7.5.
 
@@ -68,7 +68,7 @@ def edge_occlusion(
     normals: Float[np.ndarray, "3 h w"],
     solid: Bool[np.ndarray, "h w"],
 ) -> Float[np.ndarray, "h w"]:
-    """Occlusion edges: how far a neighbour lies off the surface here, relative to depth.
+    """Return occlusion edges: a neighbour's distance from this surface, over depth.
 
     For every pair of neighbours the gap is the smaller one of the two distances in depth between a
     point and the tangent plane of the other: zero on planes, at creases and (nearly) on curved
@@ -89,7 +89,7 @@ def edge_occlusion(
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Product of vectors along the first axis, in a fixed order."""
+    """Return the product of vectors along the first axis, in a fixed order."""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
@@ -120,7 +120,7 @@ def keypoints3d(
     solid: Bool[np.ndarray, "h w"],
     focal_px: float,
 ) -> Float[np.ndarray, "h w"]:
-    """Interest of the range image, 0 to 1, after NARF (Steder et al., ICRA 2011, section IV).
+    """Return the interest of the range image, 0 to 1, after NARF (Steder et al., 2011, IV).
 
     High where the surface itself is stable but, within 0.4 m around, its shape changes in two
     directions: near corners and the ends of edges. Computed on a grid of at most 96 pixels, with
@@ -139,7 +139,7 @@ def keypoints3d(
 def _surface_change(
     points: np.ndarray, normals: np.ndarray, occlusion: np.ndarray, solid: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How strongly the surface changes, 0 to 1, and the double angle of the direction."""
+    """Return how strongly the surface changes, 0 to 1, and the direction's double angle."""
     gradients = [(_central(n, 1), _central(n, 0)) for n in normals]
     depth = points[2]
     # the nearer side of a contour is the border of an object
@@ -161,7 +161,7 @@ def _surface_change(
 def _interest(
     points: np.ndarray, weight: np.ndarray, double_angle: np.ndarray, focal_px: float
 ) -> np.ndarray:
-    """Stability of the point itself times the change in two directions around it."""
+    """Return the stability of the point itself times the change in two directions around it."""
     height, width = weight.shape
     row, column = np.mgrid[:height, :width]
     reach_px = focal_px * NARF_SUPPORT_M / 2 / np.maximum(points[2], 0.1)
@@ -169,7 +169,7 @@ def _interest(
     directions = np.stack([double_angle[0], double_angle[1], -double_angle[0], -double_angle[1]])
     by_direction = (weight * np.maximum(directions, 0) ** 2).reshape(4, -1)
     stable = 1 - weight
-    found = np.zeros((4, height, width))
+    strength = np.zeros((4, height, width))
     for ring in range(1, _RINGS + 1):
         for spoke in range(_SPOKES):
             angle = 2 * math.pi * (spoke + ring / 2) / _SPOKES
@@ -182,20 +182,20 @@ def _interest(
             near = np.maximum(1 - 10 * distance, 0)
             stable = np.minimum(stable, 1 - weight.ravel()[at] * near)
             fit = np.where(distance <= 0.5, 1 - np.abs(2 * distance - 0.5), 0)
-            found = np.maximum(found, by_direction[:, at] * fit)
-    found = np.sqrt(found)
+            strength = np.maximum(strength, by_direction[:, at] * fit)
+    strength = np.sqrt(strength)
     # directions 45 degrees apart count 1 - cos 45, those 90 degrees apart count fully
-    square = np.maximum(found[0] * found[2], found[1] * found[3])
-    oblique = np.maximum(found[0], found[2]) * np.maximum(found[1], found[3])
+    square = np.maximum(strength[0] * strength[2], strength[1] * strength[3])
+    oblique = np.maximum(strength[0], strength[2]) * np.maximum(strength[1], strength[3])
     return stable * np.maximum(square, oblique * (1 - 0.5**0.5))
 
 
 def _enlarge(values: np.ndarray, shape: tuple[int, int], step: int) -> np.ndarray:
-    """Bilinear interpolation of values at every ``step``-th pixel, from ``step // 2`` on."""
+    """Return values at every ``step``-th pixel, from ``step // 2`` on, interpolated bilinearly."""
     for axis in (0, 1):
         place = np.clip((np.arange(shape[axis]) - step // 2) / step, 0, values.shape[axis] - 1)
         low = np.floor(place).astype(np.int64)
         high = np.minimum(low + 1, values.shape[axis] - 1)
-        share = (place - low).reshape((-1, 1) if axis == 0 else (1, -1))
-        values = np.take(values, low, axis) * (1 - share) + np.take(values, high, axis) * share
+        weight = (place - low).reshape((-1, 1) if axis == 0 else (1, -1))
+        values = np.take(values, low, axis) * (1 - weight) + np.take(values, high, axis) * weight
     return values

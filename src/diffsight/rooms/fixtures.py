@@ -12,7 +12,7 @@ SCREEN = plain((0.05, 0.06, 0.08), gloss=0.5)
 
 
 def refrigerator(draw: Draw, style: Style) -> Model:
-    """Two doors, two handles."""
+    """Return two doors, two handles."""
     colour = draw.choice(("white", "white", "grey", "black", "red"))
     body = material(draw, colour, gloss=0.4)
     x, z, height = draw.uniform(0.29, 0.36), 0.32, draw.uniform(1.55, 1.9)
@@ -27,7 +27,7 @@ def refrigerator(draw: Draw, style: Style) -> Model:
 
 
 def oven(draw: Draw, style: Style) -> Model:
-    """A cooker with four plates, a window and knobs."""
+    """Return a cooker with four plates, a window and knobs."""
     colour = draw.choice(("white", "grey", "black"))
     body = material(draw, colour, gloss=0.3)
     model = Model("oven", colour, "", 0.3, 0.3, 0.88)
@@ -44,7 +44,7 @@ def oven(draw: Draw, style: Style) -> Model:
 
 
 def sink(draw: Draw, style: Style) -> Model:
-    """A wash basin on a column, with a tap."""
+    """Return a wash basin on a column, with a tap."""
     ceramic = plain((0.93, 0.93, 0.92), gloss=0.5)
     model = Model("sink", "white", "", 0.28, 0.24, 0.98)
     model.post((0, 0.0, -0.04), 0.68, 0.09, ceramic)
@@ -57,7 +57,7 @@ def sink(draw: Draw, style: Style) -> Model:
 
 
 def toilet(draw: Draw, style: Style) -> Model:
-    """Bowl, seat, lid and tank."""
+    """Return bowl, seat, lid and tank."""
     ceramic = plain((0.93, 0.93, 0.92), gloss=0.5)
     lid = ceramic if draw.chance(0.6) else material(draw, draw.choice(style.palette), gloss=0.3)
     model = Model("toilet", "white", "", 0.2, 0.34, 0.78)
@@ -70,7 +70,7 @@ def toilet(draw: Draw, style: Style) -> Model:
 
 
 def bathtub(draw: Draw, style: Style) -> Model:
-    """Four walls around a hollow, a tap at one end; its long side to the wall."""
+    """Return four walls around a hollow, a tap at one end; its long side to the wall."""
     ceramic = plain((0.93, 0.93, 0.92), gloss=0.5)
     outside = ceramic if draw.chance(0.5) else material(draw, draw.choice(style.palette), gloss=0.2)
     x, z, height, thick = draw.uniform(0.72, 0.85), 0.36, draw.uniform(0.5, 0.58), 0.035
@@ -99,7 +99,7 @@ def bathtub(draw: Draw, style: Style) -> Model:
 
 
 def tv(draw: Draw, style: Style, *, monitor: bool = False) -> Model:
-    """A screen on a foot, dark or showing a picture."""
+    """Return a screen on a foot, dark or showing a picture."""
     x = 0.26 if monitor else draw.uniform(0.42, 0.6)
     y, lift = x * 0.58, 0.1 if monitor else 0.06
     model = Model("tv", "black", "", x, 0.1, 2 * y + lift)
@@ -116,7 +116,7 @@ def tv(draw: Draw, style: Style, *, monitor: bool = False) -> Model:
 
 
 def _toy(draw: Draw, style: Style) -> tuple[Material, str, str]:
-    """A material of any colour for a plain solid, with its colour word and look."""
+    """Return a material of any colour for a plain solid, with its colour word and look."""
     patterns: tuple[Pattern, ...] = (
         "solid",
         "solid",
@@ -163,7 +163,7 @@ def solid(draw: Draw, style: Style, kind: str, size: float) -> Model:
 
 
 def vase(draw: Draw, style: Style) -> Model:
-    """A belly and a flaring neck, sometimes with flowers."""
+    """Return a belly and a flaring neck, sometimes with flowers."""
     colour = draw.choice(tuple(COLOURS))
     glaze = material(
         draw, colour, draw.choice(("solid", "solid", "stripes")), scale_m=0.06, gloss=0.4
@@ -188,7 +188,7 @@ def vase(draw: Draw, style: Style) -> Model:
 
 
 def books(draw: Draw, style: Style) -> Model:
-    """A pile of one to four books."""
+    """Return a pile of one to four books."""
     first = draw.choice(tuple(COLOURS))
     model = Model("book", first, "", 0.12, 0.09)
     for i in range(draw.integer(1, 4)):
@@ -202,7 +202,7 @@ def books(draw: Draw, style: Style) -> Model:
 
 
 def cushion(draw: Draw, style: Style) -> Model:
-    """A loose cushion that leans backwards a little."""
+    """Return a loose cushion that leans backwards a little."""
     cloth, colour, look = style.fabric(draw)
     model = Model("cushion", colour, look, 0.2, 0.09, 0.36)
     lean = align_y(point(0, 1, -0.3))
@@ -211,7 +211,7 @@ def cushion(draw: Draw, style: Style) -> Model:
 
 
 def _upright(turn: np.ndarray) -> np.ndarray:
-    """The same tilt with local x along the world's x."""
+    """Return the same tilt with local x along the world's x."""
     y = turn[:, 1]
     x = point(1, 0, 0)
     return np.stack([x, y, cross(x, y)], axis=1)

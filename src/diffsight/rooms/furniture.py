@@ -12,7 +12,7 @@ BULB = plain((1.0, 0.93, 0.80), glow=1.6)
 
 
 def table(draw: Draw, style: Style, *, desk: bool = False, low: bool = False) -> Model:
-    """A dining table, a desk, or a (``low``) coffee table; round or with four legs."""
+    """Return a dining table, a desk, or a (``low``) coffee table; round or with four legs."""
     top, colour, look = style.hard(draw)
     height = draw.uniform(0.35, 0.48) if low else draw.uniform(0.72, 0.78)
     thick = draw.uniform(0.012, 0.03)
@@ -54,7 +54,7 @@ def _leg(
 
 
 def chair(draw: Draw, style: Style) -> Model:
-    """A chair with four legs, or an office chair on a pole."""
+    """Return a chair with four legs, or an office chair on a pole."""
     frame, colour, look = style.hard(draw, 0.5)
     seat, depth, height = SEAT_M, draw.uniform(0.2, 0.23), draw.uniform(0.82, 1.0)
     x = draw.uniform(0.19, 0.23)
@@ -83,14 +83,14 @@ def chair(draw: Draw, style: Style) -> Model:
         middle = (seat + 0.1 + height) / 2
         model.box((0, middle, -depth), (x - 2 * thick, (height - seat - 0.1) / 2, 0.012), back)
     else:
-        for share in (0.35, 0.65, 0.95):
-            y = seat + share * (height - seat) - 0.03
+        for fraction in (0.35, 0.65, 0.95):
+            y = seat + fraction * (height - seat) - 0.03
             model.box((0, y, -depth), (x - 2 * thick, 0.03, 0.01), back)
     return model
 
 
 def sofa(draw: Draw, style: Style) -> Model:
-    """A sofa or armchair with round arms, seat cushions and sometimes a loose cushion."""
+    """Return a sofa or armchair with round arms, seat cushions and sometimes a loose cushion."""
     cloth, colour, look = style.fabric(draw)
     seats = draw.integer(1, 3)
     x = 0.16 + 0.31 * seats + draw.uniform(0, 0.06)
@@ -127,7 +127,7 @@ def sofa(draw: Draw, style: Style) -> Model:
 
 
 def bed(draw: Draw, style: Style) -> Model:
-    """A bed with a headboard at the back, a blanket and pillows."""
+    """Return a bed with a headboard at the back, a blanket and pillows."""
     frame = style.wooden(draw) if draw.chance(0.7) else material(draw, "white")
     cloth, colour, look = style.fabric(draw)
     x = draw.choice((0.47, 0.62, 0.8))
@@ -151,7 +151,7 @@ def bed(draw: Draw, style: Style) -> Model:
 
 
 def shelf(draw: Draw, style: Style) -> Model:
-    """A bookcase with boards, books and boxes; its back towards the wall."""
+    """Return a bookcase with boards, books and boxes; its back towards the wall."""
     frame, colour, look = style.hard(draw)
     x, z = draw.uniform(0.35, 0.6), draw.uniform(0.14, 0.18)
     levels = draw.integer(3, 5)
@@ -171,7 +171,7 @@ def shelf(draw: Draw, style: Style) -> Model:
 
 
 def _row_of_books(draw: Draw, style: Style, model: Model, y: float, room: float) -> None:
-    """Blocks of books between the boards; each block is one solid with stripes for backs."""
+    """Add blocks of books between the boards; each is one solid with stripes."""
     x, z = model.half_x - 0.05, model.half_z
     left = -x
     while left < x - 0.1:
@@ -186,7 +186,7 @@ def _row_of_books(draw: Draw, style: Style, model: Model, y: float, room: float)
 
 
 def cabinet(draw: Draw, style: Style, *, counter: bool = False) -> Model:
-    """A chest of drawers, wardrobe, bedside table or (``counter``) kitchen unit with a worktop."""
+    """Return a chest of drawers, wardrobe, bedside table or (``counter``) kitchen unit."""
     body, colour, look = style.hard(draw, 0.45)
     if counter:
         x, z, height = draw.uniform(0.4, 0.75), 0.30, draw.uniform(0.86, 0.92)
@@ -215,7 +215,7 @@ def cabinet(draw: Draw, style: Style, *, counter: bool = False) -> Model:
 
 
 def bedside(draw: Draw, style: Style) -> Model:
-    """A small cabinet for the side of a bed."""
+    """Return a small cabinet for the side of a bed."""
     body, colour, look = style.hard(draw)
     x, z, height = draw.uniform(0.2, 0.26), 0.2, draw.uniform(0.45, 0.58)
     model = Model("cabinet", colour, look, x, z, height)
@@ -227,7 +227,7 @@ def bedside(draw: Draw, style: Style) -> Model:
 
 
 def _fronts(model: Model, size: Vector, columns: int, rows: int, front: Material) -> None:
-    """Doors and drawers with knobs before a body of this half width, half depth and height."""
+    """Add doors and drawers with knobs to a body of these half extents."""
     x, z, height = size
     low = 0.09
     half_x, half_y = x / columns, (height - low) / rows / 2
@@ -241,14 +241,14 @@ def _fronts(model: Model, size: Vector, columns: int, rows: int, front: Material
 
 
 def floor_lamp(draw: Draw, style: Style) -> Model:
-    """A standing lamp with a conical shade."""
+    """Return a standing lamp with a conical shade."""
     height = draw.uniform(1.35, 1.7)
     model = _lamp(draw, style, height, draw.uniform(0.16, 0.22), 0.012)
     return model
 
 
 def table_lamp(draw: Draw, style: Style) -> Model:
-    """A lamp for tables and cabinets."""
+    """Return a lamp for tables and cabinets."""
     return _lamp(draw, style, draw.uniform(0.36, 0.5), draw.uniform(0.1, 0.14), 0.01)
 
 
@@ -270,7 +270,7 @@ def _lamp(draw: Draw, style: Style, height: float, radius: float, pole: float) -
 
 
 def plant(draw: Draw, style: Style, *, small: bool = False) -> Model:
-    """A pot with earth and leaves."""
+    """Return a pot with earth and leaves."""
     factor = 0.35 if small else draw.uniform(0.8, 1.2)
     radius, pot = 0.16 * factor, 0.3 * factor
     colour = draw.choice(("orange", "brown", "white", "grey", "turquoise"))

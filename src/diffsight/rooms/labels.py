@@ -1,4 +1,4 @@
-"""Labels from geometry, at the centre of every pixel; only what is asked for is computed."""
+"""Labels from geometry, at the centre of every pixel; only the chosen ones are computed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class LabelMap:
 
 
 def check_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The names as a tuple.
+    """Return the names as a tuple.
 
     Raises:
         InputError: if one is not a label of the rooms.
@@ -71,7 +71,7 @@ class Geometry:
         self._clean = clean
 
     def label(self, name: str) -> LabelMap:
-        """One label by its name."""
+        """Return one label by its name."""
         if name in ("edge_texture", "keypoints2d"):
             find = filters.edge_texture if name == "edge_texture" else filters.keypoints2d
             return LabelMap(

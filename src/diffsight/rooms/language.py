@@ -49,27 +49,27 @@ class InView:
 
 
 def look_around(scene: Scene, height: int, width: int) -> tuple[InView, ...]:
-    """Everything in view, the largest first; a function of the image's shape, not of its size."""
+    """Return everything in view, the largest first, whatever the image's size is."""
     longer = max(height, width)
     rows, columns = (max(round(side * REFERENCE_PX / longer), 1) for side in (height, width))
     hits = cast(scene, Grid.of_image(scene.view, rows, columns))
     thing = np.array([p.thing for p in scene.primitives])[hits.primitive]
-    found = []
+    entries = []
     for index in np.unique(thing):
         mask = thing == index
         x = (float(np.nonzero(mask)[1].mean()) + 0.5 - columns / 2) / (REFERENCE_PX / 2)
         depth = float(np.median(hits.depth_m[mask]))
-        found.append(InView(int(index), scene.things[index], int(mask.sum()), x, depth))
-    return tuple(sorted(found, key=lambda seen: (-seen.area_px, seen.index)))
+        entries.append(InView(int(index), scene.things[index], int(mask.sum()), x, depth))
+    return tuple(sorted(entries, key=lambda seen: (-seen.area_px, seen.index)))
 
 
 def noun(thing: Thing) -> str:
-    """The bare word for a thing."""
+    """Return the bare word for a thing."""
     return _NOUNS.get(thing.kind, thing.kind)
 
 
 def phrase(thing: Thing, *, colour: bool = True, look: bool = True) -> str:
-    """A noun phrase without an article: "striped red sofa", "person in a blue shirt"."""
+    """Return a noun phrase without an article: "striped red sofa", "person in a blue shirt"."""
     words = [thing.look] if look and thing.look else []
     if colour and thing.colour and thing.look != "wooden":
         words.append(thing.colour)
@@ -83,14 +83,14 @@ def phrase(thing: Thing, *, colour: bool = True, look: bool = True) -> str:
 
 
 def article(words: str) -> str:
-    """The words with "a" or "an" before them, or none before a plural."""
+    """Return the words with "a" or "an" in front, or nothing in front of a plural."""
     if words.endswith("curtains"):
         return words
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
 def caption(scene: Scene, in_view: Sequence[InView]) -> str:
-    """One or two sentences about what is in view."""
+    """Return one or two sentences about what is in view."""
     draw = Draw(scene.split, scene.seed, scene.index, "caption")
     named = [s for s in in_view if s.thing.kind not in _SHELL and s.area_px >= MIN_AREA_PX]
     items = _items(named, draw.integer(3, 6))
@@ -123,7 +123,7 @@ def _listed(items: Sequence[str]) -> str:
 
 
 def _details(scene: Scene, in_view: Sequence[InView], named: Sequence[InView]) -> list[str]:
-    """Half sentences that are true of the picture."""
+    """Return half sentences that are true of the picture."""
     details = []
     kinds = [s.thing.kind for s in named]
     for seen in in_view:
@@ -145,24 +145,24 @@ def _details(scene: Scene, in_view: Sequence[InView], named: Sequence[InView]) -
 
 
 def expressions(scene: Scene, in_view: Sequence[InView]) -> list[tuple[str, int]]:
-    """Referring expressions with the instance each fits; at most two per thing.
+    """Return referring expressions with the instance each fits; at most two per thing.
 
     Every expression is true of exactly one of the things in view, slivers included.
     """
     draw = Draw(scene.split, scene.seed, scene.index, "expressions")
-    found = []
+    entries = []
     for target in in_view:
         if target.thing.kind in _SHELL or target.area_px < MIN_AREA_PX:
             continue
         own = _by_attribute(target, in_view)[:1] + draw.shuffled(
             _by_relation(scene, target, in_view)
         )
-        found += [(text, target.index) for text in own[:2]]
-    return found
+        entries += [(text, target.index) for text in own[:2]]
+    return entries
 
 
 def _by_attribute(target: InView, in_view: Sequence[InView]) -> list[str]:
-    """By kind, by colour, by pattern, by both: whatever fits no other thing in view."""
+    """Return phrases by kind, colour and pattern that fit no other thing in view."""
     texts = []
     for colour, look in ((False, False), (True, False), (False, True), (True, True)):
         text = phrase(target.thing, colour=colour, look=look)
@@ -175,7 +175,7 @@ def _by_attribute(target: InView, in_view: Sequence[InView]) -> list[str]:
 
 
 def _by_relation(scene: Scene, target: InView, in_view: Sequence[InView]) -> list[str]:
-    """By place among its kind, by what it stands on, by the side of another thing."""
+    """Return phrases by position among its kind, by support, and by a neighbour."""
     word = noun(target.thing)
     rivals = [s for s in in_view if s.thing.kind == target.thing.kind and s is not target]
     texts = _extremes(word, target, rivals) if rivals else []

@@ -16,7 +16,7 @@ Footprint = tuple[float, float, float, float, float]  # x, z, half_x, half_z, ya
 
 
 def overlap(a: Footprint, b: Footprint) -> bool:
-    """Whether two turned rectangles on the floor meet (separating axes)."""
+    """Return whether two turned rectangles on the floor meet (separating axes)."""
     axes = []
     for _, _, half_x, half_z, yaw in (a, b):
         s, c = math.sin(yaw), math.cos(yaw)
@@ -65,7 +65,7 @@ class Layout:
         self.hung: list[list[tuple[float, float]]] = [[], [], [], []]
 
     def add(self, model: Model, position: Vector, yaw: float, support: int | None = None) -> int:
-        """Put a model somewhere without asking; returns its index."""
+        """Put a model somewhere without a check; return its index."""
         index = len(self.things)
         thing, solids = place(model, position, yaw, index, len(self.primitives), support)
         self.things.append(thing)
@@ -75,7 +75,7 @@ class Layout:
         return index
 
     def fits(self, spot: Footprint) -> bool:
-        """Whether a footprint is inside the room and touches nothing."""
+        """Return whether a footprint is inside the room and touches nothing."""
         x, z, half_x, half_z, yaw = spot
         s, c = abs(math.sin(yaw)), abs(math.cos(yaw))
         if abs(x) + c * half_x + s * half_z > self.half_size[0] - 0.01:
@@ -85,7 +85,7 @@ class Layout:
         return not any(overlap(spot, other) for other in self.taken)
 
     def seen(self, x: float, y: float, z: float, nearest_m: float = 1.1) -> bool:
-        """Whether a point is inside the square view, not too near."""
+        """Return whether a point is inside the square view, not too near."""
         offset = np.array([x, y, z]) - self.view.position
         right, down, forward = (float(v) for v in rotate(self.view.rotation.T, offset))
         reach = math.tan(self.view.fov_rad / 2) * forward * 0.92
@@ -109,7 +109,7 @@ class Layout:
         return None
 
     def gap(self, number: int, s: float, half_x: float) -> float:
-        """Distance from the wall that leaves room for what hangs behind a thing."""
+        """Return the distance from the wall that leaves room for what hangs behind a thing."""
         hung = self.hung[number]
         free = all(s + half_x < low or s - half_x > high for low, high in hung)
         return 0.06 if free else 0.16
@@ -191,6 +191,6 @@ class Layout:
         return None
 
     def taken_on(self, index: int) -> Footprint:
-        """Footprint of a thing that stands on another."""
+        """Return the footprint of a thing that stands on another."""
         thing = self.things[index]
         return (thing.position[0], thing.position[2], thing.half_x, thing.half_z, thing.yaw)

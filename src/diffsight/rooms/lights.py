@@ -16,7 +16,7 @@ Window = tuple[int, float, float, float, float]  # wall, offset, half width, low
 def add_lights(
     draw: Draw, layout: Layout, windows: list[Window]
 ) -> tuple[tuple[Light, ...], Vector, tuple[Vector, Vector, Vector]]:
-    """A ceiling lamp, sometimes the sun or a second lamp; the light from everywhere; the sky."""
+    """Return lamps, sometimes the sun, the light from everywhere, and the sky."""
     x, half_y, z = layout.half_size
     height = 2 * half_y
     place = (draw.uniform(-0.4, 0.4) * x, height, draw.uniform(-0.3, 0.4) * z)
@@ -56,7 +56,7 @@ def _lamp(draw: Draw, centre: np.ndarray, colour: Vector, power: float, reach_m:
 
 
 def _sun(draw: Draw, layout: Layout, window: Window, day: float) -> Light:
-    """Light from far outside that only enters through one window."""
+    """Return light from far outside that only enters through one window."""
     number, offset, half_x, low, high = window
     wall = walls(layout.half_size)[number]
     s, c = math.sin(wall.yaw), math.cos(wall.yaw)

@@ -35,20 +35,20 @@ LOOKS: dict[str, str] = {
 
 
 def decode(encoded: tuple[float, float, float]) -> Vector:
-    """Linear RGB from encoded values, with exponent 2.2."""
+    """Return linear RGB from encoded values, with exponent 2.2."""
     r, g, b = (round(max(v, 0.0) ** 2.2, 6) for v in encoded)
     return r, g, b
 
 
-def tint(draw: Draw, encoded: tuple[float, float, float], spread: float = 0.05) -> Vector:
-    """Linear RGB near an encoded colour: each scene has its own shade of red."""
+def tint(draw: Draw, encoded: tuple[float, float, float], jitter: float = 0.05) -> Vector:
+    """Return linear RGB near an encoded colour: each scene has its own shade of red."""
     gain = draw.uniform(0.9, 1.1)
-    r, g, b = (min(max(v * gain + draw.uniform(-spread, spread), 0.02), 0.97) for v in encoded)
+    r, g, b = (min(max(v * gain + draw.uniform(-jitter, jitter), 0.02), 0.97) for v in encoded)
     return decode((r, g, b))
 
 
 def shade(colour: Vector, factor: float) -> Vector:
-    """A darker (or, up to white, brighter) version of a linear colour."""
+    """Return a darker (or, up to white, brighter) version of a linear colour."""
     r, g, b = (min(v * factor, 0.95) for v in colour)
     return r, g, b
 
@@ -62,7 +62,7 @@ def material(
     scale_m: float | None = None,
     gloss: float | None = None,
 ) -> Material:
-    """A material of a named colour; the pattern's second colour is a shade of it unless named."""
+    """Return a material of a named colour; its second colour is a shade unless named."""
     first = tint(draw, COLOURS[colour])
     if second is not None:
         other = tint(draw, COLOURS[second])
@@ -76,20 +76,20 @@ def material(
 
 
 def wood(draw: Draw, pattern: Pattern = "wood", gloss: float = 0.1) -> Material:
-    """A wooden surface: grain, or floor boards (``planks``)."""
+    """Return a wooden surface: grain, or floor boards (``planks``)."""
     first = tint(draw, draw.choice(WOODS), 0.02)
     scale = draw.uniform(0.10, 0.16) if pattern == "planks" else draw.uniform(0.04, 0.08)
     return Material(pattern, first, shade(first, 0.55), scale, draw.integer(0, 2**31 - 1), gloss)
 
 
 def plain(encoded: tuple[float, float, float], gloss: float = 0.0, glow: float = 0.0) -> Material:
-    """One colour, given by its encoded value."""
+    """Return one colour, given by its encoded value."""
     colour = decode(encoded)
     return Material("solid", colour, colour, gloss=gloss, glow=glow)
 
 
 def hashed(seed: int, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-    """A float32 number in [0, 1) for every pair of whole numbers."""
+    """Return a float32 number in [0, 1) for every pair of whole numbers."""
     a = i.astype(np.int32).astype(np.uint32)
     b = j.astype(np.int32).astype(np.uint32)
     h = a * np.uint32(0x9E3779B1) ^ b * np.uint32(0x85EBCA77) ^ np.uint32(seed & 0xFFFFFFFF)
@@ -102,7 +102,7 @@ def hashed(seed: int, i: np.ndarray, j: np.ndarray) -> np.ndarray:
 
 
 def value_noise(seed: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Smooth noise in [0, 1) with features of size 1."""
+    """Return smooth noise in [0, 1) with features of size 1."""
     iu, iv = np.floor(u), np.floor(v)
     fu, fv = u - iu, v - iv
     fu, fv = fu * fu * (3 - 2 * fu), fv * fv * (3 - 2 * fv)
@@ -113,7 +113,7 @@ def value_noise(seed: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def albedo(surface: Material, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Linear RGB of a material at places ``u, v`` (metres), ``(3, p)`` in the dtype of ``u``."""
+    """Return linear RGB ``(3, p)`` of a material at ``u, v`` (metres), in their dtype."""
     weight = _WEIGHTS[surface.pattern](surface, u / surface.scale_m, v / surface.scale_m)
     colour = np.empty((3, *u.shape), dtype=u.dtype)
     for channel in range(3):

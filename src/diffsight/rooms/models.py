@@ -160,17 +160,17 @@ class Style:
 
     @classmethod
     def draw(cls, draw: Draw, palette: tuple[str, ...]) -> "Style":
-        """Three or four colours of a room type's palette, and a wood."""
+        """Return three or four colours of a room type's palette, and a wood."""
         return cls(tuple(draw.shuffled(palette)[: draw.integer(3, 4)]), draw.choice(WOODS))
 
     def wooden(self, draw: Draw, gloss: float = 0.1) -> Material:
-        """The room's wood."""
+        """Return the room's wood."""
         first = tint(draw, self.wood, 0.015)
         scale, seed = draw.uniform(0.04, 0.08), draw.integer(0, 2**31 - 1)
         return Material("wood", first, shade(first, 0.55), scale, seed, gloss)
 
     def fabric(self, draw: Draw) -> tuple[Material, str, str]:
-        """A cloth with its colour word and look."""
+        """Return a cloth with its colour word and look."""
         colour = draw.choice(self.palette)
         patterns: tuple[Pattern, ...] = ("solid", "solid", "solid", "stripes", "checker", "dots")
         pattern = draw.choice(patterns)
@@ -181,9 +181,9 @@ class Style:
         made = material(draw, colour, pattern, second=second, scale_m=scale, gloss=0.0)
         return made, colour, LOOKS[pattern]
 
-    def hard(self, draw: Draw, wood_share: float = 0.6) -> tuple[Material, str, str]:
-        """Wood, lacquer or stone with its colour word and look."""
-        if draw.chance(wood_share):
+    def hard(self, draw: Draw, wood_probability: float = 0.6) -> tuple[Material, str, str]:
+        """Return wood, lacquer or stone with its colour word and look."""
+        if draw.chance(wood_probability):
             return self.wooden(draw), "brown", "wooden"
         colour = draw.choice((*self.palette, "white", "black", "grey"))
         pattern: Pattern = "marble" if draw.chance(0.12) else "solid"

@@ -29,7 +29,7 @@ class Person:
 
 
 def find_people(scene: Scene, instance: Int[np.ndarray, "h w"]) -> tuple[Person, ...]:
-    """People of whom at least one pixel of the instance map shows something."""
+    """Return the people of whom the instance map shows at least one pixel."""
     height, width = instance.shape
     people = []
     for index, thing in enumerate(scene.things):
@@ -66,7 +66,7 @@ def _keypoints(
 def _box(
     view: View, solids: tuple[Primitive, ...], height: int, width: int
 ) -> tuple[float, float, float, float]:
-    """Exact bounds of the projections of ellipsoids and capsules."""
+    """Return the exact bounds of the projections of ellipsoids and capsules."""
     bounds = np.array([_bounds(view, part) for part in solids])
     focal = view.focal_px(height, width)
     middle = np.array([(width - 1) / 2, (height - 1) / 2])
@@ -76,7 +76,7 @@ def _box(
 
 
 def _bounds(view: View, part: Primitive) -> np.ndarray:
-    """Lowest and highest x and y on the image plane, ``(2, 2)``."""
+    """Return the lowest and highest x and y on the image plane, ``(2, 2)``."""
     axes = compose(view.rotation.T, part.rotation)
     centre = rotate(view.rotation.T, part.centre - view.position)
     if part.shape == "ellipsoid":
@@ -95,5 +95,5 @@ def _ellipsoid_bounds(centre: np.ndarray, axes: np.ndarray) -> np.ndarray:
         return np.array([[-np.inf, -np.inf], [np.inf, np.inf]])
     roots = [np.sqrt(max(conic[i, 2] ** 2 - conic[i, i] * deepest, 0.0)) for i in (0, 1)]
     middle = np.array([conic[0, 2], conic[1, 2]]) / deepest
-    spread = np.array(roots) / abs(deepest)
-    return np.stack([middle - spread, middle + spread])
+    offsets = np.array(roots) / abs(deepest)
+    return np.stack([middle - offsets, middle + offsets])

@@ -79,14 +79,14 @@ TROUSERS = ("blue", "black", "brown", "grey", "green", "white")
 
 
 def _swing(pitch: float, outward: float, side: float) -> np.ndarray:
-    """Direction of a limb that hangs down, after a swing forwards (+z) and outwards, radians."""
+    """Return the direction of a hanging limb after a swing forwards (+z) and outwards (rad)."""
     s, c = round(math.sin(pitch), 12), round(math.cos(pitch), 12)
     so, co = round(math.sin(outward), 12), round(math.cos(outward), 12)
     return point(side * so, -co * c, co * s)
 
 
 def _pose(draw: Draw, seated: bool) -> dict[str, float]:
-    """Joint angles in radians by name; ``_l`` is the person's own left."""
+    """Return the joint angles in radians by name; ``_l`` is the person's own left."""
     pose: dict[str, float] = {"lean": draw.uniform(-0.04, 0.12)}
     stride = draw.uniform(-0.45, 0.45) if draw.chance(0.5) else draw.uniform(-0.08, 0.08)
     for name, sign in (("l", 1.0), ("r", -1.0)):
@@ -109,7 +109,7 @@ def _pose(draw: Draw, seated: bool) -> dict[str, float]:
 
 
 def person(draw: Draw, style: Style, seat_m: float | None = None) -> Model:
-    """A standing or walking person, or one who sits at this height with hips over the origin."""
+    """Return a standing, walking or (at this height) sitting person, hips over the origin."""
     size = draw.uniform(0.88, 1.08)
     joints = _joints(_pose(draw, seat_m is not None), size, seat_m, draw.uniform(-0.7, 0.7))
     colour = draw.choice(SHIRTS)
@@ -134,7 +134,7 @@ def person(draw: Draw, style: Style, seat_m: float | None = None) -> Model:
 def _joints(
     pose: dict[str, float], size: float, seat_m: float | None, turn: float
 ) -> dict[str, np.ndarray]:
-    """Positions of the keypoints and of head, neck, toes and hands."""
+    """Return the positions of the keypoints and of head, neck, toes and hands."""
     up = _swing(math.pi - pose["lean"], 0.0, 1.0)
     joints: dict[str, np.ndarray] = {}
     for name, side in (("left", 1.0), ("right", -1.0)):
@@ -177,7 +177,7 @@ def _dress(
     *,
     short_sleeves: bool,
 ) -> None:
-    """Flesh and cloth around the joints."""
+    """Add flesh and cloth around the joints."""
     skin, shirt, trousers = clothes["skin"], clothes["shirt"], clothes["trousers"]
     hips = (joints["left_hip"] + joints["right_hip"]) / 2
     chest = joints["neck"] * 0.55 + hips * 0.45

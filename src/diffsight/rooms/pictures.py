@@ -28,7 +28,7 @@ _TOPS = {
 
 
 def heat(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Colours of numbers in [0, 1], ``h w 3`` of uint8; invalid is black."""
+    """Return colours of numbers in [0, 1], ``h w 3`` of uint8; invalid is black."""
     place = np.clip(values, 0, 1) * (len(_STOPS) - 1)
     channels = [np.interp(place, np.arange(len(_STOPS)), _STOPS[:, i]) for i in range(3)]
     colours = (np.stack(channels, axis=-1) * 255 + 0.5).astype(np.uint8)
@@ -37,7 +37,7 @@ def heat(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 def palette(ids: np.ndarray) -> np.ndarray:
-    """A colour of its own for every whole number, ``h w 3`` of uint8."""
+    """Return a colour of its own for every whole number, ``h w 3`` of uint8."""
     codes = (ids.astype(np.int64) + 1) * 2654435761 % 2**32
     return np.stack([codes >> 3 & 255, codes >> 11 & 255, codes >> 19 & 255], axis=-1).astype(
         np.uint8
@@ -45,7 +45,7 @@ def palette(ids: np.ndarray) -> np.ndarray:
 
 
 def picture(rendering: Rendering, label: str) -> np.ndarray:
-    """One label in colour, ``h w 3`` of uint8."""
+    """Return one label in colour, ``h w 3`` of uint8."""
     value, valid = rendering.labels[label], rendering.valid[label]
     if label in ("semantic", "instance"):
         return palette(value)
@@ -67,7 +67,7 @@ def picture(rendering: Rendering, label: str) -> np.ndarray:
 
 
 def people_drawn(rendering: Rendering) -> np.ndarray:
-    """The image with keypoints (green visible, orange covered) and boxes."""
+    """Return the image with keypoints (green visible, orange covered) and boxes."""
     image = Image.fromarray(np.ascontiguousarray(rendering.image.transpose(1, 2, 0)))
     draw = ImageDraw.Draw(image)
     dot = max(min(image.size) / 160, 1.0)
@@ -84,7 +84,7 @@ def people_drawn(rendering: Rendering) -> np.ndarray:
 
 
 def contact_sheet(renderings: list[Rendering]) -> np.ndarray:
-    """A row per scene: the image, the people, then every label; ``h w 3`` of uint8."""
+    """Return a row per scene: image, people, every label; ``h w 3`` of uint8."""
     rows = []
     for rendering in renderings:
         columns = [rendering.image.transpose(1, 2, 0), people_drawn(rendering)]

@@ -17,13 +17,13 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def points_on(origin: Components, direction: Components, t: np.ndarray) -> Arrays:
-    """The points of rays at ``t``."""
+    """Return the points of rays at ``t``."""
     x, y, z = (np.asarray(o + d * t) for o, d in zip(origin, direction, strict=True))
     return x, y, z
 
 
 def intersect(primitive: Primitive, origin: Components, direction: Components) -> np.ndarray:
-    """Smallest positive ``t`` at which the ray enters the solid (leaves air), or infinity."""
+    """Return the smallest positive ``t`` at which the ray enters the solid, or infinity."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         if primitive.shape == "plane":
             return _plane(origin, direction)
@@ -65,7 +65,7 @@ def _ellipsoid(radii: Vector, o: Components, d: Components) -> np.ndarray:
 def _quadratic_entry(
     a: np.ndarray | float, b: np.ndarray | float, c: np.ndarray | float
 ) -> np.ndarray:
-    """Smaller root of ``a t^2 + 2 b t + c`` where positive; ``a`` is positive."""
+    """Return the smaller root of ``a t^2 + 2 b t + c`` where positive; ``a`` is positive."""
     discriminant = b * b - a * c
     t = (-b - np.sqrt(np.maximum(discriminant, 0))) / a
     return np.where((discriminant > 0) & (t > 0), t, np.inf)
@@ -109,7 +109,7 @@ def _frustum(size: Vector, caps: tuple[bool, bool], o: Components, d: Components
 
 
 def normal(primitive: Primitive, p: Arrays) -> Arrays:
-    """Outward unit normal at points on the surface."""
+    """Return the outward unit normal at points on the surface."""
     x, y, z = p
     zero = np.zeros_like(x)
     if primitive.shape == "plane":
@@ -134,7 +134,7 @@ def _unit(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> Arrays:
 
 
 def box_face(half: Vector, p: Arrays) -> tuple[np.ndarray, np.ndarray]:
-    """Where the nearest face of the box is an x face, and where it is a y face."""
+    """Return where the nearest face of the box is an x face, and where it is a y face."""
     gx, gy, gz = (np.abs(p[i]) - half[i] for i in range(3))
     on_x = (gx >= gy) & (gx >= gz)
     return on_x, ~on_x & (gy >= gz)
@@ -151,7 +151,7 @@ def _box_normal(half: Vector, p: Arrays) -> Arrays:
 
 
 def _frustum_parts(primitive: Primitive, p: Arrays) -> tuple[float, np.ndarray, np.ndarray]:
-    """Slope of the side, its radius at each point's height, which points are on a closed end."""
+    """Return the slope of the side, radii at the points' heights, and closed ends."""
     bottom, top, half = primitive.size
     slope = (top - bottom) / (2 * half)
     radius = np.maximum((top + bottom) / 2 + slope * p[1], 1e-9)
@@ -162,7 +162,7 @@ def _frustum_parts(primitive: Primitive, p: Arrays) -> tuple[float, np.ndarray, 
 
 
 def curvature(primitive: Primitive, p: Arrays) -> tuple[np.ndarray, np.ndarray]:
-    """Principal curvatures in 1/m, the larger first, positive where the solid is convex."""
+    """Return principal curvatures in 1/m, the larger first, positive where convex."""
     zero = np.zeros_like(p[0])
     if primitive.shape in ("plane", "box"):
         return zero, zero
@@ -185,12 +185,12 @@ def _ellipsoid_curvature(radii: Vector, p: Arrays) -> tuple[np.ndarray, np.ndarr
     h2 = 1 / (x2 / (a2 * a2) + y2 / (b2 * b2) + z2 / (c2 * c2))
     gauss = h2 * h2 / (a2 * b2 * c2)
     mean = h2 * np.sqrt(h2) * (a2 + b2 + c2 - x2 - y2 - z2) / (2 * a2 * b2 * c2)
-    spread = np.sqrt(np.maximum(mean * mean - gauss, 0))
-    return mean + spread, mean - spread
+    half_gap = np.sqrt(np.maximum(mean * mean - gauss, 0))
+    return mean + half_gap, mean - half_gap
 
 
 def texture_coordinates(primitive: Primitive, p: Arrays) -> tuple[np.ndarray, np.ndarray]:
-    """Two coordinates in metres along the surface, for patterns."""
+    """Return two coordinates in metres along the surface, for patterns."""
     x, y, z = p
     if primitive.shape == "plane":
         return x, z

@@ -24,7 +24,7 @@ class Grid:
     def of_image(
         cls, view: View, height: int, width: int, per_pixel: int = 1, dtype: type = np.float64
     ) -> "Grid":
-        """Rays through pixel centres, or ``per_pixel`` x ``per_pixel`` places of each pixel."""
+        """Return rays through pixel centres, or through a grid in each pixel."""
         focal = view.focal_px(height, width)
         columns = (np.arange(width * per_pixel) + 0.5) / per_pixel - width / 2
         rows = (np.arange(height * per_pixel) + 0.5) / per_pixel - height / 2
@@ -42,13 +42,13 @@ class Hits:
 def local_rays(
     scene: Scene, index: int, x: np.ndarray, y: np.ndarray
 ) -> tuple[list[float], list[np.ndarray]]:
-    """Origin and directions of camera rays in a primitive's frame; ``x`` and ``y`` broadcast."""
+    """Return origin and directions of camera rays in a primitive's frame."""
     origin = scene.frames.position[index].tolist()
     return origin, [a * x + (b * y + c) for a, b, c in scene.frames.axes[index].tolist()]
 
 
 def cast(scene: Scene, grid: Grid) -> Hits:
-    """First hits of a grid of camera rays; every ray meets something, for the room is closed."""
+    """Return the first hits of camera rays; every ray meets something, the room is closed."""
     shape = (len(grid.y), len(grid.x))
     depth = np.full(shape, np.inf, dtype=grid.x.dtype)
     index = np.zeros(shape, dtype=np.int16)
@@ -74,7 +74,7 @@ def occluded(
     *,
     to_eye: bool = False,
 ) -> np.ndarray:
-    """Where something stands between a point and its origin.
+    """Return where something stands between a point and its origin.
 
     Args:
         scene: the solids; planes of the room and window panes do not count.
@@ -85,14 +85,14 @@ def occluded(
     """
     blocked = np.zeros(points.shape[1], dtype=bool)
     middle = (origins.min(axis=1) + origins.max(axis=1)) / 2
-    spread = max(length(column) for column in (origins - middle[:, None]).T)
+    extent = max(length(column) for column in (origins - middle[:, None]).T)
     origins = origins.astype(points.dtype)
     from_middle = points - middle[:, None].astype(points.dtype)
     squared = from_middle[0] ** 2 + from_middle[1] ** 2 + from_middle[2] ** 2
     for thing, (centre, radius) in zip(scene.things, scene.balls, strict=True):
         if radius == 0:
             continue
-        ball = (centre - middle, radius + spread)
+        ball = (centre - middle, radius + extent)
         near = np.flatnonzero(_behind_ball(*ball, from_middle, squared) & ~blocked)
         if len(near) == 0:
             continue
@@ -111,7 +111,7 @@ def occluded(
 
 
 def rotate_rows(matrix: np.ndarray, rows: np.ndarray | list[np.ndarray]) -> list[np.ndarray]:
-    """Matrix times ``(3, p)`` by explicit sums."""
+    """Return matrix times ``(3, p)`` by explicit sums."""
     x, y, z = rows
     return [a * x + b * y + c * z for a, b, c in matrix.tolist()]
 
@@ -119,7 +119,7 @@ def rotate_rows(matrix: np.ndarray, rows: np.ndarray | list[np.ndarray]) -> list
 def _behind_ball(
     to_ball: np.ndarray, radius: float, way: np.ndarray, way_squared: np.ndarray
 ) -> np.ndarray:
-    """Where a point may lie in the shadow of a ball: a cone behind it, as seen from the origin.
+    """Return where a point may lie in a ball's shadow: a cone behind it.
 
     The ball is enlarged a little for single precision.
     """

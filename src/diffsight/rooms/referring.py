@@ -12,7 +12,7 @@ from diffsight.rooms.render import add_noise, render_clean
 from diffsight.rooms.scene import sample_scene
 from diffsight.rooms.world import Scene
 
-# a scene in which nothing can be told apart is replaced by one that no data set of rooms reaches
+# a scene in which no thing can be identified is replaced by one that no data set of rooms reaches
 ELSEWHERE = 10**9
 
 
@@ -40,7 +40,7 @@ class ReferringRooms(AbstractRooms):
         super().__init__(split, count, size, seed)
 
     def __getitem__(self, index: int) -> Sample:
-        """The scene with this index; its prompt is the first of its sentences."""
+        """Return the scene with this index; its prompt is the first of its sentences."""
         self.require(index)
         scene, thing, sentences = self._referent(index)
         clean = render_clean(scene, *self.size)
@@ -57,13 +57,13 @@ class ReferringRooms(AbstractRooms):
         )
 
     def _referent(self, index: int) -> tuple[Scene, int, tuple[str, ...]]:
-        """A scene, one of its things and the expressions for it."""
+        """Return a scene, one of its things and the expressions for it."""
         while True:
             scene = sample_scene(self.split, self.seed, index)
-            found = expressions(scene, look_around(scene, *self.size))
-            if found:
+            phrases = expressions(scene, look_around(scene, *self.size))
+            if phrases:
                 break
             index += ELSEWHERE
-        things = sorted({thing for _, thing in found})
+        things = sorted({thing for _, thing in phrases})
         thing = Draw(self.split, self.seed, index, "referent").choice(things)
-        return scene, thing, tuple(text for text, own in found if own == thing)
+        return scene, thing, tuple(text for text, own in phrases if own == thing)

@@ -17,7 +17,7 @@ _ENCODE = np.array(
 
 
 def render_clean(scene: Scene, height: int, width: int) -> Float[np.ndarray, "3 h w"]:
-    """The image without sensor noise: encoded RGB in [0, 1], float32."""
+    """Return the image without sensor noise: encoded RGB in [0, 1], float32."""
     grid = Grid.of_image(scene.view, height, width, per_pixel=2, dtype=np.float32)
     hits = cast(scene, grid)
     index = hits.primitive.ravel()
@@ -42,7 +42,7 @@ def render_clean(scene: Scene, height: int, width: int) -> Float[np.ndarray, "3 
 
 
 def _encode(light: np.ndarray) -> np.ndarray:
-    """Linear light to display values: soft shoulder, then the table of exponent 1 / 2.2."""
+    """Return display values of linear light: soft shoulder, then exponent 1 / 2.2."""
     # slope 1.5 in the dark, 1 becomes 1, and what is brighter is cut
     tone = light * (1.5 + 0.45 * light) / (1 + 0.95 * light)
     level = np.minimum(tone * (_LEVELS - 1) + 0.5, _LEVELS - 1).astype(np.int32)
@@ -50,7 +50,7 @@ def _encode(light: np.ndarray) -> np.ndarray:
 
 
 def add_noise(scene: Scene, clean: Float[np.ndarray, "3 h w"]) -> UInt8[np.ndarray, "3 h w"]:
-    """The 8-bit image with sensor noise: a function of the scene and the size."""
+    """Return the 8-bit image with sensor noise: a function of the scene and the size."""
     _, height, width = clean.shape
     draw = Draw(scene.split, scene.seed, scene.index, f"noise/{height}x{width}")
     noisy = clean + draw.noise(clean.shape) * np.float32(scene.noise)
@@ -102,7 +102,7 @@ class _Surfaces:
             self.glow[:, part] = colour * np.float32(surface.glow)
 
     def lit(self, lamp: Light, phase: np.ndarray) -> np.ndarray:
-        """Light of one lamp that leaves towards the camera."""
+        """Return the light of one lamp that leaves towards the camera."""
         result = np.zeros_like(self.position)
         way = lamp.points.astype(np.float32)[:, phase] - self.position
         distance2 = way[0] * way[0] + way[1] * way[1] + way[2] * way[2]
@@ -124,7 +124,7 @@ class _Surfaces:
         return result
 
     def _highlight(self, lit: np.ndarray, way: np.ndarray, distance: np.ndarray) -> np.ndarray:
-        """Blinn's highlight with exponent 32, of the points that have gloss."""
+        """Return Blinn's highlight with exponent 32, of the points that have gloss."""
         shine = np.zeros_like(distance)
         glossy = np.flatnonzero(self.gloss[lit])
         at = lit[glossy]
@@ -139,7 +139,7 @@ class _Surfaces:
         return shine
 
     def ambient(self) -> np.ndarray:
-        """Light from everywhere: less in the corners of the room and around the feet of things."""
+        """Return light from everywhere: less in corners and around the feet of things."""
         half_x, half_y, half_z = (np.float32(v) for v in self.scene.half_size)
         x, y, z = self.position
         open_ = np.ones_like(x)
@@ -158,8 +158,8 @@ class _Surfaces:
         return self.albedo * np.array(self.scene.ambient, np.float32)[:, None] * sky
 
     def _under_furniture(self, x: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """Share of the light that reaches the floor beside and below things."""
-        share = np.ones_like(x)
+        """Return the fraction of the light that reaches the floor under and near things."""
+        fraction = np.ones_like(x)
         for thing in self.scene.things:
             if thing.support is not None or thing.position[1] > 0 or thing.height < 0.1:
                 continue
@@ -170,27 +170,27 @@ class _Surfaces:
             gap_z = np.maximum(np.abs(s * dx + c * dz) - np.float32(thing.half_z), 0)
             reach = np.float32(1 / (0.12 + 0.15 * min(thing.height, 1.5)))
             near = np.maximum(1 - (gap_x + gap_z) * reach, 0)
-            share *= 1 - np.float32(0.5) * near * near
-        return share
+            fraction *= 1 - np.float32(0.5) * near * near
+        return fraction
 
 
 def _through(lamp: Light, phase: np.ndarray, position: np.ndarray, way: np.ndarray) -> np.ndarray:
-    """Where the ray from the sun comes in through its window."""
+    """Return where the ray from the sun comes in through its window."""
     assert lamp.gate is not None
     axis, coordinate, low, high = lamp.gate
-    share = (np.float32(coordinate) - position[axis]) / np.where(
+    fraction = (np.float32(coordinate) - position[axis]) / np.where(
         way[axis] == 0, np.float32(1e-6), way[axis]
     )
-    inside = (share > -1e-3) & (share < 1)
+    inside = (fraction > -1e-3) & (fraction < 1)
     for other in range(3):
         if other != axis:
-            at = position[other] + way[other] * share
+            at = position[other] + way[other] * fraction
             inside &= (at > float(low[other])) & (at < float(high[other]))
     return inside
 
 
 def _sky(scene: Scene, upward: np.ndarray) -> np.ndarray:
-    """Radiance of the sky in directions of this slope."""
+    """Return the radiance of the sky in directions of this slope."""
     horizon, zenith, ground = (np.array(c, np.float32)[:, None] for c in scene.sky)
     up = np.clip(upward * np.float32(2.5), 0, 1)
     return np.where(

@@ -36,7 +36,7 @@ class Kind:
 
 
 def _facing(draw: Draw) -> Callable[[], float]:
-    """Yaws of free-standing things: mostly square to the room, sometimes not."""
+    """Return yaws of free-standing things: mostly square to the room, sometimes not."""
     quarter = math.pi / 2
     return lambda: (
         quarter * draw.integer(0, 3) + (draw.uniform(-0.5, 0.5) if draw.chance(0.4) else 0.0)
@@ -44,7 +44,7 @@ def _facing(draw: Draw) -> Callable[[], float]:
 
 
 def _chairs(layout: Layout, draw: Draw, style: Style, index: int, count: int) -> None:
-    """Chairs around a table, pushed in a little, facing it."""
+    """Add chairs around a table, pushed in a little, facing it."""
     table = layout.things[index]
     like = draw.uniform(0, 1e6)
     for side in draw.shuffled((0, 1, 2, 3))[:count]:
@@ -59,7 +59,7 @@ def _chairs(layout: Layout, draw: Draw, style: Style, index: int, count: int) ->
 
 
 def _again(layout: Layout, like: float) -> Draw:
-    """The same stream every time, so that the chairs of a set are alike."""
+    """Return the same stream every time, so that the chairs of a set are alike."""
     return Draw("chairs", layout.draw_seed, int(like), "model")
 
 
@@ -137,7 +137,7 @@ def _kitchen(layout: Layout, draw: Draw, style: Style) -> None:
 
 
 def _row(layout: Layout, draw: Draw, models: list[Model]) -> None:
-    """Units side by side along one wall."""
+    """Add units side by side along one wall."""
     width = sum(2 * m.half_x for m in models) + 0.02 * len(models)
     for number in draw.shuffled((0, 0, 1, 2)):
         wall = walls(layout.half_size)[number]
@@ -300,7 +300,7 @@ ROOM_TYPES = tuple(ROOMS)
 
 
 def add_extras(layout: Layout, draw: Draw, style: Style, room_type: str) -> None:
-    """More furniture for large rooms, a rug, people, plain solids and small things."""
+    """Add furniture to large rooms, a rug, people, plain solids and small things."""
     carriers = ("table", "cabinet", "shelf", "box", "cylinder", "bed")
     if room_type not in ("bathroom", "kitchen") and draw.chance(0.5):
         _lay_rug(layout, draw, style)
@@ -333,7 +333,7 @@ def _small(draw: Draw, style: Style) -> Model:
 
 
 def _lay_rug(layout: Layout, draw: Draw, style: Style) -> None:
-    """A rug under the middle of the view; furniture may stand on it."""
+    """Lay a rug under the middle of the view; furniture may stand on it."""
     model = building.rug(draw, style)
     reach_x, reach_z = (layout.half_size[i] - model.half_x - 0.05 for i in (0, 2))
     if min(reach_x, reach_z) > 0:

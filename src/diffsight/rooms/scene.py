@@ -14,7 +14,7 @@ from diffsight.rooms.world import Scene, Vector, View, compose, point, rotation_
 
 
 def sample_scene(split: str, seed: int, index: int) -> Scene:
-    """The scene of this name: a function of its arguments and the renderer's version."""
+    """Return the scene of this name: a function of the arguments and the renderer."""
     room_type = Draw(split, seed, index, "type").choice(ROOM_TYPES)
     kind = ROOMS[room_type]
     draw = Draw(split, seed, index, "room")
@@ -49,7 +49,7 @@ def sample_scene(split: str, seed: int, index: int) -> Scene:
 
 
 def _room_size(draw: Draw, room_type: str) -> Vector:
-    """Half width, half height and half depth in metres."""
+    """Return half width, half height and half depth in metres."""
     low, high = {"bathroom": (2.5, 4.2), "bedroom": (3.0, 5.2), "kitchen": (2.8, 5.2)}.get(
         room_type, (3.4, 7.0)
     )
@@ -57,7 +57,7 @@ def _room_size(draw: Draw, room_type: str) -> Vector:
 
 
 def _camera(draw: Draw, half_size: Vector) -> View:
-    """A camera near the -z wall that looks into the room."""
+    """Return a camera near the -z wall that looks into the room."""
     x, _, z = half_size
     position = point(
         draw.uniform(-1, 1) * (x - 0.45),
@@ -81,7 +81,7 @@ def _camera(draw: Draw, half_size: Vector) -> View:
 
 
 def _openings(layout: Layout, draw: Draw, style: Style, kind: Kind) -> list[Window]:
-    """Doors, windows and pictures; returns (wall, offset, half width, low, high) of the windows."""
+    """Add doors, windows and pictures; return the windows."""
     windows = []
     height = 2 * layout.half_size[1]
     for number in draw.shuffled((0, 1, 2))[: draw.choice((0, 1, 1, 1, 2, 2, 3))]:

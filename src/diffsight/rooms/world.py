@@ -48,7 +48,7 @@ Shape = Literal["plane", "box", "ellipsoid", "frustum", "capsule"]
 Pattern = Literal[
     "solid", "checker", "stripes", "dots", "tiles", "bricks", "wood", "planks", "marble"
 ]
-Real = float | int  # told apart by the type checks of the tests
+Real = float | int  # the type checks of the tests distinguish them
 Vector = tuple[Real, Real, Real]
 
 
@@ -107,7 +107,7 @@ class Primitive:
     sky: bool = False
 
     def half_extents(self) -> Vector:
-        """Half the size of the box around it in its own frame."""
+        """Return the half the size of the box around it in its own frame."""
         if self.shape == "frustum":
             radius = max(self.size[0], self.size[1])
             return (radius, self.size[2], radius)
@@ -182,7 +182,7 @@ class View:
     fov_rad: float
 
     def focal_px(self, height: int, width: int) -> float:
-        """Focal length in pixels of an image of this size."""
+        """Return the focal length in pixels of an image of this size."""
         return max(height, width) / 2 / round(math.tan(self.fov_rad / 2), 12)
 
 
@@ -203,7 +203,7 @@ class Frames:
 
     @classmethod
     def of(cls, primitives: tuple[Primitive, ...], view: View) -> "Frames":
-        """All frames at once, by explicit sums."""
+        """Return all frames at once, by explicit sums."""
         turn = np.stack([p.rotation for p in primitives])
         offset = view.position - np.stack([p.centre for p in primitives])
         position = np.sum([turn[:, i] * offset[:, i, None] for i in range(3)], axis=0)
@@ -211,8 +211,8 @@ class Frames:
         half = np.array([p.half_extents() for p in primitives], dtype=np.float64)
         centre = np.sum([-offset[:, i, None] * view.rotation[i] for i in range(3)], axis=0)
         reach = half[:, :, None] * _CORNERS
-        spread = np.sum([axes[:, i, :, None] * reach[:, i, None] for i in range(3)], axis=0)
-        bounds = _bounds(centre[:, :, None] + spread)
+        offsets = np.sum([axes[:, i, :, None] * reach[:, i, None] for i in range(3)], axis=0)
+        bounds = _bounds(centre[:, :, None] + offsets)
         bounds[[p.shape == "plane" for p in primitives]] = _EVERYWHERE
         return cls(position, axes, bounds)
 
@@ -223,7 +223,7 @@ _NOWHERE = (math.inf, -math.inf, math.inf, -math.inf)
 
 
 def _bounds(corners: np.ndarray) -> np.ndarray:
-    """Bounds on the image plane of boxes with these corners in camera axes, ``n 3 8``."""
+    """Return bounds on the image plane of boxes with these camera-frame corners ``n 3 8``."""
     depth = corners[:, 2]
     safe = np.maximum(depth, NEAR_M)
     x, y = corners[:, 0] / safe, corners[:, 1] / safe
@@ -295,41 +295,41 @@ class Scene:
 
 
 def point(x: Real, y: Real, z: Real) -> np.ndarray:
-    """A position or direction."""
+    """Return a position or direction."""
     return np.array([x, y, z], dtype=np.float64)
 
 
 def length(v: np.ndarray) -> float:
-    """Length of a vector."""
+    """Return the length of a vector."""
     return math.sqrt(float(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]))
 
 
 def rotation_y(yaw: Real) -> np.ndarray:
-    """Rotation about y; rounded, so that the last bits of a library do not reach a pixel."""
+    """Return a rotation about y, rounded, so that no library's last bits reach a pixel."""
     s, c = round(math.sin(yaw), 12), round(math.cos(yaw), 12)
     return np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
 
 
 def rotate(matrix: np.ndarray, vector: Vector | np.ndarray) -> np.ndarray:
-    """Matrix times vector by explicit sums (no BLAS: its last bits depend on the machine)."""
+    """Return matrix times vector by explicit sums (BLAS's last bits vary by machine)."""
     x, y, z = (float(v) for v in vector)
     return np.array([a * x + b * y + c * z for a, b, c in matrix.tolist()])
 
 
 def compose(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Matrix product by explicit sums."""
+    """Return the matrix product by explicit sums."""
     columns = list(zip(*b.tolist(), strict=True))
     return np.array([[p * x + q * y + r * z for x, y, z in columns] for p, q, r in a.tolist()])
 
 
 def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cross product of two vectors."""
+    """Return the cross product of two vectors."""
     (ax, ay, az), (bx, by, bz) = a.tolist(), b.tolist()
     return np.array([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx])
 
 
 def align_y(direction: Vector | np.ndarray) -> np.ndarray:
-    """A rotation whose second column points along ``direction``."""
+    """Return a rotation whose second column points along ``direction``."""
     d = np.asarray(direction, dtype=np.float64)
     d = d / length(d)
     helper = np.array([1.0, 0.0, 0.0]) if abs(d[0]) < 0.9 else np.array([0.0, 0.0, 1.0])

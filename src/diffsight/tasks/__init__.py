@@ -1,22 +1,25 @@
-"""Tasks: what the numbers of a map mean."""
+"""Tasks: what the numbers of a map mean. One kind of label, one file, with its prediction."""
 
 from diffsight.tasks.base import AbstractTask
-from diffsight.tasks.classes import Classes
-from diffsight.tasks.dense import AbstractDense
-from diffsight.tasks.depth import MetricDepth
-from diffsight.tasks.directions import Directions
-from diffsight.tasks.referring import Referring
-from diffsight.tasks.semantic import Semantic
-from diffsight.tasks.values import Scalars, Vectors
+from diffsight.tasks.depth import Depth, DepthPrediction
+from diffsight.tasks.normals import NormalPrediction, Normals
+from diffsight.tasks.prediction import Prediction, StoredArray
+from diffsight.tasks.referring import MaskPrediction, Referring
+from diffsight.tasks.segmentation import ClassPrediction, Segmentation
+from diffsight.tasks.values import ValuePrediction, Values
 
 __all__ = [
-    "AbstractDense",
     "AbstractTask",
-    "Classes",
-    "Directions",
-    "MetricDepth",
+    "ClassPrediction",
+    "Depth",
+    "DepthPrediction",
+    "MaskPrediction",
+    "NormalPrediction",
+    "Normals",
+    "Prediction",
     "Referring",
-    "Scalars",
-    "Semantic",
-    "Vectors",
+    "Segmentation",
+    "StoredArray",
+    "ValuePrediction",
+    "Values",
 ]

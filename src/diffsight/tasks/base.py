@@ -1,57 +1,204 @@
 """A task knows what the numbers of a map mean, and nothing about the architecture."""
 
 import abc
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Self
 
-from jaxtyping import Float, UInt8
-from torch import Tensor
+import torch
+from jaxtyping import Bool, Float, Float64, UInt8
+from torch import Tensor, nn
+from torch.nn import functional
 
 from diffsight.config import Configurable
-from diffsight.types import RawOutput, Target
+from diffsight.errors import InputError
+from diffsight.outputs import LabelCodec, Output, OutputSpec, SoftLabels
+from diffsight.tasks.prediction import Prediction, to_pixels
+from diffsight.types import Target
+
+LabelMaps = Iterable[tuple[Tensor, Bool[Tensor, "h w"]]]
+"""Labels ``c h w`` or ``h w`` of one size, each with its mask of valid pixels."""
 
 
-class AbstractTask(Configurable, abc.ABC):
-    """Loss, decoding, drawing and the meaning of a flip.
+class AbstractTask(nn.Module, Configurable, abc.ABC):
+    """One kind of label: its losses, its metric, what a flip does to it, and its predictions.
 
     Attributes:
-        label: key of ``Sample.labels`` that this task learns.
-        num_outputs: channels that a method must give.
-        asks: whether a prompt is part of the question, as a sentence is for its mask.
+        label: key of ``Sample.labels`` that the task learns.
+        requires_prompt: whether a sentence is part of the question, as for referring segmentation.
+        metric_name: of the number by which methods are compared on held-out images, with its unit.
+        higher_is_better: order of that number.
+        is_mirrorable: whether the label of a mirrored image is known.
+        class_names: names of the classes in the order of their numbers; empty for other labels.
+        ids: of the classes in label files and predictions.
+        unit: of the numbers that are predicted.
     """
 
     label: str
-    num_outputs: int
-    asks: bool = False
+    requires_prompt: ClassVar[bool] = False
+    metric_name: str
+    higher_is_better: ClassVar[bool] = False
+    is_mirrorable: bool = True
+    class_names: tuple[str, ...] = ()
+    ids: tuple[int, ...] = ()
+    unit: str = ""
 
+    @property
     @abc.abstractmethod
-    def loss(self, raw: RawOutput, target: Target) -> dict[str, Tensor]:
-        """Scalars by name; ``loss`` is the one to minimise."""
+    def outputs(self) -> tuple[OutputSpec, ...]:
+        """The forms of output that the task has a loss for, preferred ones first.
 
-    @abc.abstractmethod
-    def hflip(self, raw: RawOutput) -> RawOutput:
-        """The output for the mirrored image, given that of the image, and the other way round."""
-
-    def compact(self, raw: RawOutput) -> RawOutput:
-        """The same with as few maps as ``decode`` needs, each a linear function of those of
-        ``raw``: it may be resized instead of them. Those themselves, if they are few.
+        ``DenseModel`` takes the first that its method can give.
         """
-        return raw
+
+    @property
+    def needs_fitting(self) -> bool:
+        """Whether bins or a codebook have to be fitted to labels before a model is built."""
+        return False
+
+    def fitted(self, values: Float[Tensor, "m d"]) -> Self:
+        """Return the task with bins or a codebook for these labels of valid pixels.
+
+        Raises:
+            InputError: if they cannot be learned (constant, not finite, fewer than the bins).
+        """
+        return self
+
+    def restrict_to(self, names: Sequence[str]) -> Self:
+        """Return the task, which predicts only classes of these names.
+
+        Raises:
+            InputError: for an unknown name, or a task that predicts no classes.
+        """
+        raise InputError("predicts no classes of its own: leave --classes out")
+
+    def with_codec(self, codec: LabelCodec, **arguments: Any) -> Self:
+        """Return the same task with other arguments and this fitted codec.
+
+        Raises:
+            InputError: if the task has no codec.
+        """
+        raise InputError(f"{type(self).__name__} has no bins: leave them out")
 
     @abc.abstractmethod
-    def decode(self, raw: RawOutput) -> Sequence[Any]:
-        """One prediction per image, in the units of the task."""
+    def loss(
+        self, output: Output, target: Target, soft_labels: SoftLabels | None = None
+    ) -> dict[str, Tensor]:
+        """Return scalars by name; ``loss`` is the one to minimise.
+
+        Args:
+            output: of a method, in one of the forms of ``outputs``.
+            target: labels.
+            soft_labels: what ``encode_label`` gives for the target, if it is known already.
+        """
+
+    def encode_label(self, label: Tensor) -> SoftLabels | None:
+        """Return the classes of a label ``b c h w`` or ``b h w``; None if the task has none."""
+        return None
+
+    def mirror_label(self, label: Tensor) -> Tensor:
+        """Return the label of the mirrored image; the last axis runs over the columns."""
+        return label.flip(-1)
+
+    def mirror_output(self, output: Output) -> Output:
+        """Return the output for the mirrored image, given that of the image."""
+        return output.mirrored()
 
     @abc.abstractmethod
-    def draw(self, prediction: Any) -> UInt8[Tensor, "3 h w"]:
-        """A colour picture of a prediction."""
+    def decode(self, output: Output) -> Sequence[Prediction]:
+        """Return one prediction per image, in the units of the task."""
 
     @abc.abstractmethod
-    def truth(self, target: Target) -> Sequence[Any]:
-        """The labels as perfect predictions, one per image, to draw or to compare with."""
+    def truth(self, target: Target) -> Sequence[Prediction]:
+        """Return the labels as perfect predictions, to draw or to compare with."""
 
     @abc.abstractmethod
+    def to_label(self, output: Output) -> Tensor:
+        """Return the output in the form of a label: ``b d h w`` of numbers or ``b h w`` of ids."""
+
+    @abc.abstractmethod
+    def measure(self, label: Tensor, target: Target) -> Float64[Tensor, "..."]:
+        """Return sums over a batch that can be added up and given to ``score``.
+
+        Args:
+            label: predictions in the form of labels, as ``to_label`` gives them.
+            target: the truth.
+        """
+
+    @abc.abstractmethod
+    def score(self, sums: Float64[Tensor, "..."]) -> float:
+        """Return the metric of accumulated sums."""
+
+    def metric(self) -> Any:
+        """Return the task's own metric (``TaskMetric``), for evaluations without a protocol."""
+        from diffsight.tasks.metric import TaskMetric
+
+        return TaskMetric(self)
+
+    @abc.abstractmethod
+    def constant(
+        self, label: Float[Tensor, "b d h w"], valid: Bool[Tensor, "b h w"]
+    ) -> Float[Tensor, " d"]:
+        """Return the one value for every pixel that scores best on these labels."""
+
+    @abc.abstractmethod
+    def baselines(self, labels: LabelMaps) -> Mapping[str, Tensor]:
+        """Return label maps, the same for every image, that a model must beat.
+
+        Args:
+            labels: of a training set, at one size.
+
+        Returns:
+            By name, ``h w`` or 1 x 1, of floats or ids as the labels are; empty for labels of
+            several channels.
+        """
+
     def panel(
-        self, image: Float[Tensor, "3 h w"], truth: Any, prediction: Any
+        self, image: Float[Tensor, "3 h w"], truth: Prediction, prediction: Prediction
     ) -> UInt8[Tensor, "3 h w4"]:
-        """Image | truth | prediction | error side by side, on one scale; the image is in [0, 1]."""
+        """Return image, truth, prediction and error side by side; the image is in [0, 1]."""
+        drawn = truth.draw_with(prediction, image)
+        return torch.cat([to_pixels(image), *drawn], dim=2)
+
+
+def masked_mean(values: Float[Tensor, "b h w"], valid: Bool[Tensor, "b h w"]) -> Tensor:
+    """Return the mean over the valid pixels; 0 with its graph where there are none."""
+    return torch.where(valid, values, 0).sum() / valid.sum().clamp(min=1)
+
+
+def count_classes(labels: LabelMaps, classes: int) -> Tensor:
+    """Return how often every pixel position has every class, ``k h w``."""
+    counts = torch.zeros(())
+    ids = torch.arange(classes)[:, None, None]
+    for values, valid in labels:
+        counts = counts + ((values == ids) & valid).int()
+    return counts
+
+
+def distribution_loss(
+    probability: Float[Tensor, "b n h w"], soft: SoftLabels, valid: Bool[Tensor, "b h w"]
+) -> Tensor:
+    """Return the cross-entropy of a distribution with soft labels, over the valid pixels."""
+    ids, weights = soft.ids.to(probability.device), soft.weights.to(probability)
+    weights = torch.where(valid[:, None], weights, 0)  # of an invalid label they may be NaN
+    nll = -probability.clamp(min=MIN_PROBABILITY).log().gather(1, ids)
+    return masked_mean((weights * nll).sum(dim=1), valid)
+
+
+def resize_map(label_map: Tensor, hw: tuple[int, int]) -> Tensor:
+    """Return a baseline's label map at the size of an image, with a batch axis and channels.
+
+    Numbers are interpolated to ``1 1 h w``; ids take the nearest to ``1 h w``.
+    """
+    if label_map.is_floating_point():
+        return functional.interpolate(
+            label_map[None, None], hw, mode="bilinear", align_corners=False
+        )
+    return functional.interpolate(label_map[None, None].double(), hw)[0].long()
+
+
+def unsupported(task: Any, output: Output) -> TypeError:
+    """Return the error for an output that the task did not ask for."""
+    return TypeError(f"{type(task).__name__} has no loss for {type(output).__name__}")
+
+
+MIN_PROBABILITY = 1e-8  # whose logarithm is taken

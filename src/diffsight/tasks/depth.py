@@ -1,155 +1,233 @@
-"""Metric depth: the SI-log loss, metres with their validity, and pictures of them."""
+"""Metric depth: metres with their validity, and pictures of them."""
 
 import math
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from diffsight.codecs import ScalarBins
+from diffsight.codecs.scalar import Spacing
+from diffsight.errors import InputError
 from diffsight.losses.silog import silog
-from diffsight.tasks.base import AbstractTask
+from diffsight.tasks.base import LabelMaps
 from diffsight.tasks.colour import depth_table, error_table, paint
-from diffsight.types import DepthPrediction, DepthType, RawOutput, Target
+from diffsight.tasks.numbers import AbstractNumbers, Bins, bin_count, mean_map
+from diffsight.tasks.prediction import Prediction, StoredArray, channels_first
+from diffsight.types import DepthType, Target
 
 # the narrowest scale of a picture, far / near: below it noise would look like a room
 MIN_CONTRAST = 1.25
 # the error picture has full colour where a pixel fails the metric d2
 FULL_ERROR = 1.25**2
+LARGEST_M = 65.535  # that 16 bits of millimetres hold
+DEFAULT_BINS = 50  # few_shot, section 4
 
 
-class MetricDepth(AbstractTask):
+class Depth(AbstractNumbers):
     """Depth in metres.
+
+    Values are learned by the SI-log loss, a distribution over bins as in few_shot (equation 5).
 
     Args:
         min_depth_m: a smaller prediction is marked invalid.
-        max_depth_m: a larger prediction is marked invalid. The bound of the head is the head's own.
+        max_depth_m: a larger prediction is marked invalid, and heads for values are bounded by it.
+            None becomes twice the largest label when the bins are fitted.
         depth_type: what the labels measure, carried into every prediction.
         label: key of ``Sample.labels``, one channel in metres.
+        bins: classes of a distribution over depth; ``auto`` is 50, or as many as there are
+            different labels; None offers values alone.
+        spacing: of the bins, see ``ScalarBins.fit``.
+        alpha: weight of the squared error beside the cross-entropy of a distribution.
     """
 
-    num_outputs = 1
+    metric_name = "RMSE, m"
+    unit = "m"
 
     def __init__(
         self,
         *,
         min_depth_m: float = 1e-3,
-        max_depth_m: float = 10.0,
+        max_depth_m: float | None = 10.0,
         depth_type: DepthType = "z",
         label: str = "depth_m",
+        bins: Bins | None = None,
+        spacing: Spacing = "log",
+        alpha: float = 1.0,
     ) -> None:
-        if not 0 < min_depth_m < max_depth_m:
-            raise ValueError(
+        if not 0 < min_depth_m < (max_depth_m or math.inf):
+            raise InputError(
                 f"need 0 < min_depth_m < max_depth_m, got {min_depth_m}, {max_depth_m}"
             )
+        super().__init__(
+            channels=1,
+            alpha=alpha,
+            codec=None if bins is None else ScalarBins(bin_count(bins, DEFAULT_BINS)),
+            bounds=None if max_depth_m is None else (0.0, max_depth_m),
+        )
         self.min_depth_m = min_depth_m
         self.max_depth_m = max_depth_m
         self.depth_type: DepthType = depth_type
         self.label = label
+        self.bins: Bins | None = bins
+        self.spacing: Spacing = spacing
 
-    def loss(self, raw: RawOutput, target: Target) -> dict[str, Tensor]:
-        """SI-log over every pixel with a positive label: no upper bound in training, as in VPD."""
+    def fitted(self, values: Float[Tensor, "m 1"]) -> Self:
+        """Return the task with bins for these depths."""
+        count = bin_count(self.bins or "auto", DEFAULT_BINS, values)
+        codec = ScalarBins.fit(values, count, spacing=self.spacing).with_statistics(values)
+        low, high = float(values.min()), float(values.max())
+        return self.with_codec(
+            codec,
+            bins=count,
+            min_depth_m=min(self.min_depth_m, low / 2),
+            max_depth_m=2 * high if self.max_depth_m is None else self.max_depth_m,
+        )
+
+    def value_loss(self, values: Float[Tensor, "b 1 h w"], target: Target) -> dict[str, Tensor]:
+        """Return SI-log over every pixel with a positive label.
+
+        There is no upper bound in training, as in VPD.
+        """
         depth_m = target.label[:, 0]
-        loss = silog(_metres(raw), depth_m, target.valid & (depth_m > 0))
+        loss = silog(values[:, 0], depth_m, target.valid & (depth_m > 0))
         return {"loss": loss, "silog": loss.detach()}
 
-    def hflip(self, raw: RawOutput) -> RawOutput:
-        """Depth moves with its pixel; no value changes."""
-        auxiliary = {name: value.flip(-1) for name, value in raw.auxiliary.items()}
-        std = None if raw.std is None else raw.std.flip(-1)
-        return replace(raw, maps=raw.maps.flip(-1), auxiliary=auxiliary, std=std)
+    def baselines(self, labels: LabelMaps) -> Mapping[str, Tensor]:
+        """Return the median, and the mean at every pixel position."""
+        return mean_map(labels, positive=True)
 
-    def decode(self, raw: RawOutput) -> list[DepthPrediction]:
-        """One prediction per image, not clamped; ``valid`` = finite and within the task's range."""
-        predictions = [self._prediction(depth_m) for depth_m in _metres(raw).float().unbind()]
-        if raw.std is None:
-            return predictions
-        pairs = zip(predictions, raw.std[:, 0].float().unbind(), strict=True)
-        return [replace(prediction, uncertainty_m=std_m) for prediction, std_m in pairs]
+    def prediction(
+        self,
+        values: Float[Tensor, "1 h w"],
+        std: Float[Tensor, "h w"] | None,
+        valid: Bool[Tensor, "h w"] | None = None,
+    ) -> "DepthPrediction":
+        """Return depth, not clamped; ``valid`` is finite and within the task's range."""
+        depth_m = values[0]
+        if valid is None:
+            # NaN and infinities fail the comparisons
+            valid = (depth_m >= self.min_depth_m) & (depth_m <= (self.max_depth_m or math.inf))
+        valid = valid & (depth_m > 0) & depth_m.isfinite()
+        shown = None
+        if self.codec is not None:
+            shown = float(self.codec.centres.min()), float(self.codec.centres.max())
+        return DepthPrediction(depth_m, valid, self.depth_type, std, shown)
 
-    def truth(self, target: Target) -> list[DepthPrediction]:
-        """The labels as perfect predictions, to draw or to compare with."""
-        return [
-            replace(self._prediction(depth_m), valid=valid & (depth_m > 0) & depth_m.isfinite())
-            for depth_m, valid in zip(target.label[:, 0].float(), target.valid, strict=True)
-        ]
 
-    def draw(self, prediction: DepthPrediction) -> UInt8[Tensor, "3 h w"]:
-        """Near is pale yellow, far dark blue, unknown dark grey.
+@dataclass(frozen=True)
+class DepthPrediction(Prediction):
+    """Metric depth of one image.
 
-        The scale is logarithmic, between the 2nd and the 98th percentile of the map itself.
-        """
-        return _draw(prediction, _near_far_m(prediction))
+    Attributes:
+        depth_m: metres.
+        valid: False where the value is not finite or outside the task's range.
+        depth_type: ``z`` along the optical axis, ``euclidean`` along the ray.
+        uncertainty_m: in metres. Of a distribution its standard deviation; else that of the views
+            of the plan (windows, flips), NaN where fewer than two views were, or None with one.
+        display_m: linear range of pictures; None: logarithmic, from the 2nd to the 98th percentile.
+    """
 
-    def panel(
-        self, image: Float[Tensor, "3 h w"], truth: DepthPrediction, prediction: DepthPrediction
-    ) -> UInt8[Tensor, "3 h w4"]:
-        """Image, truth, prediction and error side by side, ``w4 = 4 w``.
+    depth_m: Float[Tensor, "h w"]
+    valid: Bool[Tensor, "h w"]
+    depth_type: DepthType
+    uncertainty_m: Float[Tensor, "h w"] | None = None
+    display_m: tuple[float, float] | None = None
+    unit = "m"
+    kind = "depth"
 
-        Truth and prediction share the truth's scale (see ``draw``). The error is white where they
-        agree, blue where the prediction is too near and red where it is too far, with full colour
-        from a factor of 1.25^2 on.
+    @property
+    def hw(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        height, width = self.depth_m.shape
+        return height, width
 
-        Args:
-            image: RGB in [0, 1].
-            truth: labels, see ``truth``.
-            prediction: a prediction of the same size.
-        """
-        near_far_m = _near_far_m(truth)
-        parts = (
-            (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8),
-            _draw(truth, near_far_m),
-            _draw(prediction, near_far_m),
-            _draw_error(truth, prediction),
+    def to_label(self) -> Float[Tensor, "1 h w"]:
+        """Return metres."""
+        return self.depth_m[None]
+
+    def arrays(self) -> dict[str, StoredArray]:
+        """Return ``depth`` (16-bit millimetres, 0 is unknown) and ``uncertainty`` (metres)."""
+        counts = (self.depth_m.double() * 1000).round()
+        fits = self.valid & (counts > 0) & (counts <= 65535)
+        values = torch.where(fits, counts, 0).to(torch.int32).cpu().numpy().astype(np.uint16)
+        notes = {"depth_unit": "mm", "depth_invalid": "0"}
+        found = {"depth": StoredArray(values, notes=notes)}
+        if self.uncertainty_m is not None:
+            found["uncertainty"] = StoredArray(self.uncertainty_m.cpu().numpy())
+        return found
+
+    def metadata(self) -> dict[str, Any]:
+        """Return unit, scale, validity and the range of the depth."""
+        known = self.depth_m[self.valid].double().cpu().numpy()
+        low, middle, high = (
+            np.percentile(known, [0, 50, 100]).round(4) if known.size else [None] * 3
         )
-        return torch.cat(parts, dim=2)
+        height, width = self.hw
+        about: dict[str, Any] = {
+            "size": [width, height],
+            "unit": "mm",
+            "scale": 0.001,
+            "scale_means": "metres per count",
+            "invalid": 0,
+            "depth_type": self.depth_type,
+            "valid": round(known.size / self.depth_m.numel(), 6),
+            "beyond_range_share": round(float((known > LARGEST_M).sum()) / self.depth_m.numel(), 6),
+            "depth_m": {"min": low, "median": middle, "max": high},
+        }
+        if self.uncertainty_m is not None:
+            median = torch.nanmedian(self.uncertainty_m).item()
+            about["uncertainty_m"] = {"kind": "standard deviation", "median": round(median, 6)}
+        return about
 
-    def _prediction(self, depth_m: Tensor) -> DepthPrediction:
-        # NaN and infinities fail the comparisons
-        valid = (depth_m >= self.min_depth_m) & (depth_m <= self.max_depth_m)
-        return DepthPrediction(depth_m=depth_m, valid=valid, depth_type=self.depth_type)
+    def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> UInt8[Tensor, "3 h w"]:
+        """Near is pale yellow, far dark blue, unknown dark grey."""
+        return self._draw(self._near_far_m())
 
+    def draw_with(
+        self, other: "DepthPrediction", image: Float[Tensor, "3 h w"]
+    ) -> tuple[UInt8[Tensor, "3 h w"], ...]:
+        """Return truth, prediction and error on the truth's scale.
 
-def _metres(raw: RawOutput) -> Float[Tensor, "b h w"]:
-    if raw.space != "value" or raw.maps.shape[1] != 1:
-        raise ValueError(
-            f"metric depth needs one channel in space 'value', got {raw.maps.shape[1]} in "
-            f"{raw.space!r}: use a head that is bounded in metres"
-        )
-    return raw.maps[:, 0]
+        The error is white where they agree, blue where the prediction is too near and red where it
+        is too far; it has full colour from a factor of 1.25^2 on, or with a linear scale from a
+        quarter of the range on.
+        """
+        near_far_m = self._near_far_m()
+        return self._draw(near_far_m), other._draw(near_far_m), self._draw_error(other)
 
+    def _near_far_m(self) -> tuple[float, float]:
+        if self.display_m is not None:
+            return self.display_m
+        depth_m, valid = self._numpy()
+        if not valid.any():
+            return 1.0, MIN_CONTRAST
+        near_m, far_m = np.percentile(depth_m[valid], [2, 98])
+        widen = max(1.0, math.sqrt(MIN_CONTRAST * near_m / far_m))
+        return float(near_m / widen), float(far_m * widen)
 
-def _near_far_m(prediction: DepthPrediction) -> tuple[float, float]:
-    depth_m, valid = _arrays(prediction)
-    if not valid.any():
-        return 1.0, MIN_CONTRAST
-    near_m, far_m = np.percentile(depth_m[valid], [2, 98])
-    widen = max(1.0, math.sqrt(MIN_CONTRAST * near_m / far_m))
-    return float(near_m / widen), float(far_m * widen)
+    def _draw(self, near_far_m: tuple[float, float]) -> UInt8[Tensor, "3 h w"]:
+        depth_m, valid = self._numpy()
+        near, far = near_far_m
+        if self.display_m is None:
+            depth_m, near, far = np.log(np.where(valid, depth_m, 1)), np.log(near), np.log(far)
+        return channels_first(paint((depth_m - near) / (far - near), valid, depth_table()))
 
+    def _draw_error(self, other: "DepthPrediction") -> UInt8[Tensor, "3 h w"]:
+        (truth_m, known), (depth_m, found) = self._numpy(), other._numpy()
+        valid = known & found
+        if self.display_m is not None:
+            low, high = self.display_m
+            gap = np.subtract(depth_m, truth_m, where=valid, out=np.zeros_like(truth_m))
+            error = 2 * gap / (high - low)
+        else:
+            error = np.log(np.where(valid, depth_m, 1)) - np.log(np.where(valid, truth_m, 1))
+            error = 0.5 * error / math.log(FULL_ERROR)
+        return channels_first(paint(0.5 + error, valid, error_table()))
 
-def _draw(prediction: DepthPrediction, near_far_m: tuple[float, float]) -> UInt8[Tensor, "3 h w"]:
-    depth_m, valid = _arrays(prediction)
-    near, far = np.log(near_far_m)
-    scaled = (np.log(np.where(valid, depth_m, 1)) - near) / (far - near)
-    return _tensor(paint(scaled, valid, depth_table()))
-
-
-def _draw_error(truth: DepthPrediction, prediction: DepthPrediction) -> UInt8[Tensor, "3 h w"]:
-    truth_m, truth_valid = _arrays(truth)
-    depth_m, depth_valid = _arrays(prediction)
-    valid = truth_valid & depth_valid
-    error = np.log(np.where(valid, depth_m, 1)) - np.log(np.where(valid, truth_m, 1))
-    return _tensor(paint(0.5 + 0.5 * error / math.log(FULL_ERROR), valid, error_table()))
-
-
-def _arrays(prediction: DepthPrediction) -> tuple[np.ndarray, np.ndarray]:
-    return (
-        prediction.depth_m.detach().double().cpu().numpy(),
-        prediction.valid.cpu().numpy(),
-    )
-
-
-def _tensor(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[Tensor, "3 h w"]:
-    return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
+    def _numpy(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.depth_m.detach().double().cpu().numpy(), self.valid.cpu().numpy()

@@ -1,135 +1,215 @@
-"""Numbers per pixel: a scalar with a unit, metric depth, or a vector."""
+"""Numbers per pixel: a scalar with a unit, or several numbers without further meaning."""
+
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from diffsight.codecs import AbstractCodec
+from diffsight.codecs import ScalarBins, VectorCodebook
+from diffsight.codecs.scalar import Spacing
+from diffsight.outputs import LabelCodec
 from diffsight.tasks.colour import depth_table, error_table, paint
-from diffsight.tasks.dense import AbstractDense, picture, red, rgb
-from diffsight.types import DepthPrediction, RawOutput, Target, ValuePrediction
+from diffsight.tasks.numbers import AbstractNumbers, Bins, bin_count
+from diffsight.tasks.prediction import (
+    Prediction,
+    StoredArray,
+    channels_first,
+    draw_red,
+    draw_rgb,
+    rounded_fraction,
+)
+
+SCALAR_BINS, VECTOR_BINS = 20, 40  # few_shot, section 4
 
 
-class AbstractValues(AbstractDense):
-    """Numbers per pixel: root mean square error over all pixels and channels with a label."""
+class Values(AbstractNumbers):
+    """Numbers per pixel; root mean square error over all pixels and channels with a label.
 
-    def measure(self, raw: RawOutput, target: Target) -> Float64[Tensor, "2"]:
-        """Squared error and number."""
-        gap = (self.value(raw) - target.label).double().square().mean(dim=1)[target.valid]
-        return torch.stack([gap.sum(), target.valid.sum().double()])
-
-    def score(self, sums: Float64[Tensor, "2"]) -> float:
-        """Its root."""
-        return float((sums[0] / sums[1]).sqrt())
-
-    def constant(
-        self, label: Float[Tensor, "b d h w"], valid: Bool[Tensor, "b h w"]
-    ) -> Float[Tensor, " d"]:
-        """The mean."""
-        return label.movedim(1, -1)[valid].mean(dim=0)
-
-
-class Scalars(AbstractValues):
-    """A scalar with a unit; metric depth where ``depth``.
+    Values are learned by the squared error in units of the labels' standard deviation (where bins
+    were fitted, else in the unit of the labels), a distribution as in few_shot (equation 5).
 
     Args:
-        codec: bins.
-        spread: standard deviation of the support's labels.
-        unit: of the values.
-        depth: metres along the optical axis.
-        alpha: weight of the squared error.
+        channels: numbers per pixel: 1, or 2 or 3 for a codebook of vectors.
+        unit: of the numbers.
+        label: key of ``Sample.labels``.
+        bins: classes of a distribution; ``auto`` is 20 bins of a scalar or 40 codebook vectors, or
+            as many as there are different labels; None offers values alone.
+        spacing: of the bins of a scalar, see ``ScalarBins.fit``.
+        alpha: weight of the squared error beside the cross-entropy; infinity leaves it alone.
+        simplices: of the codebook; set when it is fitted.
     """
 
     def __init__(
         self,
-        codec: AbstractCodec,
         *,
-        spread: Float[Tensor, "1"],
-        unit: str,
-        depth: bool = False,
+        channels: int = 1,
+        unit: str = "",
+        label: str = "values",
+        bins: Bins | None = None,
+        spacing: Spacing = "log1p",
         alpha: float = 1.0,
+        simplices: int = 0,
     ) -> None:
-        super().__init__(codec, alpha=alpha, spread=spread)
+        default = VECTOR_BINS if channels > 1 else SCALAR_BINS
+        codec: LabelCodec | None = None
+        if bins is not None and channels == 1:
+            codec = ScalarBins(bin_count(bins, default))
+        elif bins is not None:
+            count = bin_count(bins, default)
+            codec = VectorCodebook(count, channels, simplices=simplices, spherical=False)
+        super().__init__(channels=channels, alpha=alpha, codec=codec)
         self.unit = unit
-        self.depth = depth
-        self.score_name = f"RMSE, {unit}" if unit else "RMSE"
+        self.label = label
+        self.bins: Bins | None = bins
+        self.spacing: Spacing = spacing
+        self.metric_name = f"RMSE, {unit}" if unit else "RMSE"
+        self.is_mirrorable = channels == 1  # several numbers may point to a side
 
-    def decode(self, raw: RawOutput) -> list[DepthPrediction | ValuePrediction]:
-        """Values with the spread of their distribution."""
-        value = self.value(raw).float()
-        spread = self._spread_of(raw).float()
-        if self.depth:
-            valid = value[:, 0].isfinite() & (value[:, 0] > 0)
-            return [
-                DepthPrediction(one[0], sure, "z", std)
-                for one, sure, std in zip(value, valid, spread, strict=True)
-            ]
-        return [
-            ValuePrediction(one, one.isfinite().all(dim=0), self.unit, uncertainty=std)
-            for one, std in zip(value, spread, strict=True)
-        ]
+    def fitted(self, values: Float[Tensor, "m d"]) -> Self:
+        """Return the task with bins or a codebook for these labels."""
+        bins = self.bins or "auto"
+        if self.channels == 1:
+            count = bin_count(bins, SCALAR_BINS, values)
+            codec = ScalarBins.fit(values, count, spacing=self.spacing).with_statistics(values)
+            return self.with_codec(codec, bins=count)
+        count = bin_count(bins, VECTOR_BINS, values)
+        codebook = VectorCodebook.fit(values, count).with_statistics(values)
+        return self.with_codec(codebook, bins=count, simplices=len(codebook.simplices))
 
-    def draw(self, prediction: DepthPrediction | ValuePrediction) -> UInt8[Tensor, "3 h w"]:
-        """Small is pale yellow, large dark blue, between the support's extremes."""
-        value, valid = _scalar(prediction)
-        low, high = self._range()
-        return picture(paint((value - low) / (high - low), valid, depth_table()))
-
-    def draw_error(
+    def prediction(
         self,
-        truth: DepthPrediction | ValuePrediction,
-        prediction: DepthPrediction | ValuePrediction,
-    ) -> UInt8[Tensor, "3 h w"]:
-        """Blue where too small, red where too large, full at a quarter of the range."""
-        (a, known), (b, valid) = _scalar(truth), _scalar(prediction)
-        low, high = self._range()
-        return picture(paint(0.5 + 2 * (b - a) / (high - low), known & valid, error_table()))
+        values: Float[Tensor, "d h w"],
+        std: Float[Tensor, "h w"] | None,
+        valid: Bool[Tensor, "h w"] | None = None,
+    ) -> "ValuePrediction":
+        """Return the numbers; ``valid`` is finite."""
+        if valid is None:
+            valid = values.isfinite().all(dim=0)
+        return ValuePrediction(values, valid, self.unit, std, self._display())
 
-    def _range(self) -> tuple[float, float]:
-        assert self.codec.centres is not None
-        return float(self.codec.centres.min()), float(self.codec.centres.max())
+    def _display(self) -> "Display":
+        if self.codec is None:
+            return Display()
+        centres = self.codec.centres
+        rows = (centres.min(dim=0).values, centres.max(dim=0).values, self.codec.label_std)
+        return Display(*(tuple(row.tolist()) for row in rows))
 
 
-class Vectors(AbstractValues):
-    """Several numbers per pixel without further meaning.
+@dataclass(frozen=True)
+class Display:
+    """Range of pictures, per channel; empty: that of the values themselves.
 
-    Args:
-        codec: words.
-        spread: standard deviation of the support's labels, per channel.
-        alpha: weight of the squared error.
+    Attributes:
+        low: of the range.
+        high: of the range.
+        std: the error of several channels has full colour at twice this.
     """
 
-    score_name = "RMSE"
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
-    def decode(self, raw: RawOutput) -> list[ValuePrediction]:
-        """Values with the spread of their distribution."""
-        value = self.value(raw).float()
-        spread = self._spread_of(raw).float()
-        return [
-            ValuePrediction(one, one.isfinite().all(dim=0), "", uncertainty=std)
-            for one, std in zip(value, spread, strict=True)
-        ]
 
-    def draw(self, prediction: ValuePrediction) -> UInt8[Tensor, "3 h w"]:
-        """A colour channel per number, between the support's extremes."""
-        assert self.codec.centres is not None
-        low, high = self.codec.centres.min(dim=0).values, self.codec.centres.max(dim=0).values
-        low, high = low[:, None, None], high[:, None, None]
-        scaled = (prediction.values.cpu() - low) / (high - low).clamp(min=1e-12)
-        return rgb(functional.pad(scaled, (0, 0, 0, 0, 0, 3 - len(scaled))), prediction.valid)
+@dataclass(frozen=True)
+class ValuePrediction(Prediction):
+    """Numbers of one image.
 
-    def draw_error(
-        self, truth: ValuePrediction, prediction: ValuePrediction
+    Attributes:
+        values: in ``unit``.
+        valid: False where a value is not finite.
+        unit: of the values, empty where they have none.
+        uncertainty: standard deviation in ``unit``; root mean square over the channels.
+        display: range of pictures.
+    """
+
+    values: Float[Tensor, "d h w"]
+    valid: Bool[Tensor, "h w"]
+    unit: str = ""
+    uncertainty: Float[Tensor, "h w"] | None = None
+    display: Display = field(default_factory=Display)
+    kind = "values"
+
+    @property
+    def hw(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        height, width = self.valid.shape
+        return height, width
+
+    def to_label(self) -> Float[Tensor, "d h w"]:
+        """Return the numbers."""
+        return self.values
+
+    def arrays(self) -> dict[str, StoredArray]:
+        """Return ``values`` (``h w`` or ``h w d``, NaN is unknown) and ``uncertainty``."""
+        values = torch.where(self.valid, self.values, torch.nan).movedim(0, -1)
+        values = values[..., 0] if values.shape[-1] == 1 else values
+        found = {"values": StoredArray(values.cpu().numpy())}
+        if self.uncertainty is not None:
+            found["uncertainty"] = StoredArray(self.uncertainty.cpu().numpy())
+        return found
+
+    def metadata(self) -> dict[str, Any]:
+        """Return size, unit and validity."""
+        height, width = self.hw
+        about: dict[str, Any] = {
+            "size": [width, height],
+            "unit": self.unit,
+            "valid": rounded_fraction(self.valid),
+        }
+        if self.uncertainty is not None:
+            about["uncertainty_is"] = "standard deviation of the predicted distribution"
+        return about
+
+    def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> UInt8[Tensor, "3 h w"]:
+        """A scalar from pale yellow (small) to dark blue; else a colour channel per number."""
+        return self._draw(self._range())
+
+    def draw_with(
+        self, other: "ValuePrediction", image: Float[Tensor, "3 h w"]
+    ) -> tuple[UInt8[Tensor, "3 h w"], ...]:
+        """Return truth, prediction and error on the truth's scale.
+
+        The error of a scalar is blue where it is too small and red where it is too large, with full
+        colour at a quarter of the range; of several channels it is red, full at two standard
+        deviations of the labels.
+        """
+        shown = self._range()
+        return self._draw(shown), other._draw(shown), self._draw_error(other, shown)
+
+    def _range(self) -> tuple[Tensor, Tensor]:
+        if self.display.low:
+            return torch.tensor(self.display.low), torch.tensor(self.display.high)
+        known = self.values[:, self.valid].cpu().float()
+        if not known.numel():
+            return torch.zeros(len(self.values)), torch.ones(len(self.values))
+        low, high = known.min(dim=1).values, known.max(dim=1).values
+        return low, torch.maximum(high, low + 1e-12)
+
+    def _draw(self, shown: tuple[Tensor, Tensor]) -> UInt8[Tensor, "3 h w"]:
+        if len(self.values) == 1:
+            low, high = (float(x) for x in shown)
+            values, valid = self._numpy()
+            return channels_first(paint((values - low) / (high - low), valid, depth_table()))
+        low, high = (x[:, None, None] for x in shown)
+        scaled = (self.values.cpu() - low) / (high - low).clamp(min=1e-12)
+        return draw_rgb(functional.pad(scaled, (0, 0, 0, 0, 0, 3 - len(scaled))), self.valid)
+
+    def _draw_error(
+        self, other: "ValuePrediction", shown: tuple[Tensor, Tensor]
     ) -> UInt8[Tensor, "3 h w"]:
-        """White to red, full at two standard deviations of the labels."""
-        assert self.spread is not None
-        gap = (prediction.values - truth.values).cpu() / self.spread[:, None, None]
-        return red(gap.square().mean(dim=0).sqrt() / 2, truth.valid & prediction.valid)
+        if len(self.values) == 1:
+            low, high = (float(x) for x in shown)
+            (a, known), (b, found) = self._numpy(), other._numpy()
+            known = known & found
+            gap = np.subtract(b, a, where=known, out=np.zeros_like(a))
+            return channels_first(paint(0.5 + 2 * gap / (high - low), known, error_table()))
+        std = torch.tensor(self.display.std) if self.display.std else (shown[1] - shown[0]) / 4
+        gap = (other.values - self.values).cpu() / std[:, None, None].clamp(min=1e-12)
+        return draw_red(gap.square().mean(dim=0).sqrt() / 2, self.valid & other.valid)
 
-
-def _scalar(prediction: DepthPrediction | ValuePrediction) -> tuple[np.ndarray, np.ndarray]:
-    depth = isinstance(prediction, DepthPrediction)
-    value = prediction.depth_m if depth else prediction.values[0]
-    return value.detach().double().cpu().numpy(), prediction.valid.cpu().numpy()
+    def _numpy(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.values[0].detach().double().cpu().numpy(), self.valid.cpu().numpy()

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.utilities import rank_zero_only
@@ -10,28 +11,27 @@ from rich.console import Console
 from rich.progress import Progress
 
 from diffsight import hub
-from diffsight.config import to_config
+from diffsight.config import Plain, to_config
 from diffsight.datasets.base import AbstractDataset, AbstractTransform, Batch
 from diffsight.errors import InputError
+from diffsight.inference.baselines import baselines_of
 from diffsight.inference.evaluate import Evaluation, check_classes, evaluate, protocol_for
 from diffsight.inference.plan import Plan
 from diffsight.inference.predictor import Predictor
 from diffsight.methods.base import MethodBuilder
 from diffsight.model import DenseModel
 from diffsight.tasks.base import AbstractTask
-from diffsight.training.baselines import baselines, save_baselines
 from diffsight.training.callbacks import LAST, Pictures
 from diffsight.training.data import TrainingStream, ValidationBatches
 from diffsight.training.learner import Learner, Validation
 from diffsight.training.objective import Supervised
 from diffsight.training.optim import AdamW
+from diffsight.training.options import FitOptions
 from diffsight.training.preload import SAMPLES, InMemory
 from diffsight.training.preload import preload as in_memory
 from diffsight.training.schedules import AbstractSchedule, Constant
+from diffsight.training.statistics import build_fitted
 from diffsight.training.trainer import (
-    AUTOCAST,
-    Accelerator,
-    Precision,
     announce,
     has_begun,
     leave_others,
@@ -42,9 +42,9 @@ from diffsight.training.trainer import (
 )
 
 # a resumed run must agree with the interrupted one in these
-FIXED = ("task", "method", "augment", "optim", "schedule", "accumulate", "precision")
+RESUME_INVARIANTS = ("task", "method", "augment", "optim", "schedule", "accumulate", "precision")
 # arguments that are not part of the recipe
-OWN = ("out", "cache", "resume", "plan")
+RUN_ONLY_ARGUMENTS = ("out", "cache", "resume", "plan")
 
 
 @dataclass(frozen=True)
@@ -78,25 +78,7 @@ def fit(
     schedule: AbstractSchedule | None = None,
     augment: list[AbstractTransform] | None = None,
     protocol: str | None = None,
-    steps: int | None = None,
-    epochs: float | None = None,
-    batch_size: int = 8,
-    accumulate: int = 1,
-    clip_norm: float | None = None,
-    precision: Precision = "32",
-    seed: int = 0,
-    devices: int = 1,
-    accelerator: Accelerator = "auto",
-    strategy: str = "auto",
-    sync_batchnorm: bool = False,
-    workers: int = 2,
-    preload: int = 0,
-    cache: Path | None = None,
-    checkpoint_every: int = 500,
-    validate_every: int = 500,
-    monitor: str = "loss",
-    resume: bool = False,
-    plan: bool = False,
+    **options: Any,
 ) -> Fitted | None:
     """Train a model and save it to ``out/model``; the signature is the schema of a recipe.
 
@@ -105,96 +87,69 @@ def fit(
     75 and 130.
 
     Args:
-        task: what the numbers mean.
+        task: what the numbers mean; bins are fitted to the training set.
         method: the architecture.
-        train: what is learned from.
-        val: what is scored every ``validate_every`` steps and at the end.
+        train: training set.
+        val: validation set, scored every ``validate_every`` steps and at the end.
         optim: AdamW and its parameter groups.
         out: folder of the run.
         schedule: learning rate over the training; default: constant.
         augment: random changes of a training sample, in order.
         protocol: how validation is scored; without one there is the loss alone.
-        steps: length of the training in optimiser steps; give this or ``epochs``.
-        epochs: length of the training in passes over ``train``.
-        batch_size: images per batch over all devices together.
-        accumulate: batches per optimiser step.
-        clip_norm: largest norm of the gradient; None does not clip.
-        precision: ``32``, or mixed ``bf16`` / ``fp16``.
-        seed: of initialisation, order, augmentation and draws.
-        devices: processes; more than one trains with DDP (gloo on CPUs); 0 takes one per GPU, or
-            one per core where there is none.
-        accelerator: where to run.
-        strategy: Lightning's, for FSDP and the like; ``auto`` is DDP on several devices.
-        sync_batchnorm: batch statistics over all devices.
-        workers: processes per device that read and augment.
-        preload: processes that read all samples once before training, to keep them in memory (and
-            on disk until it is finished); 0 reads a sample whenever it is needed.
-        cache: folder where preloaded samples stay, for other runs on the same data (files that
-            or code that changed since are not noticed); default: with the run, until it is
-            finished.
-        checkpoint_every: optimiser steps between checkpoints.
-        validate_every: optimiser steps between validations.
-        monitor: validation score whose best value makes ``best.ckpt``: ``loss``, ``rmse``, ``oiou``
-            ...
-        resume: go on from ``out/last.ckpt``; a run stopped before the first one begins anew.
-        plan: print the forecast and stop.
+        options: of ``FitOptions``.
 
     Raises:
         InputError: one line about what cannot be used, with the repair.
     """
-    recipe = {name: to_config(value) for name, value in locals().items() if name not in OWN}
-    _check_cache(cache, preload, out)
-    goes_on = resume and has_begun(out)
-    done = steps_done(out, recipe, FIXED) if goes_on else 0
-    if not goes_on:
-        start(out, recipe)
-    if not resume:
-        _forget(out)
+    given = {**locals()}
+    settings = FitOptions(**given.pop("options"))
+    resolved = {**given, **vars(settings)}
+    recipe = {k: to_config(v) for k, v in resolved.items() if k not in RUN_ONLY_ARGUMENTS}
+    done, checkpoint = _begin(out, recipe, settings)
     for data in (train, val):
         check_classes(task, data)
-    seed_everything(seed, verbose=False)
-    model = DenseModel(task=task, method=method)
-    if preload:
-        train, val = (_preloaded(data, task.label, preload, cache or out) for data in (train, val))
+    seed_everything(settings.seed, verbose=False)
+    if settings.preload:
+        train, val = (_preloaded(data, task.label, settings, out) for data in (train, val))
+    model = build_fitted(task, method, train)
     stream = TrainingStream(
         dataset=train,
         label=task.label,
         augment=augment or (),
-        batch_size=batch_size,
-        seed=seed,
-        workers=workers,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        workers=settings.workers,
     )
     learner = Learner(
         Supervised(model, protocol_for(protocol, model) if protocol else None),
         stream=stream,
         optim=optim,
         schedule=schedule or Constant(),
-        steps=_length(steps, epochs, stream, accumulate),
-        accumulate=accumulate,
+        steps=settings.length(stream.batches_per_epoch),
+        accumulate=settings.accumulate,
+        clip_norm=settings.clip_norm,
         validation=_validation(val, stream),
         recipe=recipe,
     )
-    trainer = trainer_for(
-        learner,
-        out,
-        pictures=Pictures(out / "pictures", task),
-        done=done,
-        accelerator=accelerator,
-        devices=devices,
-        strategy=strategy,
-        sync_batchnorm=sync_batchnorm,
-        precision=precision,
-        clip_norm=clip_norm,
-        checkpoint_every=checkpoint_every,
-        validate_every=validate_every,
-        monitor=monitor,
-    )
-    announce(learner, trainer, precision, done)
-    if plan:
+    trainer = trainer_for(learner, out, settings, Pictures(out / "pictures", model.task), done=done)
+    announce(learner, trainer, settings, done)
+    if settings.plan:
         return None
     with quiet():
-        trainer.fit(learner, ckpt_path=out / LAST if goes_on else None, weights_only=True)
-        return _finish(learner, trainer, val, out, precision)
+        trainer.fit(learner, ckpt_path=checkpoint, weights_only=True)
+        return _finish(learner, trainer, val, out, settings)
+
+
+def _begin(out: Path, recipe: dict[str, Plain], settings: FitOptions) -> tuple[int, Path | None]:
+    """Make the folder of the run, or return the steps and the checkpoint of an interrupted one."""
+    _check_cache(settings, out)
+    continues = settings.resume and has_begun(out)
+    done = steps_done(out, recipe, RESUME_INVARIANTS) if continues else 0
+    if not continues:
+        start(out, recipe)
+    if not settings.resume:
+        _forget(out)
+    return done, out / LAST if continues else None
 
 
 def _validation(val: AbstractDataset, stream: TrainingStream) -> Validation:
@@ -221,20 +176,6 @@ def _validation(val: AbstractDataset, stream: TrainingStream) -> Validation:
     return batches
 
 
-def _length(
-    steps: int | None, epochs: float | None, stream: TrainingStream, accumulate: int
-) -> int:
-    if (steps is None) == (epochs is None):
-        raise InputError("give either steps or epochs, the length of the training")
-    if steps is None:
-        steps = int((epochs or 0) * stream.batches_per_epoch / accumulate)
-    if steps < 1:
-        raise InputError(
-            f"a training of {steps} steps has no end product: give more steps or epochs"
-        )
-    return steps
-
-
 @rank_zero_only
 def _forget(out: Path) -> None:
     """Samples that an earlier run read go: the files may have changed since.
@@ -245,8 +186,9 @@ def _forget(out: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _check_cache(cache: Path | None, preload: int, out: Path) -> None:
-    if cache is not None and not preload:
+def _check_cache(settings: FitOptions, out: Path) -> None:
+    cache = settings.cache
+    if cache is not None and not settings.preload:
         raise InputError("cache: nothing is preloaded: add --preload 2, or leave --cache out")
     if cache is not None and cache.resolve() == out.resolve():
         raise InputError(
@@ -254,17 +196,21 @@ def _check_cache(cache: Path | None, preload: int, out: Path) -> None:
         )
 
 
-def _preloaded(data: AbstractDataset, label: str, workers: int, folder: Path) -> InMemory:
+def _preloaded(data: AbstractDataset, label: str, settings: FitOptions, out: Path) -> InMemory:
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as bar:
         row = bar.add_task(f"reading {data.name}", total=len(data))
         return in_memory(
-            data, folder, label=label, workers=workers, progress=lambda: bar.advance(row)
+            data,
+            settings.cache or out,
+            label=label,
+            workers=settings.preload,
+            progress=lambda: bar.advance(row),
         )
 
 
 def _finish(
-    learner: Learner, trainer: Trainer, val: AbstractDataset, out: Path, precision: Precision
+    learner: Learner, trainer: Trainer, val: AbstractDataset, out: Path, settings: FitOptions
 ) -> Fitted | None:
     """Save the model and score it; what other devices than the first need not do."""
     assert isinstance(learner.objective, Supervised)
@@ -276,23 +222,20 @@ def _finish(
         return None
     _forget(out)
     info = {
-        "training": {
-            "steps": learner.steps,
-            "samples": len(stream.dataset),
-            "short_side": stream.short_side(),
-        }
+        "training": {"steps": learner.steps, "samples": len(stream.dataset)},
+        "short_side": stream.short_side(),
     }
     folder = hub.save(model, out / "model", info=info)
-    blind = baselines(stream.dataset, model.task)
-    save_baselines(blind, folder)
+    baselines = baselines_of(stream.dataset, model.task)
+    hub.write_baselines(folder, baselines)
     if protocol is None:
         return Fitted(model, out, learner.scores, val, None)
     predictor = Predictor(
         model,
         Plan(batch_size=stream.batch_size),
         device=trainer.strategy.root_device,
-        autocast=AUTOCAST[precision],
+        dtype=settings.dtype,
     )
-    evaluation = evaluate(predictor, val, protocol, beside=blind)
+    evaluation = evaluate(predictor, val, protocol, baselines=baselines)
     hub.record(folder, evaluation.as_dict())
     return Fitted(model, out, evaluation.scores["model"], val, evaluation)

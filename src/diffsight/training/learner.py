@@ -1,4 +1,4 @@
-"""The one LightningModule: wiring of steps, optimiser, schedule, scores and checkpoints."""
+"""The one LightningModule: it drives the training step, and wires scores and checkpoints."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -9,18 +9,20 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from diffsight.config import Plain
+from diffsight.errors import InputError
 from diffsight.training.checkpoints import KEY, versions
 from diffsight.training.objective import AbstractObjective
 from diffsight.training.optim import AdamW
 from diffsight.training.rng import restore_rng, rng_state
-from diffsight.training.schedules import AbstractSchedule, Clock
+from diffsight.training.schedules import AbstractSchedule
+from diffsight.training.step import TrainingStep
 from diffsight.training.stream import AbstractStream
 
 Validation = Callable[[int, int], Iterable[Any]]
 
 
 class Learner(LightningModule):
-    """Trains on a stream of batches what an objective wraps, and scores it.
+    """Train an objective on a stream of batches, and score it.
 
     Args:
         objective: what learns, its losses and scores.
@@ -31,6 +33,7 @@ class Learner(LightningModule):
         accumulate: batches per optimiser step.
         validation: gives a device's batches for its number and the number of devices.
         recipe: the resolved recipe, stored in every checkpoint.
+        clip_norm: largest norm of the gradient; None does not clip.
     """
 
     def __init__(
@@ -44,37 +47,39 @@ class Learner(LightningModule):
         validation: Validation,
         recipe: dict[str, Plain],
         accumulate: int = 1,
+        clip_norm: float | None = None,
     ) -> None:
         super().__init__()
         self.objective = objective
         self.stream = stream
-        self.optim = optim
-        self.schedule = schedule
         self.steps = steps
         self.accumulate = accumulate
         self.validation = validation
         self.recipe = recipe
-        self.groups = optim.groups(objective.trained)
+        self.step = TrainingStep(
+            objective.trained,
+            objective.losses,
+            optim=optim,
+            steps=steps,
+            schedule=schedule,
+            steps_per_epoch=stream.batches_per_epoch / accumulate,
+            clip_norms={} if clip_norm is None else {"": clip_norm},
+        )
+        self.strict_loading = False  # checkpoints leave frozen parts out
         self.scores: dict[str, float] = {}
         self.scored_step = -1
         self._start = 0
         self._resumed_rng: list[dict[str, Any]] = []
         self._rng_before_validation: dict[str, Any] = {}
 
-    @property
-    def clock(self) -> Clock:
-        """Where the training stands."""
-        per_epoch = self.stream.batches_per_epoch / self.accumulate
-        return Clock(self.global_step, self.steps, per_epoch)
-
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """One optimiser; the rates are set step by step in ``on_before_optimizer_step``.
+        """Return one optimiser; its rates are set in ``on_before_optimizer_step``.
 
         On a CPU in 32 bit it is fused, a fifth of the time of its own; Lightning refuses to clip
         the gradients of a fused one in mixed precision.
         """
         plain = self.trainer.precision == "32-true" and self.device.type == "cpu"
-        return self.optim.build(self.groups, fused=plain)
+        return self.step.optimiser(fused=plain)
 
     def train_dataloader(self) -> "_Batches":
         """This device's part of the stream, from where the training stands."""
@@ -93,17 +98,25 @@ class Learner(LightningModule):
 
     def training_step(self, batch: Any, index: int) -> Tensor:
         """The loss of one batch."""
-        losses = self.objective.losses(batch)
+        losses = self.step.losses(batch)
         for name, value in losses.items():
             self.log(f"train/{name}", value.detach(), batch_size=len(batch))
         return losses["loss"]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Set the rate of every group for this step."""
-        lr = self.schedule.lr(self.optim.lr, self.clock)
-        for group, ours in zip(optimizer.param_groups, self.groups, strict=True):
-            group["lr"] = lr * ours.lr_scale
-        self.log_dict({"train/lr": lr, "train/epoch": self.clock.epoch}, batch_size=1)
+        lr = self.step.set_rates(optimizer, self.global_step)
+        epoch = self.step.clock(self.global_step).epoch
+        self.log_dict({"train/lr": lr, "train/epoch": epoch}, batch_size=1)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the step says."""
+        self.step.clip()
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
         """The step before is complete, whatever precision and accumulation."""
@@ -141,6 +154,9 @@ class Learner(LightningModule):
         if self.trainer.world_size > 1:
             states *= self.trainer.world_size
             torch.distributed.all_gather_object(states, states[0])
+        prefixes = tuple(f"objective.{path}" for path in self.objective.frozen) or ("\0",)
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {n: v for n, v in state.items() if not n.startswith(prefixes)}
         checkpoint[KEY] = {
             "loader": self.stream.state(self.global_step * self.accumulate),
             "schedule": {"step": self.global_step, "steps": self.steps},
@@ -153,8 +169,15 @@ class Learner(LightningModule):
         """Take up the position in the data and the random states.
 
         Raises:
-            InputError: if the checkpoint was trained on another stream.
+            InputError: if the checkpoint was trained on another stream, or holds another model.
         """
+        prefixes = tuple(f"objective.{path}" for path in self.objective.frozen) or ("\0",)
+        wanted = {name for name in self.state_dict() if not name.startswith(prefixes)}
+        if different := wanted ^ set(checkpoint["state_dict"]):
+            raise InputError(
+                f"the checkpoint is of another model ({len(different)} tensors differ, first "
+                f"{min(different)}): resume with the recipe of the run"
+            )
         self._start = self.stream.batches_seen(checkpoint[KEY]["loader"])
         self._resumed_rng = checkpoint[KEY]["rng"]
 

@@ -1,4 +1,4 @@
-"""What a training minimises, and how it is scored: the one thing in which trainings differ."""
+"""What a training minimises and how it is scored: the one thing in which trainings differ."""
 
 import abc
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from diffsight.datasets.base import Batch
-from diffsight.inference.evaluate import reads_sentences
 from diffsight.model import DenseModel
 from diffsight.protocols import AbstractProtocol
 from diffsight.training.data import TrainingBatch
@@ -18,6 +17,8 @@ from diffsight.training.data import TrainingBatch
 class AbstractObjective(nn.Module, abc.ABC):
     """Losses of a batch, scores of a validation."""
 
+    frozen: tuple[str, ...] = ()  # paths of parts that never learn, left out of checkpoints
+
     @property
     @abc.abstractmethod
     def trained(self) -> nn.Module:
@@ -25,19 +26,19 @@ class AbstractObjective(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def losses(self, batch: Any) -> dict[str, Tensor]:
-        """Scalars by name for a batch of the stream; ``loss`` is the one to minimise."""
+        """Return scalars by name for a batch of the stream; ``loss`` is the one to minimise."""
 
     @abc.abstractmethod
     def after_step(self) -> None:
-        """What follows an optimiser step, such as a running mean of the weights."""
+        """Do what follows an optimiser step, such as a running mean of the weights."""
 
     @abc.abstractmethod
     def score(self, batch: Any) -> Sequence[Any]:
-        """Add one batch of the validation to the scores; returns what pictures may want."""
+        """Add one validation batch to the scores; return what pictures may want."""
 
     @abc.abstractmethod
     def scores(self) -> Mapping[str, Tensor]:
-        """Scores by name of everything since the last call, over all devices."""
+        """Return the scores of everything since the last call, over all devices."""
 
 
 class Supervised(AbstractObjective):
@@ -52,7 +53,10 @@ class Supervised(AbstractObjective):
         super().__init__()
         self.model = model
         self.protocol = protocol
-        self.metric = None if protocol is None else protocol.metric(model.task.num_outputs)
+        self.frozen = tuple(f"model.method.{path}." for path in model.method.frozen())
+        self.metric = None
+        if protocol is not None:
+            self.metric = protocol.metric(model.task)
         self.mean_loss = MeanMetric()
 
     @property
@@ -61,21 +65,21 @@ class Supervised(AbstractObjective):
         return self.model
 
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        """The task's."""
+        """Return those of the task."""
         inputs, target = batch.batch.inputs, batch.batch.target
         return self.model.losses(inputs, target, draws=batch.draws)
 
     def after_step(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def score(self, batch: Batch) -> Sequence[Any]:
-        """Loss and measures; returns the predictions."""
-        told = self.protocol is not None and self.protocol.told
-        told = told or reads_sentences(self.model)
-        raw = self.model(batch.inputs if told else replace(batch.inputs, prompts=None))
-        loss = self.model.task.loss(raw, batch.target)["loss"]
+        """Add loss and measures; return the predictions."""
+        uses_prompt = self.protocol is not None and self.protocol.uses_prompt
+        uses_prompt = uses_prompt or self.model.requires_prompt
+        output = self.model(batch.inputs if uses_prompt else replace(batch.inputs, prompts=None))
+        loss = self.model.task.loss(output, batch.target)["loss"]
         self.mean_loss.update(loss, len(batch.ids))
-        predictions = self.model.task.decode(raw)
+        predictions = self.model.task.decode(output)
         if self.protocol is not None and self.metric is not None:
             labels = zip(batch.target.label, batch.target.valid, strict=True)
             for prediction, (label, valid) in zip(predictions, labels, strict=True):
@@ -83,7 +87,7 @@ class Supervised(AbstractObjective):
         return predictions
 
     def scores(self) -> Mapping[str, Tensor]:
-        """``loss`` and the protocol's measures."""
+        """Return ``loss`` and the protocol's measures."""
         found = {"loss": self.mean_loss.compute()}
         self.mean_loss.reset()
         if self.metric is not None:

@@ -148,7 +148,7 @@ class AdamW(Configurable):
             lr=self.lr,
             betas=self.betas,
             eps=self.eps,
-            fused=fused,
+            fused=fused or None,  # None lets torch choose
         )
 
     def _prefix(self, name: str) -> str:

@@ -4,6 +4,8 @@ import abc
 import math
 from dataclasses import dataclass
 
+import torch
+
 from diffsight.config import Configurable
 
 
@@ -131,3 +133,21 @@ class Cosine(AbstractSchedule):
             return self.min_lr + span * clock.epoch / self.warmup_epochs
         t = (clock.epoch - self.warmup_epochs) / clock.epochs
         return self.min_lr + span * 0.5 * (1 + math.cos(math.pi * t))
+
+
+class HalfCosine(AbstractSchedule):
+    """Constant, then a half cosine down to 0 at the end (few labelled images).
+
+    Args:
+        constant_fraction: of the training before the rate falls.
+    """
+
+    def __init__(self, *, constant_fraction: float = 0.0) -> None:
+        self.constant_fraction = constant_fraction
+
+    def lr(self, base_lr: float, clock: Clock) -> float:
+        """``base_lr`` to 0."""
+        if clock.fraction < self.constant_fraction:
+            return base_lr
+        angle = torch.pi * (clock.fraction - self.constant_fraction) / (1 - self.constant_fraction)
+        return base_lr * (0.5 + 0.5 * float(torch.cos(torch.tensor(angle))))

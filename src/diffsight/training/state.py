@@ -1,4 +1,4 @@
-"""Where an interrupted adaptation stands, in one file beside its task."""
+"""The state of an interrupted adaptation, in one file that ``--resume`` continues from."""
 
 import copy
 import hashlib
@@ -11,38 +11,42 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffsight.errors import InputError
+from diffsight.model import DenseModel
 from diffsight.training.checkpoints import KEY, AtomicCheckpoints, load
+from diffsight.training.rng import rng_state
 
 SAVE_SECONDS = 20.0
 log = logging.getLogger(__name__)
 
 
-def learned(method: nn.Module) -> dict[str, Tensor]:
-    """What learns."""
-    return {name: p.detach() for name, p in method.named_parameters() if p.requires_grad}
+def trained_state(model: DenseModel) -> dict[str, Tensor]:
+    """Return every tensor of a model outside its frozen parts, buffers included."""
+    prefixes = tuple(f"method.{path}." for path in model.method.frozen()) or ("\0",)
+    return {n: v.detach() for n, v in model.state_dict().items() if not n.startswith(prefixes)}
 
 
-def restore(method: nn.Module, values: Mapping[str, Tensor]) -> None:
-    """The inverse."""
-    with torch.no_grad():
-        for name, value in values.items():
-            method.get_parameter(name).copy_(value)
+@torch.no_grad()
+def load_trained_state(model: DenseModel, values: Mapping[str, Tensor]) -> None:
+    """Put back what ``trained_state`` gave."""
+    state = model.state_dict()
+    for name, value in values.items():
+        state[name].copy_(value)
 
 
 @dataclass
 class AdaptState:
-    """Finished trainings with what they showed, and the one that is under way.
+    """Finished trainings with their results, and the one that is under way.
 
     Attributes:
         path: of the file; None keeps nothing.
         key: of all that decides the result; another key is another adaptation.
         plan: steps of every training, by method.
-        runs: finished trainings: ``learned`` and, where images were held out, ``sums`` and
-            ``blind``.
-        current: ``run``, ``step``, ``learned``, ``optimiser`` of the one under way.
+        runs: finished trainings: ``trained`` and, where images were held out, ``sums`` and
+            ``constant``.
+        current: ``run``, ``step``, ``trained``, ``optimiser`` and ``rng`` of the one under way.
     """
 
     path: Path | None
@@ -54,7 +58,7 @@ class AdaptState:
 
     @classmethod
     def open(cls, path: Path | None, decisive: Mapping[str, Any], resume: bool) -> "AdaptState":
-        """A new one, or with ``resume`` the stored one.
+        """Return a new state, or with ``resume`` the stored one.
 
         Raises:
             InputError: if there is none, it is damaged, or belongs to other images or options.
@@ -80,23 +84,24 @@ class AdaptState:
         state.current = stored["current"]
         return state
 
-    def note(self, run: str, step: int, method: nn.Module, optimiser: Any) -> None:
-        """A step is done; every so often the file is written."""
+    def note(self, run: str, step: int, model: DenseModel, optimiser: Any) -> None:
+        """Write the file after a step, if the last time was some seconds ago."""
         if self.path is None or time.monotonic() - self._saved < SAVE_SECONDS:
             return
-        self.stop(run, step, method, optimiser)
+        self.stop(run, step, model, optimiser)
 
-    def stop(self, run: str, step: int, method: nn.Module, optimiser: Any) -> None:
+    def stop(self, run: str, step: int, model: DenseModel, optimiser: Any) -> None:
         """Write the file in the middle of a training.
 
         Copies: the training goes on, and what is kept may be written once more.
         """
-        self.current = {"run": run, "step": step, "learned": copy.deepcopy(learned(method))}
+        self.current = {"run": run, "step": step, "trained": copy.deepcopy(trained_state(model))}
         self.current["optimiser"] = copy.deepcopy(optimiser.state_dict())
+        self.current["rng"] = rng_state()
         self.save()
 
     def finish(self, run: str, found: Mapping[str, Any]) -> None:
-        """A training is finished."""
+        """Keep the result of a finished training, and write the file."""
         self.runs[run], self.current = dict(found), {}
         self.save()
 
@@ -112,6 +117,6 @@ class AdaptState:
         self._saved = time.monotonic()
 
     def remove(self) -> None:
-        """The file is of no more use."""
+        """Delete the file, which is of no more use."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)

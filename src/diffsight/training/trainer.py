@@ -25,22 +25,16 @@ from diffsight.training.forecast import forecast
 from diffsight.training.learner import Learner
 from diffsight.training.logs import CsvLog
 from diffsight.training.optim import table
+from diffsight.training.options import Precision, TrainerOptions
 
 RECIPE = "recipe.yaml"
-Precision = Literal["32", "bf16", "fp16"]
-Accelerator = Literal["auto", "cpu", "gpu"]
-AUTOCAST: Mapping[Precision, torch.dtype | None] = {
-    "32": None,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
 LIGHTNING_PRECISION: Mapping[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "32": "32-true",
     "bf16": "bf16-mixed",
     "fp16": "16-mixed",
 }
 # what Lightning would do and this package does itself
-OURS: Mapping[str, Any] = {
+TRAINER_OVERRIDES: Mapping[str, Any] = {
     "use_distributed_sampler": False,
     "enable_checkpointing": False,
     "enable_progress_bar": False,
@@ -95,37 +89,16 @@ def steps_done(out: Path, recipe: Mapping[str, Plain], fixed: Sequence[str]) -> 
 
 
 def trainer_for(
-    learner: Learner,
-    out: Path,
-    *,
-    pictures: Callback,
-    done: int = 0,
-    accelerator: Accelerator = "auto",
-    devices: int = 1,
-    strategy: str = "auto",
-    sync_batchnorm: bool = False,
-    precision: Precision = "32",
-    clip_norm: float | None = None,
-    checkpoint_every: int = 500,
-    validate_every: int = 500,
-    monitor: str = "loss",
+    learner: Learner, out: Path, options: TrainerOptions, pictures: Callback, *, done: int = 0
 ) -> Trainer:
-    """Lightning's Trainer with our checkpoints, logs, signals and progress; see ``fit``.
+    """Return Lightning's Trainer with our checkpoints, logs, signals and progress.
 
     Args:
         learner: what it will train.
         out: folder of the run.
+        options: how it runs.
         pictures: draws during validation.
         done: steps of the interrupted run.
-        accelerator: where to run.
-        devices: processes; 0 takes one per GPU, or one per core where there is none.
-        strategy: Lightning's; ``auto`` is DDP on several devices.
-        sync_batchnorm: batch statistics over all devices.
-        precision: ``32``, or mixed ``bf16`` / ``fp16``.
-        clip_norm: largest norm of the gradient.
-        checkpoint_every: optimiser steps between checkpoints.
-        validate_every: optimiser steps between validations.
-        monitor: score whose best value makes ``best.ckpt``.
 
     Raises:
         InputError: if the batch does not divide by the devices.
@@ -133,24 +106,23 @@ def trainer_for(
     for name in ("lightning.pytorch", "lightning.fabric"):  # devices, ranks, tips
         logging.getLogger(name).setLevel(logging.WARNING)
     keep_freed_memory()
-    checkpoints = Checkpoints(out, every=checkpoint_every, monitor=monitor)
-    gpus = torch.cuda.device_count() if accelerator != "cpu" else 0
-    devices = devices or gpus or os.cpu_count() or 1
+    checkpoints = Checkpoints(out, every=options.checkpoint_every, monitor=options.monitor)
+    gpus = torch.cuda.device_count() if options.accelerator != "cpu" else 0
+    devices = options.devices or gpus or os.cpu_count() or 1
     trainer = Trainer(
-        accelerator=accelerator,
+        accelerator=options.accelerator,
         devices=devices,
-        strategy="ddp" if strategy == "auto" and devices > 1 else strategy,
-        precision=LIGHTNING_PRECISION[precision],
-        sync_batchnorm=sync_batchnorm,
+        strategy="ddp" if options.strategy == "auto" and devices > 1 else options.strategy,
+        precision=LIGHTNING_PRECISION[options.precision],
+        sync_batchnorm=options.sync_batchnorm,
         max_steps=learner.steps,
         accumulate_grad_batches=learner.accumulate,
-        gradient_clip_val=clip_norm,
-        val_check_interval=validate_every * learner.accumulate,
+        val_check_interval=options.validate_every * learner.accumulate,
         default_root_dir=out,
         plugins=[AtomicCheckpoints()],
         logger=_loggers(out, done),
         callbacks=[ProgressBar(), pictures, checkpoints, Interrupts(checkpoints)],
-        **OURS,
+        **TRAINER_OVERRIDES,
     )
     size, world = learner.stream.batch_size, trainer.world_size
     if size % world:
@@ -161,8 +133,8 @@ def trainer_for(
 
 
 @rank_zero_only
-def announce(learner: Learner, trainer: Trainer, precision: Precision, done: int) -> None:
-    """What will be trained and what it will cost, measured on the device."""
+def announce(learner: Learner, trainer: Trainer, options: TrainerOptions, done: int) -> None:
+    """Print what will be trained and its cost, measured on the device."""
     learner.to(trainer.strategy.root_device)
     cost = forecast(
         learner.objective,
@@ -170,18 +142,23 @@ def announce(learner: Learner, trainer: Trainer, precision: Precision, done: int
         steps=learner.steps - done,
         accumulate=learner.accumulate,
         world=trainer.world_size,
-        autocast=AUTOCAST[precision],
+        autocast=options.dtype,
     )
     console = Console(stderr=True)
-    console.print(table(learner.groups, learner.optim.lr))
+    console.print(table(learner.step.groups, learner.step.optim.lr))
     console.print(cost.describe(), highlight=False, soft_wrap=True)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Lightning 2.6 builds a class of torch's pytree that torch 2.13 deprecates."""
+    """Return a context without two warnings that users can do nothing about.
+
+    Lightning 2.6 builds a class of torch's pytree that torch 2.13 deprecates, and it warns of
+    frozen parts, which stay in evaluation mode on purpose.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")
         yield
 
 

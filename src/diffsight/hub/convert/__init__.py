@@ -1,4 +1,4 @@
-"""The authors' checkpoints become diffsight models, with a report of every key."""
+"""Converters of the authors' checkpoints into diffsight models, with a report of every key."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -44,8 +44,10 @@ CONVERTERS: Mapping[str, Converter] = {
 
 
 def read_original(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The state dict inside an original checkpoint: plain, or under ``model`` or ``state_dict``;
-    ``module.`` goes. And what else the file holds, with the reason why it is dropped.
+    """Return the state dict inside an original checkpoint, and the reasons why others are dropped.
+
+    The state dict is the file itself, or under ``model`` or ``state_dict``; ``module.`` is removed
+    from its names.
 
     Raises:
         InputError: if the file cannot be read safely, holds no tensors, or gives an entry twice
@@ -71,7 +73,7 @@ def read_original(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             dropped[f"module.{name}"] = f"equals {name}"
         else:
             raise InputError(
-                f"{path}: {name} and module.{name} are not equal: keep the one that is meant"
+                f"{path}: {name} and module.{name} are not equal: remove the wrong one"
             )
     if not tensors:
         raise InputError(f"{path}: no tensors in it: is it a checkpoint?")

@@ -1,4 +1,4 @@
-"""Original EVP checkpoints -> ours."""
+"""Converters of EVP's original checkpoints."""
 
 from collections.abc import Mapping
 from functools import partial as bind
@@ -15,11 +15,11 @@ from diffsight.hub.convert.vpd import REFERRING as VPD_REFERRING
 from diffsight.methods import EVP
 from diffsight.model import DenseModel
 from diffsight.necks import IMAFR, Merging
-from diffsight.prompts import Aggregated, LearnedSentences, Prompts
-from diffsight.tasks import MetricDepth, Referring
+from diffsight.prompts import AbstractPrompt, Aggregated, LearnedSentences
+from diffsight.tasks import Depth, Referring
 
 LATENT_STD = {"nyu": 5.07543, "kitti": 4.6211, "refcoco": 4.7164}
-"""What the authors divide the latent by."""
+"""Standard deviation of the latents of each data set, by which the authors divide."""
 
 _CLIP = {
     r"clip_model\.text_model\.": "prompts.tower.",
@@ -29,7 +29,7 @@ _POSITIONS = "numbers 0 to 76, which some versions of transformers store"
 
 
 def _refinement(prefix: str) -> dict[str, str]:
-    """IMAFR: one layer, then pairs of a halving and a mixture."""
+    """Return the names of IMAFR: one layer, then pairs of a halving and a mixture."""
     names = {
         rf"{prefix}aggregation\.layer1\.spatial_attention\.0\.": "refine.spatial.",
         rf"{prefix}aggregation\.layer1\.conv1\.": "refine.conv.",
@@ -91,12 +91,12 @@ def convert_evp_depth(
     encoder: str | None = None,
     partial: bool = False,
 ) -> tuple[DenseModel, KeyReport]:
-    """EVP's depth model from an original checkpoint, with its aggregated captions or its CLIP.
+    """Return EVP's depth model, with its aggregated captions or its CLIP, and the key report.
 
     Args:
         state: original names, without ``module.``.
         max_depth_m: cap that the checkpoint was trained with (10 for NYU, 80 for KITTI).
-        latent_std: what its latents were divided by; default: 5.07543 up to 10 m (NYU), 4.6211
+        latent_std: by which its latents were divided; default: 5.07543 up to 10 m (NYU), 4.6211
             beyond (KITTI).
         encoder: CLIP ViT-L/14, for its tokenizer, where the checkpoint has the tower inside.
         partial: accept missing entries (they keep their random initialisation).
@@ -109,7 +109,7 @@ def convert_evp_depth(
     divisor = latent_std or LATENT_STD["nyu" if max_depth_m <= 10 else "kitti"]
 
     def build() -> DenseModel:
-        prompts: Prompts = (
+        prompts: AbstractPrompt = (
             LearnedSentences(tokenizer=encoder) if rows is None else Aggregated(rows.shape[-2])
         )
         method = bind(
@@ -118,9 +118,9 @@ def convert_evp_depth(
             prompts=prompts,
             refine=IMAFR,
             neck=Merging,
-            head=bind(MetricBins, max_depth_m=max_depth_m),
+            head=MetricBins,
         )
-        return DenseModel(task=MetricDepth(max_depth_m=max_depth_m), method=method)
+        return DenseModel(task=Depth(max_depth_m=max_depth_m), method=method)
 
     if rows is not None:
         state = {**state, "encoder.class_embeddings": rows.reshape(rows.shape[-2:])}
@@ -134,11 +134,11 @@ def convert_evp_referring(
     encoder: str | None = None,
     partial: bool = False,
 ) -> tuple[DenseModel, KeyReport]:
-    """EVP's referring model, its text tower inside, from an original checkpoint.
+    """Return EVP's referring model with its text tower, and the key report.
 
     Args:
         state: original names, without ``module.``.
-        latent_std: what its latents were divided by.
+        latent_std: by which its latents were divided.
         encoder: CLIP ViT-L/14, for its tokenizer.
         partial: accept missing entries (they keep their random initialisation).
 

@@ -1,4 +1,4 @@
-"""From the names of an original checkpoint to ours: rules for the heads, tables for the LDM."""
+"""Rules that translate the names of an original checkpoint into ours."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,17 +19,17 @@ class Kind:
 
     Attributes:
         title: for messages.
-        sign: entries that it has, or prefixes of entries, which end with a dot.
+        signs: entries that only it has, or prefixes of entries, which end with a dot.
     """
 
     title: str
-    sign: Sequence[str]
+    signs: Sequence[str]
 
-    def lacking(self, state: Mapping[str, Tensor]) -> list[str]:
-        """The signs that a checkpoint does not have."""
+    def missing_signs(self, state: Mapping[str, Tensor]) -> list[str]:
+        """Return the signs that a checkpoint does not have."""
         return [
             sign
-            for sign in self.sign
+            for sign in self.signs
             if sign not in state
             and not (sign.endswith(".") and any(key.startswith(sign) for key in state))
         ]
@@ -52,10 +52,10 @@ KINDS: Mapping[str, Kind] = {
 
 
 class IncompleteError(InputError):
-    """A checkpoint lacks entries that the model needs.
+    """A checkpoint misses entries that the model needs.
 
     Attributes:
-        report: what became of every entry; its ``missing`` lists them.
+        report: of every entry; its ``missing`` lists them.
     """
 
     def __init__(self, report: KeyReport) -> None:
@@ -70,7 +70,7 @@ class IncompleteError(InputError):
 
 @dataclass(frozen=True)
 class Layout:
-    """How the authors named what their model holds.
+    """Names of the entries of an original checkpoint.
 
     Attributes:
         kind: name of the converter.
@@ -89,12 +89,12 @@ class Layout:
 
     @property
     def title(self) -> str:
-        """Of the model, for messages."""
+        """Name of the model, for messages."""
         return KINDS[self.kind].title
 
 
 def unneeded(unet: str, vae: str) -> dict[str, str]:
-    """What every checkpoint of VPD holds and never runs."""
+    """Return the prefixes of entries that every checkpoint of VPD holds and never uses."""
     return {
         vae + "post_quant_conv.": "belongs to the VAE's decoder, which VPD never runs",
         vae + "decoder.": "the VAE's decoder, which VPD never runs",
@@ -107,28 +107,28 @@ def require(state: Mapping[str, Tensor], layout: Layout) -> None:
     """Refuse a checkpoint of another model.
 
     Raises:
-        InputError: that names what it looks like, and the converter for that.
+        InputError: if it is one; names the converter for it, if there is one.
     """
-    found = next((name for name, kind in KINDS.items() if not kind.lacking(state)), None)
+    found = next((name for name, kind in KINDS.items() if not kind.missing_signs(state)), None)
     if found == layout.kind:
         return
     if found:
         reason = f"it looks like {KINDS[found].title}: convert it as {found}"
     else:
         first = next(iter(state), "none")
-        lacking = KINDS[layout.kind].lacking(state)[0]
-        reason = f"it has no {lacking} (its first entry is {first})"
+        missing = KINDS[layout.kind].missing_signs(state)[0]
+        reason = f"it has no {missing} (its first entry is {first})"
     raise InputError(f"not a checkpoint of {layout.title}: {reason}")
 
 
 def convert(
     state: Mapping[str, Tensor], layout: Layout, build: Callable[[], DenseModel], *, partial: bool
 ) -> tuple[DenseModel, KeyReport]:
-    """Our model with the checkpoint's values, and what became of every entry.
+    """Return our model with the checkpoint's values, and the key report.
 
     Args:
         state: original names, without ``module.``.
-        layout: what they mean.
+        layout: names of the checkpoint.
         build: makes the model.
         partial: accept missing entries (they keep their random initialisation).
 

@@ -1,4 +1,4 @@
-"""Original VPD checkpoints -> ours."""
+"""Converters of VPD's original checkpoints."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial as bind
@@ -15,7 +15,7 @@ from diffsight.methods import VPD
 from diffsight.model import DenseModel
 from diffsight.necks import FPN, Merging
 from diffsight.prompts import ClassTokens, Sentences, TextTable
-from diffsight.tasks import MetricDepth, Referring, Semantic
+from diffsight.tasks import Depth, Referring, Segmentation
 
 _LDM = "unet.unet.diffusion_model."
 DEPTH = Layout(
@@ -77,7 +77,7 @@ def convert_vpd_depth(
     names: Sequence[str] | None = None,
     partial: bool = False,
 ) -> tuple[DenseModel, KeyReport]:
-    """VPD's depth model from the state dict of an original ``best.ckpt`` / ``last.ckpt``.
+    """Return VPD's depth model and the key report, of a ``best.ckpt`` or ``last.ckpt``.
 
     Args:
         state: original names, without ``module.``.
@@ -97,9 +97,9 @@ def convert_vpd_depth(
             backbone=StableDiffusion("sd15"),
             prompts=TextTable(names, dim=width),
             neck=Merging,
-            head=bind(DeconvHead, max_value=max_depth_m),
+            head=DeconvHead,
         )
-        return DenseModel(task=MetricDepth(max_depth_m=max_depth_m), method=method)
+        return DenseModel(task=Depth(max_depth_m=max_depth_m), method=method)
 
     return convert(state, DEPTH, build, partial=partial)
 
@@ -107,10 +107,10 @@ def convert_vpd_depth(
 def convert_vpd_segmentation(
     state: Mapping[str, Tensor], *, names: Sequence[str] | None = None, partial: bool = False
 ) -> tuple[DenseModel, KeyReport]:
-    """VPD's segmentation model (A32 maps, FPN, Semantic FPN) from an original mmseg checkpoint.
+    """Return VPD's segmentation model (A32 maps, FPN, Semantic FPN) and the key report.
 
     Args:
-        state: original names, without ``module.``.
+        state: of mmseg's checkpoint; original names, without ``module.``.
         names: of its classes; default: the 150 of ADE20K.
         partial: accept missing entries (they keep their random initialisation).
 
@@ -128,7 +128,7 @@ def convert_vpd_segmentation(
             head=SemanticFPN,
             attention_maps="A32",
         )
-        return DenseModel(task=Semantic(names), method=method)
+        return DenseModel(task=Segmentation(names), method=method)
 
     return convert(state, SEGMENTATION, build, partial=partial)
 
@@ -136,7 +136,7 @@ def convert_vpd_segmentation(
 def convert_vpd_referring(
     state: Mapping[str, Tensor], *, partial: bool = False, encoder: str | None = None
 ) -> tuple[DenseModel, KeyReport]:
-    """VPD's referring model (A32 maps, LAVT's decoder) from an original checkpoint.
+    """Return VPD's referring model (A32 maps, LAVT's decoder) and the key report.
 
     Args:
         state: original names, without ``module.``; the number of tokens (40 or 77) is read off the
@@ -166,7 +166,7 @@ def convert_vpd_referring(
 def _rows(
     state: Mapping[str, Tensor], layout: Layout, table: str, names: Sequence[str]
 ) -> tuple[tuple[str, ...], int]:
-    """Names and width of the checkpoint's text table.
+    """Return names and width of the checkpoint's text table.
 
     Raises:
         InputError: if it is another model's, or has another number of rows.

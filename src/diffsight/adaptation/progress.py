@@ -1,0 +1,76 @@
+"""How long a selection takes, where it is, and what it found out."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+MIN_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a selection is.
+
+    Attributes:
+        run: what is trained, such as ``feature_head, fold 1 of 3``.
+        step: of that run.
+        steps: of that run.
+        losses: of the step.
+        fraction: of all trainings that is done.
+    """
+
+    run: str
+    step: int
+    steps: int
+    losses: Mapping[str, float]
+    fraction: float
+
+
+@dataclass
+class Report:
+    """What a selection found out.
+
+    Attributes:
+        held_out: metric of every method on images that it was not trained on, and of the best
+            constant.
+        steps: of every method.
+        chosen: the method of the model.
+        metric: what the numbers are.
+        interrupted: whether the user stopped it.
+    """
+
+    held_out: dict[str, float] = field(default_factory=dict)
+    steps: dict[str, int] = field(default_factory=dict)
+    chosen: str = ""
+    metric: str = ""
+    interrupted: bool = False
+
+
+def plan_steps(
+    seconds: float,
+    seconds_per_step: Mapping[str, float],
+    max_steps: Mapping[str, int],
+    folds: int,
+    final: bool,
+) -> dict[str, int]:
+    """Return the steps of every training.
+
+    Every method gets as much time; what a method cannot use goes to the others.
+
+    Args:
+        seconds: of all trainings.
+        seconds_per_step: by method.
+        max_steps: by method.
+        folds: trainings of every method.
+        final: whether one of them is trained once more.
+    """
+    plan, left = {}, seconds
+    cheapest_first = sorted(
+        seconds_per_step, key=lambda name: max_steps[name] * seconds_per_step[name]
+    )
+    for done, name in enumerate(cheapest_first):
+        part = left / ((len(cheapest_first) - done) * folds + final)
+        steps = math.floor(part / seconds_per_step[name])
+        plan[name] = max(MIN_STEPS, min(max_steps[name], steps))
+        left -= folds * plan[name] * seconds_per_step[name]
+    return {name: plan[name] for name in seconds_per_step}

@@ -1,0 +1,104 @@
+"""A pretrained model by its name: loaded once, for any number of methods that stand on it."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from diffsight import assets
+from diffsight.backbones import architectures, sources
+from diffsight.backbones.clip import ClipVision
+from diffsight.backbones.stable_diffusion import Part, StableDiffusion
+from diffsight.backbones.vision import VisionBackbone
+from diffsight.errors import InputError
+
+
+class BackboneSource:
+    """Where a backbone comes from.
+
+    Args:
+        name: ``tiny``, a diffusers folder or hub id, or that of a vision backbone of transformers.
+        revision: branch, tag or commit of a hub id.
+
+    Attributes:
+        name: as given; of a folder the whole path.
+        folder: where its files are.
+        is_diffusion: whether it is Stable Diffusion.
+
+    Raises:
+        InputError: if there is no such model.
+    """
+
+    def __init__(self, name: str | Path, *, revision: str | None = None) -> None:
+        self.folder = sources.locate(name, towers=True, revision=revision)
+        if not self.folder.is_dir():
+            raise InputError(f"{name}: give a folder, a hub id, or tiny")
+        local = Path(name).is_dir() and name not in assets.NAMES
+        self.name = str(self.folder.resolve() if local else name)
+        self.is_local = local
+        self.revision = revision or _commit(self.folder)
+        self.is_diffusion = (self.folder / "unet").is_dir()
+        self._clip: dict[str, ClipVision] = {}
+
+    @functools.cached_property
+    def diffusion(self) -> StableDiffusion:
+        """The diffusion model, frozen, its latent scaled as the UNet was trained."""
+        return self.fresh_diffusion(trainable=()).eval()
+
+    def fresh_diffusion(self, *, trainable: tuple[Part, ...], **options: Any) -> StableDiffusion:
+        """Load the diffusion model once more, for a method that trains it.
+
+        Raises:
+            InputError: if it is no diffusion model.
+        """
+        self._require_diffusion()
+        scale = architectures.scaling_factor(self.folder)
+        return StableDiffusion(
+            architectures.of_folder(self.folder),
+            weights=self.name,
+            revision=self.revision,
+            trainable=trainable,
+            **{"latent_scale": scale, **options},
+        )
+
+    @functools.cached_property
+    def vision(self) -> VisionBackbone:
+        """The vision backbone of transformers, frozen."""
+        return VisionBackbone(self.name, revision=self.revision, trainable=False).eval()
+
+    def clip(self, source: str | Path | None = None) -> ClipVision:
+        """Return a frozen CLIP vision tower, the model's own by default.
+
+        Raises:
+            InputError: if there is none.
+        """
+        name = str(source or self.name)
+        if name not in self._clip:
+            revision = None if source else self.revision
+            self._clip[name] = ClipVision(name, revision=revision)
+        return self._clip[name]
+
+    @property
+    def has_clip(self) -> bool:
+        """Whether a CLIP vision tower lies beside the UNet."""
+        return (self.folder / "image_encoder").is_dir()
+
+    @property
+    def short_side_px(self) -> int:
+        """Side of the pictures that the model was trained on."""
+        if not self.is_diffusion:
+            return self.vision.trained_side_px
+        config: Any = self.diffusion.unet.config
+        return (config.sample_size or 64) * self.diffusion.vae.stride
+
+    def _require_diffusion(self) -> None:
+        if not self.is_diffusion:
+            raise InputError(
+                f"{self.name}: no diffusion model (no unet folder in it): give a Stable Diffusion "
+                "folder, a hub id of one, or tiny, or choose a method for vision backbones "
+                "(feature_head, linear_probe)"
+            )
+
+
+def _commit(folder: Path) -> str | None:
+    """Return the commit of a folder in the hub's cache."""
+    return folder.name if folder.parent.name == "snapshots" else None

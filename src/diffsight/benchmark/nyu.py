@@ -1,0 +1,43 @@
+"""NYU Depth v2 in the few-shot benchmark: depth, and normals that others computed."""
+
+from pathlib import Path
+
+from diffsight.benchmark.measures import AngleMeasure, DepthMeasure
+from diffsight.benchmark.source import BenchmarkSource, BenchmarkTask, benchmark_tasks
+from diffsight.datasets.nyu_few_shot import NYUFewShotDepth, NYUNormals
+from diffsight.tasks import Depth, Normals
+
+
+def nyu_source(
+    *,
+    root: str | Path,
+    normals: str | Path | None = None,
+    train_list: str | Path | None = None,
+    test_list: str | Path | None = None,
+) -> BenchmarkSource:
+    """Return ``nyu_depth``, scored inside Eigen's crop, and with a folder of them ``nyu_normal``.
+
+    Training images are of the training split, scored is the official test set.
+
+    Args:
+        root: folder of the data set, as ``NYUDepth`` reads it.
+        normals: folder of normals, as ``NYUNormals`` reads it; its name is part of the source's.
+        train_list: list of the training samples as ``NYUDepth`` reads it; None takes all.
+        test_list: list of the test samples; None takes all.
+
+    Raises:
+        InputError: if files of the data set are missing, or there are no normals for training or
+            for testing.
+    """
+    train = NYUFewShotDepth(root=root, split="train", list_file=train_list)
+    test = NYUFewShotDepth(root=root, split="test", list_file=test_list, crop=True)
+    name = f"nyu {len(train)} + {len(test)}"
+    depth = Depth(max_depth_m=None, bins=50)
+    tasks = [BenchmarkTask("nyu_depth", depth, train, test, DepthMeasure)]
+    if normals is not None:
+        some = NYUNormals(root=root, normals=normals, split="train", list_file=train_list)
+        scored = NYUNormals(root=root, normals=normals, split="test", list_file=test_list)
+        task = Normals(bins=50)
+        tasks.append(BenchmarkTask("nyu_normal", task, some, scored, AngleMeasure))
+        name += f", normals {Path(normals).resolve().name} {len(some)} + {len(scored)}"
+    return BenchmarkSource(name, benchmark_tasks(tasks))

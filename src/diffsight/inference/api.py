@@ -1,0 +1,106 @@
+"""``diffsight.evaluate``: a model or a saved model on a data set or a folder of labelled images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from diffsight import hub
+from diffsight.datasets.base import AbstractDataset
+from diffsight.datasets.labelled_folder import LabelledFolder, read_labelled_folder
+from diffsight.datasets.labels import LabelFormat
+from diffsight.errors import InputError
+from diffsight.inference.baselines import baselines_of
+from diffsight.inference.evaluate import Evaluation, protocol_for
+from diffsight.inference.evaluate import evaluate as evaluate_predictor
+from diffsight.inference.pipeline import default_device
+from diffsight.inference.plan import Plan, short_side_px
+from diffsight.inference.predictor import Predictor
+from diffsight.model import DenseModel
+from diffsight.protocols import AbstractProtocol
+from diffsight.tasks import AbstractTask
+
+
+def evaluate(
+    model: str | Path | DenseModel,
+    *,
+    images: str | Path | None = None,
+    labels: str | Path | None = None,
+    dataset: AbstractDataset | None = None,
+    protocol: str | AbstractProtocol | None = None,
+    plan: Plan | None = None,
+    unit: str | None = None,
+    invalid: int | float | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    backbone: str | Path | None = None,
+    trusted: Sequence[str] = (),
+) -> Evaluation:
+    """Return the scores of a model and of its baselines.
+
+    Args:
+        model: a saved model (folder or file), a Hugging Face hub id, or a model.
+        images: folder of images; with ``labels``, in place of ``dataset``.
+        labels: folder of labels of the same names, in the form that the model was adapted to.
+        dataset: labelled samples.
+        protocol: name or object; default: the metric of the model's task over all labelled pixels.
+        plan: how images are run; default: once, at the size of the training images.
+        unit: of the label files, as for ``adapt``.
+        invalid: count in the label files that stands for "no label", as for ``adapt``.
+        device: where to run; default: the GPU if there is one.
+        dtype: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
+        backbone: where the frozen part of the model is, if not where the file says.
+        trusted: packages besides diffsight whose classes a saved model may name.
+
+    Raises:
+        InputError: if model, labels and protocol do not fit together.
+    """
+    stored: dict[str, Tensor] = {}
+    if not isinstance(model, DenseModel):
+        stored = hub.read_baselines(model)
+        model = hub.load(model, backbone=backbone, trusted=trusted)
+    if dataset is None:
+        if images is None or labels is None:
+            raise InputError("there is nothing to evaluate on: give images and labels, or dataset")
+        dataset = labelled_folder(model, images, labels, unit=unit, invalid=invalid)
+    elif images is not None or labels is not None:
+        raise InputError("give images and labels, or dataset, not both")
+    if isinstance(protocol, str):
+        protocol = protocol_for(protocol, model)
+    if plan is None:
+        plan = Plan(short_side=short_side_px("training", model.info))
+    predictor = Predictor(model, plan, device=device or default_device(), dtype=dtype)
+    baselines = stored or oracle_baselines(dataset, model.task)
+    return evaluate_predictor(predictor, dataset, protocol, baselines=baselines)
+
+
+def labelled_folder(
+    model: DenseModel,
+    images: str | Path,
+    labels: str | Path,
+    *,
+    unit: str | None = None,
+    invalid: int | float | None = None,
+) -> LabelledFolder:
+    """Return images and labels as a data set of the model's kind and with its classes.
+
+    Raises:
+        InputError: if the model does not know the kind of its labels, or the files do not fit.
+    """
+    task, kind = model.task, model.info.get("kind")
+    if kind is None:
+        raise InputError(
+            "the model was not adapted to a folder of labels and does not know their form: give a "
+            "data set"
+        )
+    form = LabelFormat(kind, unit, invalid)
+    like = None
+    if task.class_names:
+        like = LabelledFolder(form, (), ids=task.ids, names=task.class_names)
+    return read_labelled_folder(Path(images), Path(labels), form, like=like)
+
+
+def oracle_baselines(dataset: AbstractDataset, task: AbstractTask) -> dict[str, Tensor]:
+    """Return baselines made of the evaluated labels themselves, for models without their own."""
+    return {f"{name} (oracle)": one for name, one in baselines_of(dataset, task).items()}

@@ -1,0 +1,40 @@
+"""What a model must beat: label maps that are the same for every image, made of training labels."""
+
+from collections.abc import Iterator
+
+from torch import Tensor
+from torch.nn import functional
+
+from diffsight.datasets.base import AbstractDataset
+from diffsight.tasks import AbstractTask
+
+MAX_SAMPLES = 1000
+
+
+def baselines_of(dataset: AbstractDataset, task: AbstractTask) -> dict[str, Tensor]:
+    """Return label maps that are the same for every image, by name (``AbstractTask.baselines``).
+
+    They are made of up to 1000 samples, evenly spaced over the data set, without augmentation.
+    Samples of another size than the first are brought to it (nearest).
+
+    Args:
+        dataset: training samples.
+        task: whose label is learned.
+
+    Returns:
+        ``h w`` or 1 x 1, of floats or ids as the labels are.
+    """
+    return dict(task.baselines(_labels(dataset, task.label)))
+
+
+def _labels(dataset: AbstractDataset, label: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield labels and where they mean something, at the size of the first sample."""
+    count = min(len(dataset), MAX_SAMPLES)
+    hw = tuple(dataset[0].image.shape[-2:])
+    for index in (i * len(dataset) // count for i in range(count)):
+        sample = dataset[index]
+        label_map = sample.labels[label].double()
+        channels = label_map[None] if label_map.ndim == 2 else label_map
+        valid = functional.interpolate(sample.valid[label][None, None].double(), hw)[0, 0] > 0
+        resized = functional.interpolate(channels[None], hw)[0]
+        yield (resized[0] if len(resized) == 1 else resized), valid

@@ -1,0 +1,130 @@
+"""Steps that several methods share, as functions: padding, the UNet's pyramid, attention maps."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffsight.backbones.attention_maps import MapRecorder, MapRequest, Place
+from diffsight.backbones.base import AbstractDiffusionBackbone
+from diffsight.backbones.stable_diffusion import StableDiffusion
+from diffsight.errors import InputError
+from diffsight.ops.padding import MID_GREY, crop_to_valid, pad_to_multiple
+from diffsight.prompts import AbstractPrompt
+from diffsight.types import Draws, Encoded, Inputs, Latents, Pyramid
+
+AttentionMaps = Literal["none", "A32", "A64"]
+MAP_LEVELS: dict[AttentionMaps, tuple[int, ...]] = {"none": (), "A32": (1, 2), "A64": (0, 1, 2)}
+
+
+@dataclass(frozen=True)
+class EncodedLatent(Encoded):
+    """The latent of an image; None where it is drawn anew in every pass or its encoder learns."""
+
+    latent: Float[Tensor, "b c lh lw"] | None
+
+
+def pad(image: Float[Tensor, "b 3 h w"], multiple: int) -> Float[Tensor, "b 3 ph pw"]:
+    """Pad with mid-grey, which becomes 0 in [-1, 1], on the right and at the bottom."""
+    return pad_to_multiple(image, multiple, MID_GREY)
+
+
+def encode_latent(
+    backbone: AbstractDiffusionBackbone,
+    image: Float[Tensor, "b 3 h w"],
+    latents: Latents | None,
+    draws: Draws | None = None,
+) -> Float[Tensor, "b c lh lw"]:
+    """Return the latent of a padded image, from ``latents`` where several models share it."""
+    if latents is None or not backbone.latent_is_fixed:
+        return backbone.encode(image, draws=draws)
+    return latents.get(backbone, image, lambda: backbone.encode(image))
+
+
+def encode_fixed_latent(backbone: AbstractDiffusionBackbone, inputs: Inputs) -> EncodedLatent:
+    """Return the latent of the images where it never changes."""
+    if not backbone.latent_is_fixed:
+        return EncodedLatent(None)
+    image = pad(inputs.image, backbone.size_multiple)
+    return EncodedLatent(encode_latent(backbone, image, inputs.latents))
+
+
+def prompted_pyramid(
+    backbone: StableDiffusion,
+    latent: Float[Tensor, "b c lh lw"],
+    condition: Float[Tensor, "b n e"],
+    *,
+    timestep: int,
+    maps: MapRequest,
+    valid_hw: tuple[int, int],
+) -> Pyramid:
+    """Run the UNet on a latent without noise; return its features and cross-attention maps."""
+    recorder = MapRecorder(maps)
+    timesteps = torch.full((len(latent),), timestep, device=latent.device)
+    features = backbone.features(latent, condition, timesteps, recorder)
+    return Pyramid(features, backbone.strides, valid_hw, attention=recorder.close())
+
+
+def map_levels(
+    maps: AttentionMaps, places: Collection[Place], backbone: StableDiffusion
+) -> tuple[int, ...]:
+    """Return the pyramid levels that get maps: those asked for, and the middle block's own.
+
+    Raises:
+        InputError: if maps are asked for where there are none.
+    """
+    wanted = MAP_LEVELS[maps]
+    if not wanted:
+        return ()
+    if "mid" in places:
+        wanted = (*wanted, len(backbone.channels) - 1)
+    levels = tuple(level for level in backbone.map_levels(places) if level in wanted)
+    if not levels:
+        raise InputError(
+            f"attention_maps={maps!r} with attention_places={list(places)}: there is no such map: "
+            "choose places among 'up', 'down' and 'mid', or attention_maps='none'"
+        )
+    return levels
+
+
+def widths_with_maps(
+    channels: Sequence[int], levels: Collection[int], num_tokens: int
+) -> tuple[int, ...]:
+    """Return the channels of a pyramid to whose levels one map per token is appended."""
+    return tuple(c + num_tokens * (level in levels) for level, c in enumerate(channels))
+
+
+def append_maps(pyramid: Pyramid) -> Pyramid:
+    """Append the averaged cross-attention maps to the features of their level."""
+    features = tuple(
+        torch.cat([feature, pyramid.attention[level].to(feature.dtype)], dim=1)
+        if level in pyramid.attention
+        else feature
+        for level, feature in enumerate(pyramid.features)
+    )
+    return replace(pyramid, features=features)
+
+
+def without_padding(pyramid: Pyramid) -> Pyramid:
+    """Drop the rows and columns that hold padding only."""
+    features = tuple(
+        crop_to_valid(feature, pyramid.valid_hw, stride)
+        for feature, stride in zip(pyramid.features, pyramid.strides, strict=True)
+    )
+    return replace(pyramid, features=features)
+
+
+def require_fitting_text(prompts: AbstractPrompt, backbone: AbstractDiffusionBackbone) -> None:
+    """Refuse prompts of another width than the backbone's condition.
+
+    Raises:
+        InputError: if they differ.
+    """
+    if prompts.dim != backbone.context_dim:
+        raise InputError(
+            f"the text table has vectors of {prompts.dim} numbers, the backbone takes "
+            f"{backbone.context_dim}: set the table's dim to {backbone.context_dim}"
+        )

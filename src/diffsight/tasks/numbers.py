@@ -1,0 +1,210 @@
+"""What the tasks of numbers share: depth, normals and other values, and their fitted classes."""
+
+import abc
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
+
+import torch
+from jaxtyping import Bool, Float, Float64
+from torch import Tensor
+
+from diffsight.errors import InputError
+from diffsight.outputs import (
+    Distribution,
+    LabelCodec,
+    Moments,
+    Output,
+    OutputSpec,
+    SoftLabels,
+    Values,
+)
+from diffsight.tasks.base import (
+    AbstractTask,
+    LabelMaps,
+    distribution_loss,
+    masked_mean,
+    unsupported,
+)
+from diffsight.tasks.prediction import Prediction
+from diffsight.types import Target
+
+Bins = int | Literal["auto"]
+"""A number of classes, or as many as a task has by default and its labels allow."""
+
+
+class AbstractNumbers(AbstractTask):
+    """Numbers per pixel, given as values or as a distribution over fitted classes.
+
+    A distribution is learned as in few_shot (equation 5): L = L_cls + alpha L_reg, where L_reg is
+    in units of the labels' standard deviation, so that alpha means the same for every task.
+
+    Args:
+        channels: numbers per pixel.
+        alpha: weight of L_reg; infinity leaves it alone (regression).
+        codec: classes of a distribution; None offers values alone.
+        bounds: of values.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        alpha: float,
+        codec: LabelCodec | None,
+        bounds: tuple[float, float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.channels = channels
+        self.alpha = alpha
+        self.codec = codec
+        self.bounds = bounds
+
+    @property
+    def outputs(self) -> tuple[OutputSpec, ...]:
+        """A distribution where there are classes, and values."""
+        values = OutputSpec("values", self.channels, bounds=self.bounds, codec=self.codec)
+        if self.codec is None:
+            return (values,)
+        return OutputSpec("distribution", self.codec.num_classes, codec=self.codec), values
+
+    @property
+    def needs_fitting(self) -> bool:
+        """Whether there are classes without values."""
+        return self.codec is not None and not self.codec.is_fitted
+
+    def with_codec(self, codec: LabelCodec, **arguments: Any) -> Self:
+        """Return the task of the same constructor call, with other arguments and this codec."""
+        made = type(self)(**{**self._arguments, **arguments})
+        made.codec = codec
+        return made
+
+    def loss(
+        self, output: Output, target: Target, soft_labels: SoftLabels | None = None
+    ) -> dict[str, Tensor]:
+        """Return the loss of values, or L_cls + alpha L_reg of a distribution, and its parts."""
+        match output:
+            case Values(maps):
+                return self.value_loss(maps, target)
+            case Distribution(probability, value):
+                assert self.codec is not None
+                parts = {"value": self._squared_error(value, target)}
+                if math.isinf(self.alpha):
+                    return {"loss": parts["value"], "value": parts["value"].detach()}
+                soft = soft_labels or self.codec.encode(target.label)
+                parts["class"] = distribution_loss(probability, soft, target.valid)
+                loss = parts["class"] + self.alpha * parts["value"]
+                return {"loss": loss} | {name: part.detach() for name, part in parts.items()}
+        raise unsupported(self, output)
+
+    def value_loss(self, values: Float[Tensor, "b d h w"], target: Target) -> dict[str, Tensor]:
+        """Return the squared error, in units of the labels' deviation where it is known."""
+        loss = self._squared_error(values, target)
+        return {"loss": loss, "value": loss.detach()}
+
+    def _squared_error(self, values: Float[Tensor, "b d h w"], target: Target) -> Tensor:
+        # 0 where labels are not valid, and may be NaN
+        gap = torch.where(target.valid[:, None], values - target.label, 0)
+        if self.codec is not None:
+            gap = gap / self.codec.label_std.to(values)[:, None, None]
+        return masked_mean(gap.square().mean(dim=1), target.valid)
+
+    def encode_label(self, label: Float[Tensor, "b d h w"]) -> SoftLabels | None:
+        """Return the classes of a label."""
+        return None if self.codec is None else self.codec.encode(label)
+
+    def decode(self, output: Output) -> list[Prediction]:
+        """Return the numbers with the standard deviation of their distribution or of the views."""
+        match output:
+            case Values(maps, std):
+                rms = None if std is None else std.float().square().mean(dim=1).sqrt()
+                return self._predictions(maps.float(), rms)
+            case Distribution():
+                return self.decode(output.reduced())
+            case Moments(value):
+                return self._predictions(value.float(), output.std.float())
+        raise unsupported(self, output)
+
+    def _predictions(
+        self, values: Float[Tensor, "b d h w"], std: Float[Tensor, "b h w"] | None
+    ) -> list[Prediction]:
+        stds: Sequence[Tensor | None] = [None] * len(values) if std is None else std.unbind()
+        return [self.prediction(one, s) for one, s in zip(values, stds, strict=True)]
+
+    @abc.abstractmethod
+    def prediction(
+        self,
+        values: Float[Tensor, "d h w"],
+        std: Float[Tensor, "h w"] | None,
+        valid: Bool[Tensor, "h w"] | None = None,
+    ) -> Prediction:
+        """Return the prediction of one image; ``valid`` is that of a label."""
+
+    def truth(self, target: Target) -> list[Prediction]:
+        """Return the labels as perfect predictions."""
+        pairs = zip(target.label.float(), target.valid, strict=True)
+        return [self.prediction(label, None, valid) for label, valid in pairs]
+
+    def to_label(self, output: Output) -> Float[Tensor, "b d h w"]:
+        """Return the numbers."""
+        match output:
+            case Values(maps):
+                return maps
+            case Distribution(_, value) | Moments(value):
+                return value
+        raise unsupported(self, output)
+
+    def measure(self, label: Float[Tensor, "b d h w"], target: Target) -> Float64[Tensor, "2"]:
+        """Return the sum of squared errors and the number of pixels."""
+        gap = (label - target.label).double().square().mean(dim=1)[target.valid]
+        return torch.stack([gap.sum(), target.valid.sum().double()])
+
+    def score(self, sums: Float64[Tensor, "2"]) -> float:
+        """Return the root mean squared error."""
+        return float((sums[0] / sums[1]).sqrt())
+
+    def constant(
+        self, label: Float[Tensor, "b d h w"], valid: Bool[Tensor, "b h w"]
+    ) -> Float[Tensor, " d"]:
+        """Return the mean."""
+        return label.movedim(1, -1)[valid].mean(dim=0)
+
+    def baselines(self, labels: LabelMaps) -> Mapping[str, Tensor]:
+        """Return the median, and the mean at every pixel position; of one channel."""
+        return mean_map(labels)
+
+
+def bin_count(bins: Bins, default: int, values: Float[Tensor, "m d"] | None = None) -> int:
+    """Return the number of classes.
+
+    Args:
+        bins: as many, or ``auto``: ``default``, but no more than there are different values.
+        default: of ``auto``.
+        values: labels.
+
+    Raises:
+        InputError: for fewer than two.
+    """
+    if bins == "auto":
+        return default if values is None else max(2, min(default, len(values.unique(dim=0))))
+    if bins < 2:
+        raise InputError(f"bins {bins}: give 2 or more")
+    return bins
+
+
+def mean_map(labels: LabelMaps, *, positive: bool = False) -> dict[str, Tensor]:
+    """Return the median, and the mean at every pixel position."""
+    total = seen = torch.zeros(())
+    some: list[Tensor] = []
+    for values, valid in labels:
+        if values.ndim == 3 and len(values) > 1:
+            return {}
+        values = values.reshape(values.shape[-2:]).double()
+        known = valid & (values > 0) if positive else valid
+        total = total + torch.where(known, values, 0)
+        seen = seen + known
+        # every 7th pixel is enough for a median and coprime to most widths
+        some.append(values[known][::7])
+    median = torch.cat(some).median()
+    mean = torch.where(seen > 0, total / seen.clamp(min=1), median)
+    return {"constant median": median.float().reshape(1, 1), "mean map": mean.float()}

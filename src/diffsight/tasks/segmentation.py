@@ -1,0 +1,276 @@
+"""Segmentation: cross-entropy, class ids with their names, and pictures of them."""
+
+import colorsys
+import copy
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, Int, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from diffsight.errors import InputError
+from diffsight.label_maps import class_names
+from diffsight.outputs import Classes, Output, OutputSpec, SoftLabels
+from diffsight.tasks.base import (
+    AbstractTask,
+    LabelMaps,
+    count_classes,
+    distribution_loss,
+)
+from diffsight.tasks.prediction import Colour, Prediction, StoredArray
+from diffsight.types import Target
+
+NONE = -1  # id of a pixel without a label
+HUE_STEP = 0.301  # from one class to the next, by trial: 20 classes and 150 stay well apart
+HIGHEST_ID = 65535  # that a file of one channel can hold
+
+
+class Segmentation(AbstractTask):
+    """One of several classes per pixel; labels are numbered from 0 in the order of the names.
+
+    Args:
+        names: of the classes, or the name of a list (``label_maps``).
+        ids: of the classes in label files and predictions; default: their numbers.
+        colours: RGB of the classes, 0 to 255; default: a palette of our own.
+        weights: of the classes in the loss; default: all 1.
+        label: key of ``Sample.labels``.
+
+    Raises:
+        InputError: if names are repeated, or ids, colours or weights are not as many.
+    """
+
+    metric_name = "mIoU, %"
+    higher_is_better = True
+
+    def __init__(
+        self,
+        names: str | Sequence[str],
+        *,
+        ids: Sequence[int] | None = None,
+        colours: Sequence[Colour] | None = None,
+        weights: Sequence[float] | None = None,
+        label: str = "semantic",
+    ) -> None:
+        super().__init__()
+        names = class_names(names)
+        if len(set(names)) != len(names) or len(names) < 2:
+            raise InputError("segmentation needs two or more different class names")
+        for what, given in (("ids", ids), ("colours", colours), ("weights", weights)):
+            if given is not None and len(given) != len(names):
+                raise InputError(f"{len(names)} classes, but {len(given)} {what}: give one each")
+        self.class_names = names
+        self.ids = tuple(range(len(names)) if ids is None else ids)
+        self.names: Mapping[int, str] = dict(zip(self.ids, names, strict=True))
+        chosen = palette(len(names)) if colours is None else [(r, g, b) for r, g, b in colours]
+        self.colours: Mapping[int, Colour] = dict(zip(self.ids, chosen, strict=True))
+        self.weights = None if weights is None else torch.tensor(weights)
+        self.label = label
+        self._allowed: Tensor | None = None
+
+    @property
+    def outputs(self) -> tuple[OutputSpec, ...]:
+        """Logits or probabilities of the classes."""
+        return (OutputSpec("classes", len(self.class_names)),)
+
+    def restrict_to(self, names: Sequence[str]) -> Self:
+        """Return the same task, which predicts these classes alone; ids stay.
+
+        Raises:
+            InputError: for an unknown name (naming the nearest), a repeated one, or none.
+        """
+        known = self.class_names
+        for name in names:
+            if name not in known:
+                nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+                raise InputError(
+                    f"unknown class {name!r}: did you mean {nearest!r}? (known: {', '.join(known)})"
+                )
+        if len(set(names)) < len(names) or not names:
+            raise InputError(f"classes {', '.join(names)}: give different names, at least one")
+        task = copy.copy(self)
+        task._allowed = torch.tensor([name in names for name in known])
+        return task
+
+    def loss(
+        self, output: Output, target: Target, soft_labels: SoftLabels | None = None
+    ) -> dict[str, Tensor]:
+        """Return the cross-entropy, mean over the pixels with a label (weighted by class).
+
+        0 with its graph where no pixel has one. Differs from the authors' code: their mean counts
+        the pixels without a label too (a default of mmsegmentation 0.30), which scales the loss.
+        """
+        output = Classes.expect(output)
+        if output.space == "probabilities":
+            soft = soft_labels or self.encode_label(target.label)
+            loss = distribution_loss(output.maps, soft, target.valid)
+            return {"loss": loss, "class": loss.detach()}
+        weight = None if self.weights is None else self.weights.to(output.maps)
+        ids = torch.where(target.valid, target.label, NONE)
+        total = functional.cross_entropy(
+            output.maps.float(), ids, weight=weight, ignore_index=NONE, reduction="sum"
+        )
+        counts = target.valid if weight is None else weight[ids.clamp(min=0)] * target.valid
+        loss = total / counts.sum().clamp(min=1e-6)
+        return {"loss": loss, "cross_entropy": loss.detach()}
+
+    def encode_label(self, label: Int[Tensor, "b h w"]) -> SoftLabels:
+        """Return one class per pixel; numbers that are no class become the nearest one."""
+        return SoftLabels.hard(label.clamp(0, len(self.class_names) - 1))
+
+    def decode(self, output: Output) -> list["ClassPrediction"]:
+        """Return the most probable class of every pixel, out of those that are allowed."""
+        confidence, index = self._allowed_probabilities(output).max(dim=1)
+        ids = torch.tensor(self.ids, device=index.device)[index]
+        return [
+            ClassPrediction(one, sure, self.names, self.colours)
+            for one, sure in zip(ids, confidence, strict=True)
+        ]
+
+    def truth(self, target: Target) -> list["ClassPrediction"]:
+        """Return the labels as perfect predictions, -1 where there is none."""
+        stored = torch.tensor(self.ids, device=target.label.device)
+        ids = torch.where(target.valid, stored[self.encode_label(target.label).ids[:, 0]], NONE)
+        pairs = zip(ids, target.valid.float(), strict=True)
+        return [ClassPrediction(one, sure, self.names, self.colours) for one, sure in pairs]
+
+    def to_label(self, output: Output) -> Int[Tensor, "b h w"]:
+        """Return the numbers of the most probable classes."""
+        output = Classes.expect(output)
+        return output.maps.argmax(dim=1)
+
+    def measure(self, label: Int[Tensor, "b h w"], target: Target) -> Float64[Tensor, "n n"]:
+        """Return pixels by true and predicted class."""
+        n = len(self.class_names)
+        pair = target.label * n + label
+        return torch.bincount(pair[target.valid], minlength=n * n).double().reshape(n, n)
+
+    def score(self, sums: Float64[Tensor, "n n"]) -> float:
+        """Return the mean IoU in percent over the classes that occur."""
+        truth, found = sums.sum(dim=1), sums.diagonal()
+        iou = found / (truth + sums.sum(dim=0) - found).clamp(min=1)
+        return 100 * float(iou[truth > 0].mean())
+
+    def constant(
+        self, label: Int[Tensor, "b h w"], valid: Bool[Tensor, "b h w"]
+    ) -> Int[Tensor, ""]:
+        """Return the number of the most frequent class."""
+        return torch.bincount(label[valid]).argmax()
+
+    def baselines(self, labels: LabelMaps) -> Mapping[str, Tensor]:
+        """Return the most frequent class, and that of every pixel position."""
+        counts = count_classes(labels, len(self.class_names))
+        majority = counts.flatten(1).sum(dim=1).argmax()
+        nowhere = counts.sum(dim=0) == 0
+        by_position = torch.where(nowhere, majority, counts.argmax(dim=0))
+        return {"constant majority": majority.reshape(1, 1), "majority map": by_position}
+
+    def _allowed_probabilities(self, output: Output) -> Float[Tensor, "b k h w"]:
+        output = Classes.expect(output)
+        maps = output.probabilities
+        if self._allowed is None:
+            return maps
+        maps = maps * self._allowed.to(maps.device)[:, None, None]
+        return maps / maps.sum(dim=1, keepdim=True).clamp(min=1e-30)
+
+
+@dataclass(frozen=True)
+class ClassPrediction(Prediction):
+    """Classes of one image.
+
+    Attributes:
+        ids: of ``names``, as the label files have them.
+        confidence: probability of the class.
+        names: of the ids.
+        palette: RGB of the ids.
+    """
+
+    ids: Int[Tensor, "h w"]
+    confidence: Float[Tensor, "h w"]
+    names: Mapping[int, str]
+    palette: Mapping[int, Colour]
+    kind = "classes"
+
+    @property
+    def ids_are_colours(self) -> bool:
+        """Whether every id is the 24-bit number of its colour, as in label files of colours."""
+        colours = ((r << 16 | g << 8 | b) for r, g, b in self.palette.values())
+        return bool(self.palette) and list(self.palette) == list(colours)
+
+    @property
+    def hw(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        height, width = self.ids.shape
+        return height, width
+
+    def to_label(self) -> Int[Tensor, "h w"]:
+        """Return the numbers of the classes, in the order of their names."""
+        number = torch.zeros_like(self.ids)
+        for i, id in enumerate(self.names):
+            number = torch.where(self.ids == id, i, number)
+        return number
+
+    def arrays(self) -> dict[str, StoredArray]:
+        """Return ``classes`` (ids, palette indices, or colours) and ``confidence``."""
+        ids = self.ids.cpu().numpy()
+        if self._in_colours:
+            pixels = np.stack([ids >> 16, ids >> 8 & 255, ids & 255], axis=2).astype(np.uint8)
+            classes = StoredArray(pixels)
+        elif max(self.names) >= 256:
+            classes = StoredArray(ids.astype(np.uint16))
+        else:
+            classes = StoredArray(ids.astype(np.uint8), palette=self.palette)
+        return {"classes": classes, "confidence": StoredArray(self.confidence.half().cpu().numpy())}
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the names of the ids and the number of their pixels."""
+        height, width = self.hw
+        return {
+            "size": [width, height],
+            "classes_are": self._encoding,
+            "names": {str(number): name for number, name in self.names.items()},
+            "pixels": {name: int((self.ids == n).sum()) for n, name in self.names.items()},
+            "confidence_median": round(float(self.confidence.median()), 4),
+        }
+
+    def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> UInt8[Tensor, "3 h w"]:
+        """In the colours of the classes; black where there is none."""
+        picture = torch.zeros(3, *self.ids.shape, dtype=torch.uint8)
+        ids = self.ids.cpu()
+        for number, colour in self.palette.items():
+            picture[:, ids == number] = torch.tensor(colour, dtype=torch.uint8)[:, None]
+        return picture
+
+    def draw_with(
+        self, other: "ClassPrediction", image: Float[Tensor, "3 h w"]
+    ) -> tuple[UInt8[Tensor, "3 h w"], ...]:
+        """Return truth, prediction and error; nothing is wrong where there is no label."""
+        wrong = ((self.ids != other.ids) & (self.ids != NONE)).cpu()
+        error = torch.full((3, *wrong.shape), 245, dtype=torch.uint8)
+        error[1:, wrong] = 60
+        return self.draw(), other.draw(), error
+
+    @property
+    def _in_colours(self) -> bool:
+        return self.ids_are_colours or max(self.names) > HIGHEST_ID
+
+    @property
+    def _encoding(self) -> str:
+        if self._in_colours:
+            return "colours, numbered by names"
+        small = max(self.names) < 256
+        return "palette indices, the ids of names" if small else "16-bit ids of names"
+
+
+def palette(count: int) -> list[Colour]:
+    """Return colours that tell classes apart, the same every time."""
+    rows = []
+    for i in range(count):
+        value, saturation = (0.95, 0.75, 0.55)[i % 3], (0.65, 0.9)[i // 3 % 2]
+        r, g, b = colorsys.hsv_to_rgb(i * HUE_STEP % 1, saturation, value)
+        rows.append((round(255 * r), round(255 * g), round(255 * b)))
+    return rows

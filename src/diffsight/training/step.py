@@ -1,0 +1,118 @@
+"""One training step, behind the plain loop and the Lightning driver."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffsight.errors import InputError
+from diffsight.methods.base import FitSettings
+from diffsight.training.optim import AdamW
+from diffsight.training.schedules import AbstractSchedule, Clock, Constant, HalfCosine
+
+Losses = Callable[[Any], dict[str, Tensor]]
+
+
+class TrainingStep:
+    """What a step does, whoever drives it: losses, learning rates, clipping, optimiser.
+
+    Args:
+        trained: module whose parameters learn.
+        losses: scalars by name for a batch; ``loss`` is minimised.
+        optim: builder of parameter groups and optimiser.
+        steps: optimiser steps of the whole training.
+        schedule: learning rate over the training; default: constant.
+        steps_per_epoch: may be a fraction.
+        clip_norms: largest norm of the gradient, by the beginning of the parameters' names;
+            ``""`` is all of them together.
+
+    Raises:
+        InputError: if nothing learns.
+    """
+
+    def __init__(
+        self,
+        trained: nn.Module,
+        losses: Losses,
+        *,
+        optim: AdamW,
+        steps: int,
+        schedule: AbstractSchedule | None = None,
+        steps_per_epoch: float = 1.0,
+        clip_norms: Mapping[str, float] | None = None,
+    ) -> None:
+        self.trained = trained
+        self.losses = losses
+        self.optim = optim
+        self.steps = steps
+        self.schedule = schedule or Constant()
+        self.steps_per_epoch = steps_per_epoch
+        self.clip_norms = dict(clip_norms or {})
+        self.groups = optim.groups(trained)
+
+    @classmethod
+    def of_settings(
+        cls, trained: nn.Module, losses: Losses, settings: FitSettings, steps: int
+    ) -> "TrainingStep":
+        """Make the step of a method that is trained on a few images."""
+        names = [name for name, p in trained.named_parameters() if p.requires_grad]
+        rates = {
+            f"method.{prefix}": rate
+            for prefix, rate in settings.learning_rates.items()
+            if prefix and any(_begins(name, f"method.{prefix}") for name in names)
+        }
+        base = settings.learning_rates.get("", 1.0)
+        return cls(
+            trained,
+            losses,
+            optim=AdamW(
+                lr=base,
+                weight_decay=settings.weight_decay,
+                lr_scale={prefix: rate / base for prefix, rate in rates.items()},
+                no_decay="none",
+            ),
+            steps=steps,
+            schedule=HalfCosine(constant_fraction=settings.constant_fraction),
+            clip_norms={f"method.{prefix}": norm for prefix, norm in settings.clip_norms.items()},
+        )
+
+    def clock(self, step: int) -> Clock:
+        """Return where the training is after so many optimiser steps."""
+        return Clock(step, self.steps, self.steps_per_epoch)
+
+    def optimiser(self, *, fused: bool = False) -> torch.optim.Optimizer:
+        """Return a new optimiser; its rates are set step by step."""
+        return self.optim.build(self.groups, fused=fused)
+
+    def set_rates(self, optimiser: torch.optim.Optimizer, step: int) -> float:
+        """Set the learning rate of every group for the step after ``step``; return the base."""
+        rate = self.schedule.lr(self.optim.lr, self.clock(step))
+        for group, ours in zip(optimiser.param_groups, self.groups, strict=True):
+            group["lr"] = rate * ours.lr_scale
+        return rate
+
+    def clip(self) -> None:
+        """Limit the gradients to their largest norms."""
+        for prefix, norm in self.clip_norms.items():
+            named = self.trained.named_parameters()
+            clipped = [p for name, p in named if p.requires_grad and _begins(name, prefix)]
+            if clipped:
+                nn.utils.clip_grad_norm_(clipped, norm)
+
+    def require_finite(self) -> None:
+        """Refuse a training that diverged.
+
+        Raises:
+            InputError: if a parameter is NaN or infinite.
+        """
+        learning = (p for p in self.trained.parameters() if p.requires_grad)
+        if not all(bool(p.detach().isfinite().all()) for p in learning):
+            raise InputError(
+                "the training ended in values that are no numbers: check the range of the labels, "
+                "and --invalid"
+            )
+
+
+def _begins(name: str, prefix: str) -> bool:
+    return not prefix or name == prefix or name.startswith(f"{prefix}.")

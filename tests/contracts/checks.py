@@ -1,0 +1,45 @@
+"""Assertions that several contracts share."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from diffsight.types import Pyramid
+
+ROW_TOLERANCE = 1e-5
+
+
+def assert_rows_independent(run: Callable[[int | None], Tensor], batch: int) -> None:
+    """``run(None)`` is the batch's output, ``run(i)`` that of image ``i`` alone."""
+    with torch.no_grad():
+        together = run(None)
+        for i in range(batch):
+            alone = run(i)[0]
+            worst = (together[i] - alone).abs().max() / alone.abs().max().clamp(min=1e-30)
+            assert worst <= ROW_TOLERANCE, f"row {i} depends on its batch: {worst:.2e} relative"
+
+
+def assert_gradients_reach(module: nn.Module, loss: Tensor, idle: Sequence[str] = ()) -> None:
+    """Every parameter that learns gets a finite, non-zero gradient, but those with idle parts."""
+    loss.backward()
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            assert parameter.grad is None, f"{name} is frozen and has a gradient"
+            continue
+        if any(part in name for part in idle):
+            continue
+        assert parameter.grad is not None, f"{name} learns and no gradient reaches it"
+        assert parameter.grad.isfinite().all(), f"{name} has a gradient that is not finite"
+        assert parameter.grad.any(), f"{name} learns and its gradient is all zeros"
+
+
+def assert_declared(
+    pyramid: Pyramid, channels: Sequence[int], strides: Sequence[int], size: tuple[int, int]
+) -> None:
+    """The pyramid has these channels and strides, finest first, for a padded image of this size."""
+    assert tuple(pyramid.strides) == tuple(strides) == tuple(sorted(strides))
+    assert tuple(f.shape[1] for f in pyramid.features) == tuple(channels)
+    expected = [(size[0] // stride, size[1] // stride) for stride in strides]
+    assert [tuple(f.shape[-2:]) for f in pyramid.features] == expected
+    assert pyramid.valid_hw == size

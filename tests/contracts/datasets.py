@@ -1,0 +1,64 @@
+"""The contract of data sets."""
+
+import abc
+import pickle
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+
+from diffsight.datasets.base import AbstractDataset
+from tests.support import assert_same_sample, assert_sample
+
+
+class DatasetContract(abc.ABC):
+    """A data set: reading is a function of the index, and a sample is what ``Sample`` says.
+
+    Attributes:
+        checked: how many samples are read.
+    """
+
+    checked: ClassVar[int] = 4
+
+    @abc.abstractmethod
+    def build(self, folder: Path) -> AbstractDataset:
+        """A data set of a few samples, with its files in ``folder``; called again, the same one."""
+
+    def indices(self, dataset: AbstractDataset) -> range:
+        """Samples that are looked at."""
+        return range(min(self.checked, len(dataset)))
+
+    def test_samples_are_what_they_should_be(self, tmp_path: Path) -> None:
+        dataset = self.build(tmp_path)
+        assert len(dataset) > 0
+        assert dataset.name
+        for i in self.indices(dataset):
+            assert_sample(dataset[i], dataset)
+
+    def test_ids_are_unique(self, tmp_path: Path) -> None:
+        dataset = self.build(tmp_path)
+        ids = [dataset[i].id for i in self.indices(dataset)]
+        assert len(set(ids)) == len(ids)
+
+    def test_a_sample_is_a_function_of_its_index(self, tmp_path: Path) -> None:
+        first, second = self.build(tmp_path), self.build(tmp_path)
+        forwards = {i: first[i] for i in self.indices(first)}
+        for i in reversed(self.indices(second)):
+            assert_same_sample(forwards[i], second[i])
+
+    def test_reading_draws_no_random_number(self, tmp_path: Path) -> None:
+        dataset = self.build(tmp_path)
+        state = torch.random.get_rng_state()
+        for i in self.indices(dataset):
+            dataset[i]
+        assert torch.equal(torch.random.get_rng_state(), state)
+
+    def test_worker_processes_can_have_it(self, tmp_path: Path) -> None:
+        dataset = self.build(tmp_path)
+        assert_same_sample(pickle.loads(pickle.dumps(dataset))[0], dataset[0])
+
+    def test_it_ends(self, tmp_path: Path) -> None:
+        dataset = self.build(tmp_path)
+        with pytest.raises(IndexError):
+            dataset[len(dataset)]

@@ -1,0 +1,217 @@
+"""The contract of methods."""
+
+import abc
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+import diffsight
+from diffsight.backbones import PretrainedPart
+from diffsight.errors import InputError
+from diffsight.methods import AbstractMethod
+from diffsight.methods.base import FitSettings
+from diffsight.model import DenseModel
+from diffsight.types import Draws, Encoded, Inputs, Target
+from tests.contracts.checks import assert_gradients_reach, assert_rows_independent
+from tests.support import enliven, images, random_target
+
+
+class MethodContract(abc.ABC):
+    """A method inside its model.
+
+    Attributes:
+        subject: class of the method.
+        sizes: images that it must take, multiples of 64 and others.
+        frozen: prefixes of parameters that must not change in training.
+        idle: parts of names of parameters that learn in principle but get no gradient in this
+            set-up (the queries of an attention over one token).
+        prompts: text names that the model knows, at least two, or None.
+    """
+
+    subject: ClassVar[type[AbstractMethod]]
+    sizes: ClassVar[tuple[tuple[int, int], ...]] = ((64, 64), (64, 128), (37, 90))
+    frozen: ClassVar[tuple[str, ...]] = ()
+    idle: ClassVar[tuple[str, ...]] = ()
+    prompts: ClassVar[tuple[str, ...] | None] = None
+
+    @abc.abstractmethod
+    def build(self) -> DenseModel:
+        """A tiny model; its weights may be random."""
+
+    def inputs(self, batch: int, height: int, width: int) -> Inputs:
+        """A batch with a different prompt in each row, the last row without one."""
+        prompts = None
+        if self.prompts:
+            prompts = (*(self.prompts[i % len(self.prompts)] for i in range(batch - 1)), None)
+        return Inputs(images(batch, height, width), prompts)
+
+    def test_any_size(self) -> None:
+        model = self.build().eval()
+        assert isinstance(model.method, self.subject)
+        kinds = [spec.kind for spec in model.task.outputs]
+        assert set(kinds) & set(self.subject.output_kinds)
+        for height, width in self.sizes:
+            with torch.no_grad():
+                output = model(self.inputs(1, height, width))
+            assert output.hw == (height, width)
+            assert output.stack.isfinite().all()
+            assert len(model.task.decode(output)) == 1
+
+    def test_row_does_not_depend_on_its_batch(self) -> None:
+        model = enliven(self.build()).eval()
+        inputs = self.inputs(3, *self.sizes[-1])
+        assert_rows_independent(
+            lambda i: model(inputs if i is None else row_of(inputs, i)).stack, 3
+        )
+
+    def test_an_encoded_pass_equals_a_whole_one(self) -> None:
+        model = enliven(self.build()).eval()
+        inputs = self.inputs(3, *self.sizes[-1])
+        draws = Draws((1, 2, 3))
+        with torch.no_grad():
+            encoded = model.encode(inputs)
+            whole = model(inputs, draws=draws).stack
+            assert torch.equal(model(inputs, encoded, draws=draws).stack, whole)
+            # encoding reads the image alone
+            again = model.encode(replace(inputs, prompts=None))
+        assert_same_encoded(encoded, again)
+
+    def test_rows_of_what_is_encoded_are_those_of_the_images(self) -> None:
+        model = enliven(self.build()).eval()
+        inputs = self.inputs(3, *self.sizes[-1])
+        draws = Draws((1, 2, 3))
+        with torch.no_grad():
+            encoded = model.encode(inputs)
+        assert_same_encoded(encoded.rows([2, 0]).rows([1, 0]), encoded.rows([0, 2]))
+        parts = [encoded.rows(slice(i, i + 1)) for i in range(3)]
+        assert_same_encoded(type(encoded).concatenate(parts), encoded)
+
+        def run(i: int | None) -> Tensor:
+            if i is None:
+                return model(inputs, encoded, draws=draws).stack
+            return model(row_of(inputs, i), parts[i], draws=Draws((i + 1,))).stack
+
+        assert_rows_independent(run, 3)
+
+    def test_gradients_reach_what_learns_and_frozen_stays_frozen(self) -> None:
+        model = self.build().train()
+        # of two sizes the wide one: attention over a single position has no gradient
+        inputs, target = self.inputs(2, *self.sizes[1]), self.target(model, 2, *self.sizes[1])
+        before = copy.deepcopy(model.state_dict())
+        for name, parameter in model.named_parameters():
+            assert parameter.requires_grad != name.startswith(self.frozen), name
+        assert_gradients_reach(model, model.losses(inputs, target)["loss"], self.idle)
+        learning = [p for p in model.parameters() if p.requires_grad]
+        torch.optim.SGD(learning, lr=0.1).step()
+        for name, value in model.state_dict().items():
+            if name.startswith(self.frozen):
+                assert torch.equal(value, before[name]), f"{name} is frozen and has changed"
+
+    def test_what_it_calls_frozen_never_learns(self) -> None:
+        model = self.build()
+        for path, part in model.method.frozen().items():
+            assert isinstance(part, PretrainedPart)
+            assert model.method.get_submodule(path) is part
+            assert f"method.{path}.".startswith(self.frozen)
+            assert not any(p.requires_grad for p in part.parameters())
+
+    def test_evaluation_repeats_itself(self) -> None:
+        model = self.build().eval()
+        inputs = self.inputs(1, *self.sizes[0])
+        with torch.no_grad():
+            assert torch.equal(model(inputs).stack, model(inputs).stack)
+
+    def test_every_variant_is_what_it_says(self) -> None:
+        model = enliven(self.build()).eval()
+        method, inputs = model.method, self.inputs(2, *self.sizes[0])
+        variants = method.variants()
+        with torch.no_grad():
+            outputs = method.forward_variants(inputs, method.encode(inputs))
+            assert len(outputs) == len(variants) > 0
+            for variant, output in zip(variants, outputs, strict=True):
+                method.use(variant)
+                found = method(inputs, draws=Draws((0, 0))).stack
+                torch.testing.assert_close(found, output.stack)
+                assert all(method._arguments[name] == value for name, value in variant.items())
+
+    def test_one_image_is_explained(self) -> None:
+        model = enliven(self.build()).eval()
+        inputs = self.inputs(1, *self.sizes[-1])
+        with torch.no_grad():
+            found = model.method.explain(inputs, model.encode(inputs))
+            expected = model(inputs, draws=Draws((0,)))
+        torch.testing.assert_close(found.output.stack, expected.stack)
+        for maps in found.maps.values():
+            assert maps.shape == self.sizes[-1]
+        if found.weights is not None:
+            torch.testing.assert_close(found.weights.sum(), torch.ones(()))
+
+    def test_a_pass_needs_no_data_to_be_counted(self) -> None:
+        model = self.build().to("meta").eval()
+        height, width = self.sizes[0]
+        image = torch.empty(1, 3, height, width, device="meta")
+        with torch.no_grad():
+            output = model(Inputs(image, text=model.method.example_text()), draws=Draws((0,)))
+        assert output.stack.is_meta
+        assert output.hw == (height, width)
+
+    def test_defaults_for_few_images_name_its_parameters(self) -> None:
+        model, settings = self.build(), self.subject.few_shot_defaults()
+        assert isinstance(settings, FitSettings)
+        learning = [n for n, p in model.method.named_parameters() if p.requires_grad]
+        for name in learning:
+            assert any(name.startswith(prefix) for prefix in settings.learning_rates), name
+
+    def test_a_superfluous_prompt_is_refused(self) -> None:
+        method = self.build().method
+        if method.accepts_prompt:
+            return
+        with pytest.raises(InputError, match="takes no prompt"):
+            method.check_prompt("a chair")
+
+    def test_saved_and_loaded_it_is_the_same_model(self, tmp_path: Path) -> None:
+        model = self.build().eval()
+        diffsight.save(model, tmp_path / "model")
+        loaded = diffsight.load(tmp_path / "model").eval()
+        inputs = self.inputs(1, *self.sizes[0])
+        with torch.no_grad():
+            assert torch.equal(loaded(inputs).stack, model(inputs).stack)
+        ours, theirs = model.state_dict(), loaded.state_dict()
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+        learns = {name: p.requires_grad for name, p in model.named_parameters()}
+        assert learns == {name: p.requires_grad for name, p in loaded.named_parameters()}
+
+    def target(self, model: DenseModel, batch: int, height: int, width: int) -> Target:
+        """Random labels of the model's task."""
+        return random_target(model.task, batch, height, width)
+
+
+def row_of(inputs: Inputs, i: int) -> Inputs:
+    """Image ``i`` alone."""
+    prompts = inputs.prompts and inputs.prompts[i : i + 1]
+    text = None if inputs.text is None else inputs.text[i : i + 1]
+    return Inputs(inputs.image[i : i + 1], prompts, text)
+
+
+def assert_same_encoded(a: Encoded, b: Encoded) -> None:
+    """Equal, number by number."""
+    assert type(a) is type(b)
+    torch.testing.assert_close(tensors_of(a), tensors_of(b), rtol=0, atol=0)
+
+
+def tensors_of(encoded: Any) -> list[Tensor]:
+    """All tensors of what a method encodes."""
+    values = encoded if isinstance(encoded, tuple) else vars(encoded).values()
+    found = []
+    for value in values:
+        if isinstance(value, tuple):
+            found += tensors_of(value)
+        elif value is not None:
+            found.append(value)
+    return found

@@ -1,0 +1,155 @@
+"""The contracts of heads, necks and backbones."""
+
+import abc
+from typing import Any, ClassVar
+
+import pytest
+from torch import Tensor, nn
+
+from diffsight.errors import InputError
+from diffsight.outputs import Output, OutputSpec
+from diffsight.types import Pyramid
+from tests.contracts.checks import (
+    assert_declared,
+    assert_gradients_reach,
+    assert_rows_independent,
+)
+from tests.support import enliven, images, pyramid_of, take_row, weighted_sum
+
+
+class HeadContract(abc.ABC):
+    """A head: any pyramid that it declares to take, one output at the padded image's size.
+
+    Attributes:
+        pyramids: channels and strides to build it for.
+        output: form that ``build`` asks for.
+        size: of the image; not square, a multiple of the strides.
+    """
+
+    pyramids: ClassVar[tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]]
+    output: ClassVar[OutputSpec] = OutputSpec("classes", 2)
+    size: ClassVar[tuple[int, int]] = (64, 128)
+
+    @abc.abstractmethod
+    def build(self, in_channels: tuple[int, ...], strides: tuple[int, ...]) -> nn.Module:
+        """A tiny head that gives ``output``."""
+
+    def test_one_map_per_output_at_the_size_of_the_image(self) -> None:
+        for channels, strides in self.pyramids:
+            output = self.build(channels, strides)(pyramid_of(channels, strides, 2, *self.size))
+            assert isinstance(output, Output)
+            assert output.stack.shape == (2, self.output.channels, *self.size)
+            assert output.stack.isfinite().all()
+
+    def test_row_does_not_depend_on_its_batch(self) -> None:
+        channels, strides = self.pyramids[0]
+        head = enliven(self.build(channels, strides)).eval()
+        pyramid = pyramid_of(channels, strides, 3, *self.size)
+        assert_rows_independent(
+            lambda i: head(pyramid if i is None else take_row(pyramid, i)).stack, 3
+        )
+
+    def test_gradients_reach_every_weight(self) -> None:
+        for channels, strides in self.pyramids:
+            head = self.build(channels, strides).train()
+            maps = head(pyramid_of(channels, strides, 2, *self.size)).stack
+            assert_gradients_reach(head, weighted_sum(maps))
+
+    def test_a_distribution_over_a_codec_is_refused(self) -> None:
+        asked, self.output = self.output, OutputSpec("distribution", 2)  # type: ignore[misc]
+        try:
+            with pytest.raises(InputError, match="not a distribution over 2 classes"):
+                self.build(*self.pyramids[0])
+        finally:
+            self.output = asked  # type: ignore[misc]
+
+
+class NeckContract(abc.ABC):
+    """A neck: what it declares about its output is so. Attributes as in ``HeadContract``."""
+
+    pyramids: ClassVar[tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]]
+    size: ClassVar[tuple[int, int]] = (64, 128)
+
+    @abc.abstractmethod
+    def build(self, in_channels: tuple[int, ...], strides: tuple[int, ...]) -> Any:
+        """A tiny neck."""
+
+    def test_declared_channels_and_strides_are_the_real_ones(self) -> None:
+        for channels, strides in self.pyramids:
+            neck = self.build(channels, strides)
+            assert_declared(
+                neck(pyramid_of(channels, strides, 2, *self.size)),
+                neck.out_channels,
+                neck.out_strides,
+                self.size,
+            )
+
+    def test_row_does_not_depend_on_its_batch(self) -> None:
+        channels, strides = self.pyramids[0]
+        neck = enliven(self.build(channels, strides)).eval()
+        pyramid = pyramid_of(channels, strides, 3, *self.size)
+        for level in range(len(neck.out_channels)):
+            assert_rows_independent(
+                lambda i, level=level: neck(
+                    pyramid if i is None else take_row(pyramid, i)
+                ).features[level],
+                3,
+            )
+
+    def test_gradients_reach_every_weight(self) -> None:
+        for channels, strides in self.pyramids:
+            neck = self.build(channels, strides).train()
+            out = neck(pyramid_of(channels, strides, 2, *self.size))
+            assert_gradients_reach(neck, weighted_sum(*out.features))
+
+
+class BackboneContract(abc.ABC):
+    """A backbone: declared channels and strides are the real ones.
+
+    Attributes:
+        idle: as in ``MethodContract``.
+    """
+
+    idle: ClassVar[tuple[str, ...]] = ()
+
+    @abc.abstractmethod
+    def build(self) -> Any:
+        """A tiny backbone."""
+
+    def run(self, backbone: Any, image: Tensor) -> Pyramid:
+        """One pass; override where a condition is needed."""
+        return backbone(image)
+
+    def size(self, backbone: Any) -> tuple[int, int]:
+        """The smallest image that is not square."""
+        return backbone.size_multiple, 2 * backbone.size_multiple
+
+    def test_declared_channels_and_strides_are_the_real_ones(self) -> None:
+        backbone = self.build()
+        size = self.size(backbone)
+        pyramid = self.run(backbone, images(2, *size))
+        assert_declared(pyramid, backbone.channels, backbone.strides, size)
+
+    def test_row_does_not_depend_on_its_batch(self) -> None:
+        backbone = enliven(self.build()).eval()
+        batch = images(3, *self.size(backbone))
+        for level in range(len(backbone.channels)):
+            assert_rows_independent(
+                lambda i, level=level: self.run(
+                    backbone, batch if i is None else batch[i : i + 1]
+                ).features[level],
+                3,
+            )
+
+    def test_gradients_reach_what_learns(self) -> None:
+        backbone = self.build().train()
+        pyramid = self.run(backbone, images(2, *self.size(backbone)))
+        assert_gradients_reach(backbone, weighted_sum(*pyramid.features), self.idle)
+
+    def test_a_side_that_is_no_multiple_is_refused_with_the_repair(self) -> None:
+        backbone = self.build()
+        if backbone.size_multiple == 1:
+            return
+        height, width = self.size(backbone)
+        with pytest.raises(InputError, match=str(backbone.size_multiple)):
+            self.run(backbone, images(1, height, width + 1))

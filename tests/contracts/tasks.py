@@ -1,0 +1,235 @@
+"""The contract of tasks."""
+
+import abc
+import json
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from diffsight.outputs import Classes, Distribution, Output, OutputSpec, Values
+from diffsight.tasks import AbstractTask
+from diffsight.tasks.base import resize_map
+from diffsight.types import Target
+from tests.support import images, noise
+
+BEST = {True: 100.0, False: 0.0}  # of a percentage, and of an error
+
+
+class TaskContract(abc.ABC):
+    """A task: losses, metric, mirror, predictions, and what a saved model keeps of it.
+
+    Attributes:
+        size: of the images; not square.
+    """
+
+    size: ClassVar[tuple[int, int]] = (6, 9)
+
+    @abc.abstractmethod
+    def build(self) -> AbstractTask:
+        """The task, with fitted bins if it needs any."""
+
+    @abc.abstractmethod
+    def target(self) -> Target:
+        """Labels of two images of ``size``, some pixels invalid."""
+
+    def test_each_form_of_output_has_a_loss_that_falls_with_the_error(self) -> None:
+        task, target = self.build(), self.target()
+        for spec in task.outputs:
+            good, bad = perfect(task, spec, target), spoilt(perfect(task, spec, target))
+            losses = task.loss(good, target)
+            assert losses["loss"] < task.loss(bad, target)["loss"]
+            for name, part in losses.items():
+                assert part.shape == (), name
+                assert part.requires_grad is False
+            soft = task.encode_label(clean(target).label)
+            assert task.loss(good, target, soft)["loss"] == losses["loss"]
+
+    def test_a_loss_without_valid_pixels_is_zero_and_keeps_its_graph(self) -> None:
+        task, target = self.build(), self.target()
+        nothing = Target(target.label, torch.zeros_like(target.valid))
+        for spec in task.outputs:
+            output = spoilt(perfect(task, spec, target))
+            stack = output.stack.requires_grad_()
+            loss = task.loss(output.with_stack(stack), nothing)["loss"]
+            loss.backward()
+            assert float(loss.detach()) == 0
+            assert stack.grad is not None
+            assert not stack.grad.any()
+
+    def test_invalid_labels_are_never_read(self) -> None:
+        task, target = self.build(), self.target()
+        for spec in task.outputs:
+            output = spoilt(perfect(task, spec, target))
+            loss, cleaned = task.loss(output, target), task.loss(output, clean(target))
+            assert torch.equal(loss["loss"], cleaned["loss"])
+            label = task.to_label(output)
+            found = task.measure(label, target)
+            assert torch.equal(found, task.measure(label, clean(target)))
+
+    def test_the_truth_scores_perfect_and_anything_else_worse(self) -> None:
+        task, target = self.build(), self.target()
+        best = BEST[task.higher_is_better]
+        assert task.score(task.measure(clean(target).label, target)) == pytest.approx(
+            best, abs=1e-3
+        )
+        for spec in task.outputs:
+            output = perfect(task, spec, target)
+            score = task.score(task.measure(task.to_label(output), target))
+            worse = task.score(task.measure(task.to_label(spoilt(output)), target))
+            assert score == pytest.approx(best, abs=1e-3)
+            assert (worse < score) == task.higher_is_better
+            assert worse != score
+
+    def test_sums_of_batches_add_up(self) -> None:
+        task, target = self.build(), self.target()
+        label = task.to_label(spoilt(perfect(task, task.outputs[0], target)))
+        whole = task.measure(label, target)
+        rows = [
+            task.measure(label[i : i + 1], Target(target.label[i : i + 1], target.valid[i : i + 1]))
+            for i in range(2)
+        ]
+        torch.testing.assert_close(rows[0] + rows[1], whole)
+        metric = task.metric()
+        for i in range(2):
+            metric.update(
+                label[i : i + 1], Target(target.label[i : i + 1], target.valid[i : i + 1])
+            )
+        (name, value), *more = metric.compute().items()
+        assert (name, more) == (task.metric_name, [])
+        assert float(value) == pytest.approx(task.score(whole))
+
+    def test_a_double_mirror_is_the_identity(self) -> None:
+        task, target = self.build(), self.target()
+        for output in self.outputs(task, target):
+            once = task.mirror_output(output)
+            twice = task.mirror_output(once)
+            # a mirrored distribution may be reduced to its moments
+            expected = output if type(twice) is type(output) else output.reduced()
+            torch.testing.assert_close(twice.stack, expected.stack, rtol=1e-5, atol=1e-5)
+            assert not torch.equal(once.stack, expected.stack)
+        label = clean(target).label
+        assert torch.equal(task.mirror_label(task.mirror_label(label)), label)
+
+    def test_a_mirrored_output_fits_the_mirrored_label(self) -> None:
+        task, target = self.build(), self.target()
+        mirrored = Target(task.mirror_label(clean(target).label), target.valid.flip(-1))
+        for spec in task.outputs:
+            output = task.mirror_output(perfect(task, spec, target))
+            score = task.score(task.measure(task.to_label(output), mirrored))
+            assert score == pytest.approx(BEST[task.higher_is_better], abs=1e-3)
+
+    def test_predictions_describe_themselves(self) -> None:
+        task, target = self.build(), self.target()
+        height, width = self.size
+        image = images(1, height, width)[0]
+        truths = task.truth(target)
+        for output in self.outputs(task, target):
+            predictions = task.decode(output)
+            assert len(predictions) == len(truths) == len(target.valid)
+            for row, (truth, prediction) in enumerate(zip(truths, predictions, strict=True)):
+                assert type(truth) is type(prediction)
+                assert prediction.hw == truth.hw == self.size
+                json.dumps(prediction.metadata(), allow_nan=False)
+                arrays = prediction.arrays()
+                assert arrays
+                for array in arrays.values():
+                    assert array.values.shape[:2] == self.size
+                    small = array.values.dtype in (np.uint8, np.uint16)
+                    assert array.suffix == (".png" if small else ".npy")
+                for picture in (prediction.draw(), prediction.draw(image)):
+                    assert picture.dtype == torch.uint8
+                    assert picture.shape == (3, height, width)
+                panel = task.panel(image, truth, prediction)
+                assert panel.dtype == torch.uint8
+                assert panel.shape == (3, height, 4 * width)
+                label = task.to_label(output)[row].to(torch.float64)
+                if type(output) is not Values:  # directions are brought to length 1
+                    assert prediction.to_label().shape == label.shape
+
+    def test_a_right_prediction_is_drawn_as_the_truth(self) -> None:
+        task, target = self.build(), self.target()
+        image = images(1, *self.size)[0]
+        truth = task.truth(target)[0]
+        first, second, error = truth.draw_with(truth, image)
+        assert torch.equal(first, second)
+        assert int(error[:, target.valid[0]].min()) > 200
+
+    def test_constant_and_baselines_are_worse_than_the_truth(self) -> None:
+        task, target = self.build(), self.target()
+        best = BEST[task.higher_is_better]
+        constant = task.constant(clean(target).label, target.valid)
+        shape = target.label.shape
+        label = constant[None, :, None, None] if constant.ndim else constant
+        worse = task.score(task.measure(label.expand(shape), target))
+        assert worse != pytest.approx(best, abs=1e-3)
+        for name, one in task.baselines(zip(target.label, target.valid, strict=True)).items():
+            label = resize_map(one, self.size).expand(shape)
+            assert task.score(task.measure(label, target)) != pytest.approx(best, abs=1e-3), name
+
+    def test_its_state_goes_into_a_task_of_the_same_constructor_call(self) -> None:
+        task, target = self.build(), self.target()
+        assert not task.needs_fitting
+        again = type(task)(**task._arguments)
+        again.load_state_dict(task.state_dict())
+        assert not again.needs_fitting
+        assert len(again.outputs) == len(task.outputs)
+        for spec, other in zip(task.outputs, again.outputs, strict=True):
+            assert (spec.kind, spec.channels, spec.bounds) == (
+                other.kind,
+                other.channels,
+                other.bounds,
+            )
+            output = spoilt(perfect(task, spec, target))
+            assert torch.equal(
+                task.loss(output, target)["loss"], again.loss(output, target)["loss"]
+            )
+
+    def outputs(self, task: AbstractTask, target: Target) -> list[Output]:
+        """An output of every form, and what has to be averaged of it."""
+        whole = [spoilt(perfect(task, spec, target)) for spec in task.outputs]
+        reduced = [output.reduced() for output in whole]
+        return [*whole, *(output for output in reduced if output is not whole)]
+
+
+def clean(target: Target) -> Target:
+    """The same labels with some number where they are not valid."""
+    valid = target.valid if target.label.ndim == 3 else target.valid[:, None]
+    fill = target.label[valid.expand_as(target.label)][0]
+    return Target(torch.where(valid, target.label, fill), target.valid)
+
+
+def perfect(task: AbstractTask, spec: OutputSpec, target: Target) -> Output:
+    """What a method that knows the labels would give."""
+    label = clean(target).label
+    match spec.kind:
+        case "values":
+            return Values(label)
+        case "classes":
+            ids = torch.nn.functional.one_hot(label.long(), spec.channels)
+            return Classes(30.0 * ids.movedim(-1, 1))
+        case "distribution":
+            soft = task.encode_label(label)
+            assert soft is not None
+            assert spec.codec is not None
+            return Distribution(soft.distribution(spec.channels), label, spec.codec.centres)
+
+
+def spoilt(output: Output) -> Output:
+    """The same kind of output, worse everywhere."""
+    random = noise(*output.stack.shape, seed=1)
+    if isinstance(output, Distribution):
+        count = len(output.centres)
+        probability = (2 * random[:, :count]).softmax(dim=1)
+        value = output.value * (1 + 0.5 * random[:, count:]) + 0.1 * random[:, count:]
+        return output.with_stack(torch.cat([probability, value], dim=1))
+    if isinstance(output, Values):
+        return output.with_stack(scaled(output.stack, random))
+    return output.with_stack(random)
+
+
+def scaled(values: Tensor, random: Tensor) -> Tensor:
+    """Positive numbers stay so."""
+    return values * (0.5 * random).exp()

@@ -1,0 +1,103 @@
+"""Data sets without a test class of their own keep the contract."""
+
+from pathlib import Path
+
+import numpy as np
+from tests.contracts import DatasetContract
+from tests.datasets import (
+    taskonomy_files,
+    test_ade20k,
+    test_captioned,
+    test_labelled_folder,
+    test_nyu_few_shot,
+    test_refcoco,
+)
+
+from diffsight.datasets import (
+    ADE20K,
+    ADE20KFull,
+    Captioned,
+    NYUFewShotDepth,
+    NYUNormals,
+    RefCOCO,
+    Taskonomy,
+)
+from diffsight.datasets.labelled_folder import LabelledFolder, read_labelled_folder
+from diffsight.datasets.labels import LabelFormat
+from diffsight.label_maps import ADE20K_FULL
+from diffsight.rooms import ReferringRooms, Rooms
+
+CLASSES = np.tile(np.arange(0, 3, dtype=np.uint8), (20, 10))
+
+
+class TestADE20K(DatasetContract):
+    def build(self, folder: Path) -> ADE20K:
+        for number in range(2):
+            test_ade20k.write(folder, CLASSES, name=f"ADE_{number}")
+        return ADE20K(root=folder)
+
+
+class TestADE20KFull(DatasetContract):
+    def build(self, folder: Path) -> ADE20KFull:
+        number = next(iter(ADE20K_FULL))
+        test_ade20k.write_full(folder / "images", np.full((20, 30), number, np.int64))
+        return ADE20KFull(root=folder)
+
+
+class TestRefCOCO(DatasetContract):
+    def build(self, folder: Path) -> RefCOCO:
+        if not (folder / "refcoco").exists():
+            test_refcoco.write(folder)
+        return RefCOCO(root=folder, size=None)
+
+
+class TestCaptioned(DatasetContract):
+    def build(self, folder: Path) -> Captioned:
+        rooms = Rooms(count=2, size=16)
+        captions = {rooms[i].id: f"room {i}" for i in range(2)}
+        path = test_captioned.write(folder / "captions.json", captions)
+        return Captioned(dataset=rooms, captions=path)
+
+
+class TestReferringRooms(DatasetContract):
+    def build(self, folder: Path) -> ReferringRooms:
+        return ReferringRooms("val", count=2, size=32)
+
+
+class TestLabelledFolder(DatasetContract):
+    def build(self, folder: Path) -> LabelledFolder:
+        images, labels = folder / "images", folder / "labels"
+        if not images.exists():
+            test_labelled_folder.folders(folder, [CLASSES, CLASSES.T.copy()])
+        return read_labelled_folder(images, labels, LabelFormat("segmentation"))
+
+
+class TestNYUFewShotDepth(DatasetContract):
+    def build(self, folder: Path) -> NYUFewShotDepth:
+        for number in (3, 7):
+            test_nyu_few_shot.write_pair(folder, test_nyu_few_shot.TRAIN, number)
+        return NYUFewShotDepth(root=folder)
+
+
+class TestNYUNormals(DatasetContract):
+    def build(self, folder: Path) -> NYUNormals:
+        train = test_nyu_few_shot.TRAIN
+        test_nyu_few_shot.write_pair(folder, train, 3)
+        test_nyu_few_shot.write_normals(folder / "normals" / train / "rgb_00003")
+        return NYUNormals(root=folder, normals=folder / "normals")
+
+
+class TestTaskonomy(DatasetContract):
+    def build(self, folder: Path) -> Taskonomy:
+        root = folder / "taskonomy"
+        if not root.exists():
+            taskonomy_files.write_all(root)
+        return Taskonomy(root=root, task="normal", split="muleshoe")
+
+
+class TestTaskonomySegmentation(DatasetContract):
+    def build(self, folder: Path) -> Taskonomy:
+        root = folder / "taskonomy"
+        if not root.exists():
+            taskonomy_files.write_all(root)
+        return Taskonomy(root=root, task="segment_semantic", split="muleshoe")

@@ -1,0 +1,217 @@
+"""What is no saved model, or is damaged, is refused in one line that names the file."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.hub.tiny import edit, tiny
+
+from diffsight.errors import InputError
+from diffsight.hub import fingerprint, load, read_config, save
+from diffsight.model import DenseModel
+
+
+def refusal(path: Path, **options: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        load(path, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda c: c["method"]["init_args"].update(timestpe=3),
+            "unknown key 'method.timestpe' of VPD: did you mean 'timestep'?",
+        ),
+        (
+            lambda c: c["method"]["init_args"]["head"]["init_args"].update(widht=3),
+            "unknown key 'method.head.widht' of DeconvHead: did you mean 'width'?",
+        ),
+        (
+            lambda c: c["method"].update(class_path="VDP"),
+            "method: there is no class 'VDP': did you mean 'VPD'?",
+        ),
+        (
+            lambda c: c["method"].update(class_path="diffsight.methods.vpd.VPD2"),
+            "method: there is no class 'diffsight.methods.vpd.VPD2': did you mean 'VPD'?",
+        ),
+        (lambda c: c["method"].pop("init_args"), "backbone"),
+        (lambda c: c["task"]["init_args"].update(max_depth_m="far"), "max_depth_m"),
+        (lambda c: c["task"]["init_args"].update(max_depth_m=-1.0), "min_depth_m < max_depth_m"),
+        (
+            lambda c: c["task"]["init_args"].update(max_depth_m=float("nan")),
+            "min_depth_m < max_depth_m",
+        ),
+        (lambda c: c["method"]["init_args"].update(timestep=float("nan")), "timestep"),
+        (lambda c: c.pop("task"), "names no task and method"),
+        (lambda c: c.update(method=3), "names no task and method"),
+        (lambda c: c.update(format=99), "pip install -U diffsight"),
+        (lambda c: c.update(format="2"), "pip install -U diffsight"),
+        (lambda c: c.pop("info"), "not whole (info is missing)"),
+        (lambda c: c.update(info=[]), "not whole (info is missing)"),
+        (lambda c: c.pop("frozen"), "not whole (frozen is missing)"),
+        (lambda c: c.pop("fingerprint"), "not whole (fingerprint is missing)"),
+        (lambda c: c.update(fingerprint=5), "not whole (fingerprint is missing)"),
+        (lambda c: c["frozen"].update(backbone={}), "not whole (frozen part 'backbone')"),
+        (
+            lambda c: c["frozen"].update(
+                backbone={"source": "tiny", "fingerprint": "0", "revision": 3}
+            ),
+            "not whole (revision of 'backbone')",
+        ),
+        (
+            lambda c: c["frozen"].update(nothing={"source": "tiny", "fingerprint": "0"}),
+            "has no frozen part 'nothing'",
+        ),
+        (lambda c: c["info"].update(short_side="wide"), "info.short_side is 'wide'"),
+        (lambda c: c["info"].update(results={"rmse": 1}), "info.results is no list"),
+    ],
+)
+def test_broken_configurations(artifact: Path, change: Any, message: str) -> None:
+    edit(artifact, change)
+    refused = refusal(artifact)
+    assert message in refused
+    where = artifact if artifact.is_file() else artifact / "config.json"
+    assert refused.startswith(f"{where}: ")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda c: c["method"],
+        lambda c: c["task"],
+        lambda c: c["method"]["init_args"]["head"],
+        lambda c: c["method"]["init_args"]["backbone"]["init_args"].setdefault("architecture", {}),
+    ],
+)
+@pytest.mark.parametrize(
+    "path",
+    [
+        "tests.hub.test_damaged.Trap",
+        "os.system",
+        "diffsight.hub.save.os.system",
+        "diffsight.__main__.main",
+        "diffsight.hub.save.save",
+    ],
+)
+def test_no_foreign_class_is_imported(
+    artifact: Path, place: Any, path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(artifact, lambda c: place(c).update(class_path=path, init_args={"command": "echo no"}))
+    assert "is refused" in (message := refusal(artifact)) or "there is no class" in message
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("value", ["os.system", "diffsight.heads.deconv.DeconvHead", "a.yaml"])
+@pytest.mark.parametrize("key", ["head", "backbone", "neck"])
+def test_text_in_place_of_an_object_is_not_imported(folder: Path, key: str, value: str) -> None:
+    edit(folder, lambda c: c["method"]["init_args"].update({key: value}))
+    assert f"method.{key}: VPD takes an object here" in refusal(folder)
+
+
+def test_ones_own_package_can_be_trusted(folder: Path) -> None:
+    tensors = {"method.bias": torch.ones(1)}
+    save_file(tensors, folder / "model.safetensors")
+
+    def change(config: dict[str, Any]) -> None:
+        config["method"] = {"class_path": "tests.inference.standins.Brightness"}
+        config["fingerprint"] = fingerprint(tensors.items())
+
+    edit(folder, change)
+    assert "add --trust tests (in Python trusted=['tests'])" in refusal(folder)
+    assert load(folder, trusted=("tests",)).method.bias.item() == 1
+
+
+def test_cut_off_weights(artifact: Path) -> None:
+    path = artifact if artifact.is_file() else artifact / "model.safetensors"
+    whole = path.stat().st_size
+    with path.open("r+b") as file:
+        file.truncate(whole - 100)
+    assert refusal(artifact) == (
+        f"{path}: {whole - 100:,} bytes where {whole:,} belong: copy or download it again"
+    )
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00" * 4, b"x" * 100, b"\xff" * 100, b"\x08" + b"\0" * 7]
+)
+def test_no_safetensors_file(artifact: Path, content: bytes) -> None:
+    path = artifact if artifact.is_file() else artifact / "model.safetensors"
+    path.write_bytes(content)
+    message = refusal(artifact)
+    assert message.startswith(f"{path}: ")
+    assert message.endswith("copy or download it again")
+
+
+def test_weights_without_a_configuration(file: Path, folder: Path, tmp_path: Path) -> None:
+    save_file(load_file(file), file)
+    assert refusal(file).startswith(f"{file}: not a model of diffsight: give what")
+    # the weights of a folder alone
+    assert "not a model of diffsight" in refusal(folder / "model.safetensors")
+    save_file(load_file(file), file, {"diffsight": "{"})
+    assert refusal(file).startswith(f"{file}: not valid JSON (")
+
+
+def test_a_missing_file_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("model.safetensors", "models/mine.safetensors"):
+        assert refusal(Path(name)) == (
+            f"{name}: no such file or folder, and not a hub id of the form owner/name"
+        )
+
+
+def test_weights_of_another_model(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors["method.extra"] = tensors.pop("method.head.output.2.bias")
+    save_file(tensors, path)
+    message = refusal(folder)
+    assert "1 missing (method.head.output.2.bias), 1 unexpected (method.extra)" in message
+
+
+def test_weights_of_another_width(folder: Path, tmp_path: Path) -> None:
+    other = save(tiny(head_width=12), tmp_path / "other")
+    shutil.copy(other / "model.safetensors", folder / "model.safetensors")
+    message = refusal(folder)
+    assert "has shape (12,), its configuration wants (8,): both must come from" in message
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere", "no such file or folder, and not a hub id"),
+        ("/no/such/folder", "no such file or folder"),
+        ("someone/some-model", "unset HF_HUB_OFFLINE"),
+    ],
+)
+def test_sources_that_do_not_exist(source: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        load(source)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_folder_of_a_training_is_accepted(saved: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path / "run" / "model")
+    assert isinstance(load(tmp_path / "run"), DenseModel)
+    assert read_config(tmp_path / "run") == read_config(saved)
+
+
+def test_folders_that_hold_no_model(tmp_path: Path) -> None:
+    assert "no config.json in it" in refusal(tmp_path)
+    path = tmp_path / "config.json"
+    for content in ("{", "[" * 100_000, "NaN", "[]", '"text"'):
+        path.write_text(content)
+        assert refusal(tmp_path).startswith(f"{path}: ")
+    path.write_bytes(b"\xff\xfe")
+    assert refusal(tmp_path).startswith(f"{path}: cannot be read")
+    path.write_text(json.dumps({"task": {}, "method": {}}))
+    assert refusal(tmp_path).startswith(f"{path}: not whole (info is missing)")
+    # a file of another kind in place of a model
+    assert "no safetensors file" in refusal(path)

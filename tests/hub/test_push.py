@@ -1,0 +1,81 @@
+"""Models travel to the Hugging Face hub and back; the hub itself is replaced."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tests.hub.tiny import few_shot, fingerprint_of, tiny
+
+from diffsight.backbones import BackboneSource
+from diffsight.errors import InputError
+from diffsight.hub import load, push, read_baselines, read_config, save, write_baselines
+
+Calls = list[tuple[str, dict[str, Any]]]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """What the hub was called with; ``sent`` is the configuration of the folder."""
+    calls: Calls = []
+
+    class Api:
+        def create_repo(self, repo_id: str, **options: Any) -> None:
+            calls.append((repo_id, options))
+
+        def upload_folder(self, *, folder_path: str, **options: Any) -> SimpleNamespace:
+            folder = Path(folder_path)
+            sent = {"sent": read_config(folder), "baselines": set(read_baselines(folder))}
+            calls.append((options["repo_id"], options | sent))
+            return SimpleNamespace(commit_url="https://hub/commit/1")
+
+    monkeypatch.setattr(sys.modules["diffsight.hub.save"], "HfApi", Api)
+    return calls
+
+
+def test_a_hub_id_comes_from_the_hub(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    requested: list[tuple[str, str | None]] = []
+
+    def download(repo: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        requested.append((repo, revision))
+        assert set(allow_patterns) >= {"config.json", "model.safetensors"}
+        return str(saved)
+
+    monkeypatch.setattr(sys.modules["diffsight.hub.load"], "snapshot_download", download)
+    load("someone/depth", revision="v2")
+    assert requested == [("someone/depth", "v2")]
+
+
+def test_a_folder_a_file_and_a_model_are_pushed(folder: Path, file: Path, calls: Calls) -> None:
+    for source in (folder, file):
+        write_baselines(source, {"mean map": torch.ones(2, 2)})
+    for source in (folder, file, tiny()):
+        calls.clear()
+        assert push(source, "me/depth") == "https://hub/commit/1"
+        assert calls[0] == ("me/depth", {"private": True, "exist_ok": True})
+        options = calls[1][1]
+        assert set(options["allow_patterns"]) >= {"config.json", "model.safetensors", "README.md"}
+        assert options["sent"]["fingerprint"] == fingerprint_of(tiny())
+        assert options["baselines"] == ({"mean map"} if isinstance(source, Path) else set())
+
+
+def test_an_empty_folder_is_not_pushed(tmp_path: Path, calls: Calls) -> None:
+    with pytest.raises(InputError, match=r"no config\.json and no model\.safetensors"):
+        push(tmp_path, "me/depth")
+    assert not calls
+
+
+@pytest.mark.parametrize("name", ["m", "m.safetensors"])
+def test_a_model_that_refers_to_local_files_is_not_pushed(
+    pipeline_folder: Path, tmp_path: Path, calls: Calls, name: str
+) -> None:
+    model = few_shot(BackboneSource(pipeline_folder))
+    path = save(model, tmp_path / name, embed=False)
+    with pytest.raises(InputError, match=r"refers to .* on this machine.*embed=True") as caught:
+        push(path, "me/depth")
+    assert "\n" not in str(caught.value)
+    assert not calls
+    push(save(model, tmp_path / f"whole-{name}"), "me/depth")
+    assert calls[1][1]["sent"]["frozen"] == {}

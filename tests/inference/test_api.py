@@ -1,0 +1,75 @@
+"""``diffsight.evaluate`` reads a folder of labels in the form that the model was adapted to."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.inference.standins import Brightness, Probabilities, model
+
+from diffsight.errors import InputError
+from diffsight.inference import Plan
+from diffsight.inference.api import evaluate, labelled_folder
+from diffsight.model import DenseModel
+from diffsight.tasks import Segmentation
+
+
+def write_pairs(root: Path, labels: list[np.ndarray]) -> tuple[Path, Path]:
+    """Flat images of a rising brightness, with their labels."""
+    images, folder = root / "images", root / "labels"
+    for path in (images, folder):
+        path.mkdir()
+    for i, label in enumerate(labels):
+        picture = np.full((*label.shape, 3), 51 * i, np.uint8)
+        Image.fromarray(picture).save(images / f"{i}.png")
+        Image.fromarray(label).save(folder / f"{i}.png")
+    return images, folder
+
+
+def test_depth_in_millimetres(tmp_path: Path) -> None:
+    depths = [np.full((16, 20), 1000 + 200 * i, np.uint16) for i in range(3)]
+    images, labels = write_pairs(tmp_path, depths)
+    dense = model(Brightness)
+    dense.info |= {"kind": "depth", "unit": "m", "short_side": 4}
+    result = evaluate(dense, images=images, labels=labels, device="cpu")
+    assert result.plan == Plan(short_side=4)
+    assert result.scores["model"] == {"RMSE, m": pytest.approx(0, abs=1e-5)}
+    assert set(result.scores) == {"model", "constant median (oracle)", "mean map (oracle)"}
+    scored = evaluate(dense, images=images, labels=labels, protocol="rooms-v1", device="cpu")
+    assert scored.protocol.name == "rooms-v1"
+    assert scored.scores["model"]["abs_rel"] == pytest.approx(0, abs=1e-5)
+    again = evaluate(dense, dataset=labelled_folder(dense, images, labels), device="cpu")
+    assert again.scores == result.scores
+
+
+def test_classes_keep_the_numbers_of_the_model(tmp_path: Path) -> None:
+    ids = np.array([[2, 7, 7], [2, 255, 7]], np.uint8).repeat(8, 0).repeat(8, 1)
+    images, labels = write_pairs(tmp_path, [ids])
+    dense = DenseModel(task=Segmentation(["a", "b", "c"], ids=(1, 2, 7)), method=Probabilities)
+    dense.info["kind"] = "segmentation"
+    folder = labelled_folder(dense, images, labels)
+    label, valid = folder[0].labels["semantic"], folder[0].valid["semantic"]
+    assert label[valid].unique().tolist() == [1, 2]
+    assert int((~valid).sum()) == 64
+    result = evaluate(dense, images=images, labels=labels, device="cpu")
+    assert result.images == 1
+    assert result.scores["constant majority (oracle)"]["mIoU, %"] == pytest.approx(100 * 0.3)
+    unknown = np.array([[2, 9]], np.uint8).repeat(16, 0).repeat(16, 1)
+    (tmp_path / "more").mkdir()
+    with pytest.raises(InputError, match="holds class 9"):
+        labelled_folder(dense, *write_pairs(tmp_path / "more", [unknown]))
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    images, labels = write_pairs(tmp_path, [np.full((16, 20), 1000, np.uint16)])
+    dense = model(Brightness)
+    with pytest.raises(InputError, match="give images and labels, or dataset"):
+        evaluate(dense, images=images)
+    with pytest.raises(InputError, match="does not know their form: give a data set"):
+        evaluate(dense, images=images, labels=labels)
+    dense.info["kind"] = "depth"
+    folder = labelled_folder(dense, images, labels)
+    with pytest.raises(InputError, match="not both"):
+        evaluate(dense, images=images, labels=labels, dataset=folder)
+    assert torch.equal(folder[0].labels["depth_m"], torch.ones(1, 16, 20))

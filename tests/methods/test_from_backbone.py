@@ -1,0 +1,74 @@
+"""Methods with their default parts on a pretrained model, for few labelled images."""
+
+from typing import Any
+
+import pytest
+import torch
+from tests.support import images, random_target
+
+from diffsight.backbones import BackboneSource
+from diffsight.config import class_of, to_config
+from diffsight.errors import InputError
+from diffsight.methods import EVP, VPD, AbstractMethod, FeatureHead, FewShot, LinearProbe
+from diffsight.model import DenseModel
+from diffsight.tasks import Depth, Segmentation
+from diffsight.types import Draws, Inputs
+
+
+@pytest.fixture(scope="module")
+def tiny() -> BackboneSource:
+    return BackboneSource("tiny")
+
+
+@pytest.mark.parametrize("method", [VPD, EVP, FewShot, FeatureHead, LinearProbe])
+def test_a_builder_says_its_class_and_makes_models_that_learn(
+    tiny: BackboneSource, method: Any
+) -> None:
+    builder = method.from_backbone(tiny)
+    assert class_of(builder) is method
+    depth = Depth(bins=4).fitted(torch.linspace(0.5, 4, 200)[:, None])
+    for task in (depth, Segmentation(("wall", "door"))):
+        model = DenseModel(task=task, method=builder).train()
+        inputs, target = Inputs(images(2, 64, 64)), random_target(task, 2, 64, 64)
+        model.losses(inputs, target, draws=Draws((1, 2)))["loss"].backward()
+        rates = method.few_shot_defaults().learning_rates
+        for name, parameter in model.method.named_parameters():
+            if parameter.requires_grad:
+                assert any(name.startswith(prefix) for prefix in rates), name
+        assert any(p.grad is not None for p in model.parameters())
+        call = to_config(model)["init_args"]["method"]
+        assert call["class_path"] == f"{method.__module__}.{method.__name__}"
+
+
+@pytest.mark.parametrize("method", [VPD, EVP])
+def test_a_trained_unet_is_not_shared(tiny: BackboneSource, method: Any) -> None:
+    builder, task = method.from_backbone(tiny), Segmentation(("wall", "door"))
+    first, second = (DenseModel(task=task, method=builder) for _ in range(2))
+    assert first.method.backbone is not second.method.backbone
+    assert first.method.backbone is not tiny.diffusion
+    assert first.method.frozen() == {}
+
+
+@pytest.mark.parametrize("method", [FewShot, FeatureHead])
+def test_a_frozen_backbone_is_shared(tiny: BackboneSource, method: Any) -> None:
+    builder, task = method.from_backbone(tiny), Segmentation(("wall", "door"))
+    models = [DenseModel(task=task, method=builder) for _ in range(2)]
+    assert all(tiny.diffusion in model.method.frozen().values() for model in models)
+
+
+def test_options_go_to_the_constructor(tiny: BackboneSource) -> None:
+    task = Segmentation(("wall", "door"))
+    model = DenseModel(task=task, method=FeatureHead.from_backbone(tiny, width=12))
+    assert model.method.mix.out_channels == 12
+
+
+def test_a_method_without_default_parts_says_so(tiny: BackboneSource) -> None:
+    class Own(AbstractMethod):
+        output_kinds = ("classes",)
+
+        def forward(self, inputs, encoded=None, target=None, *, draws=None):
+            raise NotImplementedError
+
+    with pytest.raises(InputError, match="Own has no default parts for few labelled images"):
+        Own.from_backbone(tiny)
+    assert Own.few_shot_defaults().learning_rates == {"": 5e-4}

@@ -1,0 +1,136 @@
+"""Kinds of output: what is averaged, mirrored and resized of them, against direct computation."""
+
+import pytest
+import torch
+from tests.support import noise
+from torch import Tensor
+
+from diffsight.outputs import Classes, Distribution, Moments, Output, Values, expectation
+
+
+def distribution(batch: int = 2, n: int = 5, d: int = 3, origin: float = 0.0) -> Distribution:
+    centres = noise(n, d, seed=3) + origin
+    probability = (2 * noise(batch, n, 4, 6)).softmax(dim=1)
+    return Distribution(probability, expectation(probability, centres[None]), centres)
+
+
+def moments_by_hand(output: Distribution) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation in 64 bits."""
+    p, x = output.probability.double(), output.centres.double()
+    mean = torch.einsum("bnhw,nd->bdhw", p, x)
+    gaps = (x[None, :, :, None, None] - mean[:, None]).square()
+    return mean, (p[:, :, None] * gaps).sum(dim=1).mean(dim=1).sqrt()
+
+
+OUTPUTS = (
+    Values(noise(2, 3, 4, 6)),
+    Values(noise(2, 3, 4, 6), noise(2, 3, 4, 6, seed=1).abs()),
+    Classes(noise(2, 5, 4, 6)),
+    Classes(noise(2, 5, 4, 6).softmax(dim=1), "probabilities"),
+    distribution(),
+    distribution().reduced(),
+)
+
+
+@pytest.mark.parametrize("output", OUTPUTS, ids=lambda output: type(output).__name__)
+def test_every_kind_can_be_taken_apart_and_put_together(output: Output) -> None:
+    assert output.hw == (4, 6)
+    assert output.stack.dtype == torch.float32
+    again = output.with_stack(output.stack)
+    assert type(again) is type(output)
+    assert torch.equal(again.stack, output.stack)
+    larger = output.with_stack(torch.nn.functional.interpolate(output.stack, scale_factor=2))
+    assert larger.hw == (8, 12)
+    assert torch.equal(output.cropped(3, 2).stack, output.stack[..., :3, :2])
+    assert torch.equal(output.row(1).stack, output.stack[1:])
+    assert torch.equal(output.mirrored().stack, output.stack.flip(-1))
+    assert output.to("meta").stack.is_meta
+    parts = [output.row(i).stack for i in range(2)]
+    assert torch.equal(torch.cat(parts), output.stack)
+
+
+def test_logits_become_probabilities_before_scales_are_averaged() -> None:
+    logits = noise(2, 5, 4, 6)
+    output = Classes(logits).normalised()
+    assert output == output.normalised() or torch.equal(output.stack, output.normalised().stack)
+    torch.testing.assert_close(output.stack, logits.softmax(dim=1))
+    assert output.with_stack(output.stack).space == "probabilities"
+    half = Classes(logits.half())
+    assert half.stack.dtype == half.probabilities.dtype == torch.float32
+
+
+def test_the_deviation_of_views_belongs_to_values_alone() -> None:
+    std = noise(2, 3, 4, 6).abs()
+    assert torch.equal(Values(noise(2, 3, 4, 6)).with_std(std).std, std)
+    # of a distribution it is known without views
+    for output in OUTPUTS[2:]:
+        assert output.with_std(std) is output
+
+
+@pytest.mark.parametrize("origin", [0.0, 300.0])
+def test_reduced_moments_are_those_of_the_distribution(origin: float) -> None:
+    output = distribution(origin=origin)
+    reduced = output.reduced()
+    mean, std = moments_by_hand(output)
+    torch.testing.assert_close(
+        (reduced.mean + reduced.origin[:, None, None]).double(), mean, rtol=1e-6, atol=1e-5
+    )
+    torch.testing.assert_close(reduced.std.double(), std, rtol=1e-4, atol=1e-5)
+    assert torch.equal(reduced.value, output.value)
+
+
+def test_moments_of_an_average_are_those_of_the_averaged_distribution() -> None:
+    """Averaging and resizing are linear: they may come after the reduction."""
+    first, second = distribution(), distribution()
+    second = second.with_stack(second.stack.roll(1, dims=-1))
+    averaged = first.with_stack((first.stack + second.stack) / 2).reduced()
+    late = first.reduced().with_stack((first.reduced().stack + second.reduced().stack) / 2)
+    torch.testing.assert_close(late.stack, averaged.stack, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(late.std, averaged.std, rtol=1e-4, atol=1e-5)
+
+
+def test_the_deviation_is_that_of_fixed_centres_whatever_the_value() -> None:
+    """A learned codebook changes the value of an image, not the classes' order or spacing."""
+    output = distribution()
+    moved = Distribution(output.probability, output.value + 5, output.centres)
+    assert torch.equal(moved.reduced().std, output.reduced().std)
+    assert torch.equal(moved.reduced().value, output.value + 5)
+
+
+@pytest.mark.parametrize("origin", [0.0, 4.0])
+def test_signs_of_moments_by_hand(origin: float) -> None:
+    signs = torch.tensor([-1.0, 1.0, -1.0])
+    output = distribution(origin=origin)
+    found = output.reduced().with_signs(signs)
+    signed = Distribution(
+        output.probability, output.value * signs[:, None, None], output.centres * signs
+    )
+    mean, std = moments_by_hand(signed)
+    torch.testing.assert_close(
+        (found.mean + found.origin[:, None, None]).double(), mean, rtol=1e-5, atol=1e-5
+    )
+    torch.testing.assert_close(found.std.double(), std, rtol=1e-3, atol=1e-4)
+    assert torch.equal(found.value, signed.value)
+    twice = found.with_signs(signs)
+    torch.testing.assert_close(twice.stack, output.reduced().stack, rtol=1e-4, atol=1e-4)
+
+
+def test_mirrored_normals_by_hand() -> None:
+    """One pixel on each side; two vectors with equal probability on the left."""
+    centres = torch.tensor([[0.6, 0.0, -0.8], [-0.6, 0.0, -0.8]])
+    probability = torch.tensor([[0.5, 1.0], [0.5, 0.0]])[None, :, None]
+    output = Distribution(probability, expectation(probability, centres[None]), centres)
+    signs = torch.tensor([-1.0, 1.0, 1.0])
+    found = output.reduced().mirrored().with_signs(signs)
+    assert isinstance(found, Moments)
+    torch.testing.assert_close(found.value[0, :, 0, 0], torch.tensor([-0.6, 0.0, -0.8]))
+    torch.testing.assert_close(found.value[0, :, 0, 1], torch.tensor([0.0, 0.0, -0.8]))
+    expected = torch.tensor([0.0, (0.36 / 3) ** 0.5])
+    torch.testing.assert_close(found.std[0, 0], expected, rtol=1e-4, atol=3e-4)
+
+
+def test_a_certain_distribution_has_no_deviation() -> None:
+    centres = torch.tensor([[300.0], [310.0]])
+    probability = torch.tensor([0.0, 1.0])[None, :, None, None]
+    output = Distribution(probability, torch.tensor([[[[310.0]]]]), centres)
+    assert float(output.reduced().std) == 0

@@ -1,0 +1,28 @@
+"""The metric of a task as a protocol."""
+
+import pytest
+import torch
+
+from diffsight.protocols import TaskProtocol
+from diffsight.tasks import Depth, Segmentation
+from diffsight.types import Target
+
+
+def test_labelled_pixels_of_all_images_count() -> None:
+    task = Depth()
+    protocol = TaskProtocol.of(task)
+    metric = protocol.metric(task)
+    label = torch.tensor([[[1.0, 2.0, 3.0]]])
+    valid = torch.tensor([[True, True, False]])
+    (prediction,) = task.truth(Target(label[None] + 1, torch.ones(1, 1, 3, dtype=torch.bool)))
+    assert protocol.measure(metric, prediction, label, valid)
+    assert not protocol.measure(metric, prediction, label, torch.zeros_like(valid))
+    assert float(metric.compute()["RMSE, m"]) == pytest.approx(1)
+
+
+def test_its_fingerprint_tells_metrics_apart() -> None:
+    depth, classes = TaskProtocol.of(Depth()), TaskProtocol.of(Segmentation(["a", "b"]))
+    assert depth == TaskProtocol.of(Depth(max_depth_m=80.0))
+    assert depth.fingerprint != classes.fingerprint
+    assert depth.as_dict()["metric_name"] == "RMSE, m"
+    assert not depth.uses_prompt

@@ -1,0 +1,169 @@
+"""Segmentation: the loss by hand, ids and names, subsets of classes, pictures."""
+
+import math
+
+import pytest
+import torch
+from tests.contracts import TaskContract
+from tests.support import images, noise
+from torch.nn import functional
+
+from diffsight.errors import InputError
+from diffsight.outputs import Classes, Values
+from diffsight.tasks import Segmentation
+from diffsight.types import Target
+
+NAMES = ("wall", "door", "cat")
+COLOURS = ((0, 0, 0), (255, 0, 0), (0, 0, 255))
+
+
+def logits(probabilities: list[list[list[float]]]) -> Classes:
+    """From rows of pixels of class probabilities."""
+    return Classes(torch.tensor(probabilities).log().permute(2, 0, 1)[None])
+
+
+# two pixels with a label, one whose label means nothing and is out of range
+OUTPUT = logits([[[0.5, 0.25, 0.25], [0.1, 0.1, 0.8], [0.9, 0.05, 0.05]]])
+TARGET = Target(torch.tensor([[[1, 2, 255]]]), torch.tensor([[[True, True, False]]]))
+
+
+def with_ids() -> Segmentation:
+    return Segmentation(("wall", "chair", "lamp"), ids=(0, 7, 40), colours=COLOURS)
+
+
+class TestSegmentation(TaskContract):
+    def build(self) -> Segmentation:
+        return Segmentation(NAMES)
+
+    def target(self) -> Target:
+        generator = torch.Generator().manual_seed(1)
+        label = torch.randint(0, 3, (2, *self.size), generator=generator)
+        valid = images(2, *self.size, seed=3)[:, 0] > 0.3
+        return Target(torch.where(valid, label, 255), valid)
+
+
+class TestSegmentationWithIds(TestSegmentation):
+    def build(self) -> Segmentation:
+        return with_ids()
+
+
+def test_the_loss_is_the_mean_cross_entropy_of_the_labelled_pixels() -> None:
+    expected = -(math.log(0.25) + math.log(0.8)) / 2
+    loss = Segmentation(NAMES).loss(OUTPUT, TARGET)["loss"]
+    assert float(loss) == pytest.approx(expected)
+    weighted = Segmentation(NAMES, weights=(1.0, 3.0, 0.5)).loss(OUTPUT, TARGET)["loss"]
+    assert float(weighted) == pytest.approx(-(3 * math.log(0.25) + 0.5 * math.log(0.8)) / 3.5)
+    losses = Segmentation(NAMES).loss(OUTPUT.normalised(), TARGET)
+    assert float(losses["loss"]) == pytest.approx(expected)
+    assert losses["class"] == losses["loss"]
+
+
+def test_decoded_ids_carry_confidence_and_names() -> None:
+    for output in (OUTPUT, OUTPUT.normalised()):
+        (found,) = Segmentation(NAMES).decode(output)
+        assert found.ids.tolist() == [[0, 2, 0]]
+        torch.testing.assert_close(found.confidence, torch.tensor([[0.5, 0.8, 0.9]]))
+        assert found.names == {0: "wall", 1: "door", 2: "cat"}
+
+
+def test_ids_of_label_files_come_back() -> None:
+    task = with_ids()
+    (one, _) = task.decode(Classes(noise(2, 3, 4, 4)))
+    assert set(one.ids.unique().tolist()) == {0, 7, 40}
+    assert one.names[40] == "lamp"
+    assert one.palette[7] == (255, 0, 0)
+    assert torch.equal(one.to_label(), task.to_label(Classes(noise(2, 3, 4, 4)))[0])
+    stored = one.arrays()["classes"]
+    assert stored.values.tolist() == one.ids.tolist()
+    assert stored.palette == one.palette
+    many = Segmentation(NAMES, ids=(0, 300, 9)).decode(Classes(noise(1, 3, 4, 4)))[0]
+    assert many.arrays()["classes"].values.dtype == "uint16"
+    assert many.metadata()["classes_are"] == "16-bit ids of names"
+
+
+def test_ids_that_are_colours_are_stored_as_colours() -> None:
+    ids = tuple(r << 16 | g << 8 | b for r, g, b in COLOURS)
+    task = Segmentation(NAMES, ids=ids, colours=COLOURS)
+    (found,) = task.decode(Classes(noise(1, 3, 4, 4)))
+    assert found.ids_are_colours
+    pixels = found.arrays()["classes"].values
+    assert pixels.shape == (4, 4, 3)
+    assert torch.equal(torch.from_numpy(pixels).permute(2, 0, 1), found.draw())
+    assert found.metadata()["classes_are"] == "colours, numbered by names"
+    assert not with_ids().decode(Classes(noise(1, 3, 4, 4)))[0].ids_are_colours
+
+
+def test_the_score_is_the_mean_iou_of_the_classes_that_occur() -> None:
+    label = torch.tensor([0, 0, 1, 1, 2, 2]).reshape(1, 2, 3)
+    found = torch.tensor([0, 1, 1, 1, 0, 2]).reshape(1, 2, 3)
+    valid = torch.tensor([[[True, True, True], [True, True, False]]])
+    task = Segmentation(NAMES)
+    sums = task.measure(found, Target(label, valid))
+    assert task.score(sums) == pytest.approx(100 * (1 / 3 + 2 / 3 + 0) / 3)
+    maps = functional.one_hot(found, 3).movedim(-1, 1).float()
+    assert torch.equal(task.to_label(Classes(maps, "probabilities")), found)
+
+
+def test_restricted_to_some_classes_it_predicts_these_alone() -> None:
+    task = with_ids()
+    output = Classes(noise(1, 3, 6, 8).softmax(dim=1), "probabilities")
+    ids = {0, 7, 40}
+    assert set(task.decode(output)[0].ids.unique().tolist()) == ids
+    (found,) = task.restrict_to(["lamp", "wall"]).decode(output)
+    assert set(found.ids.unique().tolist()) == {0, 40}
+    sure = output.maps[0, ::2].max(dim=0).values / output.maps[0, ::2].sum(dim=0)
+    torch.testing.assert_close(found.confidence, sure)
+    assert set(task.decode(output)[0].ids.unique().tolist()) == ids
+    with pytest.raises(InputError, match="unknown class 'lamb': did you mean 'lamp'"):
+        task.restrict_to(["lamb"])
+    for names in ([], ["wall", "wall"]):
+        with pytest.raises(InputError, match="give different names, at least one"):
+            task.restrict_to(names)
+
+
+def test_pictures_have_the_colours_of_the_classes() -> None:
+    task = Segmentation(NAMES, colours=((1, 2, 3), (4, 5, 6), (7, 8, 9)))
+    (truth,), (found,) = task.truth(TARGET), task.decode(OUTPUT)
+    assert truth.draw()[:, 0].T.tolist() == [[4, 5, 6], [7, 8, 9], [0, 0, 0]]
+    panel = task.panel(torch.zeros(3, 1, 3), truth, found)
+    assert panel.shape == (3, 1, 12)
+    assert panel[1, 0, 9:].tolist() == [60, 245, 245]  # wrong, right, without label
+
+
+def test_classes_have_colours_of_their_own() -> None:
+    colours = Segmentation([f"class {i}" for i in range(150)]).colours
+    assert len(set(colours.values())) == 150
+    near = min(
+        sum(abs(a - b) for a, b in zip(colours[i], colours[j], strict=True))
+        for i in range(150)
+        for j in range(i)
+    )
+    assert near >= 16
+
+
+def test_baselines_are_the_majority_and_that_of_every_position() -> None:
+    labels = [torch.tensor([[1, 0, 2]]), torch.tensor([[1, 0, 1]])]
+    valid = torch.tensor([[True, True, False]])
+    found = Segmentation(NAMES).baselines((label, valid) for label in labels)
+    assert found["majority map"].tolist() == [[1, 0, 0]]
+    assert found["constant majority"].tolist() == [[0]]
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "message"),
+    [
+        (("a", "a"), {}, "two or more different class names"),
+        (("a",), {}, "two or more different class names"),
+        (NAMES, {"colours": [(0, 0, 0)]}, "3 classes, but 1 colours"),
+        (NAMES, {"weights": [1.0, 2.0]}, "3 classes, but 2 weights"),
+        (NAMES, {"ids": [1, 2]}, "3 classes, but 2 ids"),
+    ],
+)
+def test_unusable_arguments_are_refused(names, options, message) -> None:
+    with pytest.raises(InputError, match=message):
+        Segmentation(names, **options)
+
+
+def test_values_are_refused() -> None:
+    with pytest.raises(TypeError, match="Values"):
+        Segmentation(NAMES).loss(Values(OUTPUT.maps), TARGET)

@@ -1,0 +1,105 @@
+"""Every concrete task, method, head, neck, backbone and data set has a contract test.
+
+The contract test is the subclass of a contract that says so: its ``subject`` (methods), or the
+class that its ``build`` is annotated to return.
+"""
+
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+
+import diffsight.backbones
+import diffsight.datasets
+import diffsight.heads
+import diffsight.methods
+import diffsight.necks
+import diffsight.rooms
+import diffsight.tasks
+from diffsight.backbones import AbstractBackbone
+from diffsight.backbones.base import AbstractDiffusionBackbone
+from diffsight.datasets.base import AbstractDataset
+from diffsight.heads.base import AbstractHead
+from diffsight.methods import AbstractMethod
+from diffsight.necks.base import AbstractNeck
+from diffsight.tasks import AbstractTask
+from tests.contracts import (
+    BackboneContract,
+    DatasetContract,
+    HeadContract,
+    MethodContract,
+    NeckContract,
+    TaskContract,
+)
+
+ROOT = Path(__file__).parent
+KINDS: dict[str, tuple[tuple[Any, ...], tuple[type, ...], type, tuple[str, ...]]] = {
+    "task": ((diffsight.tasks,), (AbstractTask,), TaskContract, ("tasks",)),
+    "method": ((diffsight.methods,), (AbstractMethod,), MethodContract, ("methods",)),
+    "head": ((diffsight.heads,), (AbstractHead,), HeadContract, ("heads",)),
+    "neck": ((diffsight.necks,), (AbstractNeck,), NeckContract, ("necks",)),
+    "backbone": (
+        (diffsight.backbones, diffsight.methods),
+        (AbstractBackbone, AbstractDiffusionBackbone),
+        BackboneContract,
+        ("backbones", "methods"),
+    ),
+    "data set": (
+        (diffsight.datasets, diffsight.rooms),
+        (AbstractDataset,),
+        DatasetContract,
+        ("datasets", "rooms"),
+    ),
+}
+
+
+def concrete_classes(packages: tuple[Any, ...], bases: tuple[type, ...]) -> set[type]:
+    """Classes that the packages export, without the abstract ones."""
+    exported = (value for package in packages for value in vars(package).values())
+    return {
+        value
+        for value in exported
+        if inspect.isclass(value) and issubclass(value, bases) and not inspect.isabstract(value)
+    }
+
+
+def subject_of(contract: type) -> Any:
+    """The class that a contract test is about."""
+    subject = vars(contract).get("subject")
+    return subject or get_type_hints(vars(contract).get("build")).get("return")
+
+
+def tested_classes(contract: type, folders: tuple[str, ...]) -> set[Any]:
+    """Subjects of the contract tests in these folders of tests."""
+    found = set()
+    for path in sorted(p for folder in folders for p in (ROOT / folder).glob("test_*.py")):
+        module = importlib.import_module(f"tests.{path.parent.name}.{path.stem}")
+        for value in vars(module).values():
+            own = inspect.isclass(value) and issubclass(value, contract) and value is not contract
+            if own and value.__name__.startswith("Test") and "build" in vars(value):
+                found.add(subject_of(value))
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_class_has_a_contract_test(kind: str) -> None:
+    packages, bases, contract, folders = KINDS[kind]
+    classes = concrete_classes(packages, bases)
+    assert classes
+    missing = classes - tested_classes(contract, folders)
+    names = ", ".join(sorted(one.__name__ for one in missing))
+    assert not missing, f"no contract test of {names}: subclass tests.contracts.{contract.__name__}"
+
+
+def test_a_class_without_a_test_would_be_missing() -> None:
+    class Untested(AbstractDataset):
+        def __len__(self) -> int:
+            return 0
+
+        def __getitem__(self, index: int) -> Any:
+            raise IndexError
+
+    package = type("package", (), {"Untested": Untested, "AbstractDataset": AbstractDataset})
+    assert concrete_classes((package,), (AbstractDataset,)) == {Untested}

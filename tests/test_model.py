@@ -1,0 +1,83 @@
+"""DenseModel: which form of output it chooses, and which pairs it refuses in one line."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from diffsight.backbones import StableDiffusion
+from diffsight.errors import InputError
+from diffsight.heads import DeconvHead
+from diffsight.methods import VPD, FewShot
+from diffsight.model import DenseModel, choose_output
+from diffsight.necks import Merging
+from diffsight.prompts import Sentences, TextTable
+from diffsight.tasks import Depth, Normals, Referring, Segmentation, Values
+from diffsight.types import Inputs
+from tests.support import SMALL, images, random_target
+
+
+def vpd(**options) -> partial:
+    torch.manual_seed(0)
+    parts = {
+        "backbone": StableDiffusion(SMALL),
+        "prompts": TextTable(["any"], dim=24),
+        "neck": partial(Merging, width=48, groups=8),
+        "head": partial(DeconvHead, widths=(8, 8, 8), width=12),
+    }
+    return partial(VPD, **parts | options)
+
+
+def test_a_method_gives_the_first_form_that_it_can() -> None:
+    depth = Depth(bins=4).fitted(torch.linspace(1, 5, 100)[:, None])
+    assert choose_output(depth, FewShot).kind == "distribution"
+    assert choose_output(depth, VPD).kind == "values"
+    assert choose_output(depth, VPD).bounds == (0.0, 10.0)
+    assert choose_output(Segmentation(("a", "b")), FewShot).kind == "classes"
+    # a builder that does not say its class gets what the task prefers
+    assert choose_output(depth, lambda output: pytest.fail("not called")).kind == "distribution"
+
+
+@pytest.mark.parametrize("task", [Depth(), Normals(), Values()])
+def test_values_alone_are_refused_by_methods_of_distributions(task) -> None:
+    with pytest.raises(InputError) as caught:
+        DenseModel(task=task, method=partial(FewShot, backbone=StableDiffusion(SMALL)))
+    message = str(caught.value)
+    assert message.startswith("FewShot gives distribution or classes, ")
+    assert message.endswith(
+        f"{type(task).__name__} learns from {task.outputs[0].describe()}: set the task's bins"
+    )
+    assert "\n" not in message
+
+
+def test_sentences_are_refused_by_methods_that_read_none() -> None:
+    with pytest.raises(InputError, match="FewShot reads no sentences, which Referring needs"):
+        DenseModel(task=Referring(), method=partial(FewShot, backbone=StableDiffusion(SMALL)))
+
+
+def test_a_prompt_is_required_by_the_task_or_the_method() -> None:
+    assert not DenseModel(task=Depth(), method=vpd()).requires_prompt
+    assert DenseModel(task=Depth(), method=vpd(prompts=Sentences(5, dim=24))).requires_prompt
+    assert DenseModel(task=Referring(), method=vpd()).requires_prompt
+
+
+def test_losses_and_predictions_take_what_is_known_already() -> None:
+    model = DenseModel(task=Depth(), method=vpd()).eval()
+    inputs = Inputs(images(2, 64, 96))
+    target = random_target(model.task, 2, 64, 96)
+    with torch.no_grad():
+        losses = model.losses(inputs, target)
+        assert torch.equal(
+            model.losses(inputs, target, encoded=model.encode(inputs))["loss"], losses["loss"]
+        )
+        predictions = model.predict(inputs)
+    assert len(predictions) == 2
+    assert torch.equal(predictions[0].to_label(), model(inputs).stack[0])
+
+
+def test_the_task_is_a_part_of_the_model() -> None:
+    """Its bins are saved and moved with the weights."""
+    task = Values(bins=4).fitted(torch.rand(100, 1))
+    model = DenseModel(task=task, method=vpd())
+    assert any(name.startswith("task.codec.") for name in model.state_dict())
+    assert model.info == {}

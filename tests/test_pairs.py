@@ -1,0 +1,157 @@
+"""Every pair of a method and a task trains, or is refused in one line.
+
+``python -m tests.test_pairs`` writes the table of docs/methods/pairs.md.
+"""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from diffsight.backbones import BackboneSource, StableDiffusion
+from diffsight.errors import InputError
+from diffsight.heads import DeconvHead
+from diffsight.methods import EVP, VPD, FeatureHead, FewShot, LinearProbe
+from diffsight.model import DenseModel
+from diffsight.necks import Merging
+from diffsight.prompts import Aggregated
+from diffsight.tasks import AbstractTask, Depth, Normals, Referring, Segmentation, Values
+from diffsight.types import Draws, Inputs
+from tests.support import SMALL, images, random_target
+
+PAGE = Path(__file__).parents[1] / "docs" / "methods" / "pairs.md"
+HEADER = """# Which method learns which task
+
+Every method can be combined with every task, as long as the method gives a form of output that the
+task has a loss for. `DenseModel` chooses the first one that fits. What does not fit is refused when
+the model is built, in one line.
+
+| form | what it is |
+|---|---|
+| values | one number per pixel and channel |
+| classes | one of several classes per pixel |
+| distribution | probabilities of bins or codebook vectors, for a task with `bins` |
+
+"""
+FOOTER = """
+The reasons, with the first of the methods that are refused:
+
+"""
+HW = (32, 64)
+
+
+def fitted(task: AbstractTask, channels: int) -> AbstractTask:
+    generator = torch.Generator().manual_seed(0)
+    return task.fitted(torch.rand(300, channels, generator=generator) + 0.5)
+
+
+TASKS: dict[str, Callable[[], AbstractTask]] = {
+    "segmentation": lambda: Segmentation(("wall", "door", "cat")),
+    "referring segmentation": Referring,
+    "depth": Depth,
+    "depth with bins": lambda: fitted(Depth(bins=4), 1),
+    "normals": Normals,
+    "normals with bins": lambda: fitted(Normals(bins=6), 3),
+    "values": Values,
+    "values with bins": lambda: fitted(Values(bins=4), 1),
+    "several values": lambda: Values(channels=2),
+    "several values with bins": lambda: fitted(Values(channels=2, bins=6), 2),
+}
+
+
+def small() -> StableDiffusion:
+    torch.manual_seed(0)
+    return StableDiffusion(SMALL)
+
+
+@functools.cache
+def tiny() -> BackboneSource:
+    return BackboneSource("tiny")
+
+
+def prompted(cls: Any) -> Any:
+    """VPD or EVP with a head that gives values and classes; one condition for all images."""
+    return functools.partial(
+        cls,
+        backbone=small(),
+        prompts=Aggregated(4, dim=24),
+        neck=functools.partial(Merging, width=16, groups=8),
+        head=functools.partial(DeconvHead, widths=(4, 4, 4), width=8),
+        attention_maps="A32",
+    )
+
+
+METHODS: dict[str, Callable[[], Any]] = {
+    "vpd": lambda: prompted(VPD),
+    "evp": lambda: prompted(EVP),
+    "few_shot": lambda: FewShot.from_backbone(tiny(), codebook=1),
+    "feature_head": lambda: FeatureHead.from_backbone(tiny(), width=8),
+    "linear_probe": lambda: LinearProbe.from_backbone(tiny()),
+}
+
+
+def pair(method: str, task: str) -> DenseModel | str:
+    """The model, or the reason why there is none."""
+    try:
+        return DenseModel(task=TASKS[task](), method=METHODS[method]())
+    except InputError as error:
+        return str(error)
+
+
+def form_of(model: DenseModel) -> str:
+    """The form of output that the method gives."""
+    kinds = type(model.method).output_kinds
+    return next(spec.kind for spec in model.task.outputs if spec.kind in kinds)
+
+
+def page() -> str:
+    """The page: a row per task, a column per method, and the refusals."""
+    rows = [["task", *METHODS], ["---"] * (1 + len(METHODS))]
+    refusals: list[str] = []
+    for task in TASKS:
+        found = [pair(method, task) for method in METHODS]
+        refused = [reason for reason in found if isinstance(reason, str)]
+        refusals += [f"* {task}: {reason}" for reason in refused[:1]]
+        rows.append([task, *("refused" if isinstance(f, str) else form_of(f) for f in found)])
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return HEADER + table + FOOTER + "\n".join(refusals) + "\n"
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_pair_trains_or_is_refused_in_one_line(method: str, task: str) -> None:
+    model = pair(method, task)
+    if isinstance(model, str):
+        assert "\n" not in model
+        assert ":" in model  # the repair comes after it
+        return
+    model.train()
+    inputs, target = Inputs(images(2, *HW)), random_target(model.task, 2, *HW)
+    learning = [p for p in model.parameters() if p.requires_grad]
+    before = [p.detach().clone() for p in learning]
+    optimiser = torch.optim.SGD(learning, lr=0.01)
+    encoded = model.encode(inputs)
+    for step in range(2):
+        optimiser.zero_grad()
+        draws = Draws((2 * step, 2 * step + 1))
+        loss = model.losses(inputs, target, encoded=encoded, draws=draws)["loss"]
+        loss.backward()
+        optimiser.step()
+        assert loss.isfinite()
+    assert all(p.isfinite().all() for p in learning)
+    changed = [not torch.equal(p, b) for p, b in zip(learning, before, strict=True)]
+    assert any(changed)
+    with torch.no_grad():
+        (prediction, _) = model.eval().predict(inputs)
+    assert prediction.hw == HW
+
+
+def test_the_page_shows_all_pairs() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run: python -m tests.test_pairs"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -1,0 +1,216 @@
+"""One training step behind two drivers, the plain loop and Lightning, gives equal weights."""
+
+import copy
+import functools
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.support_adapt import assert_same_weights
+from tests.training.conftest import Frozen, FrozenTiny, Noise, Stripes, Tiny
+from torch import nn
+
+from diffsight.errors import InputError
+from diffsight.hub import load, read_config
+from diffsight.methods.base import FitSettings
+from diffsight.model import DenseModel
+from diffsight.tasks import Depth
+from diffsight.training import checkpoints
+from diffsight.training.callbacks import LAST, Pictures
+from diffsight.training.data import TrainingStream
+from diffsight.training.fit import fit
+from diffsight.training.learner import Learner
+from diffsight.training.loop import train
+from diffsight.training.objective import Supervised
+from diffsight.training.optim import AdamW
+from diffsight.training.options import TrainerOptions
+from diffsight.training.rng import restore_rng, rng_state
+from diffsight.training.schedules import Constant, Poly
+from diffsight.training.state import load_trained_state, trained_state
+from diffsight.training.step import TrainingStep
+from diffsight.training.trainer import quiet, trainer_for
+
+STEPS = 10
+CLIP = 0.05
+STREAM = TrainingStream(dataset=Stripes(), label="depth_m", augment=[Noise()], batch_size=4, seed=2)
+
+
+def new_model(cls: type[Tiny] = Tiny) -> DenseModel:
+    torch.manual_seed(0)
+    options = {"part": Frozen()} if cls is FrozenTiny else {}
+    return DenseModel(task=Depth(), method=functools.partial(cls, **options))
+
+
+def parts() -> dict[str, Any]:
+    optim = AdamW(lr=1e-2, weight_decay=0.1, lr_scale={"method.backbone.unet": 0.1})
+    return {"optim": optim, "schedule": Poly(warmup_steps=3, power=0.9)}
+
+
+def plain_step(model: DenseModel) -> TrainingStep:
+    return TrainingStep(
+        model,
+        Supervised(model, None).losses,
+        steps=STEPS,
+        steps_per_epoch=float(STREAM.batches_per_epoch),
+        clip_norms={"": CLIP},
+        **parts(),
+    )
+
+
+def by_the_plain_loop(model: DenseModel) -> DenseModel:
+    step = plain_step(model)
+    torch.manual_seed(1)
+    train(step, STREAM.batches(), optimiser=step.optimiser(fused=True))
+    return model
+
+
+def by_lightning(
+    model: DenseModel, out: Path, *, stop: int | None = None, resume: bool = False
+) -> DenseModel:
+    learner = Learner(
+        Supervised(model, None),
+        stream=STREAM,
+        steps=STEPS,
+        clip_norm=CLIP,
+        validation=lambda rank, world: (),
+        recipe={},
+        **parts(),
+    )
+    options = TrainerOptions(accelerator="cpu", checkpoint_every=4, validate_every=100)
+    out.mkdir(exist_ok=True)
+    trainer = trainer_for(learner, out, options, Pictures(out / "pictures", model.task))
+    if stop is not None:
+        trainer.fit_loop.epoch_loop.max_steps = stop
+    torch.manual_seed(1)
+    with quiet():
+        last = out / LAST if resume else None
+        trainer.fit(learner, ckpt_path=last, weights_only=True)
+    return model
+
+
+@pytest.fixture(scope="module")
+def reference() -> DenseModel:
+    """Ten steps of the plain loop with clipping and a schedule."""
+    return by_the_plain_loop(new_model())
+
+
+def test_both_drivers_give_equal_weights(reference: DenseModel, tmp_path: Path) -> None:
+    assert_same_weights(by_lightning(new_model(), tmp_path / "run"), reference)
+    start = new_model().state_dict()
+    moved = [n for n, v in reference.state_dict().items() if not torch.equal(v, start[n])]
+    assert "method.backbone.unet.weight" in moved
+    assert "method.norm.running_mean" in moved
+    assert "method.fixed.weight" not in moved
+
+
+@pytest.mark.parametrize("change", [{"clip_norms": {}}, {"schedule": Constant()}])
+def test_clipping_and_the_schedule_have_an_effect(
+    change: dict[str, Any], reference: DenseModel
+) -> None:
+    step = plain_step(model := new_model())
+    for name, value in change.items():
+        setattr(step, name, value)
+    torch.manual_seed(1)
+    train(step, STREAM.batches(), optimiser=step.optimiser(fused=True))
+    assert not torch.equal(model.method.head.weight, reference.method.head.weight)
+
+
+def test_the_plain_loop_is_resumed_to_equal_weights(reference: DenseModel) -> None:
+    """With batch norm and dropout: buffers and random numbers are part of the state."""
+    step = plain_step(model := new_model())
+    optimiser = step.optimiser(fused=True)
+    torch.manual_seed(1)
+    train(step, itertools.islice(STREAM.batches(), 6), optimiser=optimiser)
+    state = copy.deepcopy((trained_state(model), optimiser.state_dict(), rng_state()))
+    assert "method.norm.running_var" in state[0]
+    torch.manual_seed(7)
+    again = plain_step(other := new_model())
+    load_trained_state(other, state[0])
+    resumed = again.optimiser(fused=True)
+    resumed.load_state_dict(state[1])
+    restore_rng(state[2])
+    train(again, STREAM.batches(6), start=6, optimiser=resumed)
+    assert_same_weights(other, reference)
+
+
+def test_lightning_is_resumed_to_equal_weights(reference: DenseModel, tmp_path: Path) -> None:
+    by_lightning(new_model(), tmp_path / "run", stop=6)
+    assert checkpoints.load(tmp_path / "run" / LAST)["global_step"] == 6
+    torch.manual_seed(7)
+    again = by_lightning(new_model(), tmp_path / "run", resume=True)
+    assert_same_weights(again, reference)
+
+
+def test_checkpoints_leave_frozen_parts_out(tmp_path: Path) -> None:
+    whole = by_lightning(new_model(FrozenTiny), tmp_path / "whole")
+    assert not [name for name in trained_state(whole) if name.startswith("method.part.")]
+    by_lightning(new_model(FrozenTiny), tmp_path / "run", stop=6)
+    names = checkpoints.load(tmp_path / "run" / LAST)["state_dict"]
+    assert "objective.model.method.norm.running_mean" in names
+    assert "objective.model.method.fixed.weight" in names
+    assert not [name for name in names if ".part." in name]
+    again = by_lightning(new_model(FrozenTiny), tmp_path / "run", resume=True)
+    assert_same_weights(again, whole)
+    with pytest.raises(InputError, match=r"of another model \(\d+ tensors differ, first"):
+        by_lightning(new_model(Wide), tmp_path / "run", resume=True)
+
+
+class Wide(Tiny):
+    """Tiny with one more parameter."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.more = nn.Parameter(torch.zeros(2))
+
+
+def test_a_fitted_model_refers_to_its_frozen_part(tmp_path: Path) -> None:
+    fitted = fit(
+        task=Depth(),
+        method=functools.partial(FrozenTiny, part=Frozen()),
+        train=Stripes(),
+        val=Stripes(length=2),
+        optim=AdamW(lr=1e-2),
+        out=tmp_path / "run",
+        batch_size=4,
+        steps=2,
+        workers=0,
+        accelerator="cpu",
+    )
+    assert fitted is not None
+    entry = read_config(tmp_path / "run")["frozen"]["part"]
+    assert entry["source"] == "tiny"
+    assert_same_weights(load(tmp_path / "run", trusted=("tests",)), fitted.model)
+
+
+def test_settings_for_few_images_become_groups_and_norms() -> None:
+    settings = FitSettings(
+        {"": 1e-2, "backbone.unet": 1e-3, "nothing": 1.0},
+        batch_size=2,
+        max_steps=10,
+        clip_norms={"head": 0.5},
+    )
+    model = new_model()
+    step = TrainingStep.of_settings(model, Supervised(model, None).losses, settings, 4)
+    rates = {name: group.lr_scale for group in step.groups for name in group.parameters}
+    assert rates["method.backbone.unet.weight"] == pytest.approx(0.1)
+    assert rates["method.head.weight"] == 1
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    step.clip()
+    norm = torch.cat([p.grad.flatten() for p in model.method.head.parameters()]).norm()
+    assert float(norm) == pytest.approx(0.5, rel=1e-3)
+    assert torch.equal(model.method.norm.bias.grad, torch.ones(4))
+
+
+def test_values_that_are_no_numbers_end_a_training() -> None:
+    model = new_model()
+    step = plain_step(model)
+    step.require_finite()
+    model.method.fixed.weight.data.fill_(torch.nan)  # it does not learn
+    step.require_finite()
+    model.method.head.bias.data.fill_(torch.inf)
+    with pytest.raises(InputError, match="ended in values that are no numbers") as error:
+        step.require_finite()
+    assert "\n" not in str(error.value)
