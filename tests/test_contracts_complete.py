@@ -71,7 +71,7 @@ def subject_of(contract: type) -> Any:
     return subject or get_type_hints(vars(contract).get("build")).get("return")
 
 
-def tested_classes(contract: type, folders: tuple[str, ...]) -> set[Any]:
+def classes_under_test(contract: type, folders: tuple[str, ...]) -> set[Any]:
     """Subjects of the contract tests in these folders of tests."""
     found = set()
     for path in sorted(p for folder in folders for p in (ROOT / folder).glob("test_*.py")):
@@ -88,7 +88,7 @@ def test_every_class_has_a_contract_test(kind: str) -> None:
     packages, bases, contract, folders = KINDS[kind]
     classes = concrete_classes(packages, bases)
     assert classes
-    missing = classes - tested_classes(contract, folders)
+    missing = classes - classes_under_test(contract, folders)
     names = ", ".join(sorted(one.__name__ for one in missing))
     assert not missing, f"no contract test of {names}: subclass tests.contracts.{contract.__name__}"
 

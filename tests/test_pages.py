@@ -13,14 +13,14 @@ from PIL import Image
 import diffsight
 from diffsight.backbones import StableDiffusion
 from diffsight.cli import COMMANDS
-from diffsight.datasets.labelled_folder import read_support
+from diffsight.datasets.labelled_folder import read_labelled_folder
 from diffsight.datasets.labels import LabelFormat
 from diffsight.heads import DeconvHead
 from diffsight.methods import VPD
 from diffsight.model import DenseModel
 from diffsight.necks import Merging
 from diffsight.prompts import TextTable
-from diffsight.tasks import MetricDepth
+from diffsight.tasks import Depth
 from tests.backbones.conftest import SMALL
 
 ROOT = Path(__file__).parent.parent
@@ -36,7 +36,7 @@ def model() -> DenseModel:
         neck=partial(Merging, width=48, groups=8),
         head=partial(DeconvHead, widths=(8, 8, 8), width=12),
     )
-    return DenseModel(task=MetricDepth(), method=method)
+    return DenseModel(task=Depth(), method=method)
 
 
 def relative(path: Path) -> str:
@@ -81,9 +81,9 @@ def test_readme_draws_and_predicts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     names: dict[str, Any] = {}
     for block in blocks(ROOT / "README.md", "python"):
         exec(compile(block, "README.md", "exec"), names)
-    support = read_support(Path("photos"), Path("masks"), LabelFormat("segmentation"))
-    assert support.ids == (0, 1)
-    assert support.colours == ((40, 40, 40), (0, 130, 200))
-    assert 0.4 < float(support.values().mean()) < 0.45  # 200 of 480 rows are sky
+    folder = read_labelled_folder(Path("photos"), Path("masks"), LabelFormat("segmentation"))
+    assert folder.ids == (0, 1)
+    assert folder.colours == ((40, 40, 40), (0, 130, 200))
+    assert 0.4 < float(folder.samples[0].labels["semantic"].float().mean()) < 0.45  # 200 of 480 rows are sky
     assert names["prediction"].depth_m.shape == (40, 50)
     assert 0 < names["near"] < 10

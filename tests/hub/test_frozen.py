@@ -13,7 +13,9 @@ from tests.hub.tiny import few_shot, fingerprint_of
 from diffsight.backbones import BackboneSource, ClipVision, StableDiffusion
 from diffsight.errors import InputError
 from diffsight.hub import fingerprint, load, read_config, save
+from diffsight.methods import FeatureHead
 from diffsight.model import DenseModel
+from diffsight.tasks import Segmentation
 from diffsight.types import Draws, Inputs
 
 
@@ -101,6 +103,20 @@ def test_a_folder_is_referred_to_on_request_and_may_move(local: Path, tmp_path: 
     assert "\n" not in message
 
 
+def test_a_head_keeps_the_empty_prompt_that_it_was_trained_with(
+    embedded: Path, local: Path, tmp_path: Path
+) -> None:
+    """A backbone whose text encoder is missing is still the same backbone."""
+    torch.manual_seed(0)
+    task = Segmentation(["a", "b"])
+    model = DenseModel(task=task, method=FeatureHead.from_backbone(BackboneSource("tiny"))).eval()
+    path = save(model, tmp_path / "m.safetensors")
+    shutil.rmtree(local / "text_encoder")
+    again = load(path, backbone=local)
+    assert float(again.method.backbone.prompts.rows.std()) > 0
+    assert torch.equal(output(again), output(model))
+
+
 @pytest.mark.parametrize("name", ["m", "m.safetensors"])
 def test_a_changed_frozen_part_is_refused(local: Path, tmp_path: Path, name: str) -> None:
     path = save(few_shot(BackboneSource(local)), tmp_path / name, embed=False)
@@ -129,6 +145,9 @@ def test_models_share_a_part_that_is_loaded_once(
     assert one.method.backbone is other.method.backbone
     assert one.method.vision is other.method.vision
     assert load(paths[0]).method.backbone is not one.method.backbone
+    half = load(paths[0], shared=shared, dtype=torch.bfloat16)
+    assert half.method.backbone is not one.method.backbone
+    assert {p.dtype for p in one.parameters()} == {torch.float32}
     assert torch.equal(output(other), output(load(paths[1])))
 
 

@@ -1,8 +1,6 @@
 """A model is saved as a folder or as one file, and loaded again bit for bit."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import torch
 import yaml
 from safetensors import SafetensorError
 from tests.hub.tiny import edit, fingerprint_of, flip_last_byte, tiny
+from tests.support_disk import small_disk
 from torch import nn
 
 import diffsight
@@ -180,29 +179,15 @@ def test_a_failed_save_leaves_the_old_model(
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
-    """The real failure of the real writer: no file of this process may exceed 20 kB."""
-    program = (
-        "import resource, signal, sys\n"
-        "from tests.hub.tiny import tiny\n"
-        "import diffsight\n"
-        "model = tiny()\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
-        "for name in sys.argv[1:]:\n"
-        "    try:\n"
-        "        diffsight.save(model, name)\n"
-        "    except (OSError, ValueError) as error:\n"
-        "        print(type(error).__name__, error)\n"
-    )
-    names = [str(tmp_path / name) for name in ("m", "m.safetensors")]
-    done = subprocess.run(
-        [sys.executable, "-c", program, *names], capture_output=True, text=True, check=True
-    )
-    folder, file = done.stdout.splitlines()
-    assert folder.startswith("OSError [Errno 27] File too large: ")
-    assert file == (
-        f"InputError {names[1]}: cannot be written (File too large); choose a folder that exists, "
-        "is writable and has space"
+    """The real failure of the real writer."""
+    model, folder, file = tiny(), tmp_path / "m", tmp_path / "m.safetensors"
+    with pytest.raises(OSError, match=r"File too large: '.*model\.safetensors'"), small_disk():
+        save(model, folder)
+    with pytest.raises(InputError) as caught, small_disk():
+        save(model, file)
+    assert str(caught.value) == (
+        f"{file}: cannot be written (File too large); choose a folder that exists, is writable and "
+        "has space"
     )
     assert list(tmp_path.iterdir()) == []
 

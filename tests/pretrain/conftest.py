@@ -1,10 +1,12 @@
 """A tiny world of 16 pictures, and parts of a model that are made from it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from diffsight.inference.generate import generate
 from diffsight.pretrain import latents, pictures
 from diffsight.pretrain.autoencoder import Autoencoder
 from diffsight.pretrain.clip import ClipPair
@@ -19,6 +21,11 @@ OPTIM = AdamW(lr=1e-3)
 def small_chunks() -> None:
     """Chunks of 8 pictures: nobody wants to wait for 500."""
     pictures.CHUNK = latents.CHUNK = 8
+
+
+def few_steps(prompts: Any, **options: Any) -> torch.Tensor:
+    """Paint with two steps of the solver: nobody looks at the pictures."""
+    return generate(prompts, **options | {"steps": 2})
 
 
 def stages(steps: int = 6):

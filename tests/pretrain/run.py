@@ -8,9 +8,9 @@ import signal
 import sys
 from pathlib import Path
 
-from tests.pretrain.conftest import SIZE, small_chunks, stages
+from tests.pretrain.conftest import SIZE, few_steps, small_chunks, stages
 
-from diffsight.pretrain import pretrain
+from diffsight.pretrain import card, denoiser, pretrain
 from diffsight.pretrain.denoiser import Denoising
 
 
@@ -43,4 +43,5 @@ if __name__ == "__main__":
         return losses(self, batch)
 
     Denoising.losses = mortal
+    denoiser.generate = card.generate = few_steps
     train(Path(sys.argv[1]), Path(sys.argv[2]))

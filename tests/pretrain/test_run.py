@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from tests.pretrain import run
-from tests.pretrain.conftest import SIZE, small_chunks, stages
+from tests.pretrain.conftest import SIZE, few_steps, small_chunks, stages
 
 from diffsight import assets
 from diffsight.backbones import StableDiffusion
 from diffsight.backbones.architectures import of_folder
 from diffsight.errors import InputError
-from diffsight.pretrain import latents, pictures, pretrain, probe
+from diffsight.pretrain import card, denoiser, latents, pictures, pretrain, probe
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,6 +28,8 @@ def small():
     """Few pictures in a chunk, few in the probe."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe, "IMAGES", 3)
+        patch.setattr(denoiser, "generate", few_steps)
+        patch.setattr(card, "generate", few_steps)
         before = pictures.CHUNK
         small_chunks()
         yield

@@ -41,7 +41,7 @@ def test_masks_and_pictures() -> None:
     torch.testing.assert_close(found.probability[0, 1], torch.tensor(1.0).sigmoid())
     assert truth.mask.tolist() == [[False, True, False]]
     assert found.draw()[:, 0].T.tolist() == [[0, 0, 0], [255, 255, 255], [0, 0, 0]]
-    assert found.draw(torch.zeros(3, 1, 3))[0, 0].tolist() == [0, 152, 0]
+    assert found.draw_with(found, torch.zeros(3, 1, 3))[0][0, 0].tolist() == [0, 152, 0]
     panel = task.panel(torch.full((3, 1, 3), 0.5), truth, found)
     assert panel.shape == (3, 1, 12)
     assert torch.equal(panel[:, :, 3:6], panel[:, :, 6:9])

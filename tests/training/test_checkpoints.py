@@ -2,28 +2,13 @@
 
 import os
 import pickle
-import resource
-import signal
-from contextlib import contextmanager
 
 import pytest
 import torch
+from tests.support_disk import small_disk
 
 from diffsight.errors import InputError
 from diffsight.training.checkpoints import KEY, AtomicCheckpoints, link_or_copy, load, versions
-
-
-@contextmanager
-def small_disk():
-    """No file of this process may grow beyond 20 kB; not for a whole test: a log is a file too."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
 
 
 def test_round_trip(tmp_path):

@@ -281,7 +281,7 @@ def test_finished_run_can_be_exported_again(whole):
         ({"batch_size": 13}, "12 samples for training, less than one batch of 13"),
         ({"protocol": "room-v1"}, "unknown protocol 'room-v1': did you mean 'rooms-v1'"),
         ({"train": Stripes(broken=5)}, "stripe_5.png: truncated"),
-        ({"resume": True}, "holds no run to go on with: start without --resume"),
+        ({"resume": True}, "holds no run to continue: start without --resume"),
         ({"cache": Path("c")}, "cache: nothing is preloaded: add --preload 2, or leave --cache"),
         ({"val": Stripes(length=0)}, "no sample to validate on"),
         ({"monitor": "rsme", "validate_every": 1}, "no score is called 'rsme'; choose from loss"),

@@ -22,7 +22,7 @@ from diffsight.training.checkpoints import KEY, load
 from diffsight.training.fit import Fitted, fit
 from diffsight.training.optim import AdamW
 
-SIDE = 64
+SIDE = 32
 
 
 class Halves(AbstractDataset):

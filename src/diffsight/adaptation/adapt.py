@@ -35,7 +35,7 @@ Bins = int | Literal["auto"]
 
 @dataclass(frozen=True)
 class Plan:
-    """What ``adapt`` read and will do, for whoever wants to show it before it starts.
+    """What ``adapt`` has read and will do, to be shown before it starts.
 
     Attributes:
         folder: labelled images.
@@ -76,7 +76,7 @@ def adapt(
 
     Returns:
         The model; ``model.info["held_out"]`` holds the scores on held-out images. Ctrl-C ends the
-        training early: what is learned so far is returned.
+        training early: the model trained so far is returned.
 
     Raises:
         InputError: one line about what cannot be used, with the repair.

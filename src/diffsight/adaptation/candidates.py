@@ -65,7 +65,7 @@ def candidates(
         names: short names, or full paths of classes.
         source: the backbone.
         options: of ``from_backbone``; each goes to the methods that take it.
-        trusted: packages besides diffsight whose classes may be named.
+        trusted: further packages whose classes may be named.
 
     Raises:
         InputError: for an unknown method, one that cannot stand on the backbone, or an option that

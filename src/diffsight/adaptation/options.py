@@ -29,7 +29,7 @@ class AdaptOptions:
         bins: classes for numbers.
         spacing: of the bins of depth or a scalar: ``log`` (default for depth), ``log1p`` (default
             for a scalar), ``linear`` or ``quantile``.
-        alpha: weight of the squared error beside the cross-entropy.
+        alpha: weight of the squared error relative to the cross-entropy.
         short_side: pixels of the shorter side at which the model works; default: the backbone's.
         codebook: tables of the label codebook (few_shot); 0 is a fixed mapping. Default: ten where
             a CLIP vision model can mix them, else one.
@@ -43,7 +43,7 @@ class AdaptOptions:
         state: file that keeps what is needed to resume; to be deleted when the model is saved.
         resume: continue from ``state``; with the same seed and steps the result is that of an
             adaptation without interruption.
-        trusted: packages besides diffsight whose classes ``method`` may name.
+        trusted: further packages whose classes ``method`` may name.
 
     Raises:
         InputError: for what is no length of a training, no size of an image, or no seed.
@@ -104,7 +104,7 @@ class AdaptOptions:
 def validate_fit_options(
     minutes: float, steps: int | None, short_side: int | None, seed: int
 ) -> None:
-    """Check the options that ``adapt`` and the benchmark share.
+    """Check the options that ``adapt`` and the benchmark have in common.
 
     Raises:
         InputError: for what is no length of a training, no size of an image, or no seed.

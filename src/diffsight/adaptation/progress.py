@@ -1,4 +1,4 @@
-"""How long a selection takes, where it is, and what it found out."""
+"""The time of a selection, its progress, and its results."""
 
 import math
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ MIN_STEPS = 20
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a selection is.
+    """The progress of a selection.
 
     Attributes:
         run: what is trained, such as ``feature_head, fold 1 of 3``.
@@ -28,7 +28,7 @@ class Progress:
 
 @dataclass
 class Report:
-    """What a selection found out.
+    """The results of a selection.
 
     Attributes:
         held_out: metric of every method on images that it was not trained on, and of the best

@@ -119,7 +119,7 @@ class Selection:
         return folds * len(plan) + final, self._cost(plan) if self._seconds else None
 
     def largest_side(self) -> int | None:
-        """Return the largest smaller size that memory is enough for, found by a few steps."""
+        """Return the largest smaller size that fits into memory, measured by a few steps."""
         self._encoded.clear()
         self._held.clear()
         side = self.short_side

@@ -57,7 +57,9 @@ class ClipVision(PretrainedPart):
             architecture = _architecture(tower_folder(weights, revision), weights)
         self._restate({"architecture": architecture})
         config = {k: v for k, v in architecture.items() if k not in ("image_mean", "image_std")}
-        tower = CLIPVisionModelWithProjection(CLIPVisionConfig(**config))
+        # what is overwritten with weights must not change the random numbers that follow
+        with torch.random.fork_rng(devices=[], enabled=weights is not None):
+            tower = CLIPVisionModelWithProjection(CLIPVisionConfig(**config))
         self.tower: Any = tower.float().eval().requires_grad_(False)
         self.width: int = self.tower.config.projection_dim
         self.squeeze = Squeeze(
@@ -71,7 +73,8 @@ class ClipVision(PretrainedPart):
         from transformers import CLIPVisionModelWithProjection
 
         folder = tower_folder(source, revision)
-        with refused(f"{source}: no CLIP vision model there", "use a codebook of 1"):
+        no_model = f"{source}: no CLIP vision model there"
+        with refused(no_model, "use a codebook of 1"), torch.random.fork_rng(devices=[]):
             loaded = CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True)
         try:
             self.tower.load_state_dict(loaded.float().state_dict())

@@ -62,7 +62,9 @@ class VisionBackbone(AbstractBackbone, PretrainedPart):
             names = tuple(getattr(built, "stage_names", ()))[1:]
             chosen = stages or (names if hierarchical else names[-1:])
             built.out_features = list(chosen)
-            self.network: Any = AutoBackbone.from_config(built).float().eval()
+            # what is overwritten with weights must not change the random numbers that follow
+            with torch.random.fork_rng(devices=[], enabled=weights is not None):
+                self.network: Any = AutoBackbone.from_config(built).float().eval()
         self._restate({"architecture": architecture, "stages": list(chosen)})
         self.network.requires_grad_(trainable)
         self.trained_side_px = int(getattr(built, "image_size", 224) or 224)

@@ -62,7 +62,8 @@ def describe(config: Mapping[str, Any], source: str) -> str:
 
 def _task(config: Mapping[str, Any]) -> str:
     name, arguments, info = _name(config["task"]), _arguments(config["task"]), config["info"]
-    kind = f"{name} ({info['kind']})" if "kind" in info else name
+    kind = info.get("kind", "")
+    kind = f"{name} ({kind})" if kind not in ("", name.lower()) else name
     classes = arguments.get("names")
     if isinstance(classes, str):
         return f"{kind}, classes {classes}"

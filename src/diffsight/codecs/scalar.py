@@ -94,7 +94,7 @@ class ScalarBins(LabelCodec):
 
     @property
     def centres(self) -> Float[Tensor, "n 1"]:
-        """Values of the bins: their middles in the spacing's scale."""
+        """Value of each bin, its middle on the scale of the spacing."""
         return self.values[:, None]
 
     def encode(self, label: Float[Tensor, "b 1 h w"]) -> SoftLabels:

@@ -46,7 +46,7 @@ def build(config: Mapping[str, Any], *, trusted: Sequence[str] = ()) -> DenseMod
 
     Args:
         config: constructor calls as ``class_path`` / ``init_args``.
-        trusted: packages besides diffsight whose classes may be named.
+        trusted: further packages whose classes may be named.
 
     Raises:
         InputError: one line that names the key, and the nearest one that exists.
@@ -65,7 +65,7 @@ def construct(kind: type[T], config: Any, *, where: str = "", trusted: Sequence[
         config: ``class_path`` / ``init_args``, or a class name alone; class names of diffsight may
             be short.
         where: key of ``config`` in its file, for messages.
-        trusted: packages besides diffsight whose classes may be named.
+        trusted: further packages whose classes may be named.
 
     Raises:
         InputError: as ``build``.
@@ -111,7 +111,7 @@ def check_call(
         function: whose signature says which arguments are objects.
         arguments: of the recipe; some may be missing.
         options: names of the function's ``**options``, which are plain values.
-        trusted: packages besides diffsight whose classes may be named.
+        trusted: further packages whose classes may be named.
 
     Raises:
         InputError: as ``check``.
@@ -130,7 +130,7 @@ def resolve_class(name: str, *, where: str = "", trusted: Sequence[str] = ()) ->
     Args:
         name: such as ``VPD`` or ``my_package.MyMethod``.
         where: key of the name in its file, for messages.
-        trusted: packages besides diffsight whose classes may be named.
+        trusted: further packages whose classes may be named.
 
     Raises:
         InputError: if there is none (naming the nearest), or it may not be named.
@@ -198,7 +198,7 @@ def without_weights(config: Plain) -> tuple[Plain, list[str]]:
 
 @contextlib.contextmanager
 def uninitialised() -> Iterator[None]:
-    """Parameters that are made inside keep whatever is in memory: they are about to be loaded."""
+    """Return a context in which new parameters are not initialised: they are about to be loaded."""
     with _NoInitialisation():
         yield
 
@@ -221,7 +221,7 @@ class _NoInitialisation(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Torch's protocol: every call of a torch function inside the context comes here."""
+        """Call a torch function, unless it fills a parameter (torch's protocol)."""
         kwargs = kwargs or {}
         # torch.nn.init hands its tensor on by keyword
         filled = args[0] if args else kwargs.get("tensor")
@@ -235,7 +235,7 @@ class _Checker:
     """Checks constructor calls, by the signatures of the classes that they name.
 
     Attributes:
-        trusted: packages besides diffsight whose classes may be named.
+        trusted: further packages whose classes may be named.
         accepts_names: whether a class name may stand where an object belongs.
     """
 

@@ -63,8 +63,8 @@ def load(
         revision: branch, tag or commit on the hub.
         device: where to put it; default: the CPU.
         dtype: of its floating-point tensors; default: float32.
-        trusted: packages besides diffsight whose classes the configuration may name; add your own
-            only for your own models.
+        trusted: further packages whose classes the configuration may name; add your own only for
+            your own models.
         backbone: where the frozen backbone is, if not where the configuration says.
         shared: frozen parts of models that were loaded before; a part that is in it is not loaded
             again, any other is added.
@@ -84,7 +84,9 @@ def load(
         raise InputError(f"{where}: {error}") from None
     shared = {} if shared is None else shared
     for path, entry in config["frozen"].items():
-        _attach(model.method, path, entry, config["frozen"], backbone, shared, where)
+        # a part is converted with the model, so models of another type have their own
+        key = f"{entry['fingerprint']} {dtype or torch.float32} {device or 'cpu'}"
+        _attach(model.method, path, entry, config["frozen"], backbone, shared, key, where)
     if dtype is not None:
         model = model.to(dtype)
     read_weights(model, artifact, tuple(config["frozen"]), config["fingerprint"])
@@ -193,6 +195,7 @@ def _attach(
     entries: Mapping[str, Mapping[str, Any]],
     backbone: str | Path | None,
     shared: Shared,
+    key: str,
     where: Path,
 ) -> None:
     """Put a frozen part that is stored by reference into a method, loaded once for all models."""
@@ -202,7 +205,7 @@ def _attach(
         part = None
     if not isinstance(part, PretrainedPart):
         raise InputError(f"{where}: has no frozen part {path!r}: copy it again")
-    key = json.dumps([entry["fingerprint"], without_weights(to_config(part))[0]], sort_keys=True)
+    key += json.dumps(without_weights(to_config(part))[0], sort_keys=True)
     if key not in shared:
         main = next(iter(entries.values()))["source"]
         moved = backbone is not None and entry["source"] == main

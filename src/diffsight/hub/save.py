@@ -137,16 +137,16 @@ def record(source: str | Path, result: Mapping[str, Any]) -> None:
     config = artifact.config()
     same = ("protocol", "data", "plan")
     others = [
-        known
-        for known in config["info"].get("results", [])
-        if any(known.get(part) != result.get(part) for part in same)
+        earlier
+        for earlier in config["info"].get("results", [])
+        if any(earlier.get(part) != result.get(part) for part in same)
     ]
     config["info"] = {**config["info"], "results": [*others, dict(result)]}
     artifact.write_config(config)
 
 
 def read_baselines(source: str | Path) -> dict[str, Tensor]:
-    """Return the label maps of the training set that lie with a model; empty if there are none.
+    """Return the label maps of the training set that are stored with a model; may be empty.
 
     Raises:
         InputError: if their file is damaged.

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffsight.model import DenseModel
-from diffsight.types import Inputs
+from diffsight.types import Draws, Inputs
 
 # products of queries, keys and values; the counters of mmcv and others leave them out
 _ATTENTION = ("scaled_dot_product", "bmm")
@@ -57,10 +57,10 @@ def cost(model: DenseModel, height: int, width: int) -> Cost:
     texts = [] if inputs.text is None else [inputs.text]
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        model(inputs)
+        model(inputs, draws=Draws((0,)))
     live = _Live([*model.parameters(), *model.buffers(), *texts])
     with torch.no_grad(), _FusedAttention(), live:
-        model(replace(inputs, image=torch.empty_like(image)))
+        model(replace(inputs, image=torch.empty_like(image)), draws=Draws((0,)))
     counts = counter.get_flop_counts()
     # a linear layer on transposed features is a batched product, too
     linear = [

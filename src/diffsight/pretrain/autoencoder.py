@@ -36,7 +36,7 @@ class Crops:
     draws: Draws
 
     def to(self, device: torch.device | str) -> "Crops":
-        """The image moves."""
+        """Copy the image to ``device``."""
         return Crops(self.image.to(device), self.draws)
 
     def __len__(self) -> int:
@@ -49,7 +49,7 @@ class Reconstruction(AbstractObjective):
 
     Args:
         vae: what learns.
-        coarse_weight: of the averaged colour; without it whole hues are learned late.
+        coarse_weight: of the averaged colour; without it hues are learned late.
         kl_weight: of the KL divergence, summed over a latent and divided by the image's numbers.
     """
 
@@ -66,7 +66,7 @@ class Reconstruction(AbstractObjective):
         return self.vae
 
     def losses(self, batch: Crops) -> dict[str, Tensor]:
-        """``loss`` and its three parts."""
+        """Return ``loss`` and its three parts."""
         posterior = self.vae.encode(batch.image).latent_dist
         noise = batch.draws.normal(0, tuple(posterior.mean.shape[1:])).to(posterior.mean)
         error = self.vae.decode(posterior.mean + posterior.std * noise).sample - batch.image
@@ -77,16 +77,16 @@ class Reconstruction(AbstractObjective):
         return {"loss": loss, "pixel": pixel, "coarse": coarse, "kl": kl}
 
     def after_step(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def score(self, batch: Crops) -> Sequence[Any]:
-        """PSNR of the posterior's mode; returns the reconstructions in [-1, 1]."""
+        """Add the PSNR of the posterior's mode; return the reconstructions in [-1, 1]."""
         again = self.vae.decode(self.vae.encode(batch.image).latent_dist.mode()).sample
         self.psnr.update(_psnr_db(again, batch.image))
         return list(again)
 
     def scores(self) -> Mapping[str, Tensor]:
-        """``loss`` is minus the mean PSNR in dB of an image."""
+        """Return ``psnr_db``, and as ``loss`` minus the mean PSNR in dB of an image."""
         psnr = self.psnr.compute()
         self.psnr.reset()
         return {"loss": -psnr, "psnr_db": psnr}
@@ -153,7 +153,7 @@ class Autoencoder(AbstractStage):
         return stride
 
     def objective(self, context: StageContext) -> Reconstruction:
-        """A new autoencoder, or the one that is there, to be trained further."""
+        """Return a new autoencoder, or the existing one, to be trained further."""
         if (context.model / "vae").is_dir():
             vae = AutoencoderKL.from_pretrained(
                 context.model / "vae", low_cpu_mem_usage=False
@@ -173,7 +173,7 @@ class Autoencoder(AbstractStage):
         )
 
     def fetch(self, context: StageContext) -> Fetch:
-        """Random parts, mirrored every other time."""
+        """Return a function that takes random parts, mirrored every other time."""
 
         def crops(indices: list[int], seeds: list[int]) -> Crops:
             rows = [
@@ -185,7 +185,7 @@ class Autoencoder(AbstractStage):
         return crops
 
     def held_out(self, context: StageContext) -> Validation:
-        """Whole pictures."""
+        """Return a function that gives whole pictures."""
         return lambda rank, world: [
             Crops(signed(context.held_out.image(i)[None]), Draws((i,)))
             for i in range(rank, min(SCORED, len(context.held_out)), world)
@@ -193,7 +193,7 @@ class Autoencoder(AbstractStage):
 
     @torch.no_grad()
     def export(self, objective: Reconstruction, context: StageContext, folder: Path) -> None:
-        """``vae/``; its last and first convolutions give latents of unit variance themselves."""
+        """Write ``vae/``; its last and first convolutions scale latents to unit variance."""
         vae = copy.deepcopy(objective.vae)
         pictures = [context.train.image(i) for i in range(min(256, len(context.train)))]
         latents = [vae.encode(signed(p[None])).latent_dist.mode() for p in pictures]
@@ -205,7 +205,7 @@ class Autoencoder(AbstractStage):
     def preview(
         self, objective: Reconstruction, context: StageContext, folder: Path
     ) -> tuple[UInt8[Tensor, "3 h w"], dict[str, float]]:
-        """Pictures above their reconstructions; PSNR of pictures of half the size."""
+        """Return pictures above their reconstructions, and the PSNR at half the size."""
         whole = torch.stack(
             [context.held_out.image(i) for i in range(min(16, len(context.held_out)))]
         )

@@ -36,7 +36,7 @@ def describe(folder: Path) -> None:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """The stages that a model has gone through; of one that does not tell, none.
+    """Return the stages of a model's pretraining; none where they are not recorded.
 
     Raises:
         InputError: if the file is no list of them.
@@ -52,7 +52,7 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
         pass
     raise InputError(
         f"{path}: not the history of a pretraining (a list of {', '.join(sorted(ENTRY))} per "
-        "stage): delete it, and the card tells what is trained from now on"
+        "stage): delete it, and the card lists the stages that are trained from now on"
     )
 
 
@@ -105,7 +105,7 @@ def _card(folder: Path) -> str:
 
 
 def _numbers(part: Path) -> int:
-    """Two bytes each; the header is too small to matter."""
+    """Return how many numbers of two bytes there are; the header is too small to matter."""
     return sum(path.stat().st_size for path in part.glob("*.safetensors")) // 2
 
 

@@ -43,7 +43,7 @@ class Pairs:
     tokens: Int[Tensor, "b n"]
 
     def to(self, device: torch.device | str) -> "Pairs":
-        """Both move."""
+        """Copy both to ``device``."""
         return Pairs(self.image.to(device), self.tokens.to(device))
 
     def __len__(self) -> int:
@@ -88,7 +88,7 @@ class Contrast(AbstractObjective):
         return self.towers
 
     def embed(self, batch: Pairs) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
-        """Vectors of the pictures and of the captions."""
+        """Return the vectors of the pictures and of the captions."""
         image = self.towers["vision"](pixel_values=batch.image).image_embeds
         # a text is read from left to right: what fills it up behind its end changes nothing
         tower: Any = self.towers["text"]
@@ -97,7 +97,7 @@ class Contrast(AbstractObjective):
         return image, text
 
     def losses(self, batch: Pairs) -> dict[str, Tensor]:
-        """``loss`` and its parts. Captions that are the same share the probability."""
+        """Return ``loss`` and its parts; the probability is divided among equal captions."""
         image, text = self.embed(batch)
         scale = self.towers.get_parameter("logit_scale").exp().clamp(max=100)
         logits = scale * functional.normalize(image, dim=-1) @ functional.normalize(text, dim=-1).mT
@@ -117,7 +117,7 @@ class Contrast(AbstractObjective):
         return {"loss": parts["contrast"] + self.word_weight * parts.get("words", 0), **parts}
 
     def after_step(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def score(self, batch: Pairs) -> Sequence[Any]:
         """Keeps the vectors: retrieval is a matter of all pairs together."""
@@ -125,7 +125,7 @@ class Contrast(AbstractObjective):
         return []
 
     def scores(self) -> Mapping[str, Tensor]:
-        """``loss`` is minus the top-1 recall of pictures by their captions, on this device."""
+        """Return ``loss``: minus the top-1 recall of pictures by their captions, on this device."""
         image, text, tokens = (torch.cat(part) for part in zip(*self._embeds, strict=True))
         self._embeds = []
         found = (text @ functional.normalize(image, dim=-1).mT).argmax(dim=1)
@@ -146,7 +146,7 @@ class ClipPair(AbstractStage):
         heads: of each layer.
         image_size: side of the vision tower's input; it divides the pictures' side.
         patch: side of a patch in pixels.
-        word_weight: of naming a caption's words beside the contrast.
+        word_weight: of predicting the words of a caption, relative to the contrast.
         lock_text: keep a text tower that is there, as a UNet knows it, and train the vision tower
             and both projections (LiT, Zhai et al. 2022, the other way round).
         name: of the stage's folder.
@@ -191,7 +191,7 @@ class ClipPair(AbstractStage):
         return stride
 
     def objective(self, context: StageContext) -> Contrast:
-        """New towers, or those that are there, to be trained further.
+        """Return new towers, or the existing ones, to be trained further.
 
         Raises:
             InputError: if a text tower is to be kept that is not there.
@@ -241,7 +241,7 @@ class ClipPair(AbstractStage):
         return CLIPTextModelWithProjection(text), CLIPVisionModelWithProjection(vision)
 
     def fetch(self, context: StageContext) -> Fetch:
-        """Pictures, shifted and mirrored (captions name no side), with their captions."""
+        """Return a function that gives shifted and mirrored pictures with their captions."""
         tokens = tokenized(context.model, context.train.captions)
 
         def pairs(indices: list[int], seeds: list[int]) -> Pairs:
@@ -255,14 +255,14 @@ class ClipPair(AbstractStage):
         return pairs
 
     def held_out(self, context: StageContext) -> Validation:
-        """Held-out pairs, all on every device: retrieval needs them together."""
+        """Return a function that gives all held-out pairs to every device, for retrieval."""
         tokens = tokenized(context.model, context.held_out.captions)
         rows = list(range(min(SCORED, len(context.held_out))))
         image = standardised(context.held_out.at(rows, self.image_size))
         return lambda rank, world: [Pairs(image, tokens[rows])]
 
     def export(self, objective: Contrast, context: StageContext, folder: Path) -> None:
-        """``text_encoder/``, ``image_encoder/`` and how to prepare pictures for it."""
+        """Write ``text_encoder/``, ``image_encoder/`` and its preprocessing."""
         save_half(objective.towers["text"], folder / "text_encoder")
         settings = {
             "image_processor_type": "CLIPImageProcessor",
@@ -285,7 +285,7 @@ class ClipPair(AbstractStage):
     def preview(
         self, objective: Contrast, context: StageContext, folder: Path
     ) -> tuple[UInt8[Tensor, "3 h w"], dict[str, float]]:
-        """The first held-out pictures; there is nothing to draw."""
+        """Return the first held-out pictures; there is nothing to draw."""
         rows = list(range(min(8, len(context.held_out))))
         return torch.cat(list(context.held_out.at(rows, self.image_size)), dim=2), {}
 
@@ -303,18 +303,18 @@ def shifted(image: UInt8[Tensor, "3 h w"], most: int, seed: int) -> UInt8[Tensor
 
 
 def standardised(images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """As the vision tower takes them."""
+    """Return images as the vision tower takes them."""
     return (images.float() / 255 - MEAN) / STD
 
 
 def tokenized(model: Path, texts: Sequence[str]) -> Int[Tensor, "b n"]:
-    """Token ids, filled up or cut to the length that the tokenizer states."""
+    """Return token ids, padded or cut to the length that the tokenizer states."""
     words = CLIPTokenizer.from_pretrained(model / "tokenizer")
     rows = words(list(texts), padding="max_length", truncation=True, return_tensors="pt")
     return rows.input_ids
 
 
 def rarities(tokens: Int[Tensor, "n k"], vocabulary: int) -> Float[Tensor, " v"]:
-    """Logarithm of how many captions there are for each one with the word; 0 if all have it."""
+    """Return the logarithm of captions per caption with the word; 0 if all have it."""
     there = torch.zeros(len(tokens), vocabulary, dtype=torch.bool).scatter_(1, tokens, True)
     return (len(tokens) / there.sum(dim=0).clamp(min=1)).log()

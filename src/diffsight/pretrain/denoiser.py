@@ -80,7 +80,7 @@ class Noisy:
     noise: Float[Tensor, "b 4 h w"]
 
     def to(self, device: torch.device | str) -> "Noisy":
-        """All of it moves."""
+        """Copy all of it to ``device``."""
         return Noisy(
             self.latent.to(device),
             self.tokens.to(device),
@@ -122,7 +122,7 @@ class Aligned(nn.Module):
         steps: Int[Tensor, " b"],
         text: Float[Tensor, "b n c"],
     ) -> tuple[Float[Tensor, "b 4 h w"], Float[Tensor, "b d gh gw"]]:
-        """Predicted v, and projected features at twice the latent's stride."""
+        """Return predicted v, and projected features at twice the latent's stride."""
         v = self.unet(latent, steps, text).sample
         return v, self.project(self._tap.pop())
 
@@ -173,7 +173,7 @@ class Denoising(AbstractObjective):
         return self.net
 
     def losses(self, batch: Noisy) -> dict[str, Tensor]:
-        """``loss`` and its parts."""
+        """Return ``loss`` and its parts."""
         with torch.no_grad():
             text = self.text(input_ids=batch.tokens).last_hidden_state
             seen = self._seen(batch.image)
@@ -185,7 +185,7 @@ class Denoising(AbstractObjective):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """The running mean follows; quickly at first."""
+        """Update the running mean, quickly at first."""
         self.updates += 1
         decay = min(self.ema_decay, (1 + int(self.updates)) / (10 + int(self.updates)))
         torch._foreach_lerp_(
@@ -193,14 +193,14 @@ class Denoising(AbstractObjective):
         )
 
     def score(self, batch: Noisy) -> Sequence[Any]:
-        """Error of v of the running mean."""
+        """Add the error of v of the running mean."""
         text = self.text(input_ids=batch.tokens).last_hidden_state
         v = self.mean(self._noised(batch), batch.steps, text).sample
         self.error.update(functional.mse_loss(v, self._target(batch)), len(batch))
         return []
 
     def scores(self) -> Mapping[str, Tensor]:
-        """``loss``: mean squared error of v."""
+        """Return ``loss``: the mean squared error of v."""
         error = self.error.compute()
         self.error.reset()
         return {"loss": error}
@@ -230,7 +230,7 @@ class Denoiser(AbstractStage):
         widths: of the UNet's four levels.
         heads: of the attentions of each level.
         groups: of the group normalisations.
-        empty: share of captions that are left out.
+        empty: fraction of captions that are replaced by an empty one.
         align_weight: of the agreement with the vision tower; 0 ignores it.
         ema_decay: of the running mean of the weights.
         name: of the stage's folder.
@@ -278,7 +278,7 @@ class Denoiser(AbstractStage):
         return stride
 
     def objective(self, context: StageContext) -> Denoising:
-        """A new UNet, or the one that is there, to be trained further.
+        """Return a new UNet, or the existing one, to be trained further.
 
         Raises:
             InputError: if a stage before is missing.
@@ -313,11 +313,11 @@ class Denoiser(AbstractStage):
         )
 
     def fetch(self, context: StageContext) -> Fetch:
-        """Latents from the cache, with noise and steps from the seeds."""
+        """Return a function that reads latents, with noise and timesteps from the seeds."""
         return self._batches(context, context.train, self.empty)
 
     def held_out(self, context: StageContext) -> Validation:
-        """Held-out pictures with fixed noise and every caption."""
+        """Return a function that gives held-out pictures with fixed noise and every caption."""
         fetch = self._batches(context, context.held_out, empty=0.0)
         count, size = min(SCORED, len(context.held_out)), self.batch_size
         rows = [list(range(i, min(i + size, count))) for i in range(0, count, size)]
@@ -343,7 +343,7 @@ class Denoiser(AbstractStage):
         return batch
 
     def export(self, objective: Denoising, context: StageContext, folder: Path) -> None:
-        """``unet/`` (the running mean), ``scheduler/`` and ``model_index.json``."""
+        """Write ``unet/`` (the running mean), ``scheduler/`` and ``model_index.json``."""
         save_half(objective.mean, folder / "unet")
         write(folder / "scheduler", objective.schedule.save_pretrained)
         index = {
@@ -364,7 +364,7 @@ class Denoiser(AbstractStage):
     def preview(
         self, objective: Denoising, context: StageContext, folder: Path
     ) -> tuple[UInt8[Tensor, "3 h w"], dict[str, float]]:
-        """Samples for fixed prompts, and a quick probe of the features."""
+        """Return samples for fixed prompts, and scores of a linear probe of the features."""
         for part in ("vae", "text_encoder", "tokenizer"):
             shutil.copytree(context.model / part, folder / part, dirs_exist_ok=True)
         self.export(objective, context, folder)

@@ -13,12 +13,12 @@ from diffsight.errors import InputError
 
 
 def config_of(part: Path) -> dict[str, Any]:
-    """The configuration of a part."""
+    """Return the configuration of a part."""
     return json.loads((part / "config.json").read_text(encoding="utf-8"))
 
 
 def stride_of(vae: Path) -> int:
-    """Pixels per latent of an autoencoder."""
+    """Return the pixels per latent of an autoencoder."""
     return 2 ** (len(config_of(vae)["block_out_channels"]) - 1)
 
 
@@ -37,7 +37,7 @@ def save_half(module: Any, folder: Path) -> None:
 
 
 def write(folder: Path, save: Any) -> None:
-    """What ``save`` writes into a scratch folder becomes ``folder``."""
+    """Replace ``folder`` by what ``save`` writes into a temporary one."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -52,7 +52,7 @@ def write(folder: Path, save: Any) -> None:
 
 
 def need(model: Path, part: str, by: str) -> Path:
-    """The folder of a part that an earlier stage makes.
+    """Return the folder of a part that an earlier stage makes.
 
     Raises:
         InputError: if it is not there.

@@ -23,7 +23,7 @@ BATCH = 50
 def open_latents(
     cache: Path, pictures: Pictures, vae: Path, size: int
 ) -> Callable[[int], Float[Tensor, "4 h w"]]:
-    """A function from a picture's index to its latent, as the autoencoder gives it.
+    """Return a function from a picture's index to its latent.
 
     What is missing is encoded first, a chunk at a time, and shared out among the devices; another
     autoencoder gets another folder.

@@ -47,11 +47,11 @@ class Pictures:
         return self.images[0].shape[-1]
 
     def image(self, index: int) -> UInt8[Tensor, "3 h w"]:
-        """One image."""
+        """Return one image."""
         return torch.from_numpy(self.images[index // CHUNK][index % CHUNK].copy())
 
     def at(self, indices: Sequence[int], size: int) -> UInt8[Tensor, "b 3 h w"]:
-        """Several, averaged down to ``size`` where it divides theirs, else interpolated."""
+        """Return several images at ``size``: averaged if it divides theirs, else interpolated."""
         images = torch.stack([self.image(i) for i in indices])
         if self.size % size == 0:
             return averaged(images, self.size // size)
@@ -59,19 +59,19 @@ class Pictures:
 
 
 def averaged(images: UInt8[Tensor, "b 3 _ _"], factor: int) -> UInt8[Tensor, "b 3 _ _"]:
-    """Mean colour of squares of ``factor`` pixels."""
+    """Return the mean colour of squares of ``factor`` pixels."""
     if factor == 1:
         return images
     return functional.avg_pool2d(images.float(), factor).round().to(torch.uint8)
 
 
 def signed(images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """8-bit values as numbers in [-1, 1]."""
+    """Return 8-bit values as numbers in [-1, 1]."""
     return images.float() / 127.5 - 1
 
 
 def unsigned(images: Float[Tensor, "b 3 h w"]) -> UInt8[Tensor, "b 3 h w"]:
-    """The inverse; what is outside is cut."""
+    """Return numbers in [-1, 1] as 8-bit values; others are clipped."""
     return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
@@ -84,7 +84,7 @@ def open_pictures(
     processes: int = 0,
     advance: Callable[[int], None] = lambda images: None,
 ) -> Pictures:
-    """The first ``count`` rooms of a split; what is missing is rendered first.
+    """Return the first ``count`` rooms of a split; missing ones are rendered first.
 
     An interrupted call keeps the chunks that it has finished; a larger ``count`` adds to them.
 
@@ -142,6 +142,6 @@ def _read(place: Path, number: int) -> tuple[np.ndarray, list[str]]:
         return np.load(images, mmap_mode="r"), json.loads(captions.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{images}: not a whole chunk of pictures ({error}): delete {captions.name} beside it, "
-            "so that it is rendered again"
+            f"{images}: not a whole chunk of pictures ({error}): delete {captions.name} in its "
+            "folder, so that it is rendered again"
         ) from None

@@ -25,7 +25,7 @@ from diffsight.pretrain.folder import stride_of
 from diffsight.pretrain.pictures import Pictures, open_pictures
 from diffsight.pretrain.stage import AbstractStage, PictureStream, StageContext
 from diffsight.training.callbacks import LAST, Checkpoints, write_sheet
-from diffsight.training.learner import Learner
+from diffsight.training.learner import ClipNorm, Learner
 from diffsight.training.options import TrainerOptions
 from diffsight.training.trainer import (
     announce,
@@ -61,7 +61,7 @@ class PretrainOptions(TrainerOptions):
     begin: Path | None = None
     cache: Path | None = None
     devices: int = 0
-    clip_norm: float | None = 1.0
+    clip_norm: float | dict[str, float] | None = 1.0
     checkpoint_every: int = 200
 
 
@@ -121,7 +121,7 @@ def _run_stage(
 
 
 class Previews(Callback):
-    """What a stage shows and measures beside its scores, after every validation.
+    """Pictures and further scores of a stage, after every validation.
 
     Args:
         stage: makes the picture.
@@ -155,11 +155,11 @@ def _seconds(trainer: Any) -> float:
 
 
 def _check_names(stages: list[AbstractStage]) -> None:
-    """No two stages share a folder: the second would be taken for done."""
+    """Refuse two stages of one name: the second would be taken for finished."""
     for name, count in Counter(stage.name for stage in stages).items():
         if count > 1:
             raise InputError(
-                f"{count} stages are named {name!r}, and so would share a folder: give each a "
+                f"{count} stages are named {name!r} and would have one folder: give each a "
                 "`name` of its own"
             )
 
@@ -174,7 +174,7 @@ def _describe(model: Path) -> None:
 def _lay_out(
     out: Path, begin: Path | None, recipe: dict[str, Plain], stages: list[AbstractStage], size: int
 ) -> None:
-    """An empty model folder, or a copy of the one to begin with; all sizes are looked at before."""
+    """Make an empty model folder, or copy the one to begin with, once all sizes are checked."""
     if (out / MODEL).exists():
         raise InputError(f"{out}: holds a run already: add --resume, or choose another --out")
     source = assets.find(str(begin)) if str(begin) in assets.NAMES else begin
@@ -207,7 +207,7 @@ def _pictures(cache: Path, split: str, count: int, size: int) -> Pictures:
 
 
 def _learner(
-    stage: AbstractStage, context: StageContext, recipe: dict[str, Any], clip_norm: float | None
+    stage: AbstractStage, context: StageContext, recipe: dict[str, Any], clip_norm: ClipNorm
 ) -> Learner:
     # the objective comes first: it may write what the batches need
     objective = stage.objective(context)
@@ -231,7 +231,7 @@ def _learner(
 def _finish(
     stage: AbstractStage, learner: Learner, context: StageContext, folder: Path, *, minutes: float
 ) -> None:
-    """The part goes into the model, with a line of its history."""
+    """Add the part to the model, with a line of its history."""
     stage.export(learner.objective.cpu(), context, context.model)
     past = read_history(context.model)
     entry = {

@@ -25,8 +25,8 @@ class StageContext:
     Attributes:
         model: diffusers folder with the parts of the stages before; a stage adds its own.
         cache: folder for what is computed once.
-        train: pictures that are learned from.
-        held_out: pictures that are not.
+        train: training set.
+        held_out: validation set.
         seed: of everything random.
     """
 
@@ -66,12 +66,12 @@ class AbstractStage(Configurable, abc.ABC):
             Stride of the autoencoder that the next stage finds.
 
         Raises:
-            InputError: if a size does not fit; it says which does.
+            InputError: if a size does not fit, naming one that does.
         """
 
     @abc.abstractmethod
     def objective(self, context: StageContext) -> AbstractObjective:
-        """What is minimised.
+        """Return what is minimised.
 
         Raises:
             InputError: if an earlier stage is missing.
@@ -79,11 +79,11 @@ class AbstractStage(Configurable, abc.ABC):
 
     @abc.abstractmethod
     def fetch(self, context: StageContext) -> "Fetch":
-        """How a batch of the training is made."""
+        """Return a function that makes a training batch."""
 
     @abc.abstractmethod
     def held_out(self, context: StageContext) -> Validation:
-        """Batches that are scored."""
+        """Return a function that gives the batches that are scored."""
 
     @abc.abstractmethod
     def export(self, objective: Any, context: StageContext, folder: Path) -> None:
@@ -93,12 +93,12 @@ class AbstractStage(Configurable, abc.ABC):
     def preview(
         self, objective: Any, context: StageContext, folder: Path
     ) -> tuple[UInt8[Tensor, "3 h w"], dict[str, float]]:
-        """A picture to look at, and further scores.
+        """Return a picture, and further scores.
 
         Args:
             objective: as it stands.
             context: what it was made from.
-            folder: scratch place.
+            folder: temporary folder.
         """
 
 
@@ -129,6 +129,6 @@ class PictureStream(AbstractStream):
         return "rooms"
 
     def batches(self, start: int = 0, *, rank: int = 0, world: int = 1) -> Iterator[Any]:
-        """Batches from number ``start`` on."""
+        """Yield batches from number ``start`` on."""
         for keys in self.keys(start, rank, world):
             yield self.fetch([i for _, i in keys], [seed_of(self.seed, *key) for key in keys])

@@ -25,7 +25,7 @@ def build_tokenizer(captions: Iterable[str], folder: Path, *, size: int, max_len
     settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": max_length}
     settings |= {mark: str(getattr(learned, mark)) for mark in MARKS}
 
-    # numbered anew, because the trainer's numbers depend on the run; any text can be spelt: every
+    # numbered again, because the trainer's numbers depend on the run; any text can be spelt: every
     # byte, inside a word and at its end
     bytes_ = sorted(ByteLevel.alphabet())
     pieces = sorted(learned.get_vocab(), key=lambda piece: (len(piece), piece))

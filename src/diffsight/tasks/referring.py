@@ -152,19 +152,18 @@ class MaskPrediction(Prediction):
         return {"size": [width, height], "pixels": int(self.mask.sum())}
 
     def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> UInt8[Tensor, "3 h w"]:
-        """White on black, or red over the image."""
-        mask = self.mask.cpu()
-        if image is None:
-            return (mask.to(torch.uint8) * 255).expand(3, -1, -1)
-        return _over(to_pixels(image), mask)
+        """White on black."""
+        return (self.mask.cpu().to(torch.uint8) * 255).expand(3, -1, -1)
 
     def draw_with(
         self, other: "MaskPrediction", image: Float[Tensor, "3 h w"]
     ) -> tuple[UInt8[Tensor, "3 h w"], ...]:
-        """Return truth, prediction, and red where they differ."""
-        wrong = self.mask.cpu() ^ other.mask.cpu()
-        blank = torch.full((3, *wrong.shape), 245, dtype=torch.uint8)
-        return self.draw(image), other.draw(image), _over(blank, wrong)
+        """Return truth and prediction over the image, and red where they differ."""
+        truth, prediction = self.mask.cpu(), other.mask.cpu()
+        pixels = to_pixels(image)
+        blank = torch.full_like(pixels, 245)
+        parts = ((pixels, truth), (pixels, prediction), (blank, truth ^ prediction))
+        return tuple(_over(*part) for part in parts)
 
 
 def _over(pixels: UInt8[Tensor, "3 h w"], mask: Tensor) -> UInt8[Tensor, "3 h w"]:

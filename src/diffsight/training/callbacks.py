@@ -1,4 +1,4 @@
-"""What happens beside the steps: checkpoints, signals, pictures, the progress bar."""
+"""Callbacks of a training: checkpoints, signals, pictures, the progress bar."""
 
 import logging
 import signal
@@ -66,11 +66,11 @@ class Checkpoints(Callback):
         return self.past_s + time.monotonic() - self.began
 
     def state_dict(self) -> dict[str, Any]:
-        """The best score (negative where larger is better), and the time spent."""
+        """Return the best score (negative where larger is better), and the time spent."""
         return {"best": self.best, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take both up."""
+        """Restore both."""
         self.best, self.past_s = state_dict["best"], state_dict["seconds"]
 
     def save(self, trainer: Trainer) -> None:
@@ -121,7 +121,7 @@ class Interrupts(Callback):
         self.status = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen; Lightning restores the previous handlers at its end."""
+        """Handle both signals; Lightning restores the previous handlers at its end."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._note)
             signal.signal(signal.SIGINT, self._note)
@@ -140,7 +140,7 @@ class Interrupts(Callback):
             self.checkpoints.save(trainer)
             where = self.checkpoints.folder / LAST
             log.info(
-                "stopped at step %d, saved %s: go on with --resume", trainer.global_step, where
+                "stopped at step %d, saved %s: continue with --resume", trainer.global_step, where
             )
             raise SystemExit(self.status or PREEMPTED)
 
@@ -193,7 +193,7 @@ class Pictures(Callback):
 
 
 def write_sheet(trainer: Trainer, folder: Path, sheet: UInt8[Tensor, "3 h w"]) -> None:
-    """A PNG named after the step, and the same picture for TensorBoard."""
+    """Write a PNG named after the step, and the same picture for TensorBoard."""
     folder.mkdir(exist_ok=True)
     with replacing(folder / f"step_{trainer.global_step:06d}.png") as partial:
         Image.fromarray(sheet.permute(1, 2, 0).numpy()).save(partial, format="PNG")
@@ -239,7 +239,7 @@ class ProgressBar(Callback):
             self.bar.update(self.task, completed=trainer.global_step, loss=loss)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """One line."""
+        """Log the scores in one line."""
         if trainer.is_global_zero:
             scores = {
                 k.removeprefix("val/"): v

@@ -16,7 +16,7 @@ PACKAGES = ("diffsight", "torch", "lightning", "diffusers", "transformers", "num
 
 
 class AtomicCheckpoints(CheckpointIO):
-    """Writes beside the target and renames; a full disk leaves the previous file whole."""
+    """Writes a temporary file and renames it; a full disk leaves the previous file whole."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -50,7 +50,7 @@ class AtomicCheckpoints(CheckpointIO):
         """Read a checkpoint; nothing in it is executed, whatever ``weights_only`` says.
 
         Raises:
-            InputError: if it is no whole checkpoint of ours.
+            InputError: if it is damaged, or no checkpoint of diffsight.
         """
         return load(path, map_location=map_location)
 
@@ -60,7 +60,7 @@ class AtomicCheckpoints(CheckpointIO):
 
 
 def load(path: str | Path, *, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
-    """A checkpoint of ours.
+    """Return a checkpoint of ``fit``, ``pretrain`` or ``adapt``.
 
     Args:
         path: the file.
@@ -68,7 +68,7 @@ def load(path: str | Path, *, map_location: Any = "cpu", mmap: bool = False) -> 
         mmap: read tensors only when they are used.
 
     Raises:
-        InputError: if it cannot be read safely, is truncated, or is no checkpoint of ours.
+        InputError: if it cannot be read safely, is truncated, or is no checkpoint of diffsight.
     """
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
@@ -102,7 +102,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that decide a result; what is not installed is left out."""
+    """Return the versions of Python and of the installed packages that a result depends on."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

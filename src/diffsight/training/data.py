@@ -24,7 +24,7 @@ class TrainingBatch:
     draws: Draws
 
     def to(self, device: torch.device | str) -> "TrainingBatch":
-        """Images and labels move, seeds stay."""
+        """Copy images and labels to ``device``."""
         return replace(self, batch=self.batch.to(device))
 
     def __len__(self) -> int:
@@ -37,7 +37,7 @@ class TrainingStream(AbstractStream):
     """An endless stream of augmented batches over shuffled epochs.
 
     Attributes:
-        dataset: what is learned from.
+        dataset: training set.
         label: the task's key of ``Sample.labels``.
         augment: changes, applied in order.
     """
@@ -57,7 +57,7 @@ class TrainingStream(AbstractStream):
         return self.dataset.name
 
     def short_side(self) -> int:
-        """Pixels of the shorter side of a training image before it is cropped."""
+        """Return the pixels of the shorter side of a training image before it is cropped."""
         sample = self.dataset[0]
         for change in self.augment:
             if isinstance(change, RandomScale):
@@ -67,7 +67,7 @@ class TrainingStream(AbstractStream):
         return min(sample.image.shape[-2:])
 
     def batches(self, start: int = 0, *, rank: int = 0, world: int = 1) -> Iterator[TrainingBatch]:
-        """Batches from number ``start`` on, of each the part of device ``rank`` of ``world``.
+        """Yield batches from number ``start`` on, of each the part of device ``rank`` of ``world``.
 
         Raises:
             InputError: for a sample that cannot be read, or a batch of different sizes.
@@ -83,8 +83,9 @@ class TrainingStream(AbstractStream):
 
 
 class ValidationBatches:
-    """Every sample of a data set once, in order, each of its sentences asked; consecutive ones of
-    one size share a batch.
+    """Every sample of a data set once, in order, with each of its sentences.
+
+    Consecutive samples of one size are in one batch.
 
     Args:
         dataset: what is scored.
@@ -112,7 +113,7 @@ class ValidationBatches:
         self.indices = range(rank, len(dataset), world)
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches.
+        """Yield the batches.
 
         Raises:
             InputError: for a sample that cannot be read.
@@ -135,7 +136,7 @@ class ValidationBatches:
 
 
 def read_samples(dataset: AbstractDataset, label: str, workers: int = 0) -> Iterator[Sample]:
-    """Every sample once, in order, with one label alone.
+    """Yield every sample once, in order, with one label only.
 
     Args:
         dataset: what to read.
@@ -150,7 +151,7 @@ def read_samples(dataset: AbstractDataset, label: str, workers: int = 0) -> Iter
 
 
 class _Keys:
-    """What a loader asks for a batch's keys."""
+    """Sampler of a loader: the keys of every batch."""
 
     def __init__(self, stream: AbstractStream, start: int, rank: int, world: int) -> None:
         self.stream, self.where = stream, (start, rank, world)
@@ -226,6 +227,6 @@ def _same(row: Any) -> Any:
 
 
 def _worker(_: int) -> None:
-    # Ctrl-C and SIGTERM are answered by the training process, which ends its workers itself
+    # the training process handles Ctrl-C and SIGTERM, and ends its workers itself
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

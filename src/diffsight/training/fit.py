@@ -56,8 +56,8 @@ class Fitted:
         folder: the run's folder; ``model/`` in it is the saved model.
         scores: of the validation set at the end: the protocol's, without one ``loss``.
         validation: what was scored.
-        evaluation: the scores with all they depend on, beside predictors that never see an image;
-            None without a protocol.
+        evaluation: the scores of model and baselines with all they depend on; None without a
+            protocol.
     """
 
     model: DenseModel
@@ -153,7 +153,7 @@ def _begin(out: Path, recipe: dict[str, Plain], settings: FitOptions) -> tuple[i
 
 
 def _validation(val: AbstractDataset, stream: TrainingStream) -> Validation:
-    """A device's part of the validation set.
+    """Return a function that gives a device its part of the validation set.
 
     Raises:
         InputError: if a device has none.
@@ -178,7 +178,7 @@ def _validation(val: AbstractDataset, stream: TrainingStream) -> Validation:
 
 @rank_zero_only
 def _forget(out: Path) -> None:
-    """Samples that an earlier run read go: the files may have changed since.
+    """Delete samples that an earlier run read: the files may have changed since.
 
     The first process alone does it, before it reads its own and the others come.
     """

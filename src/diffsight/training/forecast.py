@@ -40,7 +40,7 @@ class Forecast:
     steps: int
 
     def describe(self) -> str:
-        """Three lines."""
+        """Return three lines."""
         memory = self.weights_bytes + self.training_bytes + self.activations_bytes
         return (
             f"{self.parameters:,} parameters, {self.trainable:,} of them learn\n"
@@ -109,7 +109,7 @@ def _timed(
     autocast: torch.dtype | None,
     sizes: dict[int, int] | None,
 ) -> float:
-    """Seconds of one pass; ``sizes`` collects bytes, by address, kept for the backward pass."""
+    """Return the seconds of one pass; ``sizes`` collects the bytes kept for the backward pass."""
 
     def note(tensor: Tensor) -> Tensor:
         if sizes is not None:

@@ -16,9 +16,9 @@ class TornStepError(KeyboardInterrupt):
 
 @contextmanager
 def between_steps() -> Iterator[Callable[[], None]]:
-    """A context in which the first Ctrl-C waits for the next call of what it gives.
+    """Return a context with a function; the first Ctrl-C waits for the next call of it.
 
-    Where somebody else handles Ctrl-C, or in another thread than the main one, nothing changes.
+    Where Ctrl-C has another handler, or outside the main thread, nothing changes.
 
     Raises:
         KeyboardInterrupt: by the call after a Ctrl-C.

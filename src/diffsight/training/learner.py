@@ -19,6 +19,7 @@ from diffsight.training.step import TrainingStep
 from diffsight.training.stream import AbstractStream
 
 Validation = Callable[[int, int], Iterable[Any]]
+ClipNorm = float | dict[str, float] | None
 
 
 class Learner(LightningModule):
@@ -33,7 +34,8 @@ class Learner(LightningModule):
         accumulate: batches per optimiser step.
         validation: gives a device's batches for its number and the number of devices.
         recipe: the resolved recipe, stored in every checkpoint.
-        clip_norm: largest norm of the gradient; None does not clip.
+        clip_norm: largest norm of the gradient, or one for each beginning of parameters' names;
+            None does not clip.
     """
 
     def __init__(
@@ -47,7 +49,7 @@ class Learner(LightningModule):
         validation: Validation,
         recipe: dict[str, Plain],
         accumulate: int = 1,
-        clip_norm: float | None = None,
+        clip_norm: ClipNorm = None,
     ) -> None:
         super().__init__()
         self.objective = objective
@@ -63,7 +65,7 @@ class Learner(LightningModule):
             steps=steps,
             schedule=schedule,
             steps_per_epoch=stream.batches_per_epoch / accumulate,
-            clip_norms={} if clip_norm is None else {"": clip_norm},
+            clip_norms=clip_norm if isinstance(clip_norm, dict) else _of_all(clip_norm),
         )
         self.strict_loading = False  # checkpoints leave frozen parts out
         self.scores: dict[str, float] = {}
@@ -82,22 +84,22 @@ class Learner(LightningModule):
         return self.step.optimiser(fused=plain)
 
     def train_dataloader(self) -> "_Batches":
-        """This device's part of the stream, from where the training stands."""
+        """Return this device's part of the stream, from the present step on."""
         where = {"rank": self.global_rank, "world": self.trainer.world_size}
         return _Batches(lambda: self.stream.batches(self._start, **where))
 
     def val_dataloader(self) -> "_Batches":
-        """This device's part of the validation set."""
+        """Return this device's part of the validation set."""
         return _Batches(lambda: self.validation(self.global_rank, self.trainer.world_size))
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        """Every batch knows what of it moves."""
+        """Copy a batch to a device."""
         return batch.to(device)
 
     def training_step(self, batch: Any, index: int) -> Tensor:
-        """The loss of one batch."""
+        """Return the loss of one batch."""
         losses = self.step.losses(batch)
         for name, value in losses.items():
             self.log(f"train/{name}", value.detach(), batch_size=len(batch))
@@ -115,11 +117,11 @@ class Learner(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as the step says."""
+        """Clip the gradients with ``TrainingStep.clip``."""
         self.step.clip()
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
-        """The step before is complete, whatever precision and accumulation."""
+        """Finish the previous step, which is complete whatever the precision and accumulation."""
         if self.global_step:
             self.objective.after_step()
 
@@ -135,7 +137,7 @@ class Learner(LightningModule):
         """Log the scores of all devices together."""
         self.scores = {name: float(value) for name, value in self.objective.scores().items()}
         self.scored_step = self.global_step
-        # the same on every device already; Lightning asks for sync_dist all the same
+        # the same on every device already; Lightning requires sync_dist all the same
         logged = {f"val/{name}": value for name, value in self.scores.items()}
         self.log_dict(logged, batch_size=1, sync_dist=self.trainer.world_size > 1)
 
@@ -166,7 +168,7 @@ class Learner(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the position in the data and the random states.
+        """Restore the position in the data and the random states.
 
         Raises:
             InputError: if the checkpoint was trained on another stream, or holds another model.
@@ -190,3 +192,7 @@ class _Batches:
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.begin())
+
+
+def _of_all(clip_norm: float | None) -> dict[str, float]:
+    return {} if clip_norm is None else {"": clip_norm}

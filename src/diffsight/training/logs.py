@@ -49,7 +49,7 @@ class CsvLog(Logger):
     def log_hyperparams(
         self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
     ) -> None:
-        """Nothing: the recipe lies beside the file."""
+        """Do nothing: the recipe is in a file of its own."""
 
     @rank_zero_only
     def _keep_until(self, first_step: int) -> None:

@@ -88,9 +88,9 @@ class Supervised(AbstractObjective):
 
     def scores(self) -> Mapping[str, Tensor]:
         """Return ``loss`` and the protocol's measures."""
-        found = {"loss": self.mean_loss.compute()}
+        scores = {"loss": self.mean_loss.compute()}
         self.mean_loss.reset()
         if self.metric is not None:
-            found |= self.metric.compute()
+            scores |= self.metric.compute()
             self.metric.reset()
-        return found
+        return scores

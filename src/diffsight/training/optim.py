@@ -16,7 +16,7 @@ from diffsight.errors import InputError
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters that share learning rate and decay.
+    """Parameters with one learning rate and one decay.
 
     Attributes:
         name: where they are in the model.
@@ -85,7 +85,7 @@ class AdamW(Configurable):
         self.rules = tuple(rules)
 
     def groups(self, model: nn.Module) -> tuple[ParameterGroup, ...]:
-        """The rules' groups, then the prefixes', each with its decaying part before the other.
+        """Return the rules' groups, then the prefixes', the decaying part of each first.
 
         Raises:
             InputError: if a rule or prefix names no trainable parameter, or nothing is trainable.
@@ -130,7 +130,7 @@ class AdamW(Configurable):
     def build(
         self, groups: tuple[ParameterGroup, ...], *, fused: bool = False
     ) -> torch.optim.AdamW:
-        """The optimiser; the first step's rates are set by the schedule.
+        """Return the optimiser; the first step's rates are set by the schedule.
 
         Args:
             groups: of parameters.
@@ -171,7 +171,7 @@ class AdamW(Configurable):
 
 
 def table(groups: tuple[ParameterGroup, ...], lr: float) -> Table:
-    """The groups for the terminal; ``lr`` is the schedule's base rate."""
+    """Return the groups as a table; ``lr`` is the schedule's base rate."""
     result = Table("parameters", title="What is trained", title_justify="left")
     for column in ("tensors", "numbers", "learning rate", "weight decay"):
         result.add_column(column, justify="right")

@@ -29,12 +29,14 @@ class TrainerOptions:
         accelerator: where to run.
         strategy: Lightning's, for FSDP and the like; ``auto`` is DDP on several devices.
         sync_batchnorm: batch statistics over all devices.
-        clip_norm: largest norm of the gradient; None does not clip.
+        clip_norm: largest norm of the gradient, or one for each beginning of parameters' names in
+            the model; None does not clip.
         checkpoint_every: optimiser steps between checkpoints.
         validate_every: optimiser steps between validations.
         monitor: validation score whose best value makes ``best.ckpt``: ``loss``, ``rmse``, ``oiou``
             ...
-        resume: continue from ``out/last.ckpt``; a run stopped before the first one begins anew.
+        resume: continue from ``out/last.ckpt``; a run that was stopped before the first
+            one starts again.
     """
 
     precision: Precision = "32"
@@ -43,7 +45,7 @@ class TrainerOptions:
     accelerator: Accelerator = "auto"
     strategy: str = "auto"
     sync_batchnorm: bool = False
-    clip_norm: float | None = None
+    clip_norm: float | dict[str, float] | None = None
     checkpoint_every: int = 500
     validate_every: int = 500
     monitor: str = "loss"

@@ -56,7 +56,7 @@ def preload(
     workers: int = 0,
     progress: Callable[[], None] = lambda: None,
 ) -> InMemory:
-    """All samples, from ``folder`` if it holds this data set, else read and written there.
+    """Return all samples, from ``folder`` if it holds this data set, else read and written there.
 
     Args:
         dataset: what to read.
@@ -110,7 +110,7 @@ def _kept(path: Path) -> list[Sample]:
 
 
 def _owned(sample: Sample) -> Sample:
-    """A copy: what a worker sends lies in shared memory and keeps a file open."""
+    """Return a copy: tensors of a worker are in shared memory and keep a file open."""
     return replace(
         sample,
         image=sample.image.clone(),

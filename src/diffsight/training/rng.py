@@ -8,7 +8,7 @@ import torch
 
 
 def rng_state() -> dict[str, Any]:
-    """Of Python, NumPy, torch and of every CUDA device, loadable with ``weights_only``."""
+    """Return the states of Python, NumPy, torch and every CUDA device, for ``weights_only``."""
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - to be saved
     assert isinstance(keys, np.ndarray)

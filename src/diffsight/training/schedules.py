@@ -44,14 +44,14 @@ class AbstractSchedule(Configurable, abc.ABC):
 
     @abc.abstractmethod
     def lr(self, base_lr: float, clock: Clock) -> float:
-        """The rate of the next step, ``base_lr`` being the optimiser's."""
+        """Return the rate of the next step; ``base_lr`` is the optimiser's."""
 
 
 class Constant(AbstractSchedule):
     """The same rate throughout."""
 
     def lr(self, base_lr: float, clock: Clock) -> float:
-        """``base_lr``."""
+        """Return ``base_lr``."""
         return base_lr
 
 
@@ -70,7 +70,7 @@ class RiseAndFall(AbstractSchedule):
         self.power = power
 
     def lr(self, base_lr: float, clock: Clock) -> float:
-        """``min_lr`` to ``base_lr`` to ``min_lr``."""
+        """Return ``min_lr`` to ``base_lr`` to ``min_lr``."""
         span, x = base_lr - self.min_lr, clock.fraction / self.peak
         if x < 1:
             return self.min_lr + span * x**self.power
@@ -103,7 +103,7 @@ class Poly(AbstractSchedule):
         self.warmup_ratio = warmup_ratio
 
     def lr(self, base_lr: float, clock: Clock) -> float:
-        """The decayed rate; during warm-up a part of it."""
+        """Return the decayed rate; during warm-up a part of it."""
         decayed = (base_lr - self.min_lr) * (1 - clock.fraction) ** self.power + self.min_lr
         if clock.step >= self.warmup_steps:
             return decayed
@@ -127,7 +127,7 @@ class Cosine(AbstractSchedule):
         self.warmup_epochs = warmup_epochs
 
     def lr(self, base_lr: float, clock: Clock) -> float:
-        """``min_lr`` to ``base_lr`` and down again."""
+        """Return ``min_lr`` to ``base_lr`` and down again."""
         span = base_lr - self.min_lr
         if clock.epoch < self.warmup_epochs:
             return self.min_lr + span * clock.epoch / self.warmup_epochs
@@ -146,7 +146,7 @@ class HalfCosine(AbstractSchedule):
         self.constant_fraction = constant_fraction
 
     def lr(self, base_lr: float, clock: Clock) -> float:
-        """``base_lr`` to 0."""
+        """Return ``base_lr`` to 0."""
         if clock.fraction < self.constant_fraction:
             return base_lr
         angle = torch.pi * (clock.fraction - self.constant_fraction) / (1 - self.constant_fraction)

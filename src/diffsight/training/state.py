@@ -74,11 +74,11 @@ class AdaptState:
             if not isinstance(stored, dict):
                 raise InputError("no state")
         except InputError:
-            raise InputError(f"{path}: damaged: start anew without --resume") from None
+            raise InputError(f"{path}: damaged: start again without --resume") from None
         if stored.get("key") != state.key:
             raise InputError(
                 f"{path}: belongs to other images, labels or options: give those again, or start "
-                "anew without --resume"
+                "again without --resume"
             )
         state.plan, state.runs = stored["plan"], stored["runs"]
         state.current = stored["current"]
@@ -93,7 +93,7 @@ class AdaptState:
     def stop(self, run: str, step: int, model: DenseModel, optimiser: Any) -> None:
         """Write the file in the middle of a training.
 
-        Copies: the training goes on, and what is kept may be written once more.
+        It gets copies, because the training continues.
         """
         self.current = {"run": run, "step": step, "trained": copy.deepcopy(trained_state(model))}
         self.current["optimiser"] = copy.deepcopy(optimiser.state_dict())

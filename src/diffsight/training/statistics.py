@@ -9,7 +9,7 @@ from diffsight.methods.base import MethodBuilder, mean_frequencies
 from diffsight.model import DenseModel
 from diffsight.tasks.base import AbstractTask
 
-MOST_SAMPLES = 64  # that are looked at, evenly spread over the data set
+MOST_SAMPLES = 64  # at even distances in the data set
 MOST_VALUES = 200_000
 
 

@@ -1,4 +1,4 @@
-"""Where a training stands in its data: an endless stream over shuffled epochs.
+"""The position of a training in its data: an endless stream over shuffled epochs.
 
 Its whole state is a position, so a resumed run sees what the interrupted one would have seen, with
 any number of workers and of devices.
@@ -16,13 +16,13 @@ from diffsight.errors import InputError
 
 
 def seed_of(*parts: int) -> int:
-    """63 bits that depend on every part and on their order, the same on every machine."""
+    """Return 63 bits that depend on every part and on their order, the same on every machine."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def epoch_order(seed: int, epoch: int, size: int) -> list[int]:
-    """The order of ``size`` samples in an epoch."""
+    """Return the order of ``size`` samples in an epoch."""
     generator = torch.Generator().manual_seed(seed_of(seed, epoch))
     return torch.randperm(size, generator=generator).tolist()
 
@@ -64,7 +64,7 @@ class AbstractStream(abc.ABC):
 
     @abc.abstractmethod
     def batches(self, start: int = 0, *, rank: int = 0, world: int = 1) -> Iterator[Any]:
-        """Batches from number ``start`` on, of each the part of device ``rank`` of ``world``.
+        """Yield batches from number ``start`` on, of each the part of device ``rank`` of ``world``.
 
         A batch has ``to(device)`` and a length.
 
@@ -78,7 +78,7 @@ class AbstractStream(abc.ABC):
         return self.size // self.batch_size
 
     def state(self, batches_seen: int) -> dict[str, int]:
-        """Where the stream stands after so many batches: epoch and samples taken from it."""
+        """Return the position after so many batches: the epoch and the samples taken from it."""
         epoch, batch = divmod(batches_seen, self.batches_per_epoch)
         return {
             "epoch": epoch,
@@ -89,7 +89,7 @@ class AbstractStream(abc.ABC):
         }
 
     def batches_seen(self, state: dict[str, int]) -> int:
-        """The inverse of ``state``.
+        """Return the number of batches before a position, the inverse of ``state``.
 
         Raises:
             InputError: if the state is that of another stream.
@@ -103,13 +103,13 @@ class AbstractStream(abc.ABC):
         return state["epoch"] * self.batches_per_epoch + state["position"] // self.batch_size
 
     def keys(self, start: int, rank: int, world: int) -> Iterator[list[tuple[int, int]]]:
-        """The (epoch, sample) pairs of one device, batch by batch, without end."""
+        """Yield the (epoch, sample) pairs of one device, batch by batch, without end."""
         assert self.batch_size % world == 0, "checked before the training starts"
-        share = self.batch_size // world
+        size = self.batch_size // world
         epoch, first = divmod(start, self.batches_per_epoch)
         while True:
             order = epoch_order(self.seed, epoch, self.size)
             for batch in range(first, self.batches_per_epoch):
-                begin = batch * self.batch_size + rank * share
-                yield [(epoch, index) for index in order[begin : begin + share]]
+                begin = batch * self.batch_size + rank * size
+                yield [(epoch, index) for index in order[begin : begin + size]]
             epoch, first = epoch + 1, 0

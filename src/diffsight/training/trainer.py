@@ -62,18 +62,18 @@ def start(out: Path, recipe: Mapping[str, Plain]) -> None:
 
 
 def has_begun(out: Path) -> bool:
-    """Whether there is a checkpoint to go on from; a run stopped before its first begins anew.
+    """Whether there is a checkpoint to continue from; without one a run starts again.
 
     Raises:
         InputError: if the folder holds no run at all.
     """
     if not (out / RECIPE).exists() and not (out / LAST).exists():
-        raise InputError(f"{out}: holds no run to go on with: start without --resume")
+        raise InputError(f"{out}: holds no run to continue: start without --resume")
     return (out / LAST).exists()
 
 
 def steps_done(out: Path, recipe: Mapping[str, Plain], fixed: Sequence[str]) -> int:
-    """Of the interrupted run, which must have been made with the same ``fixed`` keys.
+    """Return the steps of the interrupted run, which must have the same ``fixed`` keys.
 
     Raises:
         InputError: if it was made with others, or left no checkpoint.
@@ -163,7 +163,7 @@ def quiet() -> Iterator[None]:
 
 
 def leave_others(trainer: Trainer) -> bool:
-    """Whether this is the first device, which goes on alone: the others have finished."""
+    """Whether this is the first device, which continues alone: the others have finished."""
     if trainer.world_size > 1:
         # metrics would wait for the others
         torch.distributed.barrier()
