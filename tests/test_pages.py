@@ -84,6 +84,7 @@ def test_readme_draws_and_predicts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     folder = read_labelled_folder(Path("photos"), Path("masks"), LabelFormat("segmentation"))
     assert folder.ids == (0, 1)
     assert folder.colours == ((40, 40, 40), (0, 130, 200))
-    assert 0.4 < float(folder.samples[0].labels["semantic"].float().mean()) < 0.45  # 200 of 480 rows are sky
+    sky = folder.samples[0].labels["semantic"].float().mean()
+    assert 0.4 < float(sky) < 0.45  # 200 of 480 rows
     assert names["prediction"].depth_m.shape == (40, 50)
     assert 0 < names["near"] < 10

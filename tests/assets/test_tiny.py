@@ -45,7 +45,7 @@ def test_size_and_files(folder: Path) -> None:
     assert {"README.md", "samples.png", "model_index.json", "tokenizer/vocab.json"} <= listed
 
 
-def test_no_file_tells_where_it_was_made(folder: Path) -> None:
+def test_no_file_names_the_machine_that_it_was_made_on(folder: Path) -> None:
     for path in (*folder.rglob("*config.json"), folder / "README.md", folder / "training.json"):
         text = path.read_text(encoding="utf-8")
         assert "_name_or_path" not in text, path
@@ -111,7 +111,7 @@ def test_features_at_any_size() -> None:
     image = Rooms("val", 1, (96, 130))[0].image[None] / 255
     taps = []
     features = backbone.features
-    backbone.features = lambda *call: taps.extend(found := features(*call)) or found
+    backbone.features = lambda *call: taps.extend(maps := features(*call)) or maps
     with torch.no_grad():
         maps = model(Inputs(image)).maps
     assert maps.shape == (1, 1, 96, 130)

@@ -110,7 +110,7 @@ def test_the_validation_set_of_another_recipe(
         (["--protocol", "nyu-eigen-v2"], "did you mean 'nyu-eigen-v1'?"),
         (["--limit", "0"], "--limit must be at least 1"),
         (["--images", "x"], "--images and --labels belong together"),
-        (["--images", "x", "--labels", "y"], "was not adapted to a folder of labels"),
+        (["--images", "x", "--labels", "y"], "x: no such folder"),
         (["--unit", "mm"], "--unit is for --labels: leave it out"),
     ],
 )

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
 from diffsight.backbones import AbstractBackbone, BackboneSource
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.methods import AbstractMethod
@@ -13,8 +16,6 @@ from diffsight.methods.parts import pad
 from diffsight.outputs import Classes, Distribution, Output, OutputSpec, Values, expectation
 from diffsight.tasks import AbstractTask, Prediction, StoredArray
 from diffsight.types import Draws, Inputs, Pyramid, Target
-from torch import Tensor, nn
-from torch.nn import functional
 
 
 class Blur(AbstractBackbone):

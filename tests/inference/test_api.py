@@ -1,4 +1,4 @@
-"""``diffsight.evaluate`` reads a folder of labels in the form that the model was adapted to."""
+"""``diffsight.evaluate`` reads a folder of labels in the form that the model knows."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from diffsight.errors import InputError
 from diffsight.inference import Plan
 from diffsight.inference.api import evaluate, labelled_folder
 from diffsight.model import DenseModel
-from diffsight.tasks import Segmentation
+from diffsight.tasks import Depth, Segmentation
 
 
 def write_pairs(root: Path, labels: list[np.ndarray]) -> tuple[Path, Path]:
@@ -66,10 +66,10 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     dense = model(Brightness)
     with pytest.raises(InputError, match="give images and labels, or dataset"):
         evaluate(dense, images=images)
-    with pytest.raises(InputError, match="does not know their form: give a data set"):
-        evaluate(dense, images=images, labels=labels)
-    dense.info["kind"] = "depth"
-    folder = labelled_folder(dense, images, labels)
+    other = DenseModel(task=Depth(label="height_m"), method=Brightness)
+    with pytest.raises(InputError, match="Depth learns 'height_m', which folders of labels do not"):
+        evaluate(other, images=images, labels=labels)
+    folder = labelled_folder(dense, images, labels)  # the kind is that of the task
     with pytest.raises(InputError, match="not both"):
         evaluate(dense, images=images, labels=labels, dataset=folder)
     assert torch.equal(folder[0].labels["depth_m"], torch.ones(1, 16, 20))

@@ -1,4 +1,4 @@
-"""All stages one after another; a killed run goes on with the same losses."""
+"""All stages one after another; a killed run is resumed with the same losses."""
 
 import csv
 import json

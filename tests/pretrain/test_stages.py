@@ -69,7 +69,7 @@ def test_autoencoder_learns_and_exports_unit_variance(context):
     torch.testing.assert_close(values[7], expected, atol=2e-3, rtol=2e-3)
 
 
-def test_a_model_that_was_trained_further_does_not_tell_where_it_lay(full_context):
+def test_a_model_that_was_trained_further_does_not_name_its_old_folder(full_context):
     stage = stages()[0]
     stage.export(stage.objective(full_context), full_context, full_context.model)
     config = (full_context.model / "vae" / "config.json").read_text()
@@ -88,7 +88,7 @@ def test_autoencoder_scores_psnr(context):
     assert float(objective.scores()["psnr_db"]) == pytest.approx(float(expected), abs=1e-3)
 
 
-def test_same_captions_share_the_probability(full_context):
+def test_the_probability_is_divided_among_equal_captions(full_context):
     stage = stages()[1]
     objective = stage.objective(full_context)
     image = standardised(full_context.train.at([0, 1, 2], 32))
@@ -156,8 +156,8 @@ def test_rare_words_count_most(full_context):
     rows = []
     for row, some in zip(logits, tokens, strict=True):
         places = some.unique()  # a word counts once
-        share = objective.rarity[places] / objective.rarity[places].sum()
-        rows.append(-(share * row[places]).sum())
+        weight = objective.rarity[places] / objective.rarity[places].sum()
+        rows.append(-(weight * row[places]).sum())
     torch.testing.assert_close(losses["words"], torch.stack(rows).mean())
     torch.testing.assert_close(losses["loss"], losses["contrast"] + 0.5 * losses["words"])
 
@@ -173,10 +173,10 @@ def test_a_locked_text_tower_stays_as_the_unet_knows_it(full_context):
     assert "text.text_projection.weight" in learning
     assert "vision.vision_model.embeddings.patch_embedding.weight" in learning
     assert not {name for name in learning if name.startswith("text.text_model")}
-    known = load_file(full_context.model / "text_encoder" / "model.safetensors")
+    before = load_file(full_context.model / "text_encoder" / "model.safetensors")
     stage.export(objective, full_context, full_context.model)
     after = load_file(full_context.model / "text_encoder" / "model.safetensors")
-    assert all(torch.equal(after[name], known[name]) for name in known)
+    assert all(torch.equal(after[name], before[name]) for name in before)
 
 
 def test_a_text_tower_that_is_not_there_cannot_be_kept(context):
@@ -247,8 +247,8 @@ def test_denoiser_has_stable_diffusions_topology(full_context):
     assert unet.config.sample_size == 8
 
 
-def test_a_unet_tells_the_size_that_it_was_trained_on_last(full_context):
-    """Stages of growing size; ``adapt`` and ``generate`` work at what the folder tells."""
+def test_a_unet_states_the_size_that_it_was_trained_on_last(full_context):
+    """Stages of growing size; ``adapt`` and ``generate`` work at the size in the folder."""
     for size in (32, 64):
         stage = Denoiser(
             widths=(8, 8, 16, 16), heads=(1, 1, 2, 2), size=size, optim=OPTIM, steps=1, batch_size=4

@@ -88,7 +88,7 @@ def test_the_size_of_training_images_counts_resizing_and_not_crops():
     assert stream_of(augment=[RandomScale(short_side=7)]).short_side() == 7
 
 
-def test_devices_share_the_batch_of_one_device():
+def test_devices_divide_the_batch_of_one_device():
     stream = stream_of(batch_size=6)
     whole = take(stream, 3)
     parts = [take(stream, 3, rank=rank, world=3) for rank in range(3)]
@@ -171,16 +171,16 @@ def test_validation_sees_every_sample_once_in_order_and_batches_by_size():
     assert sorted(parts[0] + parts[1]) == sorted(f"stripe_{i}" for i in range(12))
 
 
-class Said(Stripes):
-    """As many things are said of a sample as its number tells."""
+class Described(Stripes):
+    """Sample i has i sentences."""
 
     def __getitem__(self, index: int) -> Sample:
-        said = tuple(f"{index} {turn}" for turn in range(index))
-        return replace(super().__getitem__(index), sentences=said)
+        sentences = tuple(f"{index} {turn}" for turn in range(index))
+        return replace(super().__getitem__(index), sentences=sentences)
 
 
-def test_validation_asks_every_sentence() -> None:
-    batches = list(ValidationBatches(Said(length=4), label="depth_m", batch_size=4))
+def test_validation_runs_every_sentence() -> None:
+    batches = list(ValidationBatches(Described(length=4), label="depth_m", batch_size=4))
     prompts = [prompt for batch in batches for prompt in batch.inputs.prompts or ()]
     assert [len(batch.ids) for batch in batches] == [4, 3]
     assert prompts[1:] == ["1 0", "2 0", "2 1", "3 0", "3 1", "3 2"]

@@ -1,4 +1,4 @@
-"""``fit`` end to end on a tiny model: what it writes, how it stops, how it goes on."""
+"""``fit`` end to end on a tiny model: what it writes, how it stops, how it is resumed."""
 
 import csv
 import functools
@@ -86,7 +86,7 @@ def process(out: Path, kill_at: int, *flags: str, kill: str = "") -> subprocess.
 
 def test_sigkill_at_a_random_step_and_resume_ends_with_the_same_bits(whole, tmp_path):
     # 30 steps of two passes; the forecast takes two passes more; the first checkpoint is at step 4,
-    # before which there is nothing to go on from
+    # before which there is nothing to continue from
     kill_at = random.SystemRandom().randint(1, 58)
     killed = process(tmp_path / "run", kill_at, kill="SIGKILL")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -163,7 +163,7 @@ def test_checkpoint_holds_recipe_versions_position_and_random_states(whole):
 
 
 @pytest.mark.parametrize(("monitor", "best_of"), [("loss", min), ("d3", max)])
-def test_the_best_is_kept_beside_the_last(tmp_path, monitor, best_of):
+def test_the_best_and_the_last_are_kept(tmp_path, monitor, best_of):
     settings = {"optim": AdamW(lr=3.0), "monitor": monitor, "protocol": "rooms-v1"}
     short(tmp_path / "run", steps=4, validate_every=1, **settings)
     rows = metrics(tmp_path / "run")
@@ -238,7 +238,7 @@ def test_a_new_run_reads_its_samples_again(tmp_path):
     assert not list(out.glob("*.samples"))
 
 
-def test_runs_may_share_what_they_preload(tmp_path, monkeypatch):
+def test_runs_may_use_one_cache(tmp_path, monkeypatch):
     alone = short(tmp_path / "alone", preload=1)
     short(tmp_path / "first", preload=1, cache=tmp_path / "cache")
     monkeypatch.setattr(Stripes, "__getitem__", None)  # the second reads nothing

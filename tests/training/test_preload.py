@@ -1,4 +1,4 @@
-"""Samples are read once, whoever asks afterwards."""
+"""Samples are read once, and then kept in memory and on disk."""
 
 from dataclasses import replace
 

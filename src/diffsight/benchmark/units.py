@@ -166,8 +166,7 @@ def run(
     measure = spec.measure(task)
     per_image: dict[str, float] = {}
     for index in range(len(spec.test)):
-        sample = source.read(spec.test, index)
-        if sample is None:
+        if (sample := source.read(spec.test, index)) is None:
             continue
         label = spec.task.label
         target = Target(sample.labels[label][None], sample.valid[label][None])
@@ -175,9 +174,7 @@ def run(
         per_image[sample.id] = measure.update(output, target)
     measures = measure.compute()
     return {
-        "task": unit.task,
-        "method": unit.method,
-        "repeat": unit.repeat,
+        **vars(unit),
         "shots": settings.shots,
         "source": source.name,
         "conditions": conditions(source.name, pretrained, settings),

@@ -113,7 +113,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "--images",
         type=Path,
         metavar="DIR",
-        help="folder of images whose labels are in --labels, for models of `diffsight adapt`",
+        help="folder of images whose labels are in --labels",
     )
     parser.add_argument(
         "--labels",

@@ -129,11 +129,11 @@ def call(parser: "ArgumentParser", argv: Sequence[str], function: Callable[..., 
     Raises:
         InputError: as ``parse``.
     """
-    from lightning.pytorch import seed_everything
+    from diffsight.training.rng import seed_all
 
     settings = parse(parser, argv, function)
     # parts of the model are built here already
-    seed_everything(settings.seed, verbose=False)
+    seed_all(settings.seed)
     arguments = parser.instantiate(settings).as_dict()
     return function(**{k: v for k, v in arguments.items() if k not in NOT_ARGUMENTS})
 

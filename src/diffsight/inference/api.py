@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diffsight import hub
 from diffsight.datasets.base import AbstractDataset
-from diffsight.datasets.labelled_folder import LabelledFolder, read_labelled_folder
+from diffsight.datasets.labelled_folder import LABELS, LabelledFolder, read_labelled_folder
 from diffsight.datasets.labels import LabelFormat
 from diffsight.errors import InputError
 from diffsight.inference.baselines import baselines_of
@@ -42,7 +42,7 @@ def evaluate(
     Args:
         model: a saved model (folder or file), a Hugging Face hub id, or a model.
         images: folder of images; with ``labels``, in place of ``dataset``.
-        labels: folder of labels of the same names, in the form that the model was adapted to.
+        labels: folder of labels with the same names, in the form that ``adapt`` reads.
         dataset: labelled samples.
         protocol: name or object; default: the metric of the model's task over all labelled pixels.
         plan: how images are run; default: once, at the size of the training images.
@@ -86,19 +86,26 @@ def labelled_folder(
     """Return images and labels as a data set of the model's kind and with its classes.
 
     Raises:
-        InputError: if the model does not know the kind of its labels, or the files do not fit.
+        InputError: if there are no files for labels of the task, or they do not fit.
     """
-    task, kind = model.task, model.info.get("kind")
-    if kind is None:
-        raise InputError(
-            "the model was not adapted to a folder of labels and does not know their form: give a "
-            "data set"
-        )
-    form = LabelFormat(kind, unit, invalid)
+    task = model.task
+    form = LabelFormat(model.info.get("kind") or _kind_of(task), unit, invalid)
     like = None
     if task.class_names:
         like = LabelledFolder(form, (), ids=task.ids, names=task.class_names)
     return read_labelled_folder(Path(images), Path(labels), form, like=like)
+
+
+def _kind_of(task: AbstractTask) -> str:
+    """Return the kind of label files for a task; of values the one with as many channels."""
+    kinds = [kind for kind, label in LABELS.items() if label == task.label]
+    if not kinds:
+        raise InputError(
+            f"{type(task).__name__} learns {task.label!r}, which folders of labels do not hold: "
+            "give a data set"
+        )
+    is_vector = max(spec.channels for spec in task.outputs if spec.kind != "distribution") > 1
+    return kinds[-1] if is_vector else kinds[0]
 
 
 def oracle_baselines(dataset: AbstractDataset, task: AbstractTask) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import Progress
@@ -27,6 +27,7 @@ from diffsight.pretrain.stage import AbstractStage, PictureStream, StageContext
 from diffsight.training.callbacks import LAST, Checkpoints, write_sheet
 from diffsight.training.learner import ClipNorm, Learner
 from diffsight.training.options import TrainerOptions
+from diffsight.training.rng import seed_all
 from diffsight.training.trainer import (
     announce,
     quiet,
@@ -107,7 +108,7 @@ def _run_stage(
     done = steps_done(folder, recipe, tuple(recipe)) if continues else 0
     if not continues:
         start(folder, recipe)
-    seed_everything(settings.seed, verbose=False)
+    seed_all(settings.seed)
     learner = _learner(stage, context, recipe, settings.clip_norm)
     trainer = trainer_for(learner, folder, settings, Previews(stage, context, folder), done=done)
     announce(learner, trainer, settings, done)

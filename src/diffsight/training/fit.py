@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import Progress
@@ -29,6 +29,7 @@ from diffsight.training.optim import AdamW
 from diffsight.training.options import FitOptions
 from diffsight.training.preload import SAMPLES, InMemory
 from diffsight.training.preload import preload as in_memory
+from diffsight.training.rng import seed_all
 from diffsight.training.schedules import AbstractSchedule, Constant
 from diffsight.training.statistics import build_fitted
 from diffsight.training.trainer import (
@@ -108,7 +109,7 @@ def fit(
     done, checkpoint = _begin(out, recipe, settings)
     for data in (train, val):
         check_classes(task, data)
-    seed_everything(settings.seed, verbose=False)
+    seed_all(settings.seed)
     if settings.preload:
         train, val = (_preloaded(data, task.label, settings, out) for data in (train, val))
     model = build_fitted(task, method, train)

@@ -5,6 +5,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch import seed_everything
+
+
+def seed_all(seed: int) -> None:
+    """Seed Python, NumPy and torch, here and in worker processes."""
+    seed_everything(seed, verbose=False)
 
 
 def rng_state() -> dict[str, Any]:
