@@ -225,7 +225,7 @@ def test_other_images_or_options_are_not_resumed(backbone: BackboneSource, tmp_p
     ("kind", "mirror", "passes"),
     [("normals", None, 2), ("vector", None, 1), ("vector", True, 2), ("normals", False, 1)],
 )
-def test_mirrored_images_are_left_out_where_labels_tell_left_from_right(
+def test_mirrored_images_are_left_out_for_vectors_unless_requested(
     kind: str,
     mirror: bool | None,
     passes: int,

@@ -220,3 +220,20 @@ def test_a_codebook_of_many_tables_needs_a_clip_model(
         config = tmp_path / "tower" / "config.json"
         config.write_text(config.read_text() + " ")  # other content at the same path
     assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_vision_backbone_may_stand_in_for_the_pretrained_model(pretrained, tmp_path) -> None:
+    from transformers import Dinov2Config, Dinov2Model
+
+    torch.manual_seed(0)
+    config = Dinov2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
+    )
+    Dinov2Model(config).save_pretrained(tmp_path / "dino")
+    (method,) = benchmark_methods(("dinov2-linear",), dino=str(tmp_path / "dino")).values()
+    unit = Unit("where", "dinov2-linear", 0)
+    assert run(unit, method, squares(), pretrained, FAST)["facts"]["parameters"] == 2 * (16 + 1)
+    key = unit.key(method, squares(), pretrained, FAST)
+    path = tmp_path / "dino" / "config.json"
+    path.write_text(path.read_text() + " ")
+    assert unit.key(method, squares(), pretrained, FAST) != key

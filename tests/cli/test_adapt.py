@@ -242,8 +242,8 @@ def test_validation_in_one_folder_or_two(
     assert "--validation: 3 folders: give DIR, or IMAGES and LABELS" in capsys.readouterr().err
     for name, held in (("a", (other,)), ("b", (other / "images", other / "labels"))):
         assert adapt(folder, tmp_path / f"{name}.safetensors", *words, *held) == 0
-    first, second = (tmp_path / f"{name}.safetensors" for name in "ab")
-    assert first.read_bytes() == second.read_bytes()
+    first, second = (hub.read_config(tmp_path / f"{name}.safetensors") for name in "ab")
+    assert first == second  # the fingerprint of the weights is part of it
     assert "few_shot, 2 steps" in capsys.readouterr().out
     # without a terminal, a line per training
     assert " 50 %  few_shot, all images" in caplog.messages

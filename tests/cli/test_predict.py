@@ -214,9 +214,9 @@ def test_other_files_beside_an_image_are_not_replaced(
     others = {path.name for path in photos.iterdir()} - {"a.jpg", name}
     assert run(depth_model, photos, "--out", photos, "--json") == 1
     out, err = capsys.readouterr()
-    assert f"{own}: is there already" in err
+    assert f"{own}: exists already" in err
     lines = [json.loads(line) for line in out.splitlines()]
-    assert sum("is there already" in line.get("error", "") for line in lines) == 1
+    assert sum("exists already" in line.get("error", "") for line in lines) == 1
     assert sum("error" not in line for line in lines) > 0  # the others are done
     assert others < {path.name for path in photos.iterdir()}
     assert own.read_text() == '{"of": "mine"}'

@@ -327,7 +327,7 @@ def _check_out(out: Path, overwrite: bool, interrupted: bool) -> None:
             "--overwrite"
         )
     if out.exists() and not overwrite:
-        raise InputError(f"{out}: is there already: give another --out, or --overwrite")
+        raise InputError(f"{out}: exists already: give another --out, or --overwrite")
     if out.exists() and out.is_file() != (out.suffix == ".safetensors"):
         what = "a file" if out.is_file() else "a folder"
         raise InputError(

@@ -166,7 +166,7 @@ def write_tensors(
         OSError: if it cannot be written.
     """
     try:
-        save_file(dict(tensors), path, metadata={"format": "pt", **(metadata or {})})
+        save_file(dict(tensors), path, metadata=dict(metadata or {"format": "pt"}))
     except SafetensorError as error:
         # safetensors reports a full disk in a text of its own
         code = re.search(r"os error (\d+)", str(error))
