@@ -49,6 +49,7 @@ def test_classes_keep_the_numbers_of_the_model(tmp_path: Path) -> None:
     dense = DenseModel(task=Segmentation(["a", "b", "c"], ids=(1, 2, 7)), method=Probabilities)
     dense.info["kind"] = "segmentation"
     folder = labelled_folder(dense, images, labels)
+    assert folder.name == images.name
     label, valid = folder[0].labels["semantic"], folder[0].valid["semantic"]
     assert label[valid].unique().tolist() == [1, 2]
     assert int((~valid).sum()) == 64

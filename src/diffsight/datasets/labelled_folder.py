@@ -82,17 +82,6 @@ class LabelledFolder(AbstractDataset):
         """Return the sample at ``index``."""
         return self.samples[index]
 
-    def with_samples(self, samples: Sequence[Sample]) -> "LabelledFolder":
-        """Return these samples with the same kind of label and the same classes."""
-        return LabelledFolder(
-            self.form,
-            samples,
-            ids=self.ids,
-            names=self.names,
-            colours=self.colours,
-            name=self.name,
-        )
-
     @property
     def ids_are_colours(self) -> bool:
         """Whether every class id is the 24-bit number of its colour."""
@@ -187,7 +176,7 @@ def read_labelled_folder(
     name = Path(images).resolve().name
     if form.kind == "segmentation":
         if like is not None:
-            return _with_classes_of(like, pairs)
+            return _with_classes_of(like, pairs, name)
         return _classified(form, pairs, classes, name)
     _require_same_channels(pairs)
     samples = tuple(pair.sample(LABELS[form.kind], pair.label.value) for pair in pairs)
@@ -291,8 +280,8 @@ def _hidden_by_default(pairs: Iterable[_Pair], form: LabelFormat) -> int:
     return sum(int((read_label(pair.file, whole).value == NO_CLASS).sum()) for pair in pairs)
 
 
-def _with_classes_of(like: LabelledFolder, pairs: Sequence[_Pair]) -> LabelledFolder:
-    """Return the samples with the classes of another data set."""
+def _with_classes_of(like: LabelledFolder, pairs: Sequence[_Pair], name: str) -> LabelledFolder:
+    """Return a data set of this name with the classes of another one."""
     for pair in pairs:
         present = pair.class_ids[pair.label.valid].unique()
         unknown = present[~torch.isin(present, torch.tensor(like.ids))].tolist()
@@ -301,7 +290,10 @@ def _with_classes_of(like: LabelledFolder, pairs: Sequence[_Pair]) -> LabelledFo
                 f"{pair.file}: holds class {unknown[0]}, of which nothing is learned: the labelled "
                 f"images have {', '.join(map(str, like.ids))}"
             )
-    return like.with_samples([_numbered(pair, like.ids) for pair in pairs])
+    samples = [_numbered(pair, like.ids) for pair in pairs]
+    return LabelledFolder(
+        like.form, samples, ids=like.ids, names=like.names, colours=like.colours, name=name
+    )
 
 
 def _numbered(pair: _Pair, ids: Sequence[int]) -> Sample:
