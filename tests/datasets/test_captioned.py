@@ -29,7 +29,7 @@ def test_the_prompt_of_every_sample_is_its_caption(tmp_path: Path) -> None:
 def test_the_caption_replaces_the_sentences(tmp_path: Path) -> None:
     rooms = ReferringRooms(count=1, size=16)
     path = write(tmp_path / "c.json", {rooms[0].id: "a room"}, "referring-rooms-train")
-    (sample,) = Captioned(dataset=rooms, captions=path)[0].asked()
+    (sample,) = Captioned(dataset=rooms, captions=path)[0].per_sentence()
     assert sample.prompt == "a room"
 
 

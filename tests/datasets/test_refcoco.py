@@ -70,7 +70,7 @@ def test_a_thing_or_a_sentence_is_a_sample(tmp_path: Path) -> None:
         RandomSentence()(sample, torch.Generator().manual_seed(seed)).prompt for seed in range(30)
     }
     assert seen == set(sample.sentences)
-    asked = RefCOCO(root=root, split="val")[0].asked()
+    asked = RefCOCO(root=root, split="val")[0].per_sentence()
     assert [(one.prompt, one.sentences) for one in asked] == [
         ("the caf\xe9 sign", ("the caf\xe9 sign",)),
         ("sign", ("sign",)),

@@ -38,7 +38,7 @@ class Sample:
     camera: Camera | None = None
     sentences: tuple[str, ...] = ()
 
-    def asked(self) -> tuple["Sample", ...]:
+    def per_sentence(self) -> tuple["Sample", ...]:
         """Return a sample for each sentence, as evaluation uses them; this one without any."""
         if not self.sentences:
             return (self,)

@@ -126,7 +126,7 @@ def evaluate(
     def samples() -> Iterator[Sample]:
         for index in range(len(dataset)):
             sample = dataset[index]
-            for one in sample.asked():
+            for one in sample.per_sentence():
                 _check(one, task.label, uses_prompt)
                 waiting.append(one)
                 yield one

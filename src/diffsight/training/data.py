@@ -123,7 +123,7 @@ class ValidationBatches:
             _Plain(self.dataset), self.workers, sampler=self.indices, batch_size=None
         ):
             (read,) = _raise_bad([row])
-            for sample in read.asked():
+            for sample in read.per_sentence():
                 if held and sample.image.shape != held[0].image.shape:
                     yield collate(held, self.label)
                     held = []
