@@ -33,6 +33,7 @@ from torch import Tensor
 torch.set_num_threads(1)
 RECIPES = ("vpd_depth", "vpd_semantic", "vpd_referring", "evp_depth", "evp_referring")
 SENTENCE = {"vpd_referring", "evp_referring", "evp_depth"}
+METHODS = ("few_shot", "feature_head")
 KINDS = {
     "segmentation": "semantic",
     "depth": "depth_m",
@@ -112,11 +113,7 @@ def fit_case(name: str, work: Path) -> dict[str, Any]:
 def write_examples(kind: str, folder: Path) -> None:
     """Write a few rooms and their labels as a user would have them."""
     from diffsight.datasets.files import write_depth_png
-
-    try:
-        from diffsight.rooms import Rooms
-    except ImportError:
-        from diffsight.rooms import Rooms
+    from diffsight.rooms import Rooms
 
     rooms = Rooms("val", SHOTS, SIZE_PX, (KINDS[kind],))
     for part in ("images", "labels"):
@@ -145,56 +142,28 @@ def adapt_case(kind: str, method: str, work: Path) -> dict[str, Any]:
         folder / "images",
         folder / "labels",
         kind=kind,
-        method=METHODS[method],
+        method=method,
         steps=ADAPT_STEPS,
         advance=lambda progress: losses.append(
             {name: f"{value:.9g}" for name, value in progress.losses.items()}
         ),
     )
     path = work / f"{kind}_{method}.safetensors"
-    save_any(made, path)
+    library.save(made, path)
     out = work / f"{kind}_{method}"
-    flag = "--task" if METHODS is OLD else "--model"
-    diffsight("predict", folder / "images", flag, path, "--out", out / "p")
+    diffsight("predict", folder / "images", "--model", path, "--out", out / "p")
     views = ("--flip", "--windows", 2, "--short-side", 96)
-    diffsight("predict", folder / "images", flag, path, "--out", out / "q", *views)
-    ensemble = "--noises" if METHODS is OLD else "--ensemble-size"
-    diffsight("predict", folder / "images", flag, path, "--out", out / "e", ensemble, 2)
+    diffsight("predict", folder / "images", "--model", path, "--out", out / "q", *views)
+    ensemble = ("--ensemble-size", 2)
+    diffsight("predict", folder / "images", "--model", path, "--out", out / "e", *ensemble)
     return {
         "losses": losses,
-        "held out": {
-            str(list(NEW).index(name) if name in NEW else list(OLD.values()).index(name))
-            if name in (*NEW.values(), *OLD.values())
-            else name: f"{value:.12g}"
-            for name, value in held_out(made).items()
-        },
+        "held out": {name: f"{value:.12g}" for name, value in made.info["held_out"].items()},
         "tensors": sorted({digest(value) for value in load_file(path).values()}),
         "predict": files(out / "p"),
         "predict views": files(out / "q"),
         "predict noises": files(out / "e"),
     }
-
-
-OLD = {"few_shot": "concepts", "feature_head": "features"}
-NEW = {"few_shot": "few_shot", "feature_head": "feature_head"}
-METHODS = NEW
-
-
-def save_any(made: Any, path: Path) -> None:
-    """Save what ``adapt`` returned."""
-    if METHODS is OLD:
-        made.save(path)
-    else:
-        import diffsight as library
-
-        library.save(made, path)
-
-
-def held_out(made: Any) -> dict[str, float]:
-    """Return the figures on held-out images."""
-    if METHODS is OLD:
-        return made.about["report"]["held_out"]
-    return made.info["held_out"]
 
 
 def demo_case(work: Path) -> dict[str, Any]:
