@@ -11,15 +11,14 @@ import math
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from diffsight.backbones import BackboneSource, StableDiffusion
-from diffsight.backbones.attention_maps import MapRequest, Place
+from diffsight.backbones.attention_maps import Place
 from diffsight.heads import DeconvHead
 from diffsight.heads.base import HeadBuilder
 from diffsight.methods.base import (
     AbstractMethod,
-    Explanation,
     FitSettings,
     MethodBuilder,
     builder_of,
@@ -27,17 +26,11 @@ from diffsight.methods.base import (
 from diffsight.methods.parts import (
     AttentionMaps,
     EncodedLatent,
-    append_maps,
-    encode_fixed_latent,
-    encode_latent,
     map_levels,
-    pad,
-    prompted_pyramid,
-    require_fitting_text,
     widths_with_maps,
     without_padding,
 )
-from diffsight.methods.prompt_maps import explain_attention
+from diffsight.methods.prompted import AbstractPrompted
 from diffsight.necks import IMAFR, Merging
 from diffsight.necks.base import NeckBuilder
 from diffsight.outputs import Output, OutputSpec
@@ -47,7 +40,7 @@ from diffsight.types import Draws, Inputs, Target
 TOKENS = 8  # of the default condition for few images
 
 
-class EVP(AbstractMethod):
+class EVP(AbstractPrompted):
     """VPD's pyramid, refined from fine to coarse.
 
     Differs from the paper: the latent is divided by one number per data set, not by one per
@@ -70,9 +63,6 @@ class EVP(AbstractMethod):
         InputError: if text and UNet do not fit together, or maps are asked for where none are.
     """
 
-    output_kinds = ("values", "classes")
-    accepts_prompt = True
-
     def __init__(
         self,
         *,
@@ -87,16 +77,15 @@ class EVP(AbstractMethod):
         detach_attention_maps: bool = True,
         timestep: int = 1,
     ) -> None:
-        super().__init__()
-        require_fitting_text(prompts, backbone)
-        levels = map_levels(attention_maps, attention_places, backbone)
-        self.maps = MapRequest(levels, attention_places, detach_attention_maps)
-        self.timestep = timestep
-        self.backbone = backbone
-        self.prompts = prompts
-        self.size_multiple = backbone.size_multiple
-        self.requires_prompt = prompts.requires_text
-        channels = widths_with_maps(backbone.channels, levels, prompts.num_tokens)
+        super().__init__(
+            backbone,
+            prompts,
+            attention_maps=attention_maps,
+            attention_places=attention_places,
+            detach_attention_maps=detach_attention_maps,
+            timestep=timestep,
+        )
+        channels = self.pyramid_channels
         strides = backbone.strides
         self.refine: nn.Module | None = None
         self.neck: nn.Module | None = None
@@ -108,10 +97,6 @@ class EVP(AbstractMethod):
             channels, strides = built.out_channels, built.out_strides
         self.head = head(in_channels=channels, strides=strides, output=output)
 
-    def encode(self, inputs: Inputs) -> EncodedLatent:
-        """Return the latent, unless it is drawn anew in every pass or its encoder learns."""
-        return encode_fixed_latent(self.backbone, inputs)
-
     def forward(
         self,
         inputs: Inputs,
@@ -122,38 +107,12 @@ class EVP(AbstractMethod):
     ) -> Output:
         """As VPD, with the refinement before the neck; any image size."""
         height, width = inputs.image.shape[-2:]
-        latent = encoded.latent if encoded is not None else None
-        if latent is None:
-            image = pad(inputs.image, self.backbone.size_multiple)
-            latent = encode_latent(self.backbone, image, inputs.latents, draws)
-        pyramid = prompted_pyramid(
-            self.backbone,
-            latent,
-            self.prompts(inputs),
-            timestep=self.timestep,
-            maps=self.maps,
-            valid_hw=(height, width),
-        )
-        pyramid = append_maps(pyramid)
+        pyramid = self.pyramid(inputs, encoded, draws)
         if self.refine is not None:
             pyramid = self.refine(pyramid)
         if self.neck is not None:
             pyramid = self.neck(pyramid)
         return self.head(without_padding(pyramid)).cropped(height, width)
-
-    def check_prompt(self, text: str | None) -> None:
-        """Refuse a sentence that is missing where one is read, or longer than is read."""
-        super().check_prompt(text)
-        if text is not None:
-            self.prompts.check(text)
-
-    def example_text(self) -> Tensor | None:
-        """Return the placeholder of the prompts."""
-        return self.prompts.placeholder()
-
-    def explain(self, inputs: Inputs, encoded: EncodedLatent | None = None) -> Explanation:
-        """Return the output and the cross-attention map of every token."""
-        return explain_attention(self, inputs, encoded)
 
     @classmethod
     def from_backbone(cls, source: BackboneSource, **options: Any) -> MethodBuilder:

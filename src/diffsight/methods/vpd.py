@@ -10,15 +10,14 @@ and ``SemanticFPN``, referring segmentation: ``Sentences`` and ``ReferringDecode
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from diffsight.backbones import BackboneSource, StableDiffusion
-from diffsight.backbones.attention_maps import MapRequest, Place
+from diffsight.backbones.attention_maps import Place
 from diffsight.heads import DeconvHead
 from diffsight.heads.base import HeadBuilder
 from diffsight.methods.base import (
     AbstractMethod,
-    Explanation,
     FitSettings,
     MethodBuilder,
     builder_of,
@@ -26,17 +25,9 @@ from diffsight.methods.base import (
 from diffsight.methods.parts import (
     AttentionMaps,
     EncodedLatent,
-    append_maps,
-    encode_fixed_latent,
-    encode_latent,
-    map_levels,
-    pad,
-    prompted_pyramid,
-    require_fitting_text,
-    widths_with_maps,
     without_padding,
 )
-from diffsight.methods.prompt_maps import explain_attention
+from diffsight.methods.prompted import AbstractPrompted
 from diffsight.necks import Merging
 from diffsight.necks.base import NeckBuilder
 from diffsight.outputs import Output, OutputSpec
@@ -44,7 +35,7 @@ from diffsight.prompts import AbstractPrompt, TextTable
 from diffsight.types import Draws, Inputs, Target
 
 
-class VPD(AbstractMethod):
+class VPD(AbstractPrompted):
     """Text-prompted UNet as a backbone; cross-attention maps as extra channels.
 
     Differs from the paper: timestep 1, not 0; the latent is the posterior's mode without Stable
@@ -69,9 +60,6 @@ class VPD(AbstractMethod):
         InputError: if text and UNet do not fit together, or maps are asked for where none are.
     """
 
-    output_kinds = ("values", "classes")
-    accepts_prompt = True
-
     def __init__(
         self,
         *,
@@ -85,26 +73,21 @@ class VPD(AbstractMethod):
         detach_attention_maps: bool = True,
         timestep: int = 1,
     ) -> None:
-        super().__init__()
-        require_fitting_text(prompts, backbone)
-        levels = map_levels(attention_maps, attention_places, backbone)
-        self.maps = MapRequest(levels, attention_places, detach_attention_maps)
-        self.timestep = timestep
-        self.backbone = backbone
-        self.prompts = prompts
-        self.size_multiple = backbone.size_multiple
-        self.requires_prompt = prompts.requires_text
-        channels = widths_with_maps(backbone.channels, levels, prompts.num_tokens)
+        super().__init__(
+            backbone,
+            prompts,
+            attention_maps=attention_maps,
+            attention_places=attention_places,
+            detach_attention_maps=detach_attention_maps,
+            timestep=timestep,
+        )
+        channels = self.pyramid_channels
         strides = backbone.strides
         self.neck: nn.Module | None = None
         if neck is not None:
             self.neck = built = neck(in_channels=channels, strides=strides)
             channels, strides = built.out_channels, built.out_strides
         self.head = head(in_channels=channels, strides=strides, output=output)
-
-    def encode(self, inputs: Inputs) -> EncodedLatent:
-        """Return the latent, unless it is drawn anew in every pass or its encoder learns."""
-        return encode_fixed_latent(self.backbone, inputs)
 
     def forward(
         self,
@@ -116,36 +99,10 @@ class VPD(AbstractMethod):
     ) -> Output:
         """Pad to the backbone's multiple, one pass, drop what is padding, head; any image size."""
         height, width = inputs.image.shape[-2:]
-        latent = encoded.latent if encoded is not None else None
-        if latent is None:
-            image = pad(inputs.image, self.backbone.size_multiple)
-            latent = encode_latent(self.backbone, image, inputs.latents, draws)
-        pyramid = prompted_pyramid(
-            self.backbone,
-            latent,
-            self.prompts(inputs),
-            timestep=self.timestep,
-            maps=self.maps,
-            valid_hw=(height, width),
-        )
-        pyramid = append_maps(pyramid)
+        pyramid = self.pyramid(inputs, encoded, draws)
         if self.neck is not None:
             pyramid = self.neck(pyramid)
         return self.head(without_padding(pyramid)).cropped(height, width)
-
-    def check_prompt(self, text: str | None) -> None:
-        """Refuse a sentence that is missing where one is read, or longer than is read."""
-        super().check_prompt(text)
-        if text is not None:
-            self.prompts.check(text)
-
-    def example_text(self) -> Tensor | None:
-        """Return the placeholder of the prompts."""
-        return self.prompts.placeholder()
-
-    def explain(self, inputs: Inputs, encoded: EncodedLatent | None = None) -> Explanation:
-        """Return the output and the cross-attention map of every token."""
-        return explain_attention(self, inputs, encoded)
 
     @classmethod
     def from_backbone(cls, source: BackboneSource, **options: Any) -> MethodBuilder:
