@@ -13,6 +13,7 @@ from diffsight.cli.options import (
     TRAINING_DTYPES,
     add_device,
     add_dtype,
+    add_steps_and_side,
     add_trust,
     device_of,
     dtype_of,
@@ -279,15 +280,7 @@ def _add_training_options(group: "argparse._ArgumentGroup") -> None:
         metavar="FLOAT",
         help="time for all trainings (default: 5)",
     )
-    group.add_argument(
-        "--steps", type=int, metavar="N", help="steps of every training (default: by --minutes)"
-    )
-    group.add_argument(
-        "--short-side",
-        type=int,
-        metavar="N",
-        help="pixels of the shorter side that images are resized to (default: the backbone's)",
-    )
+    add_steps_and_side(group)
     group.add_argument(
         "--mirror",
         action=argparse.BooleanOptionalAction,

@@ -11,6 +11,7 @@ from diffsight.cli.options import (
     TRAINING_DTYPES,
     add_device,
     add_dtype,
+    add_steps_and_side,
     add_trust,
     device_of,
     dtype_of,
@@ -269,15 +270,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         metavar="FLOAT",
         help="time of one training (default: 1.5)",
     )
-    group.add_argument(
-        "--steps", type=int, metavar="N", help="steps of every training (default: by --minutes)"
-    )
-    group.add_argument(
-        "--short-side",
-        type=int,
-        metavar="N",
-        help="pixels of the shorter side that images are resized to (default: the backbone's)",
-    )
+    add_steps_and_side(group)
     group.add_argument(
         "--seed", type=int, default=0, metavar="N", help="seed of everything random (default: 0)"
     )

@@ -90,6 +90,19 @@ def add_dtype(parser: "argparse._ActionsContainer", choices: Sequence[str] = DTY
     )
 
 
+def add_steps_and_side(group: "argparse._ActionsContainer") -> None:
+    """Add ``--steps`` and ``--short-side`` of trainings on few images."""
+    group.add_argument(
+        "--steps", type=int, metavar="N", help="steps of every training (default: by --minutes)"
+    )
+    group.add_argument(
+        "--short-side",
+        type=int,
+        metavar="N",
+        help="pixels of the shorter side that images are resized to (default: the backbone's)",
+    )
+
+
 def add_plan(parser: argparse.ArgumentParser) -> None:
     """Add the options of a ``Plan``: how an image is run."""
     group = parser.add_argument_group("plan", "how an image is run; part of every result")
