@@ -31,7 +31,7 @@ test:     ## the default tests
 	$(OFFLINE) pytest
 
 slow:     ## full-size models against the authors' numbers, one at a time: minutes, about 6 GB
-	$(OFFLINE) pytest -m slow
+	$(OFFLINE) pytest -n 0 -m slow
 
 lowest:   ## the default tests with the lowest versions that pyproject.toml allows
 	.ci/lowest
