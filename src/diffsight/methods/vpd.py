@@ -10,8 +10,6 @@ and ``SemanticFPN``, referring segmentation: ``Sentences`` and ``ReferringDecode
 from functools import partial
 from typing import Any
 
-from torch import nn
-
 from diffsight.backbones import BackboneSource, StableDiffusion
 from diffsight.backbones.attention_maps import Place
 from diffsight.heads import DeconvHead
@@ -25,6 +23,7 @@ from diffsight.methods.base import (
 from diffsight.methods.parts import (
     AttentionMaps,
     EncodedLatent,
+    build_neck,
     without_padding,
 )
 from diffsight.methods.prompted import AbstractPrompted
@@ -81,12 +80,7 @@ class VPD(AbstractPrompted):
             detach_attention_maps=detach_attention_maps,
             timestep=timestep,
         )
-        channels = self.pyramid_channels
-        strides = backbone.strides
-        self.neck: nn.Module | None = None
-        if neck is not None:
-            self.neck = built = neck(in_channels=channels, strides=strides)
-            channels, strides = built.out_channels, built.out_strides
+        self.neck, channels, strides = build_neck(neck, self.pyramid_channels, backbone.strides)
         self.head = head(in_channels=channels, strides=strides, output=output)
 
     def forward(
