@@ -15,12 +15,7 @@ from diffsight.backbones import BackboneSource, StableDiffusion
 from diffsight.backbones.attention_maps import Place
 from diffsight.heads import DeconvHead
 from diffsight.heads.base import HeadBuilder
-from diffsight.methods.base import (
-    AbstractMethod,
-    FitSettings,
-    MethodBuilder,
-    builder_of,
-)
+from diffsight.methods.base import AbstractMethod, FitSettings, MethodBuilder, builder_of
 from diffsight.methods.parts import (
     AttentionMaps,
     EncodedLatent,

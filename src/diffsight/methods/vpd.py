@@ -14,18 +14,8 @@ from diffsight.backbones import BackboneSource, StableDiffusion
 from diffsight.backbones.attention_maps import Place
 from diffsight.heads import DeconvHead
 from diffsight.heads.base import HeadBuilder
-from diffsight.methods.base import (
-    AbstractMethod,
-    FitSettings,
-    MethodBuilder,
-    builder_of,
-)
-from diffsight.methods.parts import (
-    AttentionMaps,
-    EncodedLatent,
-    build_neck,
-    without_padding,
-)
+from diffsight.methods.base import AbstractMethod, FitSettings, MethodBuilder, builder_of
+from diffsight.methods.parts import AttentionMaps, EncodedLatent, build_neck, without_padding
 from diffsight.methods.prompted import AbstractPrompted
 from diffsight.necks import Merging
 from diffsight.necks.base import NeckBuilder

@@ -168,18 +168,14 @@ class ClipPair(AbstractStage):
             InputError: if a text tower is to be kept that is not there.
         """
         if self.lock_text or (context.model / "image_encoder").is_dir():
-            text, vision = self._towers(context)
+            text, vision = load_towers(context.model, self.name)
         else:
             text, vision = self._new_towers(context)
-        tokens = tokenized(context.model, context.train.captions)
-        rarity = rarities(tokens, text.config.vocab_size)
-        return Contrast(text, vision, rarity=rarity, word_weight=self.word_weight)
-
-    def _towers(self, context: StageContext) -> Towers:
-        text, vision = load_towers(context.model, self.name)
         if self.lock_text:
             text.text_model.requires_grad_(False)
-        return text.train(), vision.train()
+        tokens = tokenized(context.model, context.train.captions)
+        rarity = rarities(tokens, text.config.vocab_size)
+        return Contrast(text.train(), vision.train(), rarity=rarity, word_weight=self.word_weight)
 
     def _new_towers(self, context: StageContext) -> Towers:
         tokenizer = context.model / "tokenizer"

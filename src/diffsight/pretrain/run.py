@@ -28,13 +28,7 @@ from diffsight.training.learner import Learner
 from diffsight.training.options import TrainerOptions
 from diffsight.training.rng import seed_all
 from diffsight.training.schedules import Constant
-from diffsight.training.trainer import (
-    announce,
-    quiet,
-    start,
-    steps_done,
-    trainer_for,
-)
+from diffsight.training.trainer import announce, quiet, start, steps_done, trainer_for
 
 MODEL, CACHE, DONE = "model", "cache", "done"
 # arguments that are not part of the recipe
