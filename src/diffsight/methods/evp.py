@@ -72,12 +72,7 @@ class EVP(AbstractPrompted):
         timestep: int = 1,
     ) -> None:
         super().__init__(
-            backbone,
-            prompts,
-            attention_maps=attention_maps,
-            attention_places=attention_places,
-            detach_attention_maps=detach_attention_maps,
-            timestep=timestep,
+            backbone, prompts, attention_maps, attention_places, detach_attention_maps, timestep
         )
         channels, strides = self.pyramid_channels, backbone.strides
         self.refine, channels, strides = build_neck(refine, channels, strides)

@@ -45,7 +45,6 @@ class AbstractPrompted(AbstractMethod):
         self,
         backbone: StableDiffusion,
         prompts: AbstractPrompt,
-        *,
         attention_maps: AttentionMaps,
         attention_places: tuple[Place, ...],
         detach_attention_maps: bool,

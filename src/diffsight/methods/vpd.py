@@ -63,12 +63,7 @@ class VPD(AbstractPrompted):
         timestep: int = 1,
     ) -> None:
         super().__init__(
-            backbone,
-            prompts,
-            attention_maps=attention_maps,
-            attention_places=attention_places,
-            detach_attention_maps=detach_attention_maps,
-            timestep=timestep,
+            backbone, prompts, attention_maps, attention_places, detach_attention_maps, timestep
         )
         self.neck, channels, strides = build_neck(neck, self.pyramid_channels, backbone.strides)
         self.head = head(in_channels=channels, strides=strides, output=output)

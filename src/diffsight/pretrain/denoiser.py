@@ -38,6 +38,7 @@ from diffsight.training.objective import AbstractObjective
 from diffsight.training.optim import AdamW
 from diffsight.training.schedules import AbstractSchedule
 
+Latent = Float[Tensor, "b 4 h w"]
 SCORED = 256  # held-out pictures
 ALIGNED_LEVEL = 1  # of the pyramid: its tap has twice the latent's stride
 
@@ -80,10 +81,10 @@ class Noisy(PictureBatch):
         noise: standard normal.
     """
 
-    latent: Float[Tensor, "b 4 h w"]
+    latent: Latent
     tokens: Int[Tensor, "b n"]
     steps: Int[Tensor, " b"]
-    noise: Float[Tensor, "b 4 h w"]
+    noise: Latent
 
 
 class Aligned(nn.Module):
@@ -109,11 +110,8 @@ class Aligned(nn.Module):
         self._tap = [output[0] if isinstance(output, tuple) else output.sample]
 
     def forward(
-        self,
-        latent: Float[Tensor, "b 4 h w"],
-        steps: Int[Tensor, " b"],
-        text: Float[Tensor, "b n c"],
-    ) -> tuple[Float[Tensor, "b 4 h w"], Float[Tensor, "b d gh gw"]]:
+        self, latent: Latent, steps: Int[Tensor, " b"], text: Float[Tensor, "b n c"]
+    ) -> tuple[Latent, Float[Tensor, "b d gh gw"]]:
         """Return predicted v, and projected features at twice the latent's stride."""
         v = self.unet(latent, steps, text).sample
         return v, self.project(self._tap.pop())

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
-from diffsight.tasks.colour import error_table, paint
+from diffsight.tasks.colour import Plane, Table, error_table, paint
 from diffsight.types import Map, Mask, Picture
 
 Colour = tuple[int, int, int]
@@ -124,20 +124,13 @@ def to_pixels(image: Float[Tensor, "3 h w"]) -> Picture:
     return (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def draw_map(
-    fraction: Float[np.ndarray, "h w"], valid: np.ndarray, table: UInt8[np.ndarray, "256 3"]
-) -> Picture:
+def draw_map(fraction: Plane, valid: np.ndarray, table: Table) -> Picture:
     """Return the colours of a table for fractions in [0, 1]; dark grey where not valid."""
     pixels = paint(fraction, valid, table)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def draw_gap(
-    truth: Float[np.ndarray, "h w"],
-    prediction: Float[np.ndarray, "h w"],
-    valid: np.ndarray,
-    full: float,
-) -> Picture:
+def draw_gap(truth: Plane, prediction: Plane, valid: np.ndarray, full: float) -> Picture:
     """Return white where both agree, blue where the prediction is too small, red if too large.
 
     A difference of ``full`` has full colour.
