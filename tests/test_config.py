@@ -27,6 +27,12 @@ class Hidden(Configurable):
         self.width = width
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stage(Configurable):
+    steps: int
+    part: Configurable | None = None
+
+
 @dataclass(frozen=True)
 class Options:
     """Plain settings."""
@@ -56,6 +62,13 @@ def test_a_call_is_written_with_its_defaults_and_parts() -> None:
 def test_a_dataclass_is_plain_data() -> None:
     assert to_config(Options()) == {"rate": 0.5, "path": "a/b"}
     assert to_config(Part(1, part=Options(rate=2.0)))["init_args"]["part"]["rate"] == 2.0
+
+
+def test_a_configurable_dataclass_is_a_call_with_its_fields() -> None:
+    assert to_config(Stage(steps=5, part=Bare())) == {
+        "class_path": path_of(Stage),
+        "init_args": {"steps": 5, "part": {"class_path": path_of(Bare), "init_args": {}}},
+    }
 
 
 def test_arguments_that_others_give_are_not_recorded() -> None:

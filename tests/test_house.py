@@ -152,7 +152,7 @@ def test_walls_name_every_other_part() -> None:
 
 
 def test_every_method_has_its_page() -> None:
-    shared = {"__init__", "base", "conditioned", "parts", "prompt_maps", "prompted"}
+    shared = {"__init__", "base", "conditioned", "frozen", "parts", "prompted"}
     methods = {p.stem for p in (SOURCE / "methods").glob("*.py")} - shared
     assert methods == {p.stem for p in (ROOT / "docs" / "methods").glob("*.md")} - {"pairs"}
 

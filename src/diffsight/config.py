@@ -15,7 +15,7 @@ class Configurable:
     """Base of everything that a recipe can name. Records the arguments of the constructor call.
 
     The constructor is the schema: arguments are plain values, other configurables, or builders (a
-    configurable class, or ``functools.partial`` of one).
+    configurable class, or ``functools.partial`` of one). Of a dataclass they are its fields.
     """
 
     _arguments: Mapping[str, Any] = MappingProxyType({})  # of a class without a constructor
@@ -53,7 +53,7 @@ def to_config(value: Any) -> Plain:
         TypeError: if a part of it is neither plain nor configurable.
     """
     if isinstance(value, Configurable):
-        return _call(type(value), value._arguments)
+        return _call(type(value), _arguments_of(value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_config(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, type) and issubclass(value, Configurable):
@@ -71,6 +71,12 @@ def to_config(value: Any) -> Plain:
     raise TypeError(
         f"{value!r} cannot be written into a recipe: it is no plain value and no Configurable"
     )
+
+
+def _arguments_of(value: Configurable) -> Mapping[str, Any]:
+    if dataclasses.is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return value._arguments
 
 
 def _call(cls: type[Configurable], arguments: Mapping[str, Any]) -> dict[str, Any]:

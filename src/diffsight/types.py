@@ -12,8 +12,17 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
+
+Images = Float[Tensor, "b 3 h w"]
+"""A batch of RGB images in [0, 1]."""
+Maps = Float[Tensor, "b d h w"]
+"""Numbers of a batch, one channel each."""
+Map = Float[Tensor, "h w"]
+Mask = Bool[Tensor, "h w"]
+Masks = Bool[Tensor, "b h w"]
+Picture = UInt8[Tensor, "3 h w"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,7 @@ class Latents(Protocol):
     def get(
         self,
         encoder: object,
-        image: Float[Tensor, "b 3 h w"],
+        image: Images,
         compute: Callable[[], Float[Tensor, "b c lh lw"]],
     ) -> Float[Tensor, "b c lh lw"]:
         """Return what ``compute`` gives, or what it gave before for this encoder and image."""
@@ -41,7 +50,26 @@ class Latents(Protocol):
 
 
 @dataclass(frozen=True)
-class Inputs:
+class Record:
+    """A dataclass whose tensors are changed together; everything else in it stays."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """Copy the tensors to ``device``."""
+        return self._map(lambda tensor: tensor.to(device))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        values = {field.name: _changed(getattr(self, field.name), change) for field in fields(self)}
+        return replace(self, **values)
+
+
+def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_changed(one, change) for one in value)
+    return change(value) if isinstance(value, Tensor) else value
+
+
+@dataclass(frozen=True)
+class Inputs(Record):
     """A batch as a method sees it.
 
     Attributes:
@@ -54,28 +82,19 @@ class Inputs:
         latents: shared with other models that predict on the same image.
     """
 
-    image: Float[Tensor, "b 3 h w"]
+    image: Images
     prompts: tuple[str | None, ...] | None = None
     text: Tensor | None = None
     latents: Latents | None = None
 
-    def to(self, device: torch.device | str) -> "Inputs":
-        """Copy the tensors to ``device``."""
-        text = None if self.text is None else self.text.to(device)
-        return replace(self, image=self.image.to(device), text=text)
-
 
 @dataclass(frozen=True)
-class Encoded:
+class Encoded(Record):
     """What a method computes once per image: frozen, and free of noise.
 
     A method that has such a part declares a subclass. Its fields are tensors with a row per image,
     tuples of them, or None.
     """
-
-    def to(self, device: torch.device | str) -> Self:
-        """Copy the tensors to ``device``."""
-        return self._map(lambda tensor: tensor.to(device))
 
     def rows(self, index: slice | Sequence[int]) -> Self:
         """Select images."""
@@ -88,16 +107,6 @@ class Encoded:
         columns = ([getattr(part, field.name) for part in parts] for field in fields(cls))
         return cls(*(_joined(column) for column in columns))
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
-        values = (getattr(self, field.name) for field in fields(self))
-        return type(self)(*(_changed(value, change) for value in values))
-
-
-def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_changed(one, change) for one in value)
-    return None if value is None else change(value)
-
 
 def _joined(values: Sequence[Any]) -> Any:
     if isinstance(values[0], tuple):
@@ -106,7 +115,7 @@ def _joined(values: Sequence[Any]) -> Any:
 
 
 @dataclass(frozen=True)
-class Target:
+class Target(Record):
     """What the labels of a batch say, in the units of the task.
 
     Attributes:
@@ -115,11 +124,7 @@ class Target:
     """
 
     label: Tensor
-    valid: Bool[Tensor, "b h w"]
-
-    def to(self, device: torch.device | str) -> "Target":
-        """Copy the tensors to ``device``."""
-        return replace(self, label=self.label.to(device), valid=self.valid.to(device))
+    valid: Masks
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,7 @@ class Draws:
         return [torch.Generator().manual_seed(number) for number in numbers]
 
     @classmethod
-    def of_content(cls, image: Float[Tensor, "b 3 h w"]) -> "Draws":
+    def of_content(cls, image: Images) -> "Draws":
         """Seeds from the pixels, rounded to 8 bits: the same wherever the image lies."""
         pixels = (image.detach() * 255).round().clamp(0, 255).to("cpu", torch.uint8)
         prefix = f"{tuple(image.shape[-2:])} ".encode()

@@ -117,11 +117,7 @@ def test_sums_of_several_processes_add() -> None:
     whole.update(prediction, target, valid)
     parts[0].update(prediction[:3], target[:3], valid[:3])
     parts[1].update(prediction[3:], target[3:], valid[3:])
-    gathered = {
-        name: torch.stack([getattr(part, name) for part in parts]) for name in ("sums", "images")
-    }
     for name, reduce in parts[0]._reductions.items():
-        if name in gathered:
-            setattr(parts[0], name, reduce(gathered[name]))
+        setattr(parts[0], name, reduce(torch.stack([getattr(part, name) for part in parts])))
     for name, value in whole.compute().items():
         assert float(parts[0].compute()[name]) == pytest.approx(float(value), abs=1e-12)

@@ -15,6 +15,8 @@ from diffsight.codecs.checks import need_distinct, need_finite
 from diffsight.errors import InputError
 from diffsight.outputs import LabelCodec, SoftLabels
 
+Labels = Float[Tensor, "m d"]
+Vectors = Float[Tensor, "n d"]
 ROUNDS = 50  # of k-means, at most
 MOST = 200_000  # labels that k-means looks at
 AT_ONCE = 1 << 16  # pixels that are compared with all vectors or simplices together
@@ -47,7 +49,7 @@ class VectorCodebook(LabelCodec):
     @classmethod
     def of(
         cls,
-        vectors: Float[Tensor, "n d"],
+        vectors: Vectors,
         simplices: Int[Tensor, "f s"] | None = None,
         *,
         spherical: bool = False,
@@ -62,12 +64,7 @@ class VectorCodebook(LabelCodec):
 
     @classmethod
     def fit(
-        cls,
-        values: Float[Tensor, "m d"],
-        size: int,
-        *,
-        spherical: bool = False,
-        seed: int = 0,
+        cls, values: Labels, size: int, *, spherical: bool = False, seed: int = 0
     ) -> "VectorCodebook":
         """Fit a codebook to the labels of a training set, by (spherical) k-means.
 
@@ -115,7 +112,7 @@ class VectorCodebook(LabelCodec):
         return len(self.vectors)
 
     @property
-    def centres(self) -> Float[Tensor, "n d"]:
+    def centres(self) -> Vectors:
         """The vectors."""
         return self.vectors
 
@@ -192,9 +189,7 @@ def _equations(corners: Float[np.ndarray, "f s d"], spherical: bool) -> Float[np
     return np.concatenate([corners, np.ones_like(corners[..., :1])], axis=-1)
 
 
-def _nearest(
-    x: Float[Tensor, "m d"], vectors: Float[Tensor, "n d"], spherical: bool
-) -> Int[Tensor, " m"]:
+def _nearest(x: Labels, vectors: Vectors, spherical: bool) -> Int[Tensor, " m"]:
     if spherical:
         return (x @ vectors.T).argmax(dim=1)
     middle = vectors.mean(dim=0)  # far from 0 the formula would lose what tells them apart
@@ -202,9 +197,7 @@ def _nearest(
     return (vectors.square().sum(1) - 2 * x @ vectors.T).argmin(dim=1)
 
 
-def _k_means(
-    values: Float[Tensor, "m d"], count: int, spherical: bool, seed: int
-) -> Float[Tensor, "n d"]:
+def _k_means(values: Labels, count: int, spherical: bool, seed: int) -> Vectors:
     """Run Lloyd's algorithm from k-means++ seeds.
 
     A vector that nobody uses moves to the farthest label. Spherical: the angle decides, and the

@@ -7,11 +7,12 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from diffsight.config import Configurable
 from diffsight.errors import InputError
 from diffsight.outputs import Classes, Output, OutputSpec, Values
-from diffsight.types import Pyramid
+from diffsight.types import Maps, Pyramid
 
 
 class AbstractHead(nn.Module, Configurable, abc.ABC):
@@ -33,6 +34,17 @@ class HeadBuilder(Protocol):
         ...
 
 
+def conv_block(channels: int, width: int) -> nn.Sequential:
+    """Return a 3 x 3 convolution, batch normalisation and ReLU."""
+    conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+
+
+def resized(x: Float[Tensor, "b c _ _"], hw: Sequence[int]) -> Float[Tensor, "b c h w"]:
+    """Return maps at another size, interpolated with aligned corners as in the authors' code."""
+    return functional.interpolate(x, tuple(hw), mode="bilinear", align_corners=True)
+
+
 def require_maps(head: str, output: OutputSpec) -> None:
     """Refuse what is neither values nor classes.
 
@@ -46,7 +58,7 @@ def require_maps(head: str, output: OutputSpec) -> None:
         )
 
 
-def to_output(spec: OutputSpec, maps: Float[Tensor, "b k h w"]) -> Output:
+def to_output(spec: OutputSpec, maps: Maps) -> Output:
     """Return a network's maps as logits or values.
 
     Values are squashed to their bounds; without bounds they are shifted and scaled by the mean and

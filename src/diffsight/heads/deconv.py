@@ -1,6 +1,7 @@
 """Transposed convolutions up to the image's resolution: VPD's depth decoder (SimpleBaseline)."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch.nn import functional
 
 from diffsight.errors import InputError
 from diffsight.heads.base import AbstractHead, require_maps, to_output
+from diffsight.ops.layers import start_convolutions
 from diffsight.outputs import Output, OutputSpec
 from diffsight.types import Pyramid
 
@@ -44,8 +46,7 @@ class DeconvHead(AbstractHead):
         if 2**doublings != strides[0] or doublings < len(widths):
             raise InputError(
                 f"DeconvHead doubles {len(widths)} times: stride {strides[0]} must be a power "
-                f"of two of at "
-                f"least {2 ** len(widths)}; give fewer widths"
+                f"of two of at least {2 ** len(widths)}; give fewer widths"
             )
         self.bilinear_doublings = doublings - len(widths)
         self.spec = output
@@ -63,11 +64,8 @@ class DeconvHead(AbstractHead):
             nn.ReLU(inplace=True),
             nn.Conv2d(width, output.channels, 3, padding=1),
         )
-        for module in (*self.deconv, *self.conv, self.output[-1]):
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.normal_(module.weight, std=0.001)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        for part in (self.deconv, self.conv, self.output[-1]):
+            start_convolutions(part, partial(nn.init.normal_, std=0.001))
 
     def forward(self, pyramid: Pyramid) -> Output:
         """Return the output at stride 1."""

@@ -1,6 +1,7 @@
 """Metric bins: depth as the mean of bins that attractors move (ZoeDepth, Bhat et al. 2023)."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -8,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffsight.errors import InputError
-from diffsight.heads.base import AbstractHead, to_output
+from diffsight.heads.base import AbstractHead, resized, to_output
 from diffsight.heads.deconv import DeconvHead
+from diffsight.ops.layers import start_convolutions
 from diffsight.outputs import OutputSpec, Values
 from diffsight.types import Pyramid
 
@@ -63,11 +65,7 @@ class MetricBins(AbstractHead):
                 f"{output.describe()}: choose another head, or a task with a maximum"
             )
         self.decoder = DeconvHead(
-            in_channels=in_channels,
-            strides=strides,
-            output=output,
-            widths=widths,
-            width=width,
+            in_channels=in_channels, strides=strides, output=output, widths=widths, width=width
         )
         maps = (*widths, width)
         if len(attractors) != len(maps) or self.decoder.bilinear_doublings < 1:
@@ -82,7 +80,7 @@ class MetricBins(AbstractHead):
             nn.ReLU(),
             nn.Conv2d(bottleneck, bottleneck, 3, padding=1),
         )
-        self.bottleneck.apply(_start_small)
+        start_convolutions(self.bottleneck, partial(nn.init.normal_, std=0.001))
         self.seed = _two_layers(bottleneck, 256, bins)
         self.seed_embedding = _two_layers(bottleneck, embedding, embedding)
         self.embeddings = nn.ModuleList(_two_layers(c, embedding, embedding) for c in maps)
@@ -100,12 +98,12 @@ class MetricBins(AbstractHead):
         for feature, embed, attract in zip(maps, self.embeddings, self.attractors, strict=True):
             size = feature.shape[-2:]
             embedding = embed(feature)
-            goals = functional.softplus(attract(embedding + _resized(before, size)))
-            centres = self.moved(_resized(centres, size), goals)
+            goals = functional.softplus(attract(embedding + resized(before, size)))
+            centres = self.moved(resized(centres, size), goals)
             before = embedding
         size = last.shape[-2:]
         own_depth = to_output(self.decoder.spec, self.decoder.output(last)).stack
-        whole = last, own_depth, _resized(before, size), _resized(centres, size)
+        whole = last, own_depth, resized(before, size), resized(centres, size)
         # from here on every pixel is on its own: in strips, hundreds of channels need little memory
         strips = zip(*(x.split(STRIP_ROWS, dim=2) for x in whole), strict=True)
         depth_m = [
@@ -167,17 +165,6 @@ def _log_choices(bins: int) -> Float[Tensor, " n"]:
     k = torch.arange(bins, dtype=torch.float64) + eps
     n = torch.tensor(bins - 1 + eps, dtype=torch.float64)
     return (n * n.log() - k * k.log() - (n - k) * (n - k + eps).log()).float()
-
-
-def _start_small(layer: nn.Module) -> None:
-    if isinstance(layer, nn.Conv2d):
-        assert layer.bias is not None
-        nn.init.normal_(layer.weight, std=0.001)
-        nn.init.zeros_(layer.bias)
-
-
-def _resized(x: Float[Tensor, "b c _ _"], size: Sequence[int]) -> Float[Tensor, "b c h w"]:
-    return functional.interpolate(x, tuple(size), mode="bilinear", align_corners=True)
 
 
 def _two_layers(channels: int, inner: int, out: int) -> nn.Sequential:

@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
-from diffsight.heads.base import AbstractHead, require_maps, to_output
+from diffsight.heads.base import AbstractHead, conv_block, require_maps, resized, to_output
 from diffsight.outputs import Output, OutputSpec
 from diffsight.types import Pyramid
 
@@ -41,9 +39,8 @@ class ReferringDecoder(AbstractHead):
         self.stages = nn.ModuleList()
         previous = in_channels[-1]
         for channels in reversed(in_channels[:-1]):
-            self.stages.append(
-                nn.Sequential(*_layers(previous + channels, width), *_layers(width, width))
-            )
+            blocks = (*conv_block(previous + channels, width), *conv_block(width, width))
+            self.stages.append(nn.Sequential(*blocks))
             previous = width
         self.output = nn.Conv2d(width, output.channels, 1)
 
@@ -51,16 +48,6 @@ class ReferringDecoder(AbstractHead):
         """Return the output at stride 1."""
         *finer, x = pyramid.features
         for stage, feature in zip(self.stages, reversed(finer), strict=True):
-            height, width = feature.shape[-2:]
-            x = stage(torch.cat([_resized(x, height, width), feature], dim=1))
-        height, width = (self.stride * side for side in x.shape[-2:])
-        return to_output(self.spec, _resized(self.output(x), height, width))
-
-
-def _resized(x: Float[Tensor, "b c _ _"], height: int, width: int) -> Float[Tensor, "b c h w"]:
-    return functional.interpolate(x, (height, width), mode="bilinear", align_corners=True)
-
-
-def _layers(channels: int, width: int) -> list[nn.Module]:
-    conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-    return [conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            x = stage(torch.cat([resized(x, feature.shape[-2:]), feature], dim=1))
+        hw = [self.stride * side for side in x.shape[-2:]]
+        return to_output(self.spec, resized(self.output(x), hw))

@@ -1,12 +1,14 @@
 """Semantic FPN (Kirillov et al., CVPR 2019): every level up to the finest, their sum, one layer."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffsight.heads.base import AbstractHead, require_maps, to_output
+from diffsight.heads.base import AbstractHead, conv_block, require_maps, to_output
+from diffsight.ops.layers import start_convolutions
 from diffsight.outputs import Output, OutputSpec
 from diffsight.types import Pyramid
 
@@ -43,15 +45,15 @@ class SemanticFPN(AbstractHead):
             doublings = (stride // self.stride).bit_length() - 1
             layers: list[nn.Module] = []
             for i in range(max(doublings, 1)):
-                layers.append(_block(channels if i == 0 else width, width))
+                block = conv_block(channels if i == 0 else width, width)
+                start_convolutions(block, partial(nn.init.kaiming_normal_, nonlinearity="relu"))
+                layers.append(block)
                 if doublings:
                     layers.append(nn.Upsample(scale_factor=2, mode="bilinear"))
             self.scales.append(nn.Sequential(*layers))
         self.dropout = nn.Dropout2d(dropout)
         self.output = nn.Conv2d(width, output.channels, 1)
-        assert self.output.bias is not None
-        nn.init.normal_(self.output.weight, std=0.01)
-        nn.init.zeros_(self.output.bias)
+        start_convolutions(self.output, partial(nn.init.normal_, std=0.01))
 
     def forward(self, pyramid: Pyramid) -> Output:
         """Return the output at stride 1."""
@@ -66,9 +68,3 @@ class SemanticFPN(AbstractHead):
         logits = self.output(self.dropout(total))
         maps = functional.interpolate(logits, scale_factor=self.stride, mode="bilinear")
         return to_output(self.spec, maps)
-
-
-def _block(channels: int, width: int) -> nn.Sequential:
-    conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-    return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True))

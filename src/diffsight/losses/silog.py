@@ -1,16 +1,16 @@
 """The scale-invariant logarithmic loss of depth (Eigen et al., 2014; VPD, EVP, Meta Prompts)."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
+
+from diffsight.types import Masks
+
+Depths = Float[Tensor, "b h w"]
 
 
 def silog(
-    prediction: Float[Tensor, "b h w"],
-    target: Float[Tensor, "b h w"],
-    valid: Bool[Tensor, "b h w"],
-    *,
-    variance_focus: float = 0.5,
+    prediction: Depths, target: Depths, valid: Masks, *, variance_focus: float = 0.5
 ) -> Float[Tensor, ""]:
     """``sqrt(mean(d**2) - variance_focus * mean(d)**2)`` with ``d = ln(target) - ln(prediction)``.
 

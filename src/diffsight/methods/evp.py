@@ -11,21 +11,15 @@ import math
 from functools import partial
 from typing import Any
 
-from torch import nn
-
 from diffsight.backbones import BackboneSource, StableDiffusion
 from diffsight.backbones.attention_maps import Place
 from diffsight.heads import DeconvHead
 from diffsight.heads.base import HeadBuilder
-from diffsight.methods.base import (
-    AbstractMethod,
-    FitSettings,
-    MethodBuilder,
-    builder_of,
-)
+from diffsight.methods.base import AbstractMethod, FitSettings, MethodBuilder, builder_of
 from diffsight.methods.parts import (
     AttentionMaps,
     EncodedLatent,
+    build_neck,
     map_levels,
     widths_with_maps,
     without_padding,
@@ -78,23 +72,11 @@ class EVP(AbstractPrompted):
         timestep: int = 1,
     ) -> None:
         super().__init__(
-            backbone,
-            prompts,
-            attention_maps=attention_maps,
-            attention_places=attention_places,
-            detach_attention_maps=detach_attention_maps,
-            timestep=timestep,
+            backbone, prompts, attention_maps, attention_places, detach_attention_maps, timestep
         )
-        channels = self.pyramid_channels
-        strides = backbone.strides
-        self.refine: nn.Module | None = None
-        self.neck: nn.Module | None = None
-        if refine is not None:
-            self.refine = built = refine(in_channels=channels, strides=strides)
-            channels, strides = built.out_channels, built.out_strides
-        if neck is not None:
-            self.neck = built = neck(in_channels=channels, strides=strides)
-            channels, strides = built.out_channels, built.out_strides
+        channels, strides = self.pyramid_channels, backbone.strides
+        self.refine, channels, strides = build_neck(refine, channels, strides)
+        self.neck, channels, strides = build_neck(neck, channels, strides)
         self.head = head(in_channels=channels, strides=strides, output=output)
 
     def forward(

@@ -14,19 +14,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffsight.backbones import AbstractBackbone, BackboneSource, PretrainedPart
-from diffsight.methods.base import (
-    AbstractMethod,
-    FitSettings,
-    MethodBuilder,
-    Variant,
-    builder_of,
-)
+from diffsight.backbones import AbstractBackbone, BackboneSource
+from diffsight.methods.base import FitSettings, MethodBuilder, Variant, builder_of
 from diffsight.methods.conditioned import Conditioned
-from diffsight.methods.parts import pad
-from diffsight.outputs import Classes, Distribution, Output, OutputSpec, expectation
+from diffsight.methods.frozen import AbstractFrozen
+from diffsight.outputs import Output, OutputSpec
 from diffsight.prompts import Unprompted
-from diffsight.types import Draws, Encoded, Inputs, Target
+from diffsight.types import Draws, Encoded, Inputs, Maps, Target
 
 MOST_PARAMETERS = 70_000
 POSITION_CHANNELS = 5
@@ -47,7 +41,7 @@ class EncodedLevels(Encoded):
     covered: Float[Tensor, "b 0 ph pw"]
 
 
-class FeatureHead(AbstractMethod):
+class FeatureHead(AbstractFrozen):
     """Probabilities of the classes from all levels, with few numbers that learn.
 
     Args:
@@ -64,8 +58,6 @@ class FeatureHead(AbstractMethod):
         prior_weight: of the labels' average, the same at every position of every image.
     """
 
-    output_kinds = ("distribution", "classes")
-
     def __init__(
         self,
         *,
@@ -77,10 +69,7 @@ class FeatureHead(AbstractMethod):
         position_weight: float = 0.0,
         prior_weight: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.spec = output
-        self.backbone = backbone.requires_grad_(False)
-        self.size_multiple = backbone.size_multiple
+        super().__init__(output, backbone)
         self.feature_drop_probability = feature_drop_probability
         self.image_drop_probability = image_drop_probability
         self.position_weight = position_weight
@@ -102,12 +91,6 @@ class FeatureHead(AbstractMethod):
         self.mix = nn.Conv2d(width, width, 3, padding=1)
         self.out = nn.Conv2d(width, classes, 1)
 
-    def train(self, mode: bool = True) -> "FeatureHead":
-        """Set the mode of the head; the frozen backbone stays in evaluation mode."""
-        super().train(mode)
-        self.backbone.eval()
-        return self
-
     @torch.no_grad()
     def fit_statistics(
         self, encoded: Sequence[EncodedLevels], class_frequencies: Float[Tensor, " n"] | None
@@ -127,9 +110,8 @@ class FeatureHead(AbstractMethod):
     @torch.no_grad()
     def encode(self, inputs: Inputs) -> EncodedLevels:
         """Return the pyramid."""
-        image = pad(inputs.image, self.backbone.size_multiple)
-        pyramid = self.backbone(image, latents=inputs.latents)
-        covered = image.new_empty(len(image), 0, *pyramid.covered_hw(0))
+        pyramid = self.pyramid(inputs)
+        covered = inputs.image.new_empty(len(inputs.image), 0, *pyramid.covered_hw(0))
         return EncodedLevels(pyramid.features, covered)
 
     def forward(
@@ -171,10 +153,7 @@ class FeatureHead(AbstractMethod):
         self._restate(dict(variant))
 
     def _mixtures(
-        self,
-        inputs: Inputs,
-        encoded: EncodedLevels | None,
-        weights: Sequence[tuple[float, float]],
+        self, inputs: Inputs, encoded: EncodedLevels | None, weights: Sequence[tuple[float, float]]
     ) -> list[Output]:
         encoded = encoded or self.encode(inputs)
         position, seen = self._read(inputs, encoded)
@@ -201,21 +180,10 @@ class FeatureHead(AbstractMethod):
             seen = seen + functional.interpolate(x, grid, mode="bilinear")
         return position, seen
 
-    def _output(self, probability: Float[Tensor, "b n h w"]) -> Output:
-        if self.spec.codec is None:
-            return Classes(probability, "probabilities")
-        centres = self.spec.codec.centres
-        return Distribution(probability, expectation(probability, centres[None]), centres)
-
-    def _classes(
-        self, hidden: Float[Tensor, "b c h w"], inputs: Inputs, encoded: EncodedLevels
-    ) -> Float[Tensor, "b n height width"]:
+    def _classes(self, hidden: Maps, inputs: Inputs, encoded: EncodedLevels) -> Tensor:
         """Mix, and bring to the size of the image."""
-        height, width = inputs.image.shape[-2:]
         logits = self.out(functional.gelu(self.mix(functional.gelu(hidden)))).float()
-        whole = (encoded.covered.shape[-2], encoded.covered.shape[-1])
-        logits = functional.interpolate(logits, whole, mode="bilinear")[..., :height, :width]
-        return logits.softmax(dim=1)
+        return self._at_image_size(logits, encoded.covered, inputs).softmax(dim=1)
 
     def _kept(self, draws: Draws, level: int, channels: int) -> Float[Tensor, "b c 1 1"]:
         """Return 0 for a hidden channel, for which the others make up, and for a hidden image."""
@@ -224,10 +192,6 @@ class FeatureHead(AbstractMethod):
         kept = draws.normal(level, (channels, 1, 1)) > channel_limit
         kept = kept / (1 - self.feature_drop_probability)
         return kept * (draws.normal(len(self.project), (1, 1, 1)) > image_limit)
-
-    def frozen(self) -> dict[str, PretrainedPart]:
-        """Return the pretrained network."""
-        return frozen_part(self.backbone)
 
     @classmethod
     def from_backbone(cls, source: BackboneSource, **options: Any) -> MethodBuilder:
@@ -244,16 +208,6 @@ class FeatureHead(AbstractMethod):
     def few_shot_defaults(cls) -> FitSettings:
         """Return AdamW with one rate, batches of 8."""
         return FitSettings({"": 2e-3}, batch_size=8, max_steps=1500, weight_decay=0.01)
-
-
-def frozen_part(backbone: AbstractBackbone) -> dict[str, PretrainedPart]:
-    """Return the pretrained network inside a backbone, by its path in a method."""
-    found = {
-        ".".join(["backbone", *filter(None, [name])]): part
-        for name, part in backbone.named_modules()
-        if isinstance(part, PretrainedPart)
-    }
-    return found
 
 
 def pyramid_backbone(source: BackboneSource) -> AbstractBackbone:

@@ -236,12 +236,9 @@ class FewShot(AbstractMethod):
         The paper states no learning rate.
         """
         rates = {"concepts": 0.1, "codebook.tables": 0.01, "codebook.mix": 1e-3}
+        clips = {"codebook": 1.0}
         return FitSettings(
-            rates,
-            batch_size=2,
-            max_steps=2000,
-            constant_fraction=0.5,
-            clip_norms={"codebook": 1.0},
+            rates, batch_size=2, max_steps=2000, constant_fraction=0.5, clip_norms=clips
         )
 
 

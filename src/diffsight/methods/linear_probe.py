@@ -13,11 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffsight.backbones import AbstractBackbone, BackboneSource, ClipTokens, PretrainedPart
-from diffsight.methods.base import AbstractMethod, FitSettings, MethodBuilder, builder_of
-from diffsight.methods.feature_head import frozen_part
-from diffsight.methods.parts import pad
-from diffsight.outputs import Classes, Distribution, Output, OutputSpec, expectation
+from diffsight.backbones import AbstractBackbone, BackboneSource, ClipTokens
+from diffsight.methods.base import FitSettings, MethodBuilder, builder_of
+from diffsight.methods.frozen import AbstractFrozen
+from diffsight.outputs import Output, OutputSpec
 from diffsight.types import Draws, Encoded, Inputs, Target
 
 
@@ -34,7 +33,7 @@ class EncodedTokens(Encoded):
     covered: Float[Tensor, "b 0 ph pw"]
 
 
-class LinearProbe(AbstractMethod):
+class LinearProbe(AbstractFrozen):
     """About as many numbers as the concepts have: ``width * classes + classes``.
 
     Args:
@@ -42,26 +41,14 @@ class LinearProbe(AbstractMethod):
         backbone: frozen; its coarsest level is read.
     """
 
-    output_kinds = ("distribution", "classes")
-
     def __init__(self, *, output: OutputSpec, backbone: AbstractBackbone) -> None:
-        super().__init__()
-        self.spec = output
-        self.backbone = backbone.requires_grad_(False)
-        self.size_multiple = backbone.size_multiple
+        super().__init__(output, backbone)
         self.out = nn.Conv2d(backbone.channels[-1], output.channels, 1)
-
-    def train(self, mode: bool = True) -> "LinearProbe":
-        """Set the mode of the probe; the frozen backbone stays in evaluation mode."""
-        super().train(mode)
-        self.backbone.eval()
-        return self
 
     @torch.no_grad()
     def encode(self, inputs: Inputs) -> EncodedTokens:
         """Return the tokens."""
-        image = pad(inputs.image, self.backbone.size_multiple)
-        pyramid = self.backbone(image, latents=inputs.latents)
+        pyramid = self.pyramid(inputs)
         tokens = pyramid.features[-1].movedim(1, -1)
         tokens = functional.layer_norm(tokens, tokens.shape[-1:]).movedim(-1, 1)
         covered = tokens.new_empty(len(tokens), 0, *pyramid.covered_hw(-1))
@@ -77,19 +64,8 @@ class LinearProbe(AbstractMethod):
     ) -> Output:
         """Return the probability of every class at the size of the image."""
         encoded = encoded or self.encode(inputs)
-        height, width = inputs.image.shape[-2:]
         probability = self.out(encoded.tokens).float().softmax(dim=1)
-        covered = (encoded.covered.shape[-2], encoded.covered.shape[-1])
-        probability = functional.interpolate(probability, covered, mode="bilinear")
-        probability = probability[..., :height, :width]
-        if self.spec.codec is None:
-            return Classes(probability, "probabilities")
-        centres = self.spec.codec.centres
-        return Distribution(probability, expectation(probability, centres[None]), centres)
-
-    def frozen(self) -> dict[str, PretrainedPart]:
-        """Return the pretrained network."""
-        return frozen_part(self.backbone)
+        return self._output(self._at_image_size(probability, encoded.covered, inputs))
 
     @classmethod
     def from_backbone(

@@ -6,15 +6,16 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffsight.backbones.attention_maps import MapRecorder, MapRequest, Place
 from diffsight.backbones.base import AbstractDiffusionBackbone
 from diffsight.backbones.stable_diffusion import StableDiffusion
 from diffsight.errors import InputError
+from diffsight.necks.base import NeckBuilder
 from diffsight.ops.padding import MID_GREY, crop_to_valid, pad_to_multiple
 from diffsight.prompts import AbstractPrompt
-from diffsight.types import Draws, Encoded, Inputs, Latents, Pyramid
+from diffsight.types import Draws, Encoded, Images, Latents, Pyramid
 
 AttentionMaps = Literal["none", "A32", "A64"]
 MAP_LEVELS: dict[AttentionMaps, tuple[int, ...]] = {"none": (), "A32": (1, 2), "A64": (0, 1, 2)}
@@ -27,14 +28,14 @@ class EncodedLatent(Encoded):
     latent: Float[Tensor, "b c lh lw"] | None
 
 
-def pad(image: Float[Tensor, "b 3 h w"], multiple: int) -> Float[Tensor, "b 3 ph pw"]:
+def pad(image: Images, multiple: int) -> Float[Tensor, "b 3 ph pw"]:
     """Pad with mid-grey, which becomes 0 in [-1, 1], on the right and at the bottom."""
     return pad_to_multiple(image, multiple, MID_GREY)
 
 
 def encode_latent(
     backbone: AbstractDiffusionBackbone,
-    image: Float[Tensor, "b 3 h w"],
+    image: Images,
     latents: Latents | None,
     draws: Draws | None = None,
 ) -> Float[Tensor, "b c lh lw"]:
@@ -42,14 +43,6 @@ def encode_latent(
     if latents is None or not backbone.latent_is_fixed:
         return backbone.encode(image, draws=draws)
     return latents.get(backbone, image, lambda: backbone.encode(image))
-
-
-def encode_fixed_latent(backbone: AbstractDiffusionBackbone, inputs: Inputs) -> EncodedLatent:
-    """Return the latent of the images where it never changes."""
-    if not backbone.latent_is_fixed:
-        return EncodedLatent(None)
-    image = pad(inputs.image, backbone.size_multiple)
-    return EncodedLatent(encode_latent(backbone, image, inputs.latents))
 
 
 def prompted_pyramid(
@@ -88,6 +81,16 @@ def map_levels(
             "choose places among 'up', 'down' and 'mid', or attention_maps='none'"
         )
     return levels
+
+
+def build_neck(
+    builder: NeckBuilder | None, channels: Sequence[int], strides: Sequence[int]
+) -> tuple[nn.Module | None, Sequence[int], Sequence[int]]:
+    """Return a neck, or None without a builder, and the channels and strides behind it."""
+    if builder is None:
+        return None, channels, strides
+    neck = builder(in_channels=channels, strides=strides)
+    return neck, neck.out_channels, neck.out_strides
 
 
 def widths_with_maps(

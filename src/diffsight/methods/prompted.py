@@ -9,7 +9,6 @@ from diffsight.methods.parts import (
     AttentionMaps,
     EncodedLatent,
     append_maps,
-    encode_fixed_latent,
     encode_latent,
     map_levels,
     pad,
@@ -17,9 +16,11 @@ from diffsight.methods.parts import (
     require_fitting_text,
     widths_with_maps,
 )
-from diffsight.methods.prompt_maps import explain_attention
+from diffsight.ops.resize import resized_image
 from diffsight.prompts import AbstractPrompt
-from diffsight.types import Draws, Inputs, Pyramid
+from diffsight.types import Draws, Inputs, Maps, Pyramid
+
+SHOWN = 50  # tokens of an explanation, at most
 
 
 class AbstractPrompted(AbstractMethod):
@@ -44,7 +45,6 @@ class AbstractPrompted(AbstractMethod):
         self,
         backbone: StableDiffusion,
         prompts: AbstractPrompt,
-        *,
         attention_maps: AttentionMaps,
         attention_places: tuple[Place, ...],
         detach_attention_maps: bool,
@@ -63,7 +63,7 @@ class AbstractPrompted(AbstractMethod):
 
     def encode(self, inputs: Inputs) -> EncodedLatent:
         """Return the latent, unless it is drawn anew in every pass or its encoder learns."""
-        return encode_fixed_latent(self.backbone, inputs)
+        return EncodedLatent(self._latent(inputs) if self.backbone.latent_is_fixed else None)
 
     def pyramid(
         self, inputs: Inputs, encoded: EncodedLatent | None, draws: Draws | None
@@ -71,18 +71,22 @@ class AbstractPrompted(AbstractMethod):
         """Return features and maps of the padded image after one pass."""
         latent = encoded.latent if encoded is not None else None
         if latent is None:
-            image = pad(inputs.image, self.backbone.size_multiple)
-            latent = encode_latent(self.backbone, image, inputs.latents, draws)
+            latent = self._latent(inputs, draws)
+        return append_maps(self._pass(inputs, latent, self.maps))
+
+    def _latent(self, inputs: Inputs, draws: Draws | None = None) -> Maps:
+        image = pad(inputs.image, self.backbone.size_multiple)
+        return encode_latent(self.backbone, image, inputs.latents, draws)
+
+    def _pass(self, inputs: Inputs, latent: Maps, maps: MapRequest) -> Pyramid:
         height, width = inputs.image.shape[-2:]
-        return append_maps(
-            prompted_pyramid(
-                self.backbone,
-                latent,
-                self.prompts(inputs),
-                timestep=self.timestep,
-                maps=self.maps,
-                valid_hw=(height, width),
-            )
+        return prompted_pyramid(
+            self.backbone,
+            latent,
+            self.prompts(inputs),
+            timestep=self.timestep,
+            maps=maps,
+            valid_hw=(height, width),
         )
 
     def check_prompt(self, text: str | None) -> None:
@@ -96,5 +100,15 @@ class AbstractPrompted(AbstractMethod):
         return self.prompts.placeholder()
 
     def explain(self, inputs: Inputs, encoded: EncodedLatent | None = None) -> Explanation:
-        """Return the output and the cross-attention map of every token."""
-        return explain_attention(self, inputs, encoded)
+        """Return the output of one image and the mean attention map of every token, up to 50."""
+        draws = Draws((0,))
+        output = self(inputs, encoded, draws=draws)
+        maps = MapRequest(self.backbone.map_levels(self.maps.places), self.maps.places)
+        attention = self._pass(inputs, self._latent(inputs, draws), maps).attention.values()
+        if not attention:
+            return Explanation(output)
+        height, width = inputs.image.shape[-2:]
+        padded = pad(inputs.image, self.backbone.size_multiple).shape
+        whole = [resized_image(one.float(), (padded[-2], padded[-1])) for one in attention]
+        mean = sum(whole[1:], start=whole[0])[0, :, :height, :width] / len(whole)
+        return Explanation(output, {f"token {i + 1}": one for i, one in enumerate(mean[:SHOWN])})

@@ -10,23 +10,12 @@ and ``SemanticFPN``, referring segmentation: ``Sentences`` and ``ReferringDecode
 from functools import partial
 from typing import Any
 
-from torch import nn
-
 from diffsight.backbones import BackboneSource, StableDiffusion
 from diffsight.backbones.attention_maps import Place
 from diffsight.heads import DeconvHead
 from diffsight.heads.base import HeadBuilder
-from diffsight.methods.base import (
-    AbstractMethod,
-    FitSettings,
-    MethodBuilder,
-    builder_of,
-)
-from diffsight.methods.parts import (
-    AttentionMaps,
-    EncodedLatent,
-    without_padding,
-)
+from diffsight.methods.base import AbstractMethod, FitSettings, MethodBuilder, builder_of
+from diffsight.methods.parts import AttentionMaps, EncodedLatent, build_neck, without_padding
 from diffsight.methods.prompted import AbstractPrompted
 from diffsight.necks import Merging
 from diffsight.necks.base import NeckBuilder
@@ -74,19 +63,9 @@ class VPD(AbstractPrompted):
         timestep: int = 1,
     ) -> None:
         super().__init__(
-            backbone,
-            prompts,
-            attention_maps=attention_maps,
-            attention_places=attention_places,
-            detach_attention_maps=detach_attention_maps,
-            timestep=timestep,
+            backbone, prompts, attention_maps, attention_places, detach_attention_maps, timestep
         )
-        channels = self.pyramid_channels
-        strides = backbone.strides
-        self.neck: nn.Module | None = None
-        if neck is not None:
-            self.neck = built = neck(in_channels=channels, strides=strides)
-            channels, strides = built.out_channels, built.out_strides
+        self.neck, channels, strides = build_neck(neck, self.pyramid_channels, backbone.strides)
         self.head = head(in_channels=channels, strides=strides, output=output)
 
     def forward(

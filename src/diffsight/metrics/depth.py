@@ -1,16 +1,18 @@
 """The error measures of metric depth, averaged image by image as NYU and KITTI tables are."""
 
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
-from torchmetrics import Metric
 
 from diffsight.errors import InputError
+from diffsight.metrics.sums import SumMetric
+from diffsight.types import Masks
 
+Depths = Float[Tensor, "b h w"]
 NAMES = ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "d1", "d2", "d3")
 
 
-class DepthMetrics(Metric):
+class DepthMetrics(SumMetric):
     """Per-image measures over the valid pixels, then their mean over the images (float64 sums).
 
     ``compute`` gives scalars by name. With prediction p, truth g and e = ln p - ln g:
@@ -22,24 +24,10 @@ class DepthMetrics(Metric):
     * ``images``: how many counted, ``skipped``: how many had no valid pixel.
     """
 
-    full_state_update = False
-    sums: Float64[Tensor, "9"]
-    images: Float64[Tensor, ""]
-    skipped: Float64[Tensor, ""]
-
     def __init__(self) -> None:
-        super().__init__()
-        zeros = torch.zeros(len(NAMES), dtype=torch.float64)
-        self.add_state("sums", zeros, dist_reduce_fx="sum")
-        self.add_state("images", zeros[0].clone(), dist_reduce_fx="sum")
-        self.add_state("skipped", zeros[0].clone(), dist_reduce_fx="sum")
+        super().__init__(len(NAMES) + 2)
 
-    def update(
-        self,
-        prediction: Float[Tensor, "b h w"],
-        target: Float[Tensor, "b h w"],
-        valid: Bool[Tensor, "b h w"],
-    ) -> None:
+    def update(self, prediction: Depths, target: Depths, valid: Masks) -> None:
         """Add a batch; depth in metres, finite and positive wherever ``valid``.
 
         Raises:
@@ -53,9 +41,9 @@ class DepthMetrics(Metric):
                     "pixel that is scored, as a protocol's prepare() and mask() do"
                 )
         counted = valid.flatten(1).any(dim=1)
-        self.sums += per_image(prediction, target, valid).sum(dim=0)
-        self.images += counted.sum()
-        self.skipped += (~counted).sum()
+        measures = per_image(prediction, target, valid).sum(dim=0)
+        images = torch.stack([counted.sum(), (~counted).sum()])
+        self.sums += torch.cat([measures, images])
 
     def compute(self) -> dict[str, Float64[Tensor, ""]]:
         """The means by name.
@@ -63,19 +51,16 @@ class DepthMetrics(Metric):
         Raises:
             InputError: if no image had a valid pixel.
         """
-        if self.images == 0:
+        *measures, images, skipped = self.sums
+        if images == 0:
             raise InputError(
                 "no image with a valid pixel was seen: check the depth unit and the protocol's mask"
             )
-        means = dict(zip(NAMES, self.sums / self.images, strict=True))
-        return means | {"images": self.images.clone(), "skipped": self.skipped.clone()}
+        means = {name: total / images for name, total in zip(NAMES, measures, strict=True)}
+        return means | {"images": images.clone(), "skipped": skipped.clone()}
 
 
-def per_image(
-    prediction: Float[Tensor, "b h w"],
-    target: Float[Tensor, "b h w"],
-    valid: Bool[Tensor, "b h w"],
-) -> Float64[Tensor, "b 9"]:
+def per_image(prediction: Depths, target: Depths, valid: Masks) -> Float64[Tensor, "b 9"]:
     """Each image's measures in the order of ``NAMES``; zeros without a valid pixel."""
     # pixels that do not count hold a perfect prediction of 1 m; the means divide by the others
     p = torch.where(valid, prediction.double(), 1)

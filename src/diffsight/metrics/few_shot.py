@@ -8,19 +8,26 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 from torch.nn import functional
-from torchmetrics import Metric
 
 from diffsight.errors import InputError
+from diffsight.metrics.sums import SumMetric
+from diffsight.types import Maps, Masks
+
+Vectors = Float[Tensor, "b 3 h w"]
+Foreground = Float[Tensor, "b 1 h w"]
+Ids = Float[Tensor, "b 1 h w"] | Int[Tensor, "b 1 h w"]
+PerImage = Float64[Tensor, " b"]
+Angles = Float64[Tensor, "b h w"]
 
 BINS_PER_DEGREE = 20
 # an invalid grey pixel decodes to 0.007; below half of the full length there is no direction
 SHORTEST_DIRECTION = 0.5
 
 
-class ValueErrors(Metric):
+class ValueErrors(SumMetric):
     """Errors of scalars and vectors, over all channels.
 
     ``compute`` gives scalars by name, in the unit of the task:
@@ -36,35 +43,20 @@ class ValueErrors(Metric):
         primary: what ``per_image`` gives.
     """
 
-    full_state_update = False
-    vtm: Float64[Tensor, ""]
-    images: Float64[Tensor, ""]
-    absolute: Float64[Tensor, ""]
-    square: Float64[Tensor, ""]
-    numbers: Float64[Tensor, ""]
-
     def __init__(self, primary: Literal["vtm_mae", "rmse_valid"] = "vtm_mae") -> None:
-        super().__init__()
+        super().__init__(5)
         self.primary = primary
-        _add_sums(self, "vtm", "images", "absolute", "square", "numbers")
 
-    def update(
-        self,
-        prediction: Float[Tensor, "b d h w"],
-        target: Float[Tensor, "b d h w"],
-        valid: Bool[Tensor, "b h w"],
-    ) -> None:
+    def update(self, prediction: Maps, target: Maps, valid: Masks) -> None:
         """Add a batch in the unit of the task; what is not ``valid`` may hold anything.
 
         Raises:
             InputError: if a valid pixel is NaN or infinite.
         """
         errors = _errors(prediction, target, valid)
-        self.vtm += errors.flatten(1).mean(dim=1).sum()
-        self.images += len(errors)
-        self.absolute += errors.sum()
-        self.square += errors.square().sum()
-        self.numbers += valid.sum() * errors.shape[1]
+        vtm, images = errors.flatten(1).mean(dim=1).sum(), errors.new_tensor(len(errors))
+        numbers = valid.sum() * errors.shape[1]
+        self.sums += torch.stack([vtm, images, errors.sum(), errors.square().sum(), numbers])
 
     def compute(self) -> dict[str, Float64[Tensor, ""]]:
         """The errors by name.
@@ -72,19 +64,15 @@ class ValueErrors(Metric):
         Raises:
             InputError: if no image had a valid pixel.
         """
-        _require_some(self.numbers)
+        vtm, images, absolute, square, numbers = self.sums
+        _require_some(numbers)
         return {
-            "vtm_mae": self.vtm / self.images,
-            "mae_valid": self.absolute / self.numbers,
-            "rmse_valid": (self.square / self.numbers).sqrt(),
+            "vtm_mae": vtm / images,
+            "mae_valid": absolute / numbers,
+            "rmse_valid": (square / numbers).sqrt(),
         }
 
-    def per_image(
-        self,
-        prediction: Float[Tensor, "b d h w"],
-        target: Float[Tensor, "b d h w"],
-        valid: Bool[Tensor, "b h w"],
-    ) -> Float64[Tensor, " b"]:
+    def per_image(self, prediction: Maps, target: Maps, valid: Masks) -> PerImage:
         """Each image's primary measure; 0 without a valid pixel.
 
         Raises:
@@ -97,7 +85,7 @@ class ValueErrors(Metric):
         return (errors.square().flatten(1).sum(dim=1) / numbers).sqrt()
 
 
-class AngleErrors(Metric):
+class AngleErrors(SumMetric):
     """Angles between directions, in degrees.
 
     ``compute`` gives scalars by name:
@@ -116,35 +104,24 @@ class AngleErrors(Metric):
         primary: what ``per_image`` gives.
     """
 
-    full_state_update = False
-    vtm: Float64[Tensor, ""]
-    images: Float64[Tensor, ""]
-    degrees: Float64[Tensor, ""]
     histogram: Float64[Tensor, "3600"]
 
     def __init__(self, primary: Literal["merr_vtm", "merr_true"] = "merr_vtm") -> None:
-        super().__init__()
+        super().__init__(3)
         self.primary = primary
-        _add_sums(self, "vtm", "images", "degrees")
         bins = torch.zeros(180 * BINS_PER_DEGREE, dtype=torch.float64)
         self.add_state("histogram", bins, dist_reduce_fx="sum")
 
-    def update(
-        self,
-        prediction: Float[Tensor, "b 3 h w"],
-        target: Float[Tensor, "b 3 h w"],
-        valid: Bool[Tensor, "b h w"],
-    ) -> None:
+    def update(self, prediction: Vectors, target: Vectors, valid: Masks) -> None:
         """Add a batch of vectors with components in [-1, 1].
 
         Raises:
             InputError: if any pixel, valid or not, is NaN or infinite.
         """
         vtm = _vtm_angles(prediction, target)
-        self.vtm += vtm.flatten(1).mean(dim=1).sum()
-        self.images += len(vtm)
         degrees = _angles(prediction, target)[_directed(target, valid)]
-        self.degrees += degrees.sum()
+        images = vtm.new_tensor(len(vtm))
+        self.sums += torch.stack([vtm.flatten(1).mean(dim=1).sum(), images, degrees.sum()])
         index = (degrees * BINS_PER_DEGREE).long().clamp(max=len(self.histogram) - 1)
         self.histogram += torch.bincount(index, minlength=len(self.histogram))
 
@@ -156,23 +133,19 @@ class AngleErrors(Metric):
         """
         count = self.histogram.sum()
         _require_some(count)
+        vtm, images, degrees = self.sums
         below = self.histogram.cumsum(dim=0)
         middle = torch.searchsorted(below, count / 2) + 0.5
         errors = {
-            "merr_vtm": self.vtm / self.images,
-            "merr_true": self.degrees / count,
+            "merr_vtm": vtm / images,
+            "merr_true": degrees / count,
             "median_true": middle.double() / BINS_PER_DEGREE,
         }
         limits = (11.25, 22.5, 30.0)
         shares = {f"below_{x:g}": below[int(x * BINS_PER_DEGREE) - 1] / count for x in limits}
         return errors | shares
 
-    def per_image(
-        self,
-        prediction: Float[Tensor, "b 3 h w"],
-        target: Float[Tensor, "b 3 h w"],
-        valid: Bool[Tensor, "b h w"],
-    ) -> Float64[Tensor, " b"]:
+    def per_image(self, prediction: Vectors, target: Vectors, valid: Masks) -> PerImage:
         """Each image's primary measure; a ``merr_true`` without a valid pixel is 0.
 
         Raises:
@@ -185,7 +158,7 @@ class AngleErrors(Metric):
         return degrees.flatten(1).sum(dim=1) / counts.flatten(1).sum(dim=1).clamp(min=1)
 
 
-class BinaryIoU(Metric):
+class BinaryIoU(SumMetric):
     """Intersection over union of a foreground, both summed over the data set.
 
     VTM's measure of one class of its segmentation: ``iou`` where the foreground is the more
@@ -193,43 +166,25 @@ class BinaryIoU(Metric):
     nothing counts as 1 pixel, so that a foreground which is neither there nor found gives 0.
     """
 
-    full_state_update = False
-    intersection: Float64[Tensor, " 2"]
-    union: Float64[Tensor, " 2"]
     thresholds: ClassVar[Mapping[str, float]] = {"iou": 0.5, "iou_vtm": 0.2}
 
     def __init__(self) -> None:
-        super().__init__()
-        for name in ("intersection", "union"):
-            zeros = torch.zeros(len(self.thresholds), dtype=torch.float64)
-            self.add_state(name, zeros, dist_reduce_fx="sum")
+        super().__init__(2, len(self.thresholds))
 
-    def update(
-        self,
-        prediction: Float[Tensor, "b 1 h w"],
-        target: Float[Tensor, "b 1 h w"],
-        valid: Bool[Tensor, "b h w"],
-    ) -> None:
+    def update(self, prediction: Foreground, target: Foreground, valid: Masks) -> None:
         """Add a batch: the foreground's probability; 1 where it is and 0 elsewhere.
 
         Raises:
             InputError: if a valid pixel is NaN or infinite.
         """
-        intersection, union = self._areas(prediction, target, valid)
-        self.intersection += intersection.sum(dim=1)
-        self.union += union.sum(dim=1)
+        self.sums += self._areas(prediction, target, valid).sum(dim=-1)
 
     def compute(self) -> dict[str, Float64[Tensor, ""]]:
         """The measures by their names."""
-        shares = self.intersection / self.union.clamp(min=1)
-        return dict(zip(self.thresholds, shares, strict=True))
+        intersection, union = self.sums
+        return dict(zip(self.thresholds, intersection / union.clamp(min=1), strict=True))
 
-    def per_image(
-        self,
-        prediction: Float[Tensor, "b 1 h w"],
-        target: Float[Tensor, "b 1 h w"],
-        valid: Bool[Tensor, "b h w"],
-    ) -> Float64[Tensor, " b"]:
+    def per_image(self, prediction: Foreground, target: Foreground, valid: Masks) -> PerImage:
         """Each image's own ``iou``.
 
         Raises:
@@ -238,16 +193,17 @@ class BinaryIoU(Metric):
         intersection, union = self._areas(prediction, target, valid)
         return intersection[0] / union[0].clamp(min=1)
 
-    def _areas(self, prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels by threshold and image."""
+    def _areas(
+        self, prediction: Tensor, target: Tensor, valid: Tensor
+    ) -> Float64[Tensor, "2 thresholds b"]:
+        """Return the pixels of intersection and union."""
         _require_finite(prediction, target, valid)
         there = (target[:, 0] > 0.5) & valid
         found = torch.stack([(prediction[:, 0] > t) & valid for t in self.thresholds.values()])
-        intersection, union = found & there, found | there
-        return intersection.flatten(2).sum(dim=2).double(), union.flatten(2).sum(dim=2).double()
+        return torch.stack([found & there, found | there]).flatten(3).sum(dim=3).double()
 
 
-class ClassIoU(Metric):
+class ClassIoU(SumMetric):
     """Segmentation by one confusion matrix over the valid pixels of all images.
 
     ``compute`` gives ``miou``, the mean of intersection / union over the classes that occur in the
@@ -261,28 +217,18 @@ class ClassIoU(Metric):
             are compared over the same classes.
     """
 
-    full_state_update = False
-    confusion: Float64[Tensor, "k k"]
-
     def __init__(self, classes: int, invented: Literal["skip", "zero"] = "skip") -> None:
-        super().__init__()
+        super().__init__(classes, classes)
         self.classes = classes
         self.invented = invented
-        empty = torch.zeros(classes, classes, dtype=torch.float64)
-        self.add_state("confusion", empty, dist_reduce_fx="sum")
 
-    def update(
-        self,
-        prediction: Float[Tensor, "b 1 h w"] | Int[Tensor, "b 1 h w"],
-        target: Float[Tensor, "b 1 h w"] | Int[Tensor, "b 1 h w"],
-        valid: Bool[Tensor, "b h w"],
-    ) -> None:
+    def update(self, prediction: Ids, target: Ids, valid: Masks) -> None:
         """Add a batch of class numbers; what is not ``valid`` may hold anything.
 
         Raises:
             InputError: if a valid pixel is no whole number from 0 to below ``classes``.
         """
-        self.confusion += self._confusions(prediction, target, valid).sum(dim=0)
+        self.sums += self._confusions(prediction, target, valid).sum(dim=0)
 
     def compute(self) -> dict[str, Float64[Tensor, ""]]:
         """The measures by name.
@@ -290,26 +236,21 @@ class ClassIoU(Metric):
         Raises:
             InputError: if no image had a valid pixel.
         """
-        count = self.confusion.sum()
+        count = self.sums.sum()
         _require_some(count)
-        there = self.confusion.sum(dim=1)
-        accuracy = self.confusion.diagonal() / there.clamp(min=1)
+        there = self.sums.sum(dim=1)
+        accuracy = self.sums.diagonal() / there.clamp(min=1)
         return {
             "miou": self.per_class().nanmean(),
             "macc": accuracy.sum() / (there > 0).sum(),
-            "aacc": self.confusion.trace() / count,
+            "aacc": self.sums.trace() / count,
         }
 
     def per_class(self) -> Float64[Tensor, " k"]:
         """Intersection / union of every class; ``miou`` is the mean of those that are not NaN."""
-        return _ious(self.confusion, self.invented)
+        return _ious(self.sums, self.invented)
 
-    def per_image(
-        self,
-        prediction: Float[Tensor, "b 1 h w"] | Int[Tensor, "b 1 h w"],
-        target: Float[Tensor, "b 1 h w"] | Int[Tensor, "b 1 h w"],
-        valid: Bool[Tensor, "b h w"],
-    ) -> Float64[Tensor, " b"]:
+    def per_image(self, prediction: Ids, target: Ids, valid: Masks) -> PerImage:
         """Each image's own ``miou``; 0 without a valid pixel.
 
         Raises:
@@ -335,21 +276,12 @@ class ClassIoU(Metric):
         return torch.stack(counts).double().unflatten(1, (self.classes, self.classes))
 
 
-def _add_sums(metric: Metric, *names: str) -> None:
-    for name in names:
-        metric.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-
-
 def _require_some(count: Float64[Tensor, ""]) -> None:
     if count == 0:
         raise InputError("no image with a valid pixel was seen: check the labels and their mask")
 
 
-def _require_finite(
-    prediction: Float[Tensor, "b d h w"],
-    target: Float[Tensor, "b d h w"],
-    counted: Bool[Tensor, "b h w"],
-) -> None:
+def _require_finite(prediction: Maps, target: Maps, counted: Masks) -> None:
     for name, values in (("prediction", prediction), ("truth", target)):
         bad = int((counted & ~values.isfinite().all(dim=1)).sum())
         if bad:
@@ -359,31 +291,21 @@ def _require_finite(
             )
 
 
-def _errors(
-    prediction: Float[Tensor, "b d h w"],
-    target: Float[Tensor, "b d h w"],
-    valid: Bool[Tensor, "b h w"],
-) -> Float64[Tensor, "b d h w"]:
+def _errors(prediction: Maps, target: Maps, valid: Masks) -> Float64[Tensor, "b d h w"]:
     """abs(p - g), and 0 where not valid."""
     _require_finite(prediction, target, valid)
     return torch.where(valid[:, None], (prediction.double() - target.double()).abs(), 0)
 
 
-def _directed(
-    target: Float[Tensor, "b 3 h w"], valid: Bool[Tensor, "b h w"]
-) -> Bool[Tensor, "b h w"]:
+def _directed(target: Vectors, valid: Masks) -> Masks:
     return valid & (target.norm(dim=1) > SHORTEST_DIRECTION)
 
 
-def _vtm_angles(
-    prediction: Float[Tensor, "b 3 h w"], target: Float[Tensor, "b 3 h w"]
-) -> Float64[Tensor, "b h w"]:
+def _vtm_angles(prediction: Vectors, target: Vectors) -> Angles:
     return _angles((prediction.double() + 1) / 2, (target.double() + 1) / 2)
 
 
-def _angles(
-    prediction: Float[Tensor, "b 3 h w"], target: Float[Tensor, "b 3 h w"]
-) -> Float64[Tensor, "b h w"]:
+def _angles(prediction: Vectors, target: Vectors) -> Angles:
     """Degrees, exact for small angles too; 90 for a vector of no length."""
     _require_finite(prediction, target, torch.ones_like(target[:, 0], dtype=torch.bool))
     p = functional.normalize(prediction.double(), dim=1)

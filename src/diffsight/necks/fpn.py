@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffsight.necks.base import AbstractNeck
+from diffsight.ops.layers import start_convolutions
 from diffsight.types import Pyramid
 
 
@@ -30,11 +31,7 @@ class FPN(AbstractNeck):
         self.output = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in in_channels)
         self.out_channels = (width,) * len(in_channels)
         self.out_strides = tuple(strides)
-        for conv in (*self.lateral, *self.output):
-            assert isinstance(conv, nn.Conv2d)
-            assert conv.bias is not None
-            nn.init.xavier_uniform_(conv.weight)
-            nn.init.zeros_(conv.bias)
+        start_convolutions(self, nn.init.xavier_uniform_)
 
     def forward(self, pyramid: Pyramid) -> Pyramid:
         """The same levels, ``width`` channels each."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from diffsight.errors import InputError
 from diffsight.necks.base import AbstractNeck
+from diffsight.ops.layers import start_convolutions
 from diffsight.types import Pyramid
 
 
@@ -56,11 +58,8 @@ class IMAFR(AbstractNeck):
             for half, channels in zip(halves, in_channels[1:], strict=True)
         )
         self.out_channels, self.out_strides = tuple(in_channels), tuple(strides)
-        for module in self.modules():
-            if init_std is not None and isinstance(module, nn.Conv2d):
-                assert module.bias is not None
-                nn.init.trunc_normal_(module.weight, std=init_std)
-                nn.init.zeros_(module.bias)
+        if init_std is not None:
+            start_convolutions(self, partial(nn.init.trunc_normal_, std=init_std))
 
     def forward(self, pyramid: Pyramid) -> Pyramid:
         """Levels of the same sizes."""

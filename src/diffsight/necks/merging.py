@@ -1,14 +1,15 @@
 """Merges a four-level pyramid into one map at the third level's stride: VPD's depth encoder."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from diffsight.errors import InputError
 from diffsight.necks.base import AbstractNeck
+from diffsight.ops.layers import start_convolutions
 from diffsight.types import Pyramid
 
 
@@ -54,20 +55,12 @@ class Merging(AbstractNeck):
             nn.ReLU(),
         )
         self.out_channels, self.out_strides = (width,), (strides[2],)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d) and module.bias is not None:
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+        start_convolutions(self, partial(nn.init.trunc_normal_, std=0.02))
 
     def forward(self, pyramid: Pyramid) -> Pyramid:
         """One level at the stride of the third."""
         finest, second, third, coarsest = pyramid.features
         doubled = functional.interpolate(coarsest, size=third.shape[-2:], mode="nearest")
-        parts: list[Float[Tensor, "b _ _ _"]] = [
-            self.level0(finest),
-            self.level1(second),
-            third,
-            doubled,
-        ]
+        parts = [self.level0(finest), self.level1(second), third, doubled]
         merged = self.mix(torch.cat(parts, dim=1))
         return Pyramid((merged,), self.out_strides, pyramid.valid_hw)

@@ -14,17 +14,15 @@ from torch.utils.checkpoint import checkpoint
 
 from diffsight.ops.precision import without_autocast
 
+Heads = Float[Tensor, "b heads p d"]
+Rows = Float[Tensor, "b p n"]
 Implementation = Literal["sdpa", "chunk", "dense"]
 CHUNK = 256  # queries of the chunked form
 
 
 def transposed_attention(
-    query: Float[Tensor, "b heads p d"],
-    key: Float[Tensor, "b heads p d"],
-    maps: Float[Tensor, "b p n"],
-    *,
-    implementation: Implementation = "sdpa",
-) -> Float[Tensor, "b p n"]:
+    query: Heads, key: Heads, maps: Rows, *, implementation: Implementation = "sdpa"
+) -> Rows:
     """``A^T maps``, the mean over heads, with A = softmax(query key^T / sqrt(d)).
 
     All three forms give the same values and gradients (not twice differentiable: ``sdpa``).
@@ -49,11 +47,7 @@ def transposed_attention(
         return _rows(query, key, maps)
 
 
-def attention_to(
-    query: Float[Tensor, "b heads p d"],
-    key: Float[Tensor, "b heads p d"],
-    maps: Float[Tensor, "b p n"],
-) -> Float[Tensor, "b p n"]:
+def attention_to(query: Heads, key: Heads, maps: Rows) -> Rows:
     """``A maps``, the mean over heads: what every query gathers from all keys, in linear memory."""
     with without_autocast(query):
         parts = [
@@ -96,9 +90,8 @@ class _Transposed(torch.autograd.Function):
                 attended = functional.scaled_dot_product_attention(query, key, values)
             parts.append(attended.detach().sum(dim=1))
             if wants_qk:
-                for total, part in zip(
-                    sums, torch.autograd.grad(attended, (query, key), columns), strict=True
-                ):
+                gradients_qk = torch.autograd.grad(attended, (query, key), columns)
+                for total, part in zip(sums, gradients_qk, strict=True):
                     total += part
         to_maps = torch.cat(parts, dim=-1)[..., : maps.shape[-1]]
         return (*sums, to_maps) if wants_qk else (None, None, to_maps)
@@ -109,7 +102,7 @@ def _plain(x: Tensor) -> Tensor:
     return (x.clone() if x.is_inference() else x.detach()).contiguous()
 
 
-def _as_values(maps: Float[Tensor, "b p n"], query: Float[Tensor, "b heads p d"]) -> list[Tensor]:
+def _as_values(maps: Rows, query: Heads) -> list[Tensor]:
     """Parts as wide as a head, filled up with zeros: fused kernels want values like the keys."""
     heads, width = query.shape[1], query.shape[-1]
     filled = functional.pad(maps.to(query.dtype), (0, -maps.shape[-1] % width))

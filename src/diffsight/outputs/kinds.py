@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import torch
@@ -10,10 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffsight.outputs.codec import expectation
+from diffsight.types import Record
 
 
 @dataclass(frozen=True)
-class Output(abc.ABC):
+class Output(Record, abc.ABC):
     """What a method computes for a batch, before the task gives it a meaning."""
 
     @classmethod
@@ -66,18 +67,12 @@ class Output(abc.ABC):
         """Return the top-left part of the maps."""
         return self._map(lambda tensor: tensor[..., :height, :width])
 
-    def to(self, device: torch.device | str) -> Self:
-        """Copy the tensors to ``device``."""
-        return self._map(lambda tensor: tensor.to(device))
-
     def row(self, index: int) -> Self:
         """Return one image, as a batch of one."""
         return self._map(lambda tensor: tensor[index : index + 1])
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        changed = {n: change(v) for n, v in values.items() if isinstance(v, Tensor) and v.ndim == 4}
-        return replace(self, **changed)
+        return super()._map(lambda tensor: change(tensor) if tensor.ndim == 4 else tensor)
 
 
 @dataclass(frozen=True)

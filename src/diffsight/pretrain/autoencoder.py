@@ -15,13 +15,13 @@ from torch.nn import functional
 from torchmetrics import MeanMetric
 
 from diffsight.errors import InputError
-from diffsight.pretrain.folder import save_half
+from diffsight.pretrain.folder import load_part, save_half
 from diffsight.pretrain.pictures import averaged, signed, unsigned
-from diffsight.pretrain.stage import AbstractStage, Fetch, StageContext
+from diffsight.pretrain.stage import AbstractStage, Fetch, PictureBatch, Preview, StageContext
 from diffsight.training.learner import Validation
 from diffsight.training.objective import AbstractObjective
 from diffsight.training.optim import AdamW
-from diffsight.training.schedules import AbstractSchedule, Constant
+from diffsight.training.schedules import AbstractSchedule
 from diffsight.types import Draws
 
 COARSE = 8  # pixels over which colour is averaged for the low-frequency loss
@@ -29,19 +29,10 @@ SCORED = 64  # held-out pictures
 
 
 @dataclass(frozen=True)
-class Crops:
+class Crops(PictureBatch):
     """A batch of image parts in [-1, 1] and the seeds of the latents' noise."""
 
-    image: Float[Tensor, "b 3 h w"]
     draws: Draws
-
-    def to(self, device: torch.device | str) -> "Crops":
-        """Copy the image to ``device``."""
-        return Crops(self.image.to(device), self.draws)
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.image)
 
 
 class Reconstruction(AbstractObjective):
@@ -92,6 +83,7 @@ class Reconstruction(AbstractObjective):
         return {"loss": -psnr, "psnr_db": psnr}
 
 
+@dataclass(frozen=True, kw_only=True)
 class Autoencoder(AbstractStage):
     """Trained on random parts of pictures, half of them from pictures of half the size.
 
@@ -109,32 +101,17 @@ class Autoencoder(AbstractStage):
         name: of the stage's folder.
     """
 
-    def __init__(
-        self,
-        *,
-        optim: AdamW,
-        steps: int,
-        batch_size: int,
-        schedule: AbstractSchedule | None = None,
-        widths: Sequence[int] = (16, 32, 64),
-        layers_per_block: int = 1,
-        groups: int = 8,
-        crop: int = 64,
-        coarse_weight: float = 1.0,
-        kl_weight: float = 1e-5,
-        name: str = "autoencoder",
-    ) -> None:
-        self.optim = optim
-        self.steps = steps
-        self.batch_size = batch_size
-        self.schedule = schedule or Constant()
-        self.widths = tuple(widths)
-        self.layers_per_block = layers_per_block
-        self.groups = groups
-        self.crop = crop
-        self.coarse_weight = coarse_weight
-        self.kl_weight = kl_weight
-        self.name = name
+    optim: AdamW
+    steps: int
+    batch_size: int
+    schedule: AbstractSchedule | None = None
+    widths: Sequence[int] = (16, 32, 64)
+    layers_per_block: int = 1
+    groups: int = 8
+    crop: int = 64
+    coarse_weight: float = 1.0
+    kl_weight: float = 1e-5
+    name: str = "autoencoder"
 
     def check(self, size: int, stride: int | None) -> int:
         """Pictures of half the size fit, and parts fit into them."""
@@ -155,12 +132,10 @@ class Autoencoder(AbstractStage):
     def objective(self, context: StageContext) -> Reconstruction:
         """Return a new autoencoder, or the existing one, to be trained further."""
         if (context.model / "vae").is_dir():
-            vae = AutoencoderKL.from_pretrained(
-                context.model / "vae", low_cpu_mem_usage=False
-            ).float()
+            vae = load_part(AutoencoderKL, context.model, "vae", self.name)
         else:
             shape: dict[str, Any] = {
-                "block_out_channels": self.widths,
+                "block_out_channels": tuple(self.widths),
                 "down_block_types": ("DownEncoderBlock2D",) * len(self.widths),
                 "up_block_types": ("UpDecoderBlock2D",) * len(self.widths),
                 "layers_per_block": self.layers_per_block,
@@ -202,9 +177,7 @@ class Autoencoder(AbstractStage):
         save_half(vae, folder / "vae")
 
     @torch.no_grad()
-    def preview(
-        self, objective: Reconstruction, context: StageContext, folder: Path
-    ) -> tuple[UInt8[Tensor, "3 h w"], dict[str, float]]:
+    def preview(self, objective: Reconstruction, context: StageContext, folder: Path) -> Preview:
         """Return pictures above their reconstructions, and the PSNR at half the size."""
         whole = torch.stack(
             [context.held_out.image(i) for i in range(min(16, len(context.held_out)))]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
 from diffsight import assets
@@ -21,6 +22,7 @@ ENTRY = {"stage", "pictures", "steps", "batch_size", "minutes", "scores"}
 PARTS = ("vae", "text_encoder", "image_encoder", "unet")
 
 
+@rank_zero_only
 def describe(folder: Path) -> None:
     """Write ``samples.png``, ``README.md`` and ``SHA256SUMS`` into a finished model."""
     samples = generate(FIXED_PROMPTS, model=folder)
@@ -57,51 +59,46 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
 
 
 def _card(folder: Path) -> str:
-    history = read_history(folder)
-    rows = [
+    stages = "\n".join(
         f"| {h['stage']} | {h['pictures']:,} | {h['steps']:,} x {h['batch_size']} | "
         f"{h['minutes']:.0f} | {_listed(h['scores'])} |"
-        for h in history
-    ]
-    prompts = [f"{i}. {prompt}" for i, prompt in enumerate(FIXED_PROMPTS, 1)]
-    parameters = [f"- `{part}/`: {_numbers(folder / part):,}" for part in PARTS]
-    return "\n".join(
-        [
-            "---",
-            "license: apache-2.0",
-            "library_name: diffusers",
-            "pipeline_tag: text-to-image",
-            "---",
-            "# A small latent diffusion model of rooms",
-            "",
-            "Text to image in Stable Diffusion's layout, trained from nothing on rendered rooms of "
-            f"diffsight (`{RENDERER_VERSION}`) and their captions; no label, no photograph and no "
-            "other model was used. It shows every method of diffsight at work on a CPU; it knows "
-            "nothing but these rooms.",
-            "",
-            "Parameters (rounded up), all in half precision:",
-            "",
-            *parameters,
-            "",
-            "## Training",
-            "",
-            "`diffsight pretrain --recipe pretrain/rooms`; minutes are those of the clock, scores "
-            "are of held-out rooms.",
-            "",
-            "| stage | pictures | steps x batch | minutes | scores |",
-            "|---|---|---|---|---|",
-            *rows,
-            "",
-            "## Samples",
-            "",
-            "![samples](samples.png)",
-            "",
-            "Row by row, `diffsight generate` with its defaults:",
-            "",
-            *prompts,
-            "",
-        ]
+        for h in read_history(folder)
     )
+    prompts = "\n".join(f"{i}. {prompt}" for i, prompt in enumerate(FIXED_PROMPTS, 1))
+    parameters = "\n".join(f"- `{part}/`: {_numbers(folder / part):,}" for part in PARTS)
+    return f"""---
+license: apache-2.0
+library_name: diffusers
+pipeline_tag: text-to-image
+---
+# A small latent diffusion model of rooms
+
+Text to image in Stable Diffusion's layout, trained from nothing on rendered rooms of \
+diffsight (`{RENDERER_VERSION}`) and their captions; no label, no photograph and no \
+other model was used. It shows every method of diffsight at work on a CPU; it knows \
+nothing but these rooms.
+
+Parameters (rounded up), all in half precision:
+
+{parameters}
+
+## Training
+
+`diffsight pretrain --recipe pretrain/rooms`; minutes are those of the clock, scores \
+are of held-out rooms.
+
+| stage | pictures | steps x batch | minutes | scores |
+|---|---|---|---|---|
+{stages}
+
+## Samples
+
+![samples](samples.png)
+
+Row by row, `diffsight generate` with its defaults:
+
+{prompts}
+"""
 
 
 def _numbers(part: Path) -> int:

@@ -1,6 +1,5 @@
 """Second stage: a text and a vision tower that agree on which caption belongs to which picture."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +18,13 @@ from transformers import (
 )
 
 from diffsight.errors import InputError
-from diffsight.pretrain.folder import need, save_half, write
-from diffsight.pretrain.stage import AbstractStage, Fetch, StageContext
+from diffsight.pretrain.folder import load_part, save_half, write, write_half, write_json
+from diffsight.pretrain.stage import AbstractStage, Fetch, PictureBatch, Preview, StageContext
 from diffsight.pretrain.vocabulary import build_tokenizer
 from diffsight.training.learner import Validation
 from diffsight.training.objective import AbstractObjective
 from diffsight.training.optim import AdamW
-from diffsight.training.schedules import AbstractSchedule, Constant
+from diffsight.training.schedules import AbstractSchedule
 
 SCORED = 256  # held-out pairs
 MAX_TOKENS = 64  # of a text, begin and end included
@@ -36,19 +35,10 @@ Towers = tuple[CLIPTextModelWithProjection, CLIPVisionModelWithProjection]
 
 
 @dataclass(frozen=True)
-class Pairs:
+class Pairs(PictureBatch):
     """Pictures, standardised, and the tokens of their captions."""
 
-    image: Float[Tensor, "b 3 h w"]
     tokens: Int[Tensor, "b n"]
-
-    def to(self, device: torch.device | str) -> "Pairs":
-        """Copy both to ``device``."""
-        return Pairs(self.image.to(device), self.tokens.to(device))
-
-    def __len__(self) -> int:
-        """Number of pairs."""
-        return len(self.image)
 
 
 class Contrast(AbstractObjective):
@@ -103,15 +93,11 @@ class Contrast(AbstractObjective):
         logits = scale * functional.normalize(image, dim=-1) @ functional.normalize(text, dim=-1).mT
         same = (batch.tokens[:, None] == batch.tokens[None]).all(dim=-1).float()
         target = same / same.sum(dim=1, keepdim=True)
-        loss = functional.cross_entropy(logits, target) + functional.cross_entropy(
-            logits.mT, target
-        )
-        parts = {"contrast": loss / 2}
+        both = [functional.cross_entropy(some, target) for some in (logits, logits.mT)]
+        parts = {"contrast": (both[0] + both[1]) / 2}
         if self.word_weight:
             there = torch.zeros(len(image), len(self.rarity), device=image.device)
-            there.scatter_(
-                1, batch.tokens, self.rarity.expand(len(image), -1).gather(1, batch.tokens)
-            )
+            there.scatter_(1, batch.tokens, self.rarity[batch.tokens])
             named = there / there.sum(dim=1, keepdim=True)
             parts["words"] = functional.cross_entropy(self.towers["words"](image), named)
         return {"loss": parts["contrast"] + self.word_weight * parts.get("words", 0), **parts}
@@ -133,6 +119,7 @@ class Contrast(AbstractObjective):
         return {"loss": -hit, "recall_at_1": hit}
 
 
+@dataclass(frozen=True, kw_only=True)
 class ClipPair(AbstractStage):
     """A small CLIP with a vocabulary of its own, learned from the captions.
 
@@ -152,34 +139,18 @@ class ClipPair(AbstractStage):
         name: of the stage's folder.
     """
 
-    def __init__(
-        self,
-        *,
-        optim: AdamW,
-        steps: int,
-        batch_size: int,
-        schedule: AbstractSchedule | None = None,
-        width: int = 128,
-        layers: int = 4,
-        heads: int = 4,
-        image_size: int = 128,
-        patch: int = 16,
-        word_weight: float = 0.0,
-        lock_text: bool = False,
-        name: str = "clip",
-    ) -> None:
-        self.optim = optim
-        self.steps = steps
-        self.batch_size = batch_size
-        self.schedule = schedule or Constant()
-        self.width = width
-        self.layers = layers
-        self.heads = heads
-        self.image_size = image_size
-        self.patch = patch
-        self.word_weight = word_weight
-        self.lock_text = lock_text
-        self.name = name
+    optim: AdamW
+    steps: int
+    batch_size: int
+    schedule: AbstractSchedule | None = None
+    width: int = 128
+    layers: int = 4
+    heads: int = 4
+    image_size: int = 128
+    patch: int = 16
+    word_weight: float = 0.0
+    lock_text: bool = False
+    name: str = "clip"
 
     def check(self, size: int, stride: int | None) -> int | None:
         """The vision tower's input is a whole part of the pictures' side, and of whole patches."""
@@ -197,23 +168,14 @@ class ClipPair(AbstractStage):
             InputError: if a text tower is to be kept that is not there.
         """
         if self.lock_text or (context.model / "image_encoder").is_dir():
-            text, vision = self._towers(context)
+            text, vision = load_towers(context.model, self.name)
         else:
             text, vision = self._new_towers(context)
-        tokens = tokenized(context.model, context.train.captions)
-        rarity = rarities(tokens, text.config.vocab_size)
-        return Contrast(text, vision, rarity=rarity, word_weight=self.word_weight)
-
-    def _towers(self, context: StageContext) -> Towers:
-        text = CLIPTextModelWithProjection.from_pretrained(
-            need(context.model, "text_encoder", self.name)
-        )
-        vision = CLIPVisionModelWithProjection.from_pretrained(
-            need(context.model, "image_encoder", self.name)
-        )
         if self.lock_text:
             text.text_model.requires_grad_(False)
-        return text.float().train(), vision.float().train()
+        tokens = tokenized(context.model, context.train.captions)
+        rarity = rarities(tokens, text.config.vocab_size)
+        return Contrast(text.train(), vision.train(), rarity=rarity, word_weight=self.word_weight)
 
     def _new_towers(self, context: StageContext) -> Towers:
         tokenizer = context.model / "tokenizer"
@@ -273,21 +235,25 @@ class ClipPair(AbstractStage):
         }
 
         def save(staging: Path) -> None:
-            save_half(objective.towers["vision"], staging / "tower")
-            for path in (staging / "tower").iterdir():
-                path.rename(staging / path.name)
-            (staging / "tower").rmdir()
-            text = json.dumps(settings, indent=2) + "\n"
-            (staging / "preprocessor_config.json").write_text(text, encoding="utf-8")
+            write_half(objective.towers["vision"], staging)
+            write_json(staging / "preprocessor_config.json", settings)
 
         write(folder / "image_encoder", save)
 
-    def preview(
-        self, objective: Contrast, context: StageContext, folder: Path
-    ) -> tuple[UInt8[Tensor, "3 h w"], dict[str, float]]:
+    def preview(self, objective: Contrast, context: StageContext, folder: Path) -> Preview:
         """Return the first held-out pictures; there is nothing to draw."""
         rows = list(range(min(8, len(context.held_out))))
         return torch.cat(list(context.held_out.at(rows, self.image_size)), dim=2), {}
+
+
+def load_towers(model: Path, by: str) -> Towers:
+    """Return the two towers that an earlier stage made, for stage ``by``.
+
+    Raises:
+        InputError: if one is not there.
+    """
+    text = load_part(CLIPTextModelWithProjection, model, "text_encoder", by)
+    return text, load_part(CLIPVisionModelWithProjection, model, "image_encoder", by)
 
 
 def shifted(image: UInt8[Tensor, "3 h w"], most: int, seed: int) -> UInt8[Tensor, "3 h w"]:

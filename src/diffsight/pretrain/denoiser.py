@@ -1,7 +1,6 @@
 """Third stage: a UNet of Stable Diffusion's topology learns to denoise latents under captions."""
 
 import copy
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 import diffusers
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MeanMetric
@@ -21,16 +20,25 @@ from diffsight.backbones.architectures import PRESETS
 from diffsight.datasets.files import replacing
 from diffsight.errors import InputError
 from diffsight.inference.generate import generate
-from diffsight.pretrain.clip import standardised, tokenized
-from diffsight.pretrain.folder import config_of, need, save_half, stride_of, write
+from diffsight.pretrain.clip import load_towers, standardised, tokenized
+from diffsight.pretrain.folder import (
+    config_of,
+    load_part,
+    need,
+    save_half,
+    stride_of,
+    write,
+    write_json,
+)
 from diffsight.pretrain.latents import open_latents
 from diffsight.pretrain.probe import probe
-from diffsight.pretrain.stage import AbstractStage, Fetch, StageContext
+from diffsight.pretrain.stage import AbstractStage, Fetch, PictureBatch, Preview, StageContext
 from diffsight.training.learner import Validation
 from diffsight.training.objective import AbstractObjective
 from diffsight.training.optim import AdamW
-from diffsight.training.schedules import AbstractSchedule, Constant
+from diffsight.training.schedules import AbstractSchedule
 
+Latent = Float[Tensor, "b 4 h w"]
 SCORED = 256  # held-out pictures
 ALIGNED_LEVEL = 1  # of the pyramid: its tap has twice the latent's stride
 
@@ -62,36 +70,21 @@ FIXED_PROMPTS = (
 
 
 @dataclass(frozen=True)
-class Noisy:
+class Noisy(PictureBatch):
     """What a denoising step needs.
 
     Attributes:
+        image: the picture for the vision tower.
         latent: of the picture, unit variance.
         tokens: of its caption, or of the empty one.
-        image: the picture for the vision tower.
         steps: of the noise schedule.
         noise: standard normal.
     """
 
-    latent: Float[Tensor, "b 4 h w"]
+    latent: Latent
     tokens: Int[Tensor, "b n"]
-    image: Float[Tensor, "b 3 s s"]
     steps: Int[Tensor, " b"]
-    noise: Float[Tensor, "b 4 h w"]
-
-    def to(self, device: torch.device | str) -> "Noisy":
-        """Copy all of it to ``device``."""
-        return Noisy(
-            self.latent.to(device),
-            self.tokens.to(device),
-            self.image.to(device),
-            self.steps.to(device),
-            self.noise.to(device),
-        )
-
-    def __len__(self) -> int:
-        """Number of pictures."""
-        return len(self.latent)
+    noise: Latent
 
 
 class Aligned(nn.Module):
@@ -117,11 +110,8 @@ class Aligned(nn.Module):
         self._tap = [output[0] if isinstance(output, tuple) else output.sample]
 
     def forward(
-        self,
-        latent: Float[Tensor, "b 4 h w"],
-        steps: Int[Tensor, " b"],
-        text: Float[Tensor, "b n c"],
-    ) -> tuple[Float[Tensor, "b 4 h w"], Float[Tensor, "b d gh gw"]]:
+        self, latent: Latent, steps: Int[Tensor, " b"], text: Float[Tensor, "b n c"]
+    ) -> tuple[Latent, Float[Tensor, "b d gh gw"]]:
         """Return predicted v, and projected features at twice the latent's stride."""
         v = self.unet(latent, steps, text).sample
         return v, self.project(self._tap.pop())
@@ -218,6 +208,7 @@ class Denoising(AbstractObjective):
         return tokens.mT.unflatten(2, (side, side))
 
 
+@dataclass(frozen=True, kw_only=True)
 class Denoiser(AbstractStage):
     """Trained on cached latents.
 
@@ -236,34 +227,18 @@ class Denoiser(AbstractStage):
         name: of the stage's folder.
     """
 
-    def __init__(
-        self,
-        *,
-        optim: AdamW,
-        steps: int,
-        batch_size: int,
-        schedule: AbstractSchedule | None = None,
-        size: int = 64,
-        widths: Sequence[int] = (32, 64, 96, 128),
-        heads: Sequence[int] = (1, 2, 3, 4),
-        groups: int = 8,
-        empty: float = 0.1,
-        align_weight: float = 0.5,
-        ema_decay: float = 0.999,
-        name: str = "denoiser",
-    ) -> None:
-        self.optim = optim
-        self.steps = steps
-        self.batch_size = batch_size
-        self.schedule = schedule or Constant()
-        self.size = size
-        self.widths = tuple(widths)
-        self.heads = tuple(heads)
-        self.groups = groups
-        self.empty = empty
-        self.align_weight = align_weight
-        self.ema_decay = ema_decay
-        self.name = name
+    optim: AdamW
+    steps: int
+    batch_size: int
+    schedule: AbstractSchedule | None = None
+    size: int = 64
+    widths: Sequence[int] = (32, 64, 96, 128)
+    heads: Sequence[int] = (1, 2, 3, 4)
+    groups: int = 8
+    empty: float = 0.1
+    align_weight: float = 0.5
+    ema_decay: float = 0.999
+    name: str = "denoiser"
 
     def check(self, size: int, stride: int | None) -> int:
         """Autoencoder and UNet can halve the side as often as they do."""
@@ -284,30 +259,23 @@ class Denoiser(AbstractStage):
             InputError: if a stage before is missing.
         """
         stride = stride_of(need(context.model, "vae", self.name))
-        text = CLIPTextModelWithProjection.from_pretrained(
-            need(context.model, "text_encoder", self.name)
-        )
-        vision = CLIPVisionModelWithProjection.from_pretrained(
-            need(context.model, "image_encoder", self.name)
-        )
+        text, vision = load_towers(context.model, self.name)
         if (context.model / "unet").is_dir():
-            unet = UNet2DConditionModel.from_pretrained(
-                context.model / "unet", low_cpu_mem_usage=False
-            )
+            unet = load_part(UNet2DConditionModel, context.model, "unet", self.name)
             unet.register_to_config(sample_size=self.size // stride)
         else:
             shape = dict(PRESETS["sd15"]["unet"]) | {
                 "sample_size": self.size // stride,
-                "block_out_channels": self.widths,
-                "attention_head_dim": self.heads,  # diffusers means the number of heads
+                "block_out_channels": tuple(self.widths),
+                "attention_head_dim": tuple(self.heads),  # diffusers means the number of heads
                 "norm_num_groups": self.groups,
                 "cross_attention_dim": text.config.hidden_size,
             }
             unet = UNet2DConditionModel(**shape)
         return Denoising(
-            unet.float().train(),
-            text.float(),
-            vision.float(),
+            unet.train(),
+            text,
+            vision,
             align_weight=self.align_weight,
             ema_decay=self.ema_decay,
         )
@@ -325,10 +293,8 @@ class Denoiser(AbstractStage):
 
     def _batches(self, context: StageContext, pictures: Any, empty: float) -> Fetch:
         latents = open_latents(context.cache, pictures, context.model / "vae", self.size)
-        tokens, nothing = (
-            tokenized(context.model, pictures.captions),
-            tokenized(context.model, [""])[0],
-        )
+        tokens = tokenized(context.model, pictures.captions)
+        nothing = tokenized(context.model, [""])[0]
         side = config_of(context.model / "image_encoder")["image_size"]
 
         def batch(indices: list[int], seeds: list[int]) -> Noisy:
@@ -338,7 +304,7 @@ class Denoiser(AbstractStage):
             noise = torch.stack([torch.randn(latent.shape[1:], generator=g) for g in draws])
             told = torch.where((u[:, 0] < empty)[:, None], nothing, tokens[indices])
             image = standardised(pictures.at(indices, side))
-            return Noisy(latent, told, image, (u[:, 1] * 1000).long(), noise)
+            return Noisy(image, latent, told, (u[:, 1] * 1000).long(), noise)
 
         return batch
 
@@ -359,11 +325,9 @@ class Denoiser(AbstractStage):
             "requires_safety_checker": False,
         }
         with replacing(folder / "model_index.json") as partial:
-            partial.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+            write_json(partial, index)
 
-    def preview(
-        self, objective: Denoising, context: StageContext, folder: Path
-    ) -> tuple[UInt8[Tensor, "3 h w"], dict[str, float]]:
+    def preview(self, objective: Denoising, context: StageContext, folder: Path) -> Preview:
         """Return samples for fixed prompts, and scores of a linear probe of the features."""
         for part in ("vae", "text_encoder", "tokenizer"):
             shutil.copytree(context.model / part, folder / part, dirs_exist_ok=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import ModelMixin
 
 from diffsight.errors import InputError
 
@@ -24,16 +25,22 @@ def stride_of(vae: Path) -> int:
 
 def save_half(module: Any, folder: Path) -> None:
     """Write a diffusers or transformers module in half precision, all of it or nothing."""
+    write(folder, lambda staging: write_half(module, staging))
+
+
+def write_half(module: Any, folder: Path) -> None:
+    """Write a module in half precision into a folder that is there."""
     half = copy.deepcopy(module).half().to(memory_format=torch.contiguous_format)
+    half.save_pretrained(folder)
+    config = config_of(folder)
+    config.pop("_name_or_path", None)  # where a model to begin with lay, on this machine
+    write_json(folder / "config.json", config, sort_keys=True)
 
-    def save(staging: Path) -> None:
-        half.save_pretrained(staging)
-        config = config_of(staging)
-        config.pop("_name_or_path", None)  # where a model to begin with lay, on this machine
-        text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-        (staging / "config.json").write_text(text, encoding="utf-8")
 
-    write(folder, save)
+def write_json(path: Path, content: Any, *, sort_keys: bool = False) -> None:
+    """Write plain data, indented."""
+    text = json.dumps(content, indent=2, sort_keys=sort_keys)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def write(folder: Path, save: Any) -> None:
@@ -49,6 +56,16 @@ def write(folder: Path, save: Any) -> None:
         staging.rename(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def load_part(cls: Any, model: Path, part: str, by: str) -> Any:
+    """Return a part that an earlier stage makes, in single precision; see ``need``.
+
+    Raises:
+        InputError: if it is not there.
+    """
+    options = {"low_cpu_mem_usage": False} if issubclass(cls, ModelMixin) else {}
+    return cls.from_pretrained(need(model, part, by), **options).float()
 
 
 def need(model: Path, part: str, by: str) -> Path:

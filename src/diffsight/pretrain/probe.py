@@ -11,6 +11,7 @@ from torch.nn import functional
 from diffsight.backbones import StableDiffusion
 from diffsight.backbones.architectures import of_folder
 from diffsight.rooms import CLASSES, Rooms
+from diffsight.types import Maps
 
 IMAGES = 100  # to learn from, and as many to score
 RIDGE = 1e-2
@@ -68,9 +69,7 @@ def _rooms(
 
 
 def _ridge(
-    train: Float[Tensor, "b c h w"],
-    truth: Float[Tensor, "b k h w"],
-    held_out: Float[Tensor, "n c h w"],
+    train: Maps, truth: Float[Tensor, "b k h w"], held_out: Float[Tensor, "n d h w"]
 ) -> Float[Tensor, "n k h w"]:
     """Return predictions of the linear map with an intercept that fits the training pixels best."""
 

@@ -1,6 +1,5 @@
 """``pretrain``: the stages one after another; the signature is the schema of a recipe."""
 
-import json
 import logging
 import os
 import shutil
@@ -21,20 +20,15 @@ from diffsight.config import Plain, to_config
 from diffsight.datasets.files import replacing
 from diffsight.errors import InputError
 from diffsight.pretrain.card import HISTORY, describe, read_history
-from diffsight.pretrain.folder import stride_of
+from diffsight.pretrain.folder import stride_of, write_json
 from diffsight.pretrain.pictures import Pictures, open_pictures
 from diffsight.pretrain.stage import AbstractStage, PictureStream, StageContext
 from diffsight.training.callbacks import LAST, Checkpoints, write_sheet
-from diffsight.training.learner import ClipNorm, Learner
+from diffsight.training.learner import Learner
 from diffsight.training.options import TrainerOptions
 from diffsight.training.rng import seed_all
-from diffsight.training.trainer import (
-    announce,
-    quiet,
-    start,
-    steps_done,
-    trainer_for,
-)
+from diffsight.training.schedules import Constant
+from diffsight.training.trainer import announce, quiet, start, steps_done, trainer_for
 
 MODEL, CACHE, DONE = "model", "cache", "done"
 # arguments that are not part of the recipe
@@ -95,7 +89,8 @@ def pretrain(*, stages: list[AbstractStage], out: Path, **options: Any) -> Path:
     for stage in stages:
         if not (out / stage.name / DONE).is_file():
             _run_stage(stage, context, out / stage.name, settings)
-    _describe(model)
+    if (model / "unet").is_dir():
+        describe(model)
     return model
 
 
@@ -109,7 +104,23 @@ def _run_stage(
     if not continues:
         start(folder, recipe)
     seed_all(settings.seed)
-    learner = _learner(stage, context, recipe, settings.clip_norm)
+    objective = stage.objective(context)  # comes first: it may write what the batches need
+    stream = PictureStream(
+        pictures=len(context.train),
+        fetch=stage.fetch(context),
+        batch_size=stage.batch_size,
+        seed=context.seed,
+    )
+    learner = Learner(
+        objective,
+        stream=stream,
+        optim=stage.optim,
+        schedule=stage.schedule or Constant(),
+        steps=stage.steps,
+        clip_norm=settings.clip_norm,
+        validation=stage.held_out(context),
+        recipe=recipe,
+    )
     trainer = trainer_for(learner, folder, settings, Previews(stage, context, folder), done=done)
     announce(learner, trainer, settings, done)
     with quiet():
@@ -166,12 +177,6 @@ def _check_names(stages: list[AbstractStage]) -> None:
 
 
 @rank_zero_only
-def _describe(model: Path) -> None:
-    if (model / "unet").is_dir():
-        describe(model)
-
-
-@rank_zero_only
 def _lay_out(
     out: Path, begin: Path | None, recipe: dict[str, Plain], stages: list[AbstractStage], size: int
 ) -> None:
@@ -207,28 +212,6 @@ def _pictures(cache: Path, split: str, count: int, size: int) -> Pictures:
         )
 
 
-def _learner(
-    stage: AbstractStage, context: StageContext, recipe: dict[str, Any], clip_norm: ClipNorm
-) -> Learner:
-    # the objective comes first: it may write what the batches need
-    objective = stage.objective(context)
-    return Learner(
-        objective,
-        stream=PictureStream(
-            pictures=len(context.train),
-            fetch=stage.fetch(context),
-            batch_size=stage.batch_size,
-            seed=context.seed,
-        ),
-        optim=stage.optim,
-        schedule=stage.schedule,
-        steps=stage.steps,
-        clip_norm=clip_norm,
-        validation=stage.held_out(context),
-        recipe=recipe,
-    )
-
-
 def _finish(
     stage: AbstractStage, learner: Learner, context: StageContext, folder: Path, *, minutes: float
 ) -> None:
@@ -244,5 +227,5 @@ def _finish(
         "scores": {name: round(value, 4) for name, value in learner.scores.items()},
     }
     with replacing(context.model / HISTORY) as partial:
-        partial.write_text(json.dumps([*past, entry], indent=2) + "\n")
+        write_json(partial, [*past, entry])
     (folder / DONE).touch()

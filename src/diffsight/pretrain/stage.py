@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from diffsight.config import Configurable
@@ -16,6 +16,9 @@ from diffsight.training.objective import AbstractObjective
 from diffsight.training.optim import AdamW
 from diffsight.training.schedules import AbstractSchedule
 from diffsight.training.stream import AbstractStream, seed_of
+from diffsight.types import Picture, Record
+
+Preview = tuple[Picture, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,17 @@ class StageContext:
     seed: int
 
 
+@dataclass(frozen=True)
+class PictureBatch(Record):
+    """Pictures, and what else a training step needs of them."""
+
+    image: Float[Tensor, "b 3 _ _"]
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self.image)
+
+
 class AbstractStage(Configurable, abc.ABC):
     """One part of the model, trained on its own.
 
@@ -45,14 +59,14 @@ class AbstractStage(Configurable, abc.ABC):
         steps: optimiser steps.
         batch_size: pictures per step over all devices together.
         optim: AdamW and its groups.
-        schedule: learning rate over the stage.
+        schedule: learning rate over the stage; default: constant.
     """
 
     name: str
     steps: int
     batch_size: int
     optim: AdamW
-    schedule: AbstractSchedule
+    schedule: AbstractSchedule | None
 
     @abc.abstractmethod
     def check(self, size: int, stride: int | None) -> int | None:
@@ -90,9 +104,7 @@ class AbstractStage(Configurable, abc.ABC):
         """Write the trained part into a diffusers folder."""
 
     @abc.abstractmethod
-    def preview(
-        self, objective: Any, context: StageContext, folder: Path
-    ) -> tuple[UInt8[Tensor, "3 h w"], dict[str, float]]:
+    def preview(self, objective: Any, context: StageContext, folder: Path) -> Preview:
         """Return a picture, and further scores.
 
         Args:

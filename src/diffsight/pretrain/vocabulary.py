@@ -7,7 +7,7 @@ from pathlib import Path
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
-from diffsight.pretrain.folder import write
+from diffsight.pretrain.folder import write, write_json
 
 MARKS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
@@ -36,7 +36,6 @@ def build_tokenizer(captions: Iterable[str], folder: Path, *, size: int, max_len
     def save(staging: Path) -> None:
         learned.backend_tokenizer.model.save(str(staging))  # vocab.json, merges.txt
         (staging / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
-        text = json.dumps(settings, indent=2) + "\n"
-        (staging / "tokenizer_config.json").write_text(text, encoding="utf-8")
+        write_json(staging / "tokenizer_config.json", settings)
 
     write(folder, save)

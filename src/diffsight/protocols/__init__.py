@@ -5,12 +5,7 @@ import difflib
 from diffsight.errors import InputError
 from diffsight.protocols.base import AbstractProtocol, PromptRule
 from diffsight.protocols.classes import ADE20K_MS_V1, ADE20K_SS_V1, CLASSES_V1, ClassProtocol
-from diffsight.protocols.depth import (
-    KITTI_GARG_V1,
-    NYU_EIGEN_V1,
-    ROOMS_V1,
-    DepthProtocol,
-)
+from diffsight.protocols.depth import KITTI_GARG_V1, NYU_EIGEN_V1, ROOMS_V1, DepthProtocol
 from diffsight.protocols.referring import (
     REFCOCO_PLUS_V1,
     REFCOCO_V1,
@@ -31,7 +26,7 @@ __all__ = [
     "names",
 ]
 
-_ALL: tuple[AbstractProtocol, ...] = (
+_ALL = (
     NYU_EIGEN_V1,
     KITTI_GARG_V1,
     ROOMS_V1,
@@ -43,7 +38,7 @@ _ALL: tuple[AbstractProtocol, ...] = (
     REFCOCOG_V1,
     SENTENCES_V1,
 )
-_PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
+_PROTOCOLS: dict[str, AbstractProtocol] = {protocol.name: protocol for protocol in _ALL}
 
 
 def names() -> tuple[str, ...]:

@@ -11,12 +11,12 @@ import json
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
-from jaxtyping import Bool
 from torch import Tensor
 from torchmetrics import Metric
 
 from diffsight.errors import InputError
 from diffsight.tasks import AbstractTask, Prediction
+from diffsight.types import Mask
 
 PromptRule = Literal["mean", "oracle-scene", "caption"]
 
@@ -43,9 +43,9 @@ class AbstractProtocol(abc.ABC):
     scores: ClassVar[str] = "predictions"
 
     @property
-    @abc.abstractmethod
     def uses_prompt(self) -> bool:
-        """Whether the model is given the prompt that comes with a sample."""
+        """Whether the model is given the prompt that comes with a sample; default: it is not."""
+        return False
 
     @abc.abstractmethod
     def describe(self) -> str:
@@ -56,9 +56,7 @@ class AbstractProtocol(abc.ABC):
         """Return a fresh metric for ``measure`` and predictions of this task."""
 
     @abc.abstractmethod
-    def measure(
-        self, metric: Metric, prediction: Prediction, label: Tensor, valid: Bool[Tensor, "h w"]
-    ) -> bool:
+    def measure(self, metric: Any, prediction: Prediction, label: Tensor, valid: Mask) -> bool:
         """Add one image to a metric; return False if none of its pixels counts.
 
         Args:

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from jaxtyping import Bool
 from torch import Tensor
-from torchmetrics import Metric
 
 from diffsight.errors import InputError
 from diffsight.metrics.few_shot import ClassIoU
 from diffsight.protocols.base import AbstractProtocol
 from diffsight.tasks import AbstractTask, Prediction
+from diffsight.types import Mask
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,6 @@ class ClassProtocol(AbstractProtocol):
     invented: Literal["skip", "zero"] = "zero"
     kind: ClassVar[str] = "classes"
     scores: ClassVar[str] = "classes"
-
-    @property
-    def uses_prompt(self) -> bool:
-        """False: a model of classes knows their names itself."""
-        return False
 
     def describe(self) -> str:
         """Return one line for a table's caption."""
@@ -69,9 +63,7 @@ class ClassProtocol(AbstractProtocol):
             )
         return ClassIoU(count, invented=self.invented)
 
-    def measure(
-        self, metric: Metric, prediction: Prediction, label: Tensor, valid: Bool[Tensor, "h w"]
-    ) -> bool:
+    def measure(self, metric: Any, prediction: Prediction, label: Tensor, valid: Mask) -> bool:
         """Add one image; the label is ``h w`` of ids.
 
         Raises:

@@ -2,18 +2,17 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
-from torchmetrics import Metric
 
 from diffsight.errors import InputError
 from diffsight.metrics.depth import DepthMetrics
 from diffsight.protocols.base import AbstractProtocol, PromptRule
 from diffsight.tasks import AbstractTask, Prediction
-from diffsight.types import DepthType
+from diffsight.types import DepthType, Mask, Masks
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,7 @@ class DepthProtocol(AbstractProtocol):
         )
         return ", ".join(parts)
 
-    def mask(
-        self, target_m: Float[Tensor, "b h w"], valid: Bool[Tensor, "b h w"]
-    ) -> Bool[Tensor, "b h w"]:
+    def mask(self, target_m: Float[Tensor, "b h w"], valid: Masks) -> Masks:
         """Return the pixels that count.
 
         Raises:
@@ -133,9 +130,7 @@ class DepthProtocol(AbstractProtocol):
         """Return a fresh metric for what ``prepare`` and ``mask`` give."""
         return DepthMetrics()
 
-    def measure(
-        self, metric: Metric, prediction: Prediction, label: Tensor, valid: Bool[Tensor, "h w"]
-    ) -> bool:
+    def measure(self, metric: Any, prediction: Prediction, label: Tensor, valid: Mask) -> bool:
         """Add one image; the label is ``1 h w`` in metres.
 
         Raises:

@@ -1,16 +1,15 @@
 """Evaluation protocols of referring segmentation: a mask for every sentence."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from jaxtyping import Bool
 from torch import Tensor
-from torchmetrics import Metric
 
 from diffsight.errors import InputError
 from diffsight.metrics.referring import MaskMetrics
 from diffsight.protocols.base import AbstractProtocol
 from diffsight.tasks import AbstractTask, Prediction
+from diffsight.types import Mask
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,7 @@ class ReferringProtocol(AbstractProtocol):
         """Return a fresh metric."""
         return MaskMetrics()
 
-    def measure(
-        self, metric: Metric, prediction: Prediction, label: Tensor, valid: Bool[Tensor, "h w"]
-    ) -> bool:
+    def measure(self, metric: Any, prediction: Prediction, label: Tensor, valid: Mask) -> bool:
         """Add one sentence; the label is ``h w``, 1 where the thing is.
 
         Raises:

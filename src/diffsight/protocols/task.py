@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Bool
 from torch import Tensor
 from torchmetrics import Metric
 
 from diffsight.protocols.base import AbstractProtocol
 from diffsight.tasks import AbstractTask, Prediction
-from diffsight.types import Target
+from diffsight.types import Mask, Target
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,6 @@ class TaskProtocol(AbstractProtocol):
             metric_name=task.metric_name,
         )
 
-    @property
-    def uses_prompt(self) -> bool:
-        """False: only models that read sentences get a prompt."""
-        return False
-
     def describe(self) -> str:
         """Return one line for a table's caption."""
         return f"{self.title()}, {self.metric_name}, all labelled pixels of the {self.averaging}"
@@ -47,9 +41,7 @@ class TaskProtocol(AbstractProtocol):
         """Return the metric of the task."""
         return task.metric()
 
-    def measure(
-        self, metric: Any, prediction: Prediction, label: Tensor, valid: Bool[Tensor, "h w"]
-    ) -> bool:
+    def measure(self, metric: Any, prediction: Prediction, label: Tensor, valid: Mask) -> bool:
         """Add one image; return False if it has no labelled pixel."""
         predicted = prediction.to_label().to(label.device)
         metric.update(predicted[None], Target(label[None], valid[None]))

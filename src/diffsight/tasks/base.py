@@ -13,7 +13,7 @@ from diffsight.config import Configurable
 from diffsight.errors import InputError
 from diffsight.outputs import LabelCodec, Output, OutputSpec, SoftLabels
 from diffsight.tasks.prediction import Prediction, to_pixels
-from diffsight.types import Target
+from diffsight.types import Maps, Masks, Target
 
 LabelMaps = Iterable[tuple[Tensor, Bool[Tensor, "h w"]]]
 """Labels ``c h w`` or ``h w`` of one size, each with its mask of valid pixels."""
@@ -135,9 +135,7 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
         return TaskMetric(self)
 
     @abc.abstractmethod
-    def constant(
-        self, label: Float[Tensor, "b d h w"], valid: Bool[Tensor, "b h w"]
-    ) -> Float[Tensor, " d"]:
+    def constant(self, label: Maps, valid: Masks) -> Float[Tensor, " d"]:
         """Return the one value for every pixel that scores best on these labels."""
 
     @abc.abstractmethod
@@ -160,7 +158,7 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
         return torch.cat([to_pixels(image), *drawn], dim=2)
 
 
-def masked_mean(values: Float[Tensor, "b h w"], valid: Bool[Tensor, "b h w"]) -> Tensor:
+def masked_mean(values: Float[Tensor, "b h w"], valid: Masks) -> Tensor:
     """Return the mean over the valid pixels; 0 with its graph where there are none."""
     return torch.where(valid, values, 0).sum() / valid.sum().clamp(min=1)
 
@@ -174,9 +172,7 @@ def count_classes(labels: LabelMaps, classes: int) -> Tensor:
     return counts
 
 
-def distribution_loss(
-    probability: Float[Tensor, "b n h w"], soft: SoftLabels, valid: Bool[Tensor, "b h w"]
-) -> Tensor:
+def distribution_loss(probability: Maps, soft: SoftLabels, valid: Masks) -> Tensor:
     """Return the cross-entropy of a distribution with soft labels, over the valid pixels."""
     ids, weights = soft.ids.to(probability.device), soft.weights.to(probability)
     weights = torch.where(valid[:, None], weights, 0)  # of an invalid label they may be NaN
@@ -190,9 +186,7 @@ def resize_map(label_map: Tensor, hw: tuple[int, int]) -> Tensor:
     Numbers are interpolated to ``1 1 h w``; ids take the nearest to ``1 h w``.
     """
     if label_map.is_floating_point():
-        return functional.interpolate(
-            label_map[None, None], hw, mode="bilinear", align_corners=False
-        )
+        return functional.interpolate(label_map[None, None], hw, mode="bilinear")
     return functional.interpolate(label_map[None, None].double(), hw)[0].long()
 
 

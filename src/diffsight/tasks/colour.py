@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Float, UInt8
 
+Plane = Float[np.ndarray, "h w"]
+Table = UInt8[np.ndarray, "256 3"]
 _OKLAB_TO_LMS = np.array(
     [
         [1.0, 0.3963377774, 0.2158037573],
@@ -21,23 +23,19 @@ UNKNOWN_RGB = (64, 64, 64)
 _UNKNOWN = np.array(UNKNOWN_RGB, dtype=np.uint8)
 
 
-def paint(
-    values: Float[np.ndarray, "h w"],
-    valid: np.ndarray,
-    table: UInt8[np.ndarray, "256 3"],
-) -> UInt8[np.ndarray, "h w 3"]:
+def paint(values: Plane, valid: np.ndarray, table: Table) -> UInt8[np.ndarray, "h w 3"]:
     """Colours for values in [0, 1] (clipped); dark grey where ``valid`` is False."""
     steps = np.where(valid, values, 0).clip(0, 1) * 255
     return np.where(valid[..., None], table[steps.round().astype(np.uint8)], _UNKNOWN)
 
 
-def depth_table() -> UInt8[np.ndarray, "256 3"]:
+def depth_table() -> Table:
     """Near is pale yellow, far is dark blue; lightness falls evenly, so it also reads in grey."""
     t = np.linspace(0, 1, 256)
     return _oklch(0.92 - 0.69 * t, 0.18 * np.sin(np.pi * (0.13 + 0.77 * t)), 95 - 190 * t)
 
 
-def error_table() -> UInt8[np.ndarray, "256 3"]:
+def error_table() -> Table:
     """White in the middle, blue below, red above, equally strong on both sides."""
     t = np.linspace(-1, 1, 256)
     return _oklch(0.97 - 0.42 * abs(t), 0.16 * abs(t), np.where(t < 0, 255, 28))

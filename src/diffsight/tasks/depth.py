@@ -7,18 +7,17 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
-from diffsight.codecs import ScalarBins
 from diffsight.codecs.scalar import Spacing
 from diffsight.errors import InputError
 from diffsight.losses.silog import silog
 from diffsight.tasks.base import LabelMaps
-from diffsight.tasks.colour import depth_table, error_table, paint
-from diffsight.tasks.numbers import AbstractNumbers, Bins, bin_count, mean_map
-from diffsight.tasks.prediction import Prediction, StoredArray, channels_first
-from diffsight.types import DepthType, Target
+from diffsight.tasks.colour import depth_table
+from diffsight.tasks.numbers import AbstractNumbers, Bins, mean_map
+from diffsight.tasks.prediction import Prediction, StoredArray, draw_gap, draw_map
+from diffsight.types import DepthType, Map, Maps, Mask, Picture, Target
 
 # the narrowest scale of a picture, far / near: below it noise would look like a room
 MIN_CONTRAST = 1.25
@@ -65,30 +64,29 @@ class Depth(AbstractNumbers):
             )
         super().__init__(
             channels=1,
+            label=label,
+            bins=bins,
+            default_bins=DEFAULT_BINS,
             alpha=alpha,
-            codec=None if bins is None else ScalarBins(bin_count(bins, DEFAULT_BINS)),
+            spacing=spacing,
             bounds=None if max_depth_m is None else (0.0, max_depth_m),
         )
         self.min_depth_m = min_depth_m
         self.max_depth_m = max_depth_m
         self.depth_type: DepthType = depth_type
-        self.label = label
-        self.bins: Bins | None = bins
-        self.spacing: Spacing = spacing
 
     def fitted(self, values: Float[Tensor, "m 1"]) -> Self:
-        """Return the task with bins for these depths."""
-        count = bin_count(self.bins or "auto", DEFAULT_BINS, values)
-        codec = ScalarBins.fit(values, count, spacing=self.spacing).with_statistics(values)
+        """Return the task with bins for these depths, and a range that holds them."""
+        task = super().fitted(values)
+        assert task.codec is not None
         low, high = float(values.min()), float(values.max())
-        return self.with_codec(
-            codec,
-            bins=count,
+        return task.with_codec(
+            task.codec,
             min_depth_m=min(self.min_depth_m, low / 2),
             max_depth_m=2 * high if self.max_depth_m is None else self.max_depth_m,
         )
 
-    def value_loss(self, values: Float[Tensor, "b 1 h w"], target: Target) -> dict[str, Tensor]:
+    def value_loss(self, values: Maps, target: Target) -> dict[str, Tensor]:
         """Return SI-log over every pixel with a positive label.
 
         There is no upper bound in training, as in VPD.
@@ -102,10 +100,7 @@ class Depth(AbstractNumbers):
         return mean_map(labels, positive=True)
 
     def prediction(
-        self,
-        values: Float[Tensor, "1 h w"],
-        std: Float[Tensor, "h w"] | None,
-        valid: Bool[Tensor, "h w"] | None = None,
+        self, values: Float[Tensor, "1 h w"], std: Map | None, valid: Mask | None = None
     ) -> "DepthPrediction":
         """Return depth, not clamped; ``valid`` is finite and within the task's range."""
         depth_m = values[0]
@@ -132,19 +127,13 @@ class DepthPrediction(Prediction):
         display_m: linear range of pictures; None: logarithmic, from the 2nd to the 98th percentile.
     """
 
-    depth_m: Float[Tensor, "h w"]
-    valid: Bool[Tensor, "h w"]
+    depth_m: Map
+    valid: Mask
     depth_type: DepthType
-    uncertainty_m: Float[Tensor, "h w"] | None = None
+    uncertainty_m: Map | None = None
     display_m: tuple[float, float] | None = None
     unit = "m"
     kind = "depth"
-
-    @property
-    def hw(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        height, width = self.depth_m.shape
-        return height, width
 
     def to_label(self) -> Float[Tensor, "1 h w"]:
         """Return metres."""
@@ -167,9 +156,8 @@ class DepthPrediction(Prediction):
         low, middle, high = (
             np.percentile(known, [0, 50, 100]).round(4) if known.size else [None] * 3
         )
-        height, width = self.hw
         about: dict[str, Any] = {
-            "size": [width, height],
+            "size": list(self.hw[::-1]),
             "unit": "mm",
             "scale": 0.001,
             "scale_means": "metres per count",
@@ -184,13 +172,11 @@ class DepthPrediction(Prediction):
             about["uncertainty_m"] = {"kind": "standard deviation", "median": round(median, 6)}
         return about
 
-    def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> UInt8[Tensor, "3 h w"]:
+    def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> Picture:
         """Near is pale yellow, far dark blue, unknown dark grey."""
         return self._draw(self._near_far_m())
 
-    def draw_with(
-        self, other: "DepthPrediction", image: Float[Tensor, "3 h w"]
-    ) -> tuple[UInt8[Tensor, "3 h w"], ...]:
+    def draw_with(self, other: Any, image: Float[Tensor, "3 h w"]) -> tuple[Picture, ...]:
         """Return truth, prediction and error on the truth's scale.
 
         The error is white where they agree, blue where the prediction is too near and red where it
@@ -210,24 +196,21 @@ class DepthPrediction(Prediction):
         widen = max(1.0, math.sqrt(MIN_CONTRAST * near_m / far_m))
         return float(near_m / widen), float(far_m * widen)
 
-    def _draw(self, near_far_m: tuple[float, float]) -> UInt8[Tensor, "3 h w"]:
+    def _draw(self, near_far_m: tuple[float, float]) -> Picture:
         depth_m, valid = self._numpy()
         near, far = near_far_m
         if self.display_m is None:
             depth_m, near, far = np.log(np.where(valid, depth_m, 1)), np.log(near), np.log(far)
-        return channels_first(paint((depth_m - near) / (far - near), valid, depth_table()))
+        return draw_map((depth_m - near) / (far - near), valid, depth_table())
 
-    def _draw_error(self, other: "DepthPrediction") -> UInt8[Tensor, "3 h w"]:
-        (truth_m, known), (depth_m, found) = self._numpy(), other._numpy()
-        valid = known & found
+    def _draw_error(self, other: "DepthPrediction") -> Picture:
+        (truth_m, known), (depth_m, there) = self._numpy(), other._numpy()
+        valid = known & there
         if self.display_m is not None:
             low, high = self.display_m
-            gap = np.subtract(depth_m, truth_m, where=valid, out=np.zeros_like(truth_m))
-            error = 2 * gap / (high - low)
-        else:
-            error = np.log(np.where(valid, depth_m, 1)) - np.log(np.where(valid, truth_m, 1))
-            error = 0.5 * error / math.log(FULL_ERROR)
-        return channels_first(paint(0.5 + error, valid, error_table()))
+            return draw_gap(truth_m, depth_m, valid, (high - low) / 4)
+        truth, found = (np.log(np.where(valid, metres, 1)) for metres in (truth_m, depth_m))
+        return draw_gap(truth, found, valid, math.log(FULL_ERROR))
 
     def _numpy(self) -> tuple[np.ndarray, np.ndarray]:
         return self.depth_m.detach().double().cpu().numpy(), self.valid.cpu().numpy()

@@ -1,25 +1,19 @@
 """Directions per pixel, such as surface normals."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from types import MappingProxyType
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Float64, UInt8
+from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn import functional
 
-from diffsight.codecs import VectorCodebook
 from diffsight.outputs import Distribution, Moments, Output, Values
 from diffsight.tasks.base import unsupported
-from diffsight.tasks.numbers import AbstractNumbers, Bins, bin_count
-from diffsight.tasks.prediction import (
-    Prediction,
-    StoredArray,
-    draw_red,
-    draw_rgb,
-    rounded_fraction,
-)
-from diffsight.types import Target
+from diffsight.tasks.numbers import AbstractNumbers, Bins
+from diffsight.tasks.prediction import NumbersPrediction, draw_red, draw_rgb
+from diffsight.types import Map, Mask, Masks, Picture, Target
 
 DEFAULT_BINS = 40  # few_shot, section 4
 FULL_ERROR_DEG = 45.0  # full colour of the error picture
@@ -50,19 +44,15 @@ class Normals(AbstractNumbers):
         alpha: float = 1.0,
         simplices: int = 0,
     ) -> None:
-        codec = None
-        if bins is not None:
-            count = bin_count(bins, DEFAULT_BINS)
-            codec = VectorCodebook(count, 3, simplices=simplices, spherical=True)
-        super().__init__(channels=3, alpha=alpha, codec=codec)
-        self.label = label
-        self.bins: Bins | None = bins
-
-    def fitted(self, values: Float[Tensor, "m 3"]) -> Self:
-        """Return the task with a codebook for these directions."""
-        count = bin_count(self.bins or "auto", DEFAULT_BINS, values)
-        codec = VectorCodebook.fit(values, count, spherical=True).with_statistics(values)
-        return self.with_codec(codec, bins=count, simplices=len(codec.simplices))
+        super().__init__(
+            channels=3,
+            label=label,
+            bins=bins,
+            default_bins=DEFAULT_BINS,
+            alpha=alpha,
+            spherical=True,
+            simplices=simplices,
+        )
 
     def mirror_label(self, label: Float[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b 3 h w"]:
         """Mirror the grid and change the sign of x."""
@@ -80,10 +70,7 @@ class Normals(AbstractNumbers):
         raise unsupported(self, output)
 
     def prediction(
-        self,
-        values: Float[Tensor, "3 h w"],
-        std: Float[Tensor, "h w"] | None,
-        valid: Bool[Tensor, "h w"] | None = None,
+        self, values: Float[Tensor, "3 h w"], std: Map | None, valid: Mask | None = None
     ) -> "NormalPrediction":
         """Return directions of length 1; ``valid`` is finite."""
         units = functional.normalize(values, dim=0, eps=1e-6)
@@ -100,15 +87,13 @@ class Normals(AbstractNumbers):
         """Return the mean angle in degrees."""
         return float(sums[0] / sums[1])
 
-    def constant(
-        self, label: Float[Tensor, "b 3 h w"], valid: Bool[Tensor, "b h w"]
-    ) -> Float[Tensor, "3"]:
+    def constant(self, label: Float[Tensor, "b 3 h w"], valid: Masks) -> Float[Tensor, "3"]:
         """Return the mean direction."""
         return functional.normalize(label.movedim(1, -1)[valid].mean(dim=0), dim=0)
 
 
 @dataclass(frozen=True)
-class NormalPrediction(Prediction):
+class NormalPrediction(NumbersPrediction):
     """Directions of one image.
 
     Attributes:
@@ -118,48 +103,16 @@ class NormalPrediction(Prediction):
     """
 
     values: Float[Tensor, "3 h w"]
-    valid: Bool[Tensor, "h w"]
-    uncertainty: Float[Tensor, "h w"] | None = None
+    valid: Mask
+    uncertainty: Map | None = None
     kind = "normals"
+    notes = MappingProxyType({"directions": "unit vectors: x right, y down, z forward"})
 
-    @property
-    def hw(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        height, width = self.valid.shape
-        return height, width
-
-    def to_label(self) -> Float[Tensor, "3 h w"]:
-        """Return the vectors."""
-        return self.values
-
-    def arrays(self) -> dict[str, StoredArray]:
-        """Return ``values`` (``h w 3``, NaN is unknown) and ``uncertainty``."""
-        values = torch.where(self.valid, self.values, torch.nan).movedim(0, -1)
-        found = {"values": StoredArray(values.cpu().numpy())}
-        if self.uncertainty is not None:
-            found["uncertainty"] = StoredArray(self.uncertainty.cpu().numpy())
-        return found
-
-    def metadata(self) -> dict[str, Any]:
-        """Return size, validity and what the axes are."""
-        height, width = self.hw
-        about: dict[str, Any] = {
-            "size": [width, height],
-            "unit": "",
-            "valid": rounded_fraction(self.valid),
-            "directions": "unit vectors: x right, y down, z forward",
-        }
-        if self.uncertainty is not None:
-            about["uncertainty_is"] = "standard deviation of the predicted distribution"
-        return about
-
-    def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> UInt8[Tensor, "3 h w"]:
+    def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> Picture:
         """RGB = (x, y, z) from -1 to 1."""
         return draw_rgb((self.values.cpu() + 1) / 2, self.valid)
 
-    def draw_with(
-        self, other: "NormalPrediction", image: Float[Tensor, "3 h w"]
-    ) -> tuple[UInt8[Tensor, "3 h w"], ...]:
+    def draw_with(self, other: Any, image: Float[Tensor, "3 h w"]) -> tuple[Picture, ...]:
         """Return truth, prediction and error, white to red, full at 45 degrees."""
         cosine = (self.values * other.values).sum(dim=0).clamp(-1, 1).cpu()
         angle = torch.rad2deg(cosine.acos())

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
+from diffsight.codecs import ScalarBins, VectorCodebook
+from diffsight.codecs.scalar import Spacing
 from diffsight.errors import InputError
 from diffsight.outputs import (
     Distribution,
@@ -27,7 +29,7 @@ from diffsight.tasks.base import (
     unsupported,
 )
 from diffsight.tasks.prediction import Prediction
-from diffsight.types import Target
+from diffsight.types import Map, Maps, Mask, Masks, Target
 
 Bins = int | Literal["auto"]
 """A number of classes, or as many as a task has by default and its labels allow."""
@@ -41,24 +43,47 @@ class AbstractNumbers(AbstractTask):
 
     Args:
         channels: numbers per pixel.
+        label: key of ``Sample.labels``.
+        bins: classes of a distribution: bins of a scalar, or vectors of a codebook; None offers
+            values alone.
+        default_bins: how many ``auto`` is.
         alpha: weight of L_reg; infinity leaves it alone (regression).
-        codec: classes of a distribution; None offers values alone.
         bounds: of values.
+        spacing: of the bins of a scalar, see ``ScalarBins.fit``.
+        spherical: whether vectors are directions.
+        simplices: of the codebook; set when it is fitted.
     """
 
     def __init__(
         self,
         *,
         channels: int,
+        label: str,
+        bins: Bins | None,
+        default_bins: int,
         alpha: float,
-        codec: LabelCodec | None,
         bounds: tuple[float, float] | None = None,
+        spacing: Spacing = "log1p",
+        spherical: bool = False,
+        simplices: int = 0,
     ) -> None:
         super().__init__()
         self.channels = channels
+        self.label = label
+        self.bins: Bins | None = bins
+        self.default_bins = default_bins
         self.alpha = alpha
-        self.codec = codec
         self.bounds = bounds
+        self.spacing: Spacing = spacing
+        self.spherical = spherical
+        self.codec: LabelCodec | None = None
+        if bins is not None:
+            count = bin_count(bins, default_bins)
+            self.codec = (
+                ScalarBins(count)
+                if channels == 1
+                else VectorCodebook(count, channels, simplices=simplices, spherical=spherical)
+            )
 
     @property
     def outputs(self) -> tuple[OutputSpec, ...]:
@@ -72,6 +97,15 @@ class AbstractNumbers(AbstractTask):
     def needs_fitting(self) -> bool:
         """Whether there are classes without values."""
         return self.codec is not None and not self.codec.is_fitted
+
+    def fitted(self, values: Float[Tensor, "m d"]) -> Self:
+        """Return the task with bins or a codebook for these labels."""
+        count = bin_count(self.bins or "auto", self.default_bins, values)
+        if self.channels == 1:
+            codec = ScalarBins.fit(values, count, spacing=self.spacing)
+            return self.with_codec(codec.with_statistics(values), bins=count)
+        book = VectorCodebook.fit(values, count, spherical=self.spherical).with_statistics(values)
+        return self.with_codec(book, bins=count, simplices=len(book.simplices))
 
     def with_codec(self, codec: LabelCodec, **arguments: Any) -> Self:
         """Return the task of the same constructor call, with other arguments and this codec."""
@@ -97,19 +131,19 @@ class AbstractNumbers(AbstractTask):
                 return {"loss": loss} | {name: part.detach() for name, part in parts.items()}
         raise unsupported(self, output)
 
-    def value_loss(self, values: Float[Tensor, "b d h w"], target: Target) -> dict[str, Tensor]:
+    def value_loss(self, values: Maps, target: Target) -> dict[str, Tensor]:
         """Return the squared error, in units of the labels' deviation where it is known."""
         loss = self._squared_error(values, target)
         return {"loss": loss, "value": loss.detach()}
 
-    def _squared_error(self, values: Float[Tensor, "b d h w"], target: Target) -> Tensor:
+    def _squared_error(self, values: Maps, target: Target) -> Tensor:
         # 0 where labels are not valid, and may be NaN
         gap = torch.where(target.valid[:, None], values - target.label, 0)
         if self.codec is not None:
             gap = gap / self.codec.label_std.to(values)[:, None, None]
         return masked_mean(gap.square().mean(dim=1), target.valid)
 
-    def encode_label(self, label: Float[Tensor, "b d h w"]) -> SoftLabels | None:
+    def encode_label(self, label: Maps) -> SoftLabels | None:
         """Return the classes of a label."""
         return None if self.codec is None else self.codec.encode(label)
 
@@ -125,18 +159,13 @@ class AbstractNumbers(AbstractTask):
                 return self._predictions(value.float(), output.std.float())
         raise unsupported(self, output)
 
-    def _predictions(
-        self, values: Float[Tensor, "b d h w"], std: Float[Tensor, "b h w"] | None
-    ) -> list[Prediction]:
+    def _predictions(self, values: Maps, std: Float[Tensor, "b h w"] | None) -> list[Prediction]:
         stds: Sequence[Tensor | None] = [None] * len(values) if std is None else std.unbind()
         return [self.prediction(one, s) for one, s in zip(values, stds, strict=True)]
 
     @abc.abstractmethod
     def prediction(
-        self,
-        values: Float[Tensor, "d h w"],
-        std: Float[Tensor, "h w"] | None,
-        valid: Bool[Tensor, "h w"] | None = None,
+        self, values: Float[Tensor, "d h w"], std: Map | None, valid: Mask | None = None
     ) -> Prediction:
         """Return the prediction of one image; ``valid`` is that of a label."""
 
@@ -145,7 +174,7 @@ class AbstractNumbers(AbstractTask):
         pairs = zip(target.label.float(), target.valid, strict=True)
         return [self.prediction(label, None, valid) for label, valid in pairs]
 
-    def to_label(self, output: Output) -> Float[Tensor, "b d h w"]:
+    def to_label(self, output: Output) -> Maps:
         """Return the numbers."""
         match output:
             case Values(maps):
@@ -154,7 +183,7 @@ class AbstractNumbers(AbstractTask):
                 return value
         raise unsupported(self, output)
 
-    def measure(self, label: Float[Tensor, "b d h w"], target: Target) -> Float64[Tensor, "2"]:
+    def measure(self, label: Maps, target: Target) -> Float64[Tensor, "2"]:
         """Return the sum of squared errors and the number of pixels."""
         gap = (label - target.label).double().square().mean(dim=1)[target.valid]
         return torch.stack([gap.sum(), target.valid.sum().double()])
@@ -163,9 +192,7 @@ class AbstractNumbers(AbstractTask):
         """Return the root mean squared error."""
         return float((sums[0] / sums[1]).sqrt())
 
-    def constant(
-        self, label: Float[Tensor, "b d h w"], valid: Bool[Tensor, "b h w"]
-    ) -> Float[Tensor, " d"]:
+    def constant(self, label: Maps, valid: Masks) -> Float[Tensor, " d"]:
         """Return the mean."""
         return label.movedim(1, -1)[valid].mean(dim=0)
 

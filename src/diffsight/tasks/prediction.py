@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
-from diffsight.tasks.colour import error_table, paint
+from diffsight.tasks.colour import Plane, Table, error_table, paint
+from diffsight.types import Map, Mask, Picture
 
 Colour = tuple[int, int, int]
 
@@ -46,9 +47,10 @@ class Prediction(abc.ABC):
     kind: ClassVar[str] = ""
 
     @property
-    @abc.abstractmethod
     def hw(self) -> tuple[int, int]:
         """Height and width in pixels."""
+        height, width = self.to_label().shape[-2:]
+        return height, width
 
     @abc.abstractmethod
     def to_label(self) -> Tensor:
@@ -63,41 +65,87 @@ class Prediction(abc.ABC):
         """Return what the arrays mean, as plain data for a JSON file."""
 
     @abc.abstractmethod
-    def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> UInt8[Tensor, "3 h w"]:
+    def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> Picture:
         """Return a colour picture; ``image`` in [0, 1] is for predictions drawn over it."""
 
     @abc.abstractmethod
-    def draw_with(
-        self, other: Any, image: Float[Tensor, "3 h w"]
-    ) -> tuple[UInt8[Tensor, "3 h w"], ...]:
+    def draw_with(self, other: Any, image: Float[Tensor, "3 h w"]) -> tuple[Picture, ...]:
         """Return the picture of this, of another prediction on the same scale, and of the error.
 
         This is the truth, the other the prediction; the image is in [0, 1].
         """
 
 
-def to_pixels(image: Float[Tensor, "3 h w"]) -> UInt8[Tensor, "3 h w"]:
+class NumbersPrediction(Prediction):
+    """Numbers of one image, of one or several channels.
+
+    Attributes:
+        values: the numbers; what is not valid may hold anything.
+        valid: False where a number is not finite.
+        uncertainty: standard deviation; root mean square over the channels.
+        unit: of the numbers, empty where they have none.
+        notes: what else their metadata says.
+    """
+
+    values: Float[Tensor, "d h w"]
+    valid: Mask
+    uncertainty: Map | None
+    unit: str = ""
+    notes: ClassVar[Mapping[str, str]] = {}
+
+    def to_label(self) -> Float[Tensor, "d h w"]:
+        """Return the numbers."""
+        return self.values
+
+    def arrays(self) -> dict[str, StoredArray]:
+        """Return ``values`` (``h w`` or ``h w d``, NaN is unknown) and ``uncertainty``."""
+        values = torch.where(self.valid, self.values, torch.nan).movedim(0, -1)
+        values = values[..., 0] if values.shape[-1] == 1 else values
+        found = {"values": StoredArray(values.cpu().numpy())}
+        if self.uncertainty is not None:
+            found["uncertainty"] = StoredArray(self.uncertainty.cpu().numpy())
+        return found
+
+    def metadata(self) -> dict[str, Any]:
+        """Return size, unit, validity and the notes."""
+        about: dict[str, Any] = {
+            "size": list(self.hw[::-1]),
+            "unit": self.unit,
+            "valid": round(float(self.valid.float().mean()), 6),
+            **self.notes,
+        }
+        if self.uncertainty is not None:
+            about["uncertainty_is"] = "standard deviation of the predicted distribution"
+        return about
+
+
+def to_pixels(image: Float[Tensor, "3 h w"]) -> Picture:
     """Return an image in [0, 1] as bytes on the CPU."""
     return (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def channels_first(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[Tensor, "3 h w"]:
-    """Return a picture as a tensor."""
+def draw_map(fraction: Plane, valid: np.ndarray, table: Table) -> Picture:
+    """Return the colours of a table for fractions in [0, 1]; dark grey where not valid."""
+    pixels = paint(fraction, valid, table)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def draw_rgb(fraction: Float[Tensor, "3 h w"], valid: Bool[Tensor, "h w"]) -> Tensor:
+def draw_gap(truth: Plane, prediction: Plane, valid: np.ndarray, full: float) -> Picture:
+    """Return white where both agree, blue where the prediction is too small, red if too large.
+
+    A difference of ``full`` has full colour.
+    """
+    gap = np.subtract(prediction, truth, where=valid, out=np.zeros_like(truth))
+    return draw_map(0.5 + 0.5 * gap / full, valid, error_table())
+
+
+def draw_rgb(fraction: Float[Tensor, "3 h w"], valid: Mask) -> Picture:
     """Return fractions of 255 as bytes; dark grey where not valid."""
     pixels = (fraction.clamp(0, 1) * 255).round().to(torch.uint8)
     return torch.where(valid.cpu(), pixels, torch.full_like(pixels, 64))
 
 
-def draw_red(fraction: Float[Tensor, "h w"], valid: Bool[Tensor, "h w"]) -> Tensor:
+def draw_red(fraction: Map, valid: Mask) -> Picture:
     """Return white (0) to red (1)."""
     fraction = 0.5 + 0.5 * fraction.clamp(0, 1).double()
-    return channels_first(paint(fraction.numpy(), valid.cpu().numpy(), error_table()))
-
-
-def rounded_fraction(mask: Bool[Tensor, "h w"]) -> float:
-    """Return how much of an image a mask covers."""
-    return round(float(mask.float().mean()), 6)
+    return draw_map(fraction.numpy(), valid.cpu().numpy(), error_table())

@@ -6,19 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int, UInt8
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 from torch.nn import functional
 
 from diffsight.outputs import Classes, Output, OutputSpec, SoftLabels
-from diffsight.tasks.base import (
-    AbstractTask,
-    LabelMaps,
-    count_classes,
-    distribution_loss,
-)
+from diffsight.tasks.base import AbstractTask, LabelMaps, count_classes, distribution_loss
 from diffsight.tasks.prediction import Prediction, StoredArray, to_pixels
-from diffsight.types import Target
+from diffsight.types import Map, Mask, Masks, Picture, Target
 
 TINT = (230, 40, 60)  # RGB of a mask in pictures
 
@@ -95,9 +90,7 @@ class Referring(AbstractTask):
         """Return the overall IoU in percent."""
         return 100 * float(sums[0] / sums[1].clamp(min=1))
 
-    def constant(
-        self, label: Int[Tensor, "b h w"], valid: Bool[Tensor, "b h w"]
-    ) -> Int[Tensor, ""]:
+    def constant(self, label: Int[Tensor, "b h w"], valid: Masks) -> Int[Tensor, ""]:
         """Return 1: a mask of everything has a larger IoU than none."""
         return torch.ones((), dtype=torch.long)
 
@@ -126,15 +119,9 @@ class MaskPrediction(Prediction):
         probability: of being it.
     """
 
-    mask: Bool[Tensor, "h w"]
-    probability: Float[Tensor, "h w"]
+    mask: Mask
+    probability: Map
     kind = "mask"
-
-    @property
-    def hw(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        height, width = self.mask.shape
-        return height, width
 
     def to_label(self) -> Int[Tensor, "h w"]:
         """Return 1 where the thing is."""
@@ -148,16 +135,13 @@ class MaskPrediction(Prediction):
 
     def metadata(self) -> dict[str, Any]:
         """Return size and area."""
-        height, width = self.hw
-        return {"size": [width, height], "pixels": int(self.mask.sum())}
+        return {"size": list(self.hw[::-1]), "pixels": int(self.mask.sum())}
 
-    def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> UInt8[Tensor, "3 h w"]:
+    def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> Picture:
         """White on black."""
         return (self.mask.cpu().to(torch.uint8) * 255).expand(3, -1, -1)
 
-    def draw_with(
-        self, other: "MaskPrediction", image: Float[Tensor, "3 h w"]
-    ) -> tuple[UInt8[Tensor, "3 h w"], ...]:
+    def draw_with(self, other: Any, image: Float[Tensor, "3 h w"]) -> tuple[Picture, ...]:
         """Return truth and prediction over the image, and red where they differ."""
         truth, prediction = self.mask.cpu(), other.mask.cpu()
         pixels = to_pixels(image)
@@ -166,6 +150,6 @@ class MaskPrediction(Prediction):
         return tuple(_over(*part) for part in parts)
 
 
-def _over(pixels: UInt8[Tensor, "3 h w"], mask: Tensor) -> UInt8[Tensor, "3 h w"]:
+def _over(pixels: Picture, mask: Tensor) -> Picture:
     tint = torch.tensor(TINT, dtype=torch.uint8)[:, None, None]
     return torch.where(mask, pixels // 3 + tint // 3 * 2, pixels)

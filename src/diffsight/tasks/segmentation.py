@@ -9,21 +9,16 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int, UInt8
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 from torch.nn import functional
 
 from diffsight.errors import InputError
 from diffsight.label_maps import class_names
 from diffsight.outputs import Classes, Output, OutputSpec, SoftLabels
-from diffsight.tasks.base import (
-    AbstractTask,
-    LabelMaps,
-    count_classes,
-    distribution_loss,
-)
+from diffsight.tasks.base import AbstractTask, LabelMaps, count_classes, distribution_loss
 from diffsight.tasks.prediction import Colour, Prediction, StoredArray
-from diffsight.types import Target
+from diffsight.types import Map, Masks, Picture, Target
 
 NONE = -1  # id of a pixel without a label
 HUE_STEP = 0.301  # from one class to the next, by trial: 20 classes and 150 stay well apart
@@ -125,17 +120,16 @@ class Segmentation(AbstractTask):
     def decode(self, output: Output) -> list["ClassPrediction"]:
         """Return the most probable class of every pixel, out of those that are allowed."""
         confidence, index = self._allowed_probabilities(output).max(dim=1)
-        ids = torch.tensor(self.ids, device=index.device)[index]
-        return [
-            ClassPrediction(one, sure, self.names, self.colours)
-            for one, sure in zip(ids, confidence, strict=True)
-        ]
+        return self._predictions(torch.tensor(self.ids, device=index.device)[index], confidence)
 
     def truth(self, target: Target) -> list["ClassPrediction"]:
         """Return the labels as perfect predictions, -1 where there is none."""
         stored = torch.tensor(self.ids, device=target.label.device)
         ids = torch.where(target.valid, stored[self.encode_label(target.label).ids[:, 0]], NONE)
-        pairs = zip(ids, target.valid.float(), strict=True)
+        return self._predictions(ids, target.valid.float())
+
+    def _predictions(self, ids: Tensor, confidence: Tensor) -> list["ClassPrediction"]:
+        pairs = zip(ids, confidence, strict=True)
         return [ClassPrediction(one, sure, self.names, self.colours) for one, sure in pairs]
 
     def to_label(self, output: Output) -> Int[Tensor, "b h w"]:
@@ -155,9 +149,7 @@ class Segmentation(AbstractTask):
         iou = found / (truth + sums.sum(dim=0) - found).clamp(min=1)
         return 100 * float(iou[truth > 0].mean())
 
-    def constant(
-        self, label: Int[Tensor, "b h w"], valid: Bool[Tensor, "b h w"]
-    ) -> Int[Tensor, ""]:
+    def constant(self, label: Int[Tensor, "b h w"], valid: Masks) -> Int[Tensor, ""]:
         """Return the number of the most frequent class."""
         return torch.bincount(label[valid]).argmax()
 
@@ -190,7 +182,7 @@ class ClassPrediction(Prediction):
     """
 
     ids: Int[Tensor, "h w"]
-    confidence: Float[Tensor, "h w"]
+    confidence: Map
     names: Mapping[int, str]
     palette: Mapping[int, Colour]
     kind = "classes"
@@ -201,18 +193,12 @@ class ClassPrediction(Prediction):
         colours = ((r << 16 | g << 8 | b) for r, g, b in self.palette.values())
         return bool(self.palette) and list(self.palette) == list(colours)
 
-    @property
-    def hw(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        height, width = self.ids.shape
-        return height, width
-
     def to_label(self) -> Int[Tensor, "h w"]:
         """Return the numbers of the classes, in the order of their names."""
-        number = torch.zeros_like(self.ids)
-        for i, id in enumerate(self.names):
-            number = torch.where(self.ids == id, i, number)
-        return number
+        ids = self.ids.long()
+        known, order = torch.tensor(list(self.names), device=ids.device).sort()
+        position = torch.searchsorted(known, ids).clamp(max=len(known) - 1)
+        return torch.where(known[position] == ids, order[position], 0)
 
     def arrays(self) -> dict[str, StoredArray]:
         """Return ``classes`` (ids, palette indices, or colours) and ``confidence``."""
@@ -228,16 +214,15 @@ class ClassPrediction(Prediction):
 
     def metadata(self) -> dict[str, Any]:
         """Return the names of the ids and the number of their pixels."""
-        height, width = self.hw
         return {
-            "size": [width, height],
+            "size": list(self.hw[::-1]),
             "classes_are": self._encoding,
             "names": {str(number): name for number, name in self.names.items()},
             "pixels": {name: int((self.ids == n).sum()) for n, name in self.names.items()},
             "confidence_median": round(float(self.confidence.median()), 4),
         }
 
-    def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> UInt8[Tensor, "3 h w"]:
+    def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> Picture:
         """In the colours of the classes; black where there is none."""
         picture = torch.zeros(3, *self.ids.shape, dtype=torch.uint8)
         ids = self.ids.cpu()
@@ -245,9 +230,7 @@ class ClassPrediction(Prediction):
             picture[:, ids == number] = torch.tensor(colour, dtype=torch.uint8)[:, None]
         return picture
 
-    def draw_with(
-        self, other: "ClassPrediction", image: Float[Tensor, "3 h w"]
-    ) -> tuple[UInt8[Tensor, "3 h w"], ...]:
+    def draw_with(self, other: Any, image: Float[Tensor, "3 h w"]) -> tuple[Picture, ...]:
         """Return truth, prediction and error; nothing is wrong where there is no label."""
         wrong = ((self.ids != other.ids) & (self.ids != NONE)).cpu()
         error = torch.full((3, *wrong.shape), 245, dtype=torch.uint8)
