@@ -22,7 +22,7 @@ from diffsight.methods.base import MethodBuilder
 from diffsight.model import DenseModel
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.callbacks import LAST, Pictures
-from diffsight.training.data import TrainingStream, ValidationBatches
+from diffsight.training.data import TrainingStream, validation_batches
 from diffsight.training.learner import Learner, Validation
 from diffsight.training.objective import Supervised
 from diffsight.training.optim import AdamW
@@ -165,7 +165,7 @@ def _validation(val: AbstractDataset, stream: TrainingStream) -> Validation:
             raise InputError(
                 f"data set {val.name!r} has no sample to validate on for each of {world} devices"
             )
-        return ValidationBatches(
+        return validation_batches(
             val,
             label=stream.label,
             batch_size=max(1, stream.batch_size // world),
