@@ -13,6 +13,7 @@ from diffsight.datasets.base import AbstractDataset, AbstractTransform, Batch, S
 from diffsight.datasets.class_transforms import RandomScale
 from diffsight.datasets.transforms import Resize
 from diffsight.errors import InputError
+from diffsight.inference.predictor import neighbours
 from diffsight.training.stream import AbstractStream, seed_of
 from diffsight.types import Draws
 
@@ -106,24 +107,23 @@ def validation_batches(
     Args:
         dataset: what is scored.
         label: the task's key of ``Sample.labels``.
-        batch_size: most images per batch.
+        batch_size: most images per batch of all devices together.
         workers: processes that read; 0 does it in the training process.
         rank: this device.
         world: devices; sample i belongs to device i modulo ``world``.
 
     Raises:
-        InputError: for a sample that cannot be read.
+        InputError: for a sample that cannot be read, or if a device has none.
     """
-    held: list[Sample] = []
-    for read in _read_all(dataset.__getitem__, range(rank, len(dataset), world), workers):
-        for sample in read.per_sentence():
-            resized = held and sample.image.shape != held[0].image.shape
-            if resized or len(held) == batch_size:
-                yield collate(held, label)
-                held = []
-            held.append(sample)
-    if held:
-        yield collate(held, label)
+    if len(dataset) < world:
+        raise InputError(
+            f"data set {dataset.name!r} has no sample to validate on for each of {world} devices"
+        )
+    read = _read_all(dataset.__getitem__, range(rank, len(dataset), world), workers)
+    samples = (one for sample in read for one in sample.per_sentence())
+    size = max(1, batch_size // world)
+    for batch in neighbours(samples, size, lambda sample: sample.image.shape):
+        yield collate(batch, label)
 
 
 def read_samples(dataset: AbstractDataset, label: str, workers: int = 0) -> Iterator[Sample]:
