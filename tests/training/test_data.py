@@ -11,7 +11,7 @@ from diffsight.datasets.base import Sample
 from diffsight.datasets.class_transforms import RandomScale
 from diffsight.datasets.transforms import RandomCrop, Resize
 from diffsight.errors import InputError
-from diffsight.training.data import TrainingStream, ValidationBatches
+from diffsight.training.data import TrainingStream, validation_batches
 from diffsight.training.stream import epoch_order, seed_of
 
 
@@ -135,7 +135,7 @@ def test_a_bad_sample_gives_its_own_one_line_message(workers):
     stream = stream_of(dataset=Stripes(broken=7), workers=workers)
     with pytest.raises(InputError, match=r"^stripe_7.png: truncated: copy it again$"):
         take(stream, 3)
-    scored = ValidationBatches(Stripes(broken=7), label="depth_m", batch_size=4, workers=workers)
+    scored = validation_batches(Stripes(broken=7), label="depth_m", batch_size=4, workers=workers)
     with pytest.raises(InputError, match=r"^stripe_7.png: truncated: copy it again$"):
         list(scored)
 
@@ -144,7 +144,7 @@ def test_the_global_random_state_is_not_touched():
     before = torch.get_rng_state()
     take(stream_of(workers=2), 2)
     take(stream_of(workers=0), 2)
-    list(ValidationBatches(Stripes(), label="depth_m", batch_size=4))
+    list(validation_batches(Stripes(), label="depth_m", batch_size=4))
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -157,13 +157,13 @@ class Mixed(Stripes):
 
 
 def test_validation_sees_every_sample_once_in_order_and_batches_by_size():
-    batches = list(ValidationBatches(Mixed(length=7), label="depth_m", batch_size=2))
+    batches = list(validation_batches(Mixed(length=7), label="depth_m", batch_size=2))
     assert [len(b.ids) for b in batches] == [2, 1, 2, 2]
     assert [i for b in batches for i in b.ids] == [f"stripe_{i}" for i in range(7)]
     parts = [
         [
             i
-            for b in ValidationBatches(Stripes(), label="depth_m", batch_size=4, rank=r, world=2)
+            for b in validation_batches(Stripes(), label="depth_m", batch_size=4, rank=r, world=2)
             for i in b.ids
         ]
         for r in (0, 1)
@@ -180,7 +180,7 @@ class Described(Stripes):
 
 
 def test_validation_runs_every_sentence() -> None:
-    batches = list(ValidationBatches(Described(length=4), label="depth_m", batch_size=4))
+    batches = list(validation_batches(Described(length=4), label="depth_m", batch_size=4))
     prompts = [prompt for batch in batches for prompt in batch.inputs.prompts or ()]
     assert [len(batch.ids) for batch in batches] == [4, 3]
     assert prompts[1:] == ["1 0", "2 0", "2 1", "3 0", "3 1", "3 2"]

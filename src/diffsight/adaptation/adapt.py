@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -30,7 +30,6 @@ from diffsight.training.state import AdaptState
 log = logging.getLogger(__name__)
 # options that a resumed adaptation must agree with
 DECISIVE = ("steps", "seed", "alpha", "codebook", "clip", "maps", "device", "dtype")
-Bins = int | Literal["auto"]
 
 
 @dataclass(frozen=True)
@@ -161,23 +160,17 @@ def task_for(
         return Segmentation(
             folder.names, ids=folder.ids, colours=folder.colours, label=folder.label
         )
-    count: Bins = bins or "auto"
     values = folder.values()
+    shared: dict[str, Any] = {"label": folder.label, "bins": bins or "auto", "alpha": alpha}
     spaced: dict[str, Any] = {"spacing": spacing} if spacing else {}
     task: AbstractTask
     if kind == "depth":
-        task = Depth(max_depth_m=None, label=folder.label, bins=count, alpha=alpha, **spaced)
+        task = Depth(max_depth_m=None, **shared, **spaced)
     elif kind == "normals":
-        task = Normals(label=folder.label, bins=count, alpha=alpha)
+        task = Normals(**shared)
     else:
-        task = Values(
-            channels=values.shape[1],
-            unit=folder.form.value_unit,
-            label=folder.label,
-            bins=count,
-            alpha=alpha,
-            **spaced,
-        )
+        unit = folder.form.value_unit
+        task = Values(channels=values.shape[1], unit=unit, **shared, **spaced)
     return task.fitted(values)
 
 
@@ -190,8 +183,8 @@ def _run(
     try:
         with memory_for(advice):
             plan = selection.plan(minutes, steps)
-            log.info("%s", format_plan(plan, *selection.forecast(plan)))
-            model = selection.run(plan)
+            log.info("%s", format_plan(plan, *selection.forecast()))
+            model = selection.run()
     except TooLargeError:
         pass  # what the failed pass holds is freed behind this block
     else:
@@ -239,8 +232,7 @@ def _check_labels(samples: Sequence[Sample], label: str, short_side: int) -> Non
     bare = 0
     for sample in samples:
         valid = sample.valid[label]
-        height, width = valid.shape
-        hw = working_hw(height, width, short_side)
+        hw = working_hw(*valid.shape, short_side=short_side)
         bare += not bool(resized_label(valid[None], hw).any())
     if bare:
         raise InputError(

@@ -1,8 +1,8 @@
-"""The time of a selection, its progress, and its results."""
+"""The time of a selection and its progress."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 MIN_STEPS = 20
 
@@ -24,26 +24,6 @@ class Progress:
     steps: int
     losses: Mapping[str, float]
     fraction: float
-
-
-@dataclass
-class Report:
-    """The results of a selection.
-
-    Attributes:
-        held_out: metric of every method on images that it was not trained on, and of the best
-            constant.
-        steps: of every method.
-        chosen: the method of the model.
-        metric: what the numbers are.
-        interrupted: whether the user stopped it.
-    """
-
-    held_out: dict[str, float] = field(default_factory=dict)
-    steps: dict[str, int] = field(default_factory=dict)
-    chosen: str = ""
-    metric: str = ""
-    interrupted: bool = False
 
 
 def plan_steps(

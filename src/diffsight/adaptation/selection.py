@@ -3,14 +3,15 @@
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 
 from diffsight.adaptation.candidates import Candidate
-from diffsight.adaptation.progress import MIN_STEPS, Progress, Report, plan_steps
+from diffsight.adaptation.progress import MIN_STEPS, Progress, plan_steps
 from diffsight.datasets.base import Sample
 from diffsight.datasets.files import MIN_SIDE_PX
 from diffsight.errors import InputError
@@ -74,10 +75,11 @@ class Selection:
     _held: dict[str, list[Views]] = field(init=False, default_factory=dict)
     _seconds: dict[str, float] = field(init=False, default_factory=dict)
     _variants: dict[str, Variant] = field(init=False, default_factory=dict)
+    _trained: dict[str, DenseModel] = field(init=False, default_factory=dict)
     _done: float = field(init=False, default=0.0)
     _whole: float = field(init=False, default=1.0)
 
-    def folds(self, count: int) -> list[tuple[list[int], list[int]]]:
+    def folds(self) -> list[tuple[list[int], list[int]]]:
         """Return the folds: one for a single method, which is not compared, else up to three."""
         ids = [sample.id for sample in self.samples]
         if self.validation is not None:
@@ -86,14 +88,14 @@ class Selection:
         if different < 2 or not self.compare:
             return []
         folds = list(split_folds(ids, min(FOLDS, different)))
-        return folds[:1] if count == 1 else folds
+        return folds[:1] if len(self.candidates) == 1 else folds
 
     def plan(self, minutes: float, steps: int | None) -> dict[str, int]:
         """Return the steps of every training, by method.
 
         Without images to compare on, that is the first candidate alone.
         """
-        if not self.folds(len(self.candidates)):
+        if not self.folds():
             self.candidates = self.candidates[:1]
         for candidate in self.candidates:
             self._encode(candidate)
@@ -104,24 +106,23 @@ class Selection:
             return self.state.plan
         self._seconds = {c.name: self._time(c) for c in self.candidates}
         most = {c.name: c.settings.max_steps for c in self.candidates}
-        # with a validation set the held-out training is the final one
-        folds, final = len(self.folds(len(names))), self.validation is None
-        self.state.plan = plan_steps(60 * minutes, self._seconds, most, folds, final)
+        self.state.plan = plan_steps(60 * minutes, self._seconds, most, *self._rounds())
         return self.state.plan
 
-    def forecast(self, plan: Mapping[str, int]) -> tuple[int, float | None]:
+    def forecast(self) -> tuple[int, float | None]:
         """Return how many trainings there are, and their seconds where a step was timed.
 
         The winning method is not known yet, so the final training is counted at the slower method's
         cost.
         """
-        folds, final = len(self.folds(len(plan))), self.validation is None
-        return folds * len(plan) + final, self._cost(plan) if self._seconds else None
+        folds, final = self._rounds()
+        return folds * len(self.candidates) + final, self._cost() if self._seconds else None
 
     def largest_side(self) -> int | None:
         """Return the largest smaller size that fits into memory, measured by a few steps."""
         self._encoded.clear()
         self._held.clear()
+        self._trained.clear()
         side = self.short_side
         multiple = max(self._model(c).method.size_multiple for c in self.candidates)
         while side > max(multiple, MIN_SIDE_PX):
@@ -132,99 +133,88 @@ class Selection:
                 return side
         return None
 
-    def run(self, plan: Mapping[str, int]) -> DenseModel:
-        """Compare on held-out images, then train the best method on all of them.
+    def run(self) -> DenseModel:
+        """Compare on held-out images, then train the best method on all of them, as planned.
 
         Ctrl-C returns what is trained so far.
         """
-        report = Report(metric=self.task.metric_name, steps=dict(plan))
-        trained: dict[str, DenseModel] = {}
-        self._done, self._whole = 0.0, self._cost(plan)
-        chosen = {c.name: c for c in self.candidates if c.name in plan}
+        held_out: dict[str, float] = {}
+        chosen, interrupted = "", False
+        self._done, self._whole = 0.0, self._cost()
         try:
-            for candidate in chosen.values():
-                self._hold_out(candidate, plan[candidate.name], report, trained, len(plan))
-            report.chosen = self._best({n: report.held_out.get(n, math.nan) for n in plan})
+            for candidate in self.candidates:
+                held_out |= self._hold_out(candidate)
+            chosen = self._best({c.name: held_out.get(c.name, math.nan) for c in self.candidates})
             if self.validation is None:
-                last = plan[report.chosen] * self._seconds.get(report.chosen, 1.0)
-                self._whole = self._done + last
-                best = chosen[report.chosen]
-                self._train(best, plan[best.name], "all images", trained)
+                self._whole = self._done + self._cost_of(chosen)
+                best = next(c for c in self.candidates if c.name == chosen)
+                self._train(best, "all images", self._encoded[chosen])
         except KeyboardInterrupt:
-            report.interrupted = True
-            if not trained:
+            interrupted = True
+            if not self._trained:
                 raise
             self.state.save()  # wherever it was: --resume continues from the last whole step
-            report.chosen = report.chosen or next(iter(trained))
-        model = trained[report.chosen]
-        if variant := self._variants.get(report.chosen):
+            chosen = chosen or next(iter(self._trained))
+        model = self._trained[chosen]
+        if variant := self._variants.get(chosen):
             model.method.use(variant)
         model.info |= {
-            **vars(report),
+            "held_out": held_out,
+            "steps": dict(self.state.plan),
+            "chosen": chosen,
+            "metric": self.task.metric_name,
+            "interrupted": interrupted,
             "learned_parameters": learned_parameters(model.method),
             "short_side": self.short_side,
             "seed": self.seed,
-            "variant": dict(self._variants.get(report.chosen, {})),
+            "variant": dict(self._variants.get(chosen, {})),
         }
         return model.eval()
 
-    def _hold_out(
-        self,
-        candidate: Candidate,
-        steps: int,
-        report: Report,
-        trained: dict[str, DenseModel],
-        count: int,
-    ) -> None:
-        name, folds = candidate.name, self.folds(count)
-        encoded = self._encoded[name]
-        results = []
+    def _hold_out(self, candidate: Candidate) -> dict[str, float]:
+        """Train on every fold; return the scores of the best variant and of the best constant."""
+        name, folds, results = candidate.name, self.folds(), []
         for number, (train_on, held_out) in enumerate(folds, start=1):
-            run = "all images" if self.validation is not None else f"fold {number} of {len(folds)}"
-            held = (
-                self._held[name] if self.validation is not None else [encoded[i] for i in held_out]
-            )
-            some = [encoded[i] for i in train_on]
-            results.append(self._train(candidate, steps, run, trained, some, held))
+            some = [self._encoded[name][i] for i in train_on]
+            if self.validation is None:
+                held = [self._encoded[name][i] for i in held_out]
+                results.append(self._train(candidate, f"fold {number} of {len(folds)}", some, held))
+            else:
+                results.append(self._train(candidate, "all images", some, self._held[name]))
         if not results:
-            return
-        sums = torch.stack([result["sums"] for result in results]).sum(dim=0)
-        constant = torch.stack([result["constant"] for result in results]).sum(dim=0)
-        variants = trained[name].method.variants()
+            return {}
+        sums, constant = (
+            torch.stack([result[key] for result in results]).sum(dim=0)
+            for key in ("sums", "constant")
+        )
         scores = dict(enumerate(map(self.task.score, sums)))
         best = self._best(scores)
-        report.held_out[name] = scores[best]
-        report.held_out["constant"] = self.task.score(constant)
-        self._variants[name] = variants[best]
+        self._variants[name] = self._trained[name].method.variants()[best]
+        return {name: scores[best], "constant": self.task.score(constant)}
 
     def _train(
-        self,
-        candidate: Candidate,
-        steps: int,
-        run: str,
-        trained: dict[str, DenseModel],
-        images: Sequence[Views] = (),
-        held: Sequence[Views] = (),
+        self, candidate: Candidate, run: str, images: Sequence[Views], held: Sequence[Views] = ()
     ) -> Mapping[str, Any]:
         """Train unless it is done; return what was trained and its sums over ``held``."""
         name = candidate.name
-        key, some = f"{name}, {run}", images or self._encoded[name]
-        model = self._model(candidate, some)
-        trained.setdefault(name, model)  # an interruption keeps it, or a finished one before it
-        cost, before = self._seconds.get(name, 1.0), self._done
-        self._done += steps * cost
-        if key in self.state.runs:
-            load_trained_state(model, self.state.runs[key]["trained"])
-            trained[name] = model
-            return self.state.runs[key]
+        key, steps = f"{name}, {run}", self.state.plan[name]
+        model = self._model(candidate, images)
+        self._trained.setdefault(name, model)  # an interruption keeps it, or one finished before
+        before = self._done
+        self._done += self._cost_of(name)
+        if finished := self.state.runs.get(key):
+            load_trained_state(model, finished["trained"])
+            self._trained[name] = model
+            return finished
         step = self._step(candidate, model, steps)
 
         def note(number: int, losses: dict[str, float]) -> None:
-            fraction = min(1.0, (before + number * cost) / self._whole)
-            self.advance(Progress(key, number, steps, losses, fraction))
+            done = before + self._cost_of(name) * number / steps
+            self.advance(Progress(key, number, steps, losses, min(1.0, done / self._whole)))
 
-        self._run(step, model, candidate, some, key, note)
-        trained[name] = model
+        batch_size = candidate.settings.batch_size
+        self._run(step, model, key, partial(few_shot_batches, images, batch_size, self.seed), note)
+        self._trained[name] = model
         try:
             step.require_finite()
         except InputError as error:
@@ -233,7 +223,7 @@ class Selection:
         found: dict[str, Any] = {"trained": trained_state(model)}
         if held:
             found["sums"] = measure_variants(model, held, self.runtime)
-            found["constant"] = measure_constant(self.task, some, held)
+            found["constant"] = measure_constant(self.task, images, held)
         self.state.finish(key, found)
         return found
 
@@ -241,9 +231,8 @@ class Selection:
         self,
         step: TrainingStep,
         model: DenseModel,
-        candidate: Candidate,
-        images: Sequence[Views],
         key: str,
+        batches: Callable[..., Iterable[Any]],
         note: Callable[[int, dict[str, float]], None],
     ) -> None:
         """Train from where the state is; Ctrl-C waits for the step and saves."""
@@ -254,8 +243,6 @@ class Selection:
             optimiser.load_state_dict(copy.deepcopy(self.state.current["optimiser"]))
             restore_rng(self.state.current["rng"])
             done = self.state.current["step"]
-        batch_size = candidate.settings.batch_size
-        batches = few_shot_batches(images, batch_size, self.seed, start=done)
         try:
             with between_steps() as check:
 
@@ -268,7 +255,7 @@ class Selection:
 
                 train(
                     step,
-                    batches,
+                    batches(start=done),
                     start=done,
                     optimiser=optimiser,
                     runtime=self.runtime,
@@ -311,10 +298,19 @@ class Selection:
                 for sample in samples
             ]
 
-    def _cost(self, plan: Mapping[str, int]) -> float:
-        """Return the cost of all trainings: seconds, or steps where none was timed."""
-        folds, final = len(self.folds(len(plan))), self.validation is None
-        costs = [steps * self._seconds.get(name, 1.0) for name, steps in plan.items()]
+    def _rounds(self) -> tuple[int, bool]:
+        """Return the trainings of every method, and whether one of them is trained once more."""
+        # with a validation set the held-out training is the final one
+        return len(self.folds()), self.validation is None
+
+    def _cost_of(self, name: str) -> float:
+        """Return the cost of a training of a method: seconds, or steps where none was timed."""
+        return self.state.plan[name] * self._seconds.get(name, 1.0)
+
+    def _cost(self) -> float:
+        """Return the cost of all trainings."""
+        folds, final = self._rounds()
+        costs = [self._cost_of(name) for name in self.state.plan]
         return folds * sum(costs) + final * max(costs)
 
     def _best(self, scores: Mapping[_Key, float]) -> _Key:
@@ -346,4 +342,5 @@ def select(
         options: further attributes of ``Selection``.
     """
     selection = Selection(samples, task, candidates, short_side, **options)
-    return selection.run(selection.plan(minutes, steps))
+    selection.plan(minutes, steps)
+    return selection.run()

@@ -1,13 +1,12 @@
 """How the predictions of a benchmark's task are scored."""
 
 import abc
-from typing import Generic, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
-from torchmetrics import Metric
 
 from diffsight.errors import InputError
 from diffsight.metrics import AngleErrors, BinaryIoU, ClassIoU, DepthMetrics, ValueErrors
@@ -20,15 +19,12 @@ from diffsight.types import Target
 MIN_DEPTH_M = 1e-3
 
 
-M = TypeVar("M", bound=Metric)
-
-
-class AbstractMeasure(abc.ABC, Generic[M]):
+class AbstractMeasure(abc.ABC):
     """Metrics of a task over some images, one of which compares methods.
 
     Args:
         task: whose predictions are scored.
-        metric: empty.
+        metric: empty; of ``diffsight.metrics``, with a ``per_image``.
 
     Attributes:
         name: of the metric that compares methods.
@@ -38,18 +34,28 @@ class AbstractMeasure(abc.ABC, Generic[M]):
     name: str
     higher_is_better: bool = False
 
-    def __init__(self, task: AbstractTask, metric: M) -> None:
+    def __init__(self, task: AbstractTask, metric: Any) -> None:
         self.task = task
         self.metric = metric
 
     @abc.abstractmethod
-    def update(self, output: Output, target: Target) -> float:
-        """Add one image and return its own score.
+    def arguments(self, output: Output, target: Target) -> tuple[Tensor, Tensor]:
+        """Return prediction and label of one image as the metric takes them, at the label's size.
 
         Args:
             output: of one image, at any size.
-            target: of that image; predictions are brought to its size.
+            target: of that image.
         """
+
+    def update(self, output: Output, target: Target) -> float:
+        """Add one image and return its own score; the output may have any size."""
+        prediction, label = self.arguments(output, target)
+        self.metric.update(prediction, label, target.valid)
+        return self.own_score(prediction, label, target)
+
+    def own_score(self, prediction: Tensor, label: Tensor, target: Target) -> float:
+        """Return the score of one image."""
+        return float(self.metric.per_image(prediction, label, target.valid)[0])
 
     def compute(self) -> dict[str, float]:
         """Return all metrics by name."""
@@ -60,7 +66,7 @@ class AbstractMeasure(abc.ABC, Generic[M]):
         return self.task.constant(label, target.valid)
 
 
-class TaskMeasure(AbstractMeasure[Metric]):
+class TaskMeasure(AbstractMeasure):
     """The task's own metric."""
 
     def __init__(self, task: AbstractTask) -> None:
@@ -68,16 +74,20 @@ class TaskMeasure(AbstractMeasure[Metric]):
         self.name = task.metric_name
         self.higher_is_better = task.higher_is_better
 
+    def arguments(self, output: Output, target: Target) -> tuple[Tensor, Tensor]:
+        """Return the prediction in the form of a label, and the label."""
+        return self.task.to_label(resized_output(output, target)), target.label
+
     def update(self, output: Output, target: Target) -> float:
-        """Add the prediction in the form of a label."""
-        label = self.task.to_label(resized_output(output, target))
+        """Add the prediction in the form of a label; a target without a valid pixel scores 0."""
+        label, _ = self.arguments(output, target)
         self.metric.update(label, target)
         if not bool(target.valid.any()):
             return 0.0
         return self.task.score(self.task.measure(label, target))
 
 
-class ValueMeasure(AbstractMeasure[ValueErrors]):
+class ValueMeasure(AbstractMeasure):
     """Errors of numbers, see ``ValueErrors``.
 
     Args:
@@ -96,13 +106,10 @@ class ValueMeasure(AbstractMeasure[ValueErrors]):
         self.name = name
         self.clip = clip
 
-    def update(self, output: Output, target: Target) -> float:
-        """Add the numbers, cut to the range."""
+    def arguments(self, output: Output, target: Target) -> tuple[Tensor, Tensor]:
+        """Return the numbers, cut to the range."""
         value = resized_values(self.task, output, target)
-        if self.clip is not None:
-            value = value.clamp(*self.clip)
-        self.metric.update(value, target.label, target.valid)
-        return float(self.metric.per_image(value, target.label, target.valid)[0])
+        return value if self.clip is None else value.clamp(*self.clip), target.label
 
     def constant(self, label: Tensor, target: Target) -> Tensor:
         """Return the median of every channel under absolute errors, else what the task says."""
@@ -111,7 +118,7 @@ class ValueMeasure(AbstractMeasure[ValueErrors]):
         return super().constant(label, target)
 
 
-class AngleMeasure(AbstractMeasure[AngleErrors]):
+class AngleMeasure(AbstractMeasure):
     """Angles between directions, see ``AngleErrors``.
 
     Args:
@@ -125,14 +132,13 @@ class AngleMeasure(AbstractMeasure[AngleErrors]):
         super().__init__(task, AngleErrors(name))
         self.name = name
 
-    def update(self, output: Output, target: Target) -> float:
-        """Add the directions."""
-        value = functional.normalize(resized_values(self.task, output, target), dim=1)
-        self.metric.update(value, target.label, target.valid)
-        return float(self.metric.per_image(value, target.label, target.valid)[0])
+    def arguments(self, output: Output, target: Target) -> tuple[Tensor, Tensor]:
+        """Return the directions."""
+        value = resized_values(self.task, output, target)
+        return functional.normalize(value, dim=1), target.label
 
 
-class DepthMeasure(AbstractMeasure[DepthMetrics]):
+class DepthMeasure(AbstractMeasure):
     """Metric depth, see ``DepthMetrics``; smaller predictions count as 1e-3 m."""
 
     name = "rmse"
@@ -140,15 +146,17 @@ class DepthMeasure(AbstractMeasure[DepthMetrics]):
     def __init__(self, task: AbstractTask) -> None:
         super().__init__(task, DepthMetrics())
 
-    def update(self, output: Output, target: Target) -> float:
-        """Add the depth in metres."""
+    def arguments(self, output: Output, target: Target) -> tuple[Tensor, Tensor]:
+        """Return the depth in metres."""
         depth_m = resized_values(self.task, output, target)[:, 0].clamp(min=MIN_DEPTH_M)
-        truth_m = target.label[:, 0]
-        self.metric.update(depth_m, truth_m, target.valid)
-        return float(per_image(depth_m, truth_m, target.valid)[0, NAMES.index("rmse")])
+        return depth_m, target.label[:, 0]
+
+    def own_score(self, prediction: Tensor, label: Tensor, target: Target) -> float:
+        """Return the root mean square error."""
+        return float(per_image(prediction, label, target.valid)[0, NAMES.index("rmse")])
 
 
-class ForegroundMeasure(AbstractMeasure[BinaryIoU]):
+class ForegroundMeasure(AbstractMeasure):
     """Intersection over union of the second of two classes, see ``BinaryIoU``."""
 
     name = "iou"
@@ -157,19 +165,16 @@ class ForegroundMeasure(AbstractMeasure[BinaryIoU]):
     def __init__(self, task: AbstractTask) -> None:
         super().__init__(task, BinaryIoU())
 
-    def update(self, output: Output, target: Target) -> float:
-        """Add the probability of the second class."""
-        probability = resized_output(output, target).stack[:, 1:]
-        label = target.label[:, None].float()
-        self.metric.update(probability, label, target.valid)
-        return float(self.metric.per_image(probability, label, target.valid)[0])
+    def arguments(self, output: Output, target: Target) -> tuple[Tensor, Tensor]:
+        """Return the probability of the second class."""
+        return resized_output(output, target).stack[:, 1:], target.label[:, None].float()
 
     def constant(self, label: Tensor, target: Target) -> Tensor:
         """Return the foreground, whose IoU is scored."""
         return torch.ones((), dtype=torch.int64)
 
 
-class ClassMeasure(AbstractMeasure[ClassIoU]):
+class ClassMeasure(AbstractMeasure):
     """Intersection over union of all classes, see ``ClassIoU``."""
 
     name = "miou"
@@ -178,12 +183,10 @@ class ClassMeasure(AbstractMeasure[ClassIoU]):
     def __init__(self, task: AbstractTask) -> None:
         super().__init__(task, ClassIoU(map_spec(task).channels))
 
-    def update(self, output: Output, target: Target) -> float:
-        """Add the most probable classes."""
-        ids = self.task.to_label(resized_output(output, target))[:, None]
-        label = target.label[:, None]
-        self.metric.update(ids, label, target.valid)
-        return float(self.metric.per_image(ids, label, target.valid)[0])
+    def arguments(self, output: Output, target: Target) -> tuple[Tensor, Tensor]:
+        """Return the most probable classes."""
+        ids = self.task.to_label(resized_output(output, target))
+        return ids[:, None], target.label[:, None]
 
 
 def map_spec(task: AbstractTask) -> OutputSpec:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import torch
 
 from diffsight.adaptation.candidates import candidates, method_class
+from diffsight.adaptation.options import check_whole, validate_fit_options
 from diffsight.adaptation.selection import select
 from diffsight.backbones import BackboneSource
 from diffsight.backbones.clip import tower_folder
@@ -32,8 +33,36 @@ from diffsight.model import DenseModel
 from diffsight.ops.resize import resized_image, working_hw
 from diffsight.outputs import Output
 from diffsight.tasks.base import AbstractTask
-from diffsight.training.loop import Runtime
+from diffsight.training.loop import CPU, Runtime
 from diffsight.types import Draws, Inputs
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is the same for all units of a benchmark.
+
+    Attributes:
+        shots: training images.
+        minutes: that a training may take.
+        steps: of a training, instead of ``minutes``.
+        seed: of the choice of training images and of everything random.
+        short_side: pixels at which methods work; None is that of the pretrained model.
+        clip: CLIP vision model; None is that of the pretrained model.
+        runtime: device and precision.
+    """
+
+    shots: int = 10
+    minutes: float = 1.5
+    steps: int | None = None
+    seed: int = 0
+    short_side: int | None = None
+    clip: str | None = None
+    runtime: Runtime = CPU
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that are out of range."""
+        check_whole("shots", self.shots, 1)
+        validate_fit_options(self.minutes, self.steps, self.short_side, self.seed)
 
 
 @dataclass(frozen=True)
@@ -46,11 +75,8 @@ class Episode:
         task: fitted to them.
         source: the pretrained model.
         short_side: pixels at which methods work.
-        clip: CLIP vision model; None is that of the source.
-        minutes: that the training may take.
-        steps: of the training, instead of ``minutes``.
         seed: of everything random.
-        runtime: device and precision.
+        settings: of the benchmark.
     """
 
     spec: BenchmarkTask
@@ -58,11 +84,8 @@ class Episode:
     task: AbstractTask
     source: BackboneSource
     short_side: int
-    clip: str | None
-    minutes: float
-    steps: int | None
     seed: int
-    runtime: Runtime
+    settings: Settings
 
 
 @dataclass
@@ -128,28 +151,24 @@ class Adapted(BenchmarkMethod):
     def _fit(self, episode: Episode, task: AbstractTask) -> FittedMethod:
         source = BackboneSource(self.backbone) if self.backbone else episode.source
         options = self.options_for(episode.spec)
-        if episode.clip is not None and self._takes_clip:
-            options["clip"] = episode.clip
+        settings = episode.settings
+        if settings.clip is not None and self._takes_clip:
+            options["clip"] = settings.clip
         model = select(
             episode.samples,
             task,
             candidates(self.names, source, options=options, trusted=self.trusted),
             short_side=episode.short_side,
-            minutes=episode.minutes,
-            steps=episode.steps,
+            minutes=settings.minutes,
+            steps=settings.steps,
             seed=episode.seed,
             compare=len(self.names) > 1,
-            runtime=episode.runtime,
+            runtime=settings.runtime,
         )
         if model.info["interrupted"]:  # half a training is a model for adapt, no result for a table
             raise KeyboardInterrupt
-        facts = {
-            "parameters": learned_parameters(model.method),
-            "steps": model.info["steps"],
-            "chosen": model.info["chosen"],
-            "held_out": model.info["held_out"],
-            "options": options,
-        }
+        info = {name: model.info[name] for name in ("steps", "chosen", "held_out")}
+        facts = {"parameters": learned_parameters(model.method), **info, "options": options}
         predict = functools.partial(predict_sample, model.eval(), episode)
         return FittedMethod(predict, facts)
 
@@ -244,10 +263,9 @@ def predict_sample(model: DenseModel, episode: Episode, sample: Sample) -> Outpu
 
     Numbers are as the task decodes them (directions have length 1), classes are probabilities.
     """
-    height, width = sample.image.shape[-2:]
-    runtime = episode.runtime
+    runtime = episode.settings.runtime
     image = sample.image[None].to(runtime.device).float() / 255
-    image = resized_image(image, working_hw(height, width, episode.short_side))
+    image = resized_image(image, working_hw(*image.shape[-2:], short_side=episode.short_side))
     prompts = None if sample.prompt is None else (sample.prompt,)
     with runtime.mixed():
         output = model(Inputs(image, prompts), draws=Draws((0,)))

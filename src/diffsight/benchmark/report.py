@@ -2,13 +2,14 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from diffsight.benchmark.statistics import paired_difference, summarise
+from diffsight.benchmark.units import read_unit
 from diffsight.datasets.files import replacing
 from diffsight.errors import InputError
 
@@ -53,7 +54,7 @@ def write_report(out: Path, *, reference: str | None = None) -> str:
     paths = sorted(out.glob("**/shots*/rep*.json"))
     if not paths:
         raise InputError(f"{out}: holds no finished unit: run the benchmark first")
-    units = [_read(path) for path in paths]
+    units = [read_unit(path, UNIT_KEYS) for path in paths]
     _check_pairs(dict(zip(paths, units, strict=True)))
     units += _class_means(units)
     tables: dict[tuple[str, int], dict[str, dict[int, dict[str, Any]]]] = defaultdict(dict)
@@ -81,16 +82,6 @@ def write_report(out: Path, *, reference: str | None = None) -> str:
     return page
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        unit = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(unit, dict) or not unit.keys() >= UNIT_KEYS:
-            raise ValueError("no unit")
-        return unit
-    except ValueError:
-        raise InputError(f"{path}: damaged: delete it, so that the unit runs again") from None
-
-
 def _check_pairs(units: Mapping[Path, dict[str, Any]]) -> None:
     """Refuse units that cannot be compared.
 
@@ -104,11 +95,8 @@ def _check_pairs(units: Mapping[Path, dict[str, Any]]) -> None:
     for path, unit in units.items():
         task = unit["task"], unit["shots"]
         repeat = (*task, unit["repeat"])
-        for group, name in (
-            (task, "conditions"),
-            (task, "per_image"),
-            (repeat, "training_images"),
-        ):
+        same = ((task, "conditions"), (task, "per_image"), (repeat, "training_images"))
+        for group, name in same:
             first = first_of.setdefault((*group, name), path)
             own, other = unit[name], units[first][name]
             if name == "per_image":  # of which images, not how well
@@ -137,14 +125,15 @@ def _class_means(units: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if rows.keys() != classes[name, shots]:
             continue
         first = next(iter(rows.values()))
-        measures = {
-            key: float(np.mean([row["measures"][key] for row in rows.values()]))
-            for key in first["measures"]
-        }
+        measures = _mean_measures(rows.values(), first["measures"])
         seconds = sum(row["fit_seconds"] for row in rows.values())
         mean = {"task": f"{name}/*", "measures": measures, "score": measures[first["measure"]]}
         means.append({**first, **mean, "fit_seconds": seconds, "classes": len(rows)})
     return means
+
+
+def _mean_measures(units: Collection[dict[str, Any]], names: Iterable[str]) -> dict[str, float]:
+    return {name: float(np.mean([unit["measures"][name] for unit in units])) for name in names}
 
 
 def _table(rows: Rows, reference: str) -> list[dict[str, Any]]:
@@ -159,12 +148,8 @@ def _table(rows: Rows, reference: str) -> list[dict[str, Any]]:
             pairs = ([some[r]["score"] for r in common] for some in (repeats, rows[reference]))
             entry["difference"] = vars(paired_difference(*map(np.array, pairs)))
         measures = {name for unit in repeats.values() for name in unit["measures"]}
-        entry["measures"] = {
-            name: float(np.mean([unit["measures"][name] for unit in repeats.values()]))
-            for name in sorted(measures)
-        }
-        seconds = [unit["fit_seconds"] for unit in repeats.values()]
-        entry["fit_seconds"] = float(np.mean(seconds))
+        entry["measures"] = _mean_measures(repeats.values(), sorted(measures))
+        entry["fit_seconds"] = float(np.mean([unit["fit_seconds"] for unit in repeats.values()]))
         entries.append(entry)
     return sorted(entries, key=lambda e: e["mean"], reverse=first["higher_is_better"])
 
@@ -181,19 +166,15 @@ def _title(task: str, shots: int, rows: Rows) -> str:
 
 def _lines(entries: Sequence[Mapping[str, Any]], reference: str) -> list[str]:
     names = [name for name in entries[0]["measures"] if name not in ("images", "skipped")]
-    lines = [
-        f"| method | mean | spread | repeats | minus {reference} | "
-        + " | ".join(names)
-        + " | training, s |",
-        "|" + "---|" * (6 + len(names)),
-    ]
+    head = ("method", "mean", "spread", "repeats", f"minus {reference}", *names, "training, s")
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for entry in entries:
-        mean = _number(entry["mean"])
+        mean = f"{entry['mean']:.4g}"
         if entry["ci95"] is not None:
-            mean += f" ± {_number(entry['ci95'])}"
-        spread = "n/a" if entry["spread"] is None else _number(entry["spread"])
+            mean += f" ± {entry['ci95']:.4g}"
+        spread = "n/a" if entry["spread"] is None else f"{entry['spread']:.4g}"
         cells = [entry["method"], mean, spread, str(entry["repeats"]), _gap(entry)]
-        cells += [_number(entry["measures"][name]) for name in names]
+        cells += [f"{entry['measures'][name]:.4g}" for name in names]
         lines.append(f"| {' | '.join(cells)} | {entry['fit_seconds']:.0f} |")
     return lines
 
@@ -207,7 +188,3 @@ def _gap(entry: Mapping[str, Any]) -> str:
     low, high = gap["interval"]
     mark = "*" if low > 0 or high < 0 else ""
     return f"{gap['mean']:+.4g} [{low:+.4g}, {high:+.4g}]{mark}"
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from diffsight.backbones import BackboneSource
 from diffsight.benchmark.methods import BenchmarkMethod
 from diffsight.benchmark.source import BenchmarkSource
-from diffsight.benchmark.units import Settings, Unit, order, run, save, stored
+from diffsight.benchmark.units import Settings, Unit, run, save, stored
 from diffsight.errors import InputError
 from diffsight.ops.memory import keep_freed_memory
 
@@ -74,8 +74,14 @@ def benchmark(
     number, count = shard
     if not 0 <= number < count:
         raise InputError(f"shard {number} of {count}: give 0/N to N-1/N, such as 0/4 to 3/4")
-    units = order(list(dict.fromkeys(tasks)), list(methods), repeats)
-    units = [u for u in units if methods[u.method].supports(source.tasks[u.task])]
+    # every method runs on some training images before others are drawn
+    units = [
+        Unit(task, method, repeat)
+        for repeat in range(repeats)
+        for task in dict.fromkeys(tasks)
+        for method in methods
+        if methods[method].supports(source.tasks[task])
+    ]
     # by method: one machine would get all trainings, another what takes no time
     ours = set(sorted(units, key=lambda u: list(methods).index(u.method))[number::count])
     mine = [u for u in units if u in ours]

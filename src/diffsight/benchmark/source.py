@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -37,7 +36,7 @@ class BenchmarkTask:
     task: AbstractTask
     train: AbstractDataset
     test: AbstractDataset
-    measure: Callable[[AbstractTask], AbstractMeasure[Any]] = TaskMeasure
+    measure: Callable[[AbstractTask], AbstractMeasure] = TaskMeasure
     codebook: Codebook | None = None
 
     @property

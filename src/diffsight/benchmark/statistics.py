@@ -53,7 +53,11 @@ def summarise(values: Float[np.ndarray, " r"]) -> Summary:
     Raises:
         ValueError: without repeats, or if one is not finite.
     """
-    _require_finite(values)
+    if len(values) == 0:
+        raise ValueError("no repeats: give at least one")
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise ValueError(f"repeat {bad[0]} is {values[bad[0]]}: run it again, or leave it out")
     repeats, mean = len(values), float(values.mean())
     if repeats == 1:
         return Summary(1, mean, None, None, None)
@@ -88,11 +92,3 @@ def paired_difference(
     mean, half = summary.mean, summary.ci95
     interval = None if half is None else (mean - half, mean + half)
     return Difference(summary.repeats, mean, interval)
-
-
-def _require_finite(values: Float[np.ndarray, " r"]) -> None:
-    if len(values) == 0:
-        raise ValueError("no repeats: give at least one")
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        raise ValueError(f"repeat {bad[0]} is {values[bad[0]]}: run it again, or leave it out")

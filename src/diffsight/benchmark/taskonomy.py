@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffsight.benchmark.measures import (
-    AbstractMeasure,
     AngleMeasure,
     ClassMeasure,
     DepthMeasure,
@@ -37,8 +36,7 @@ from diffsight.datasets.taskonomy_labels import (
     z_range,
 )
 from diffsight.errors import InputError
-from diffsight.tasks import Depth, Normals, Segmentation, Values
-from diffsight.tasks.base import AbstractTask
+from diffsight.tasks import AbstractTask, Depth, Normals, Segmentation, Values
 
 CLASS_POOL = 500
 """Largest number of training images of a class: to find all, every label file is read."""
@@ -153,11 +151,10 @@ def _task(name: str, preset: Preset, train: Taskonomy, test: Taskonomy) -> Bench
         measure: Any = ForegroundMeasure if len(classes) == 2 else ClassMeasure
         return BenchmarkTask(name, Segmentation(classes), train, test, measure)
     kind = rules(preset)[name].kind
-    bins, channels = _BINS.get(name, 20), 1
-    if kind == "vector":
-        channels = _CHANNELS[name]
+    bins, channels = _BINS.get(name, 20), _CHANNELS[name] if kind == "vector" else 1
     task: AbstractTask = Values(channels=channels, bins=bins)
-    measure = _value_measure(preset)
+    error = "vtm_mae" if preset == "vtm" else "rmse_valid"
+    measure = partial(ValueMeasure, name=error, clip=(0.0, 1.0))
     if kind == "depth":
         along = "euclidean" if name == "depth_euclidean" else "z"
         task, measure = Depth(max_depth_m=None, depth_type=along, bins=bins), DepthMeasure
@@ -167,11 +164,6 @@ def _task(name: str, preset: Preset, train: Taskonomy, test: Taskonomy) -> Bench
     curve = None if preset == "native" else _CURVES.get(name)
     codebook = None if curve is None else curve_codebook(*curve)
     return BenchmarkTask(name, task, train, test, measure, codebook)
-
-
-def _value_measure(preset: Preset) -> Callable[[AbstractTask], AbstractMeasure[Any]]:
-    name = "vtm_mae" if preset == "vtm" else "rmse_valid"
-    return partial(ValueMeasure, name=name, clip=(0.0, 1.0))
 
 
 def curve_codebook(curve: Curve, limits: tuple[float, float], bins: int) -> Codebook:

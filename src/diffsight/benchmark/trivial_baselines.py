@@ -1,6 +1,5 @@
 """What every method must beat, and predictions that anybody has stored."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -19,6 +18,7 @@ from diffsight.datasets.base import Sample
 from diffsight.errors import InputError
 from diffsight.ops.resize import resized_label
 from diffsight.outputs import Output
+from diffsight.training.loop import flat_labels
 from diffsight.types import Target
 
 
@@ -109,22 +109,13 @@ class Stored(BenchmarkMethod):
 
 def constant_maps(episode: Episode) -> Float[Tensor, "d 1 1"]:
     """Return the best constant: values, or 1 for a class and 0 for the others."""
-    label = flat_labels(episode.samples, episode.task.label)
+    name = episode.task.label
+    label = flat_labels((sample.labels[name], sample.valid[name]) for sample in episode.samples)
     target = Target(label, torch.ones(1, *label.shape[-2:], dtype=torch.bool))
     value = episode.spec.measure(episode.task).constant(label, target)
     if map_spec(episode.task).kind == "classes":
         value = functional.one_hot(value, map_spec(episode.task).channels).float()
     return value[:, None, None]
-
-
-def flat_labels(samples: Sequence[Sample], label: str) -> Tensor:
-    """Return the labels of all valid pixels as one image: ``1 d 1 n``, or ``1 1 n`` of classes."""
-    columns = [
-        _channels_first(sample.labels[label]).movedim(0, -1)[sample.valid[label]]
-        for sample in samples
-    ]
-    flat = torch.cat(columns).T[None, :, None]
-    return flat[:, 0] if samples[0].labels[label].ndim == 2 else flat
 
 
 def _channels_first(label: Tensor) -> Tensor:

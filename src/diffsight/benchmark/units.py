@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,47 +13,17 @@ from typing import Any
 import torch
 
 import diffsight
-from diffsight.adaptation.options import check_whole, validate_fit_options
 from diffsight.backbones import BackboneSource
-from diffsight.benchmark.methods import BenchmarkMethod, Episode
+from diffsight.benchmark.methods import BenchmarkMethod, Episode, Settings
 from diffsight.benchmark.source import BenchmarkSource, BenchmarkTask
 from diffsight.datasets.base import Sample
 from diffsight.datasets.files import replacing
 from diffsight.errors import InputError
 from diffsight.hub.artifact import fingerprint
-from diffsight.training.loop import CPU, Runtime
 from diffsight.training.stream import seed_of
 from diffsight.types import Target
 
 FORMAT = 3  # of a unit's file; another one makes other files of the same options
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is the same for all units of a benchmark.
-
-    Attributes:
-        shots: training images.
-        minutes: that a training may take.
-        steps: of a training, instead of ``minutes``.
-        seed: of the choice of training images and of everything random.
-        short_side: pixels at which methods work; None is that of the pretrained model.
-        clip: CLIP vision model; None is that of the pretrained model.
-        runtime: device and precision.
-    """
-
-    shots: int = 10
-    minutes: float = 1.5
-    steps: int | None = None
-    seed: int = 0
-    short_side: int | None = None
-    clip: str | None = None
-    runtime: Runtime = CPU
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that are out of range."""
-        check_whole("shots", self.shots, 1)
-        validate_fit_options(self.minutes, self.steps, self.short_side, self.seed)
 
 
 @dataclass(frozen=True)
@@ -121,16 +91,27 @@ def stored(path: Path, key: str) -> dict[str, Any] | None:
     """
     if not path.is_file():
         return None
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        its_key = result["key"]
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path}: damaged: delete it, so that the unit runs again") from None
-    if its_key != key:
+    result = read_unit(path, {"key"})
+    if result["key"] != key:
         raise InputError(
             f"{path}: made with other options, data or base: give those again, or another --out"
         )
     return result
+
+
+def read_unit(path: Path, keys: Set[str]) -> dict[str, Any]:
+    """Return the contents of a unit's file, which has these keys.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    try:
+        unit = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(unit, dict) and unit.keys() >= keys:
+            return unit
+    except ValueError:
+        pass
+    raise InputError(f"{path}: damaged: delete it, so that the unit runs again")
 
 
 def run(
@@ -154,11 +135,8 @@ def run(
         task=task,
         source=pretrained,
         short_side=settings.short_side or pretrained.short_side_px,
-        clip=settings.clip,
-        minutes=settings.minutes,
-        steps=settings.steps,
         seed=seed_of(settings.seed, unit.repeat),
-        runtime=settings.runtime,
+        settings=settings,
     )
     begin = time.monotonic()
     fitted = method.fit(episode)
@@ -239,8 +217,3 @@ def prompted(sample: Sample, spec: BenchmarkTask) -> Sample:
     Otherwise methods that read text would know more than the others.
     """
     return sample if spec.task.requires_prompt else replace(sample, prompt=None, sentences=())
-
-
-def order(tasks: Sequence[str], methods: Sequence[str], repeats: int) -> list[Unit]:
-    """Return all units; every method runs on some training images before others are drawn."""
-    return [Unit(t, m, r) for r in range(repeats) for t in tasks for m in methods]

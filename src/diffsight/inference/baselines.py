@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from torch import Tensor
 from torch.nn import functional
 
-from diffsight.datasets.base import AbstractDataset
+from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.tasks import AbstractTask
 
 MAX_SAMPLES = 1000
@@ -27,12 +27,16 @@ def baselines_of(dataset: AbstractDataset, task: AbstractTask) -> dict[str, Tens
     return dict(task.baselines(_labels(dataset, task.label)))
 
 
+def even_samples(dataset: AbstractDataset, most: int) -> Iterator[Sample]:
+    """Yield up to ``most`` samples, evenly spaced over the data set."""
+    count = min(len(dataset), most)
+    return (dataset[i * len(dataset) // count] for i in range(count))
+
+
 def _labels(dataset: AbstractDataset, label: str) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield labels and where they mean something, at the size of the first sample."""
-    count = min(len(dataset), MAX_SAMPLES)
     hw = tuple(dataset[0].image.shape[-2:])
-    for index in (i * len(dataset) // count for i in range(count)):
-        sample = dataset[index]
+    for sample in even_samples(dataset, MAX_SAMPLES):
         label_map = sample.labels[label].double()
         channels = label_map[None] if label_map.ndim == 2 else label_map
         valid = functional.interpolate(sample.valid[label][None, None].double(), hw)[0, 0] > 0

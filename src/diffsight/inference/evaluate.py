@@ -145,7 +145,11 @@ def evaluate(
             constant = _as_prediction(task, label_map, valid)
             protocol.measure(metrics[name], constant, label, valid)
     seconds = time.perf_counter() - start
-    _require_some(counted, dataset, protocol)
+    if not counted:
+        raise InputError(
+            f"{dataset.name} under {protocol.name}: no image with a valid pixel was seen: check "
+            "the labels, their unit, and which pixels the protocol counts"
+        )
     rows = {name: {k: float(v) for k, v in m.compute().items()} for name, m in metrics.items()}
     return Evaluation(
         protocol=protocol,
@@ -157,14 +161,6 @@ def evaluate(
         scores={n: {k: v for k, v in r.items() if k not in COUNTS} for n, r in rows.items()},
         classes=protocol.per_class(metrics["model"], task.class_names),
     )
-
-
-def _require_some(counted: int, dataset: AbstractDataset, protocol: AbstractProtocol) -> None:
-    if not counted:
-        raise InputError(
-            f"{dataset.name} under {protocol.name}: no image with a valid pixel was seen: check "
-            "the labels, their unit, and which pixels the protocol counts"
-        )
 
 
 def protocol_for(name: str, model: DenseModel, *, oracle_scene: bool = False) -> AbstractProtocol:

@@ -14,18 +14,13 @@ from torch import Tensor
 
 from diffsight.datasets.files import replacing
 from diffsight.errors import InputError
-from diffsight.inference.explain_pictures import (
-    bar_chart,
-    codebook_chart,
-    concept_sheet,
-    map_sheet,
-)
+from diffsight.inference.explain_pictures import bar_chart, codebook_chart, concept_sheet, map_sheet
 from diffsight.inference.plan import Plan
 from diffsight.inference.write import EXPLAINED, PICTURES
 from diffsight.model import DenseModel, choose_output
 from diffsight.ops.memory import memory_for
 from diffsight.ops.resize import resized_image
-from diffsight.outputs import LabelCodec, Output, SoftLabels
+from diffsight.outputs import Output, SoftLabels
 from diffsight.types import Inputs
 
 NO_CODEBOOK = "no codebook.png: the values of this task's classes are not learned"
@@ -60,25 +55,20 @@ class ClassFigures:
         predicted as it; ``spatial_std`` is the standard deviation of its map, 0 for a concept that
         collapsed to a constant.
         """
-        columns = zip(
-            self.names,
-            self.probability.mean(dim=(1, 2)).tolist(),
-            self.predicted.tolist(),
-            self.probability.std(dim=(1, 2), correction=0).tolist(),
-            self.probability.amax(dim=(1, 2)).tolist(),
-            strict=True,
-        )
-        keys = ("name", "share", "answered", "spatial_std", "largest")
-        rows: list[dict[str, Any]] = [
-            {key: _rounded(value) for key, value in zip(keys, column, strict=True)}
-            for column in columns
-        ]
+        columns: dict[str, Sequence[Any]] = {
+            "name": self.names,
+            "share": self.probability.mean(dim=(1, 2)).tolist(),
+            "answered": self.predicted.tolist(),
+            "spatial_std": self.probability.std(dim=(1, 2), correction=0).tolist(),
+            "largest": self.probability.amax(dim=(1, 2)).tolist(),
+        }
         for key, values in (("value", self.values), ("centre", self.centres)):
-            for row, value in zip(rows, [] if values is None else values.tolist(), strict=False):
-                row[key] = [_rounded(x) for x in value]
-        for row, edges in zip(rows, self.intervals, strict=False):
-            row["edges"] = [_rounded(x) for x in edges]
-        return rows
+            if values is not None:
+                columns[key] = values.tolist()
+        if self.intervals:
+            columns["edges"] = list(map(list, self.intervals))
+        rows = zip(*columns.values(), strict=True)
+        return _rounded([dict(zip(columns, row, strict=True)) for row in rows])
 
 
 @dataclass(frozen=True)
@@ -156,7 +146,8 @@ def _classes(model: DenseModel, output: Output, values: Tensor | None) -> ClassF
     label = task.to_label(output)
     soft = task.encode_label(label) or SoftLabels.hard(label)
     count = probability.shape[1]
-    names = _names(values, task.unit) or list(task.class_names) or _numbered(count)
+    numbered = [f"class {number}" for number in range(count)]
+    names = _names(values, task.unit) or list(task.class_names) or numbered
     return ClassFigures(
         probability=probability[0],
         predicted=soft.distribution(count).float().mean(dim=(0, 2, 3)).cpu(),
@@ -164,12 +155,8 @@ def _classes(model: DenseModel, output: Output, values: Tensor | None) -> ClassF
         centres=centres,
         intervals=[] if codec is None else codec.intervals(),
         names=names,
-        bin_names=_bin_names(codec, task.unit) or names,
+        bin_names=names if codec is None else codec.names(task.unit) or names,
     )
-
-
-def _bin_names(codec: LabelCodec | None, unit: str) -> list[str]:
-    return [] if codec is None else codec.names(unit)
 
 
 def _names(values: Tensor | None, unit: str) -> list[str]:
@@ -180,17 +167,17 @@ def _names(values: Tensor | None, unit: str) -> list[str]:
     return [f"({', '.join(_short(x, 2) for x in value)})" for value in values.tolist()]
 
 
-def _numbered(count: int) -> list[str]:
-    return [f"class {number}" for number in range(count)]
-
-
 def _short(value: float, digits: int = 3) -> str:
     """Return a few digits, without an exponent where whole numbers say more."""
     return f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{value:.{digits}g}"
 
 
 def _rounded(value: Any) -> Any:
-    """Return seven digits, about what single precision holds."""
+    """Return seven digits, about what single precision holds; also inside lists and dicts."""
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
     return float(f"{value:.7g}") if isinstance(value, float) else value
 
 
@@ -204,25 +191,15 @@ def figures(result: ExplainedImage) -> dict[str, Any]:
     if result.classes is not None:
         rows = result.classes.rows()
         entropy = torch.special.entr(result.classes.probability).sum(dim=0).mean()
-        about["entropy_nats"] = {
-            "mean": _rounded(entropy.item()),
-            "uniform": _rounded(math.log(len(rows))),
-        }
-        weights = result.weights
-        about["mixing_weights"] = (
-            None if weights is None else [_rounded(x) for x in weights.tolist()]
-        )
+        about["entropy_nats"] = {"mean": entropy.item(), "uniform": math.log(len(rows))}
+        about["mixing_weights"] = None if result.weights is None else result.weights.tolist()
         about["classes"] = rows
     if result.maps:
         about["maps"] = [
-            {
-                "name": name,
-                "mean": _rounded(values.mean().item()),
-                "largest": _rounded(values.max().item()),
-            }
+            {"name": name, "mean": values.mean().item(), "largest": values.max().item()}
             for name, values in result.maps.items()
         ]
-    return about
+    return _rounded(about)
 
 
 def write_explanation(
@@ -267,12 +244,13 @@ def _pictures(result: ExplainedImage, about: Mapping[str, Any]) -> dict[str, Ima
     pictures, classes = {}, result.classes
     if classes is not None:
         rows = about["classes"]
-        sheet = concept_sheet(result.image, result.picture, classes.probability, rows)
-        pictures["concepts"] = sheet
+        pictures["concepts"] = concept_sheet(
+            result.image, result.picture, classes.probability, rows
+        )
         tables, centres, values = result.tables, classes.centres, classes.values
         if tables is not None and centres is not None and values is not None:
-            chart = codebook_chart(centres, values, tables, result.weights, about["unit"])
-            pictures["codebook"] = chart
+            unit = about["unit"]
+            pictures["codebook"] = codebook_chart(centres, values, tables, result.weights, unit)
         columns = {"mean probability": "share", "share of the pixels' answers": "answered"}
         bars = {title: [row[key] for row in rows] for title, key in columns.items()}
         pictures["bins"] = bar_chart(classes.bin_names, bars)

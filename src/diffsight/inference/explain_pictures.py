@@ -142,7 +142,10 @@ def codebook_chart(
     Below, the weights of the tables in this image, if there are several.
     """
     channels = centres.shape[1]
-    below = None if weights is None else _weights_chart(weights)
+    below = None
+    if weights is not None:
+        labels = [f"table {i}" for i in range(1, len(weights) + 1)]
+        below = bar_chart(labels, {"weights of the tables in this image": weights.tolist()})
     width, height = 2 * PANEL_PX[0], 2 * LINE_PX + GAP_PX + channels * PANEL_PX[1]
     chart = Image.new("RGB", (width, height + (below.height if below else 0)), PAPER)
     draw = ImageDraw.Draw(chart)
@@ -164,11 +167,6 @@ def codebook_chart(
     if below:
         chart.paste(below, (0, height))
     return chart
-
-
-def _weights_chart(weights: Float[Tensor, " k"]) -> Image.Image:
-    labels = [f"table {i}" for i in range(1, len(weights) + 1)]
-    return bar_chart(labels, {"weights of the tables in this image": weights.tolist()})
 
 
 def _panel(title: str, lines: Sequence[tuple[np.ndarray, tuple[int, ...]]]) -> Image.Image:

@@ -82,7 +82,8 @@ def generate(
         which, seeds = zip(*rows[start : start + batch], strict=True)
         context = torch.cat([texts[[0] * len(which)], texts[list(which)]])
         latent = _sample(context, seeds, side, steps, guidance, pipeline, advance)
-        images.append(_decode(latent, pipeline))
+        image = pipeline.vae.decode(latent / pipeline.vae.config.scaling_factor).sample
+        images.append(((image + 1) * 127.5).round().clamp(0, 255).to("cpu", torch.uint8))
     return torch.cat(images)
 
 
@@ -182,8 +183,3 @@ def _sample(
         latent = scheduler.step(guided, timestep, latent).prev_sample
         advance(len(seeds))
     return latent
-
-
-def _decode(latent: Float[Tensor, "b c lh lw"], pipeline: _Pipeline) -> UInt8[Tensor, "b 3 h w"]:
-    image = pipeline.vae.decode(latent / pipeline.vae.config.scaling_factor).sample
-    return ((image + 1) * 127.5).round().clamp(0, 255).to("cpu", torch.uint8)

@@ -136,10 +136,6 @@ def to_tensor(image: Picture) -> Tensor:
         if image.ndim != 3 or image.shape[2] != 3:
             raise InputError(f"array of shape {image.shape}: an image is (height, width, 3)")
         image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-    return _checked(image)
-
-
-def _checked(image: Tensor) -> Tensor:
     if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
         raise InputError(f"tensor of shape {tuple(image.shape)}: an image is (3, height, width)")
     if image.dtype == torch.uint8:

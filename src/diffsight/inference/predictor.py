@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, UInt8
@@ -21,6 +22,7 @@ from diffsight.tasks import Prediction
 from diffsight.types import Draws, Encoded, Inputs, Latents
 
 MAX_LATENT_BYTES = 2**26  # that SharedLatents keeps
+T = TypeVar("T")
 Image = UInt8[Tensor, "3 _ _"] | Float[Tensor, "3 _ _"]
 
 
@@ -160,7 +162,8 @@ class Predictor:
         self.model.to(self.device)  # models share a backbone, which another one may have moved
         names = itertools.repeat(None) if prompts is None else prompts
         views = _EncodedViews(self.model, self.plan.ensemble_size)
-        for batch in _batches(self._passes(images, names), self.plan.batch_size):
+        passes = self._passes(images, names)
+        for batch in neighbours(passes, self.plan.batch_size, lambda step: step.image().shape):
             outputs = self._forward(batch, views)
             for step, output in zip(batch, outputs, strict=True):
                 step.canvas.average.add(output.stack[0], step.window)
@@ -260,24 +263,22 @@ class _EncodedViews:
     def __init__(self, model: DenseModel, ensemble_size: int) -> None:
         self.model = model
         self.ensemble_size = ensemble_size
-        self._last: Encoded | None = None  # of the last view
+        self._last = Encoded()  # of the last view
 
     def encode(self, inputs: Inputs, batch: Sequence[_Pass]) -> Encoded:
         """Return what is frozen and free of noise, for every pass of a batch."""
         if self.ensemble_size == 1:
             return self.model.encode(inputs)
         fresh = [i for i, step in enumerate(batch) if step.member == 0]
-        encoded: dict[int, Encoded] = {}
+        views = [self._last]
         if fresh:
             prompts = tuple(batch[i].canvas.prompt for i in fresh)
             some = self.model.encode(replace(inputs, image=inputs.image[fresh], prompts=prompts))
-            encoded = {i: some.rows(slice(n, n + 1)) for n, i in enumerate(fresh)}
-        rows: list[Encoded] = []
-        for i in range(len(batch)):
-            self._last = encoded.get(i, self._last)
-            assert self._last is not None  # the first pass of a view comes first
-            rows.append(self._last)
-        return type(rows[0]).concatenate(rows)
+            views += [some.rows(slice(n, n + 1)) for n in range(len(fresh))]
+        # the first pass of a view comes first
+        rows = [views[i] for i in itertools.accumulate(step.member == 0 for step in batch)]
+        self._last = rows[-1]
+        return type(self._last).concatenate(rows)
 
 
 def _resize(maps: Float[Tensor, "c _ _"], hw: tuple[int, int]) -> Float[Tensor, "c _ _"]:
@@ -288,13 +289,8 @@ def _resize(maps: Float[Tensor, "c _ _"], hw: tuple[int, int]) -> Float[Tensor, 
     )[0]
 
 
-def _batches(passes: Iterator[_Pass], size: int) -> Iterator[list[_Pass]]:
-    """Yield neighbouring passes of one window size, at most ``size`` together."""
-    batch: list[_Pass] = []
-    for step in passes:
-        if batch and (len(batch) == size or step.image().shape != batch[0].image().shape):
+def neighbours(items: Iterable[T], size: int, key: Callable[[T], Any]) -> Iterator[list[T]]:
+    """Yield neighbouring items of one key, at most ``size`` together."""
+    for _, group in itertools.groupby(items, key):
+        while batch := list(itertools.islice(group, size)):
             yield batch
-            batch = []
-        batch.append(step)
-    if batch:
-        yield batch

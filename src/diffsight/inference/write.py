@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,12 @@ def write_prediction(
     about |= prediction.metadata() | dict(notes)
     ours = _written(sidecar, base.name)
     if base.parent.resolve() == job.image.parent.resolve():
-        _refuse_occupied((*paths.values(), sidecar), ours)
+        for path in (*paths.values(), sidecar):
+            if path.exists() and path.name not in ours:
+                raise Occupied(
+                    f"{path}: exists already in the image's folder and is not of an earlier run: "
+                    "choose another --out"
+                )
     try:
         base.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -121,15 +126,6 @@ def _colours(prediction: Prediction, image: Tensor | None) -> StoredArray:
         image = image.float() / 255
     pixels = prediction.draw(image).permute(1, 2, 0).contiguous().cpu().numpy()
     return StoredArray(pixels)
-
-
-def _refuse_occupied(paths: Iterable[Path], ours: Collection[str]) -> None:
-    for path in paths:
-        if path.exists() and path.name not in ours:
-            raise Occupied(
-                f"{path}: exists already in the image's folder and is not of an earlier run: "
-                "choose another --out"
-            )
 
 
 def _written(sidecar: Path, name: str) -> set[str]:

@@ -13,15 +13,8 @@ from jaxtyping import UInt8
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
+from rich import progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from torch import Tensor
 
 from diffsight.datasets.base import Batch
@@ -40,6 +33,13 @@ log = logging.getLogger(__name__)
 def at_step_end(trainer: Trainer) -> bool:
     """Whether the batch that has just ended completed an optimiser step."""
     return (trainer.fit_loop.total_batch_idx + 1) % trainer.accumulate_grad_batches == 0
+
+
+def _scores(trainer: Trainer) -> dict[str, float]:
+    scored = (
+        (k.removeprefix("val/"), v) for k, v in trainer.callback_metrics.items() if "val/" in k
+    )
+    return {name: float(value) for name, value in scored}
 
 
 class Checkpoints(Callback):
@@ -79,9 +79,7 @@ class Checkpoints(Callback):
             trainer.save_checkpoint(self.folder / LAST)
             self.saved_step = trainer.global_step
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Save on time."""
         on_time = trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps
         if on_time and at_step_end(trainer):
@@ -93,13 +91,11 @@ class Checkpoints(Callback):
         Raises:
             InputError: if nothing of the name ``monitor`` was scored.
         """
-        scores = {k.removeprefix("val/"): v for k, v in trainer.callback_metrics.items()}
+        scores = _scores(trainer)
         if self.monitor not in scores:
-            known = ", ".join(
-                k.removeprefix("val/") for k in trainer.callback_metrics if "val/" in k
-            )
+            known = ", ".join(scores)
             raise InputError(f"monitor: no score is called {self.monitor!r}; choose from {known}")
-        score = float(scores[self.monitor])
+        score = scores[self.monitor]
         cost = -score if larger_is_better(self.monitor) else score
         if not cost < self.best:
             return
@@ -126,9 +122,7 @@ class Interrupts(Callback):
             signal.signal(signal.SIGTERM, self._note)
             signal.signal(signal.SIGINT, self._note)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Save and leave, all devices together.
 
         Raises:
@@ -168,11 +162,11 @@ class Pictures(Callback):
     def on_validation_batch_end(
         self,
         trainer: Trainer,
-        pl_module: LightningModule,
+        pl_module: Any,
         outputs: Any,
         batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
         """Draw while there are too few; the first device only."""
         missing = self.count - len(self.rows)
@@ -208,14 +202,14 @@ class ProgressBar(Callback):
     def __init__(self) -> None:
         console = Console(stderr=True)
         self.shown = console.is_terminal
-        self.bar = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+        self.bar = progress.Progress(
+            progress.TextColumn("training"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("loss {task.fields[loss]:.4f}"),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("left"),
+            progress.TimeRemainingColumn(),
             console=console,
             disable=not self.shown,
         )
@@ -231,7 +225,7 @@ class ProgressBar(Callback):
         self.bar.start()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
         """Advance, if anybody looks: reading the loss waits for the device."""
         if self.shown and trainer.is_global_zero:
@@ -241,20 +235,13 @@ class ProgressBar(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the scores in one line."""
         if trainer.is_global_zero:
-            scores = {
-                k.removeprefix("val/"): v
-                for k, v in trainer.callback_metrics.items()
-                if "val/" in k
-            }
-            text = ", ".join(f"{name} {float(value):.4g}" for name, value in scores.items())
+            text = ", ".join(f"{name} {value:.4g}" for name, value in _scores(trainer).items())
             log.info("step %d: %s", trainer.global_step, text)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the bar away."""
         self.bar.stop()
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, *args: Any, **kwargs: Any) -> None:
         """Take the bar away."""
         self.bar.stop()

@@ -1,8 +1,9 @@
 """Labelled images for a training: augmentation is a function of (seed, epoch, sample)."""
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from diffsight.datasets.base import AbstractDataset, AbstractTransform, Batch, S
 from diffsight.datasets.class_transforms import RandomScale
 from diffsight.datasets.transforms import Resize
 from diffsight.errors import InputError
+from diffsight.inference.predictor import neighbours
 from diffsight.training.stream import AbstractStream, seed_of
 from diffsight.types import Draws
 
@@ -72,67 +74,56 @@ class TrainingStream(AbstractStream):
         Raises:
             InputError: for a sample that cannot be read, or a batch of different sizes.
         """
-        loader = _loader(
-            _Augmented(self.dataset, self.augment, self.seed),
-            self.workers,
-            batch_sampler=_Keys(self, start, rank, world),
-        )
-        for rows in loader:
-            samples, seeds = zip(*_raise_bad(rows), strict=True)
+        for rows in _read_all(self._augmented, self.keys(start, rank, world), self.workers):
+            samples, seeds = zip(*rows, strict=True)
             yield TrainingBatch(collate(samples, self.label), Draws(seeds))
 
+    def _augmented(self, keys: Sequence[tuple[int, int]]) -> list[tuple[Sample, int]]:
+        """Return the samples of a batch with their seeds."""
+        rows = []
+        for key in keys:
+            seed = seed_of(self.seed, *key)
+            generator = torch.Generator().manual_seed(seed)
+            sample = self.dataset[key[1]]
+            for change in self.augment:
+                sample = change(sample, generator)
+            rows.append((sample, seed))
+        return rows
 
-class ValidationBatches:
-    """Every sample of a data set once, in order, with each of its sentences.
+
+def validation_batches(
+    dataset: AbstractDataset,
+    *,
+    label: str,
+    batch_size: int,
+    workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
+) -> Iterator[Batch]:
+    """Yield every sample of a data set once, in order, with each of its sentences.
 
     Consecutive samples of one size are in one batch.
 
     Args:
         dataset: what is scored.
         label: the task's key of ``Sample.labels``.
-        batch_size: most images per batch.
+        batch_size: most images per batch of all devices together.
         workers: processes that read; 0 does it in the training process.
         rank: this device.
         world: devices; sample i belongs to device i modulo ``world``.
+
+    Raises:
+        InputError: for a sample that cannot be read, or if a device has none.
     """
-
-    def __init__(
-        self,
-        dataset: AbstractDataset,
-        *,
-        label: str,
-        batch_size: int,
-        workers: int = 0,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        self.dataset = dataset
-        self.label = label
-        self.batch_size = batch_size
-        self.workers = workers
-        self.indices = range(rank, len(dataset), world)
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches.
-
-        Raises:
-            InputError: for a sample that cannot be read.
-        """
-        held: list[Sample] = []
-        for row in _loader(
-            _Plain(self.dataset), self.workers, sampler=self.indices, batch_size=None
-        ):
-            (read,) = _raise_bad([row])
-            for sample in read.per_sentence():
-                if held and sample.image.shape != held[0].image.shape:
-                    yield collate(held, self.label)
-                    held = []
-                held.append(sample)
-                if len(held) == self.batch_size:
-                    yield collate(held, self.label)
-                    held = []
-        if held:
-            yield collate(held, self.label)
+    if len(dataset) < world:
+        raise InputError(
+            f"data set {dataset.name!r} has no sample to validate on for each of {world} devices"
+        )
+    read = _read_all(dataset.__getitem__, range(rank, len(dataset), world), workers)
+    samples = (one for sample in read for one in sample.per_sentence())
+    size = max(1, batch_size // world)
+    for batch in neighbours(samples, size, lambda sample: sample.image.shape):
+        yield collate(batch, label)
 
 
 def read_samples(dataset: AbstractDataset, label: str, workers: int = 0) -> Iterator[Sample]:
@@ -146,80 +137,47 @@ def read_samples(dataset: AbstractDataset, label: str, workers: int = 0) -> Iter
     Raises:
         InputError: for a sample that cannot be read.
     """
-    for row in _loader(_Plain(dataset, keep=label), workers, batch_size=None):
-        yield from _raise_bad([row])
+    return _read_all(partial(_only, dataset, label), range(len(dataset)), workers)
 
 
-class _Keys:
-    """Sampler of a loader: the keys of every batch."""
-
-    def __init__(self, stream: AbstractStream, start: int, rank: int, world: int) -> None:
-        self.stream, self.where = stream, (start, rank, world)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return self.stream.keys(*self.where)
-
-
-# A bad sample travels as a value: DataLoader would wrap its error in a traceback of the worker,
-# and the user is to see one line.
-class _Augmented(torch.utils.data.Dataset):
-    def __init__(
-        self, dataset: AbstractDataset, augment: Sequence[AbstractTransform], seed: int
-    ) -> None:
-        self.dataset, self.augment, self.seed = dataset, augment, seed
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Sample, int] | InputError:
-        seed = seed_of(self.seed, *key)
-        generator = torch.Generator().manual_seed(seed)
-        try:
-            sample = self.dataset[key[1]]
-            for change in self.augment:
-                sample = change(sample, generator)
-        except InputError as error:
-            return error
-        return sample, seed
-
-
-class _Plain(torch.utils.data.Dataset):
-    def __init__(self, dataset: AbstractDataset, keep: str | None = None) -> None:
-        self.dataset, self.keep = dataset, keep
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Sample | InputError:
-        try:
-            sample = self.dataset[index]
-        except InputError as error:
-            return error
-        return sample if self.keep is None else _only(sample, self.keep)
-
-
-def _only(sample: Sample, label: str) -> Sample:
-    return replace(
-        sample,
-        labels={name: value for name, value in sample.labels.items() if name == label},
-        valid={name: value for name, value in sample.valid.items() if name == label},
+def _only(dataset: AbstractDataset, label: str, index: int) -> Sample:
+    sample = dataset[index]
+    labels, valid = (
+        {name: value for name, value in maps.items() if name == label}
+        for maps in (sample.labels, sample.valid)
     )
+    return replace(sample, labels=labels, valid=valid)
 
 
-def _raise_bad(rows: Sequence[Any]) -> list[Any]:
-    for row in rows:
-        if isinstance(row, InputError):
-            raise row
-    return list(rows)
-
-
-def _loader(dataset: torch.utils.data.Dataset, workers: int, **how: Any) -> DataLoader:
-    # its own generator: the loader would otherwise take a number from torch's global one
-    return DataLoader(
-        dataset,
+def _read_all(read: Callable[[Any], Any], keys: Iterable[Any], workers: int) -> Iterator[Any]:
+    """Yield what ``read`` gives for every key, in order."""
+    loader = DataLoader(
+        _Rows(read),
+        batch_size=None,
+        sampler=keys,
         num_workers=workers,
-        collate_fn=list if "batch_sampler" in how else _same,
+        collate_fn=_same,
+        # its own: the loader would otherwise take a number from torch's global one
         generator=torch.Generator(),
         worker_init_fn=_worker,
-        **how,
     )
+    for row in loader:
+        if isinstance(row, InputError):
+            raise row
+        yield row
+
+
+class _Rows(torch.utils.data.Dataset):
+    """Rows by key. A bad one travels as its error: users see one line, no traceback of a worker."""
+
+    def __init__(self, read: Callable[[Any], Any]) -> None:
+        self.read = read
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return self.read(key)
+        except InputError as error:
+            return error
 
 
 def _same(row: Any) -> Any:

@@ -1,6 +1,6 @@
 """``fit``: a plain function whose signature is the schema of a recipe."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,17 @@ from rich.progress import Progress
 
 from diffsight import hub
 from diffsight.config import Plain, to_config
-from diffsight.datasets.base import AbstractDataset, AbstractTransform, Batch
+from diffsight.datasets.base import AbstractDataset, AbstractTransform
 from diffsight.errors import InputError
+from diffsight.inference import Plan, Predictor
 from diffsight.inference.baselines import baselines_of
 from diffsight.inference.evaluate import Evaluation, check_classes, evaluate, protocol_for
-from diffsight.inference.plan import Plan
-from diffsight.inference.predictor import Predictor
 from diffsight.methods.base import MethodBuilder
 from diffsight.model import DenseModel
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.callbacks import LAST, Pictures
-from diffsight.training.data import TrainingStream, ValidationBatches
-from diffsight.training.learner import Learner, Validation
+from diffsight.training.data import TrainingStream, validation_batches
+from diffsight.training.learner import Learner
 from diffsight.training.objective import Supervised
 from diffsight.training.optim import AdamW
 from diffsight.training.options import FitOptions
@@ -129,7 +128,14 @@ def fit(
         steps=settings.length(stream.batches_per_epoch),
         accumulate=settings.accumulate,
         clip_norm=settings.clip_norm,
-        validation=_validation(val, stream),
+        validation=lambda rank, world: validation_batches(
+            val,
+            label=task.label,
+            batch_size=settings.batch_size,
+            workers=settings.workers,
+            rank=rank,
+            world=world,
+        ),
         recipe=recipe,
     )
     trainer = trainer_for(learner, out, settings, Pictures(out / "pictures", model.task), done=done)
@@ -143,7 +149,13 @@ def fit(
 
 def _begin(out: Path, recipe: dict[str, Plain], settings: FitOptions) -> tuple[int, Path | None]:
     """Make the folder of the run, or return the steps and the checkpoint of an interrupted one."""
-    _check_cache(settings, out)
+    cache = settings.cache
+    if cache is not None and not settings.preload:
+        raise InputError("cache: nothing is preloaded: add --preload 2, or leave --cache out")
+    if cache is not None and cache.resolve() == out.resolve():
+        raise InputError(
+            f"{cache}: is the run's own folder, whose samples go: give another --cache"
+        )
     continues = settings.resume and has_begun(out)
     done = steps_done(out, recipe, RESUME_INVARIANTS) if continues else 0
     if not continues:
@@ -151,30 +163,6 @@ def _begin(out: Path, recipe: dict[str, Plain], settings: FitOptions) -> tuple[i
     if not settings.resume:
         _forget(out)
     return done, out / LAST if continues else None
-
-
-def _validation(val: AbstractDataset, stream: TrainingStream) -> Validation:
-    """Return a function that gives a device its part of the validation set.
-
-    Raises:
-        InputError: if a device has none.
-    """
-
-    def batches(rank: int, world: int) -> Iterable[Batch]:
-        if len(val) < world:
-            raise InputError(
-                f"data set {val.name!r} has no sample to validate on for each of {world} devices"
-            )
-        return ValidationBatches(
-            val,
-            label=stream.label,
-            batch_size=max(1, stream.batch_size // world),
-            workers=stream.workers,
-            rank=rank,
-            world=world,
-        )
-
-    return batches
 
 
 @rank_zero_only
@@ -185,16 +173,6 @@ def _forget(out: Path) -> None:
     """
     for path in out.glob(f"*{SAMPLES}"):
         path.unlink(missing_ok=True)
-
-
-def _check_cache(settings: FitOptions, out: Path) -> None:
-    cache = settings.cache
-    if cache is not None and not settings.preload:
-        raise InputError("cache: nothing is preloaded: add --preload 2, or leave --cache out")
-    if cache is not None and cache.resolve() == out.resolve():
-        raise InputError(
-            f"{cache}: is the run's own folder, whose samples go: give another --cache"
-        )
 
 
 def _preloaded(data: AbstractDataset, label: str, settings: FitOptions, out: Path) -> InMemory:

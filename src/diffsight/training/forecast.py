@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from diffsight.training.objective import AbstractObjective
-from diffsight.training.rng import restore_rng, rng_state
 from diffsight.training.stream import AbstractStream
 
 LONG_STEP_S = 10.0  # a second measurement is not worth waiting for
@@ -70,10 +70,9 @@ def forecast(
     batch = next(replace(stream, workers=0).batches(world=world))
     reading_s = time.perf_counter() - began
     with _untouched(objective):
-        sizes: dict[int, int] = {}
-        computing_s = _timed(objective, batch, autocast, sizes)
+        computing_s, sizes = _timed(objective, batch, autocast)
         if computing_s < LONG_STEP_S:
-            computing_s = _timed(objective, batch, autocast, None)
+            computing_s, _ = _timed(objective, batch, autocast)
     weights = [*objective.parameters(), *objective.buffers()]
     own = {tensor.untyped_storage().data_ptr() for tensor in weights}
     trainable = [p for p in objective.parameters() if p.requires_grad]
@@ -83,8 +82,8 @@ def forecast(
     return Forecast(
         parameters=sum(p.numel() for p in objective.parameters()),
         trainable=sum(p.numel() for p in trainable),
-        weights_bytes=sum(t.numel() * t.element_size() for t in weights),
-        training_bytes=3 * sum(p.numel() * p.element_size() for p in trainable),
+        weights_bytes=sum(t.nbytes for t in weights),
+        training_bytes=3 * sum(p.nbytes for p in trainable),
         activations_bytes=sum(size for pointer, size in sizes.items() if pointer not in own),
         seconds_per_step=batch_s * accumulate,
         steps=steps,
@@ -93,28 +92,25 @@ def forecast(
 
 @contextmanager
 def _untouched(model: nn.Module) -> Iterator[None]:
-    random, buffers = rng_state(), {name: b.clone() for name, b in model.named_buffers()}
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
-        yield
+        with isolate_rng():
+            yield
     finally:
         model.zero_grad(set_to_none=True)
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
-        restore_rng(random)
 
 
 def _timed(
-    objective: AbstractObjective,
-    batch: Any,
-    autocast: torch.dtype | None,
-    sizes: dict[int, int] | None,
-) -> float:
-    """Return the seconds of one pass; ``sizes`` collects the bytes kept for the backward pass."""
+    objective: AbstractObjective, batch: Any, autocast: torch.dtype | None
+) -> tuple[float, dict[int, int]]:
+    """Return the seconds of one pass, and the bytes of every storage kept for the backward pass."""
+    sizes: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
-        if sizes is not None:
-            storage = tensor.untyped_storage()
-            sizes[storage.data_ptr()] = storage.nbytes()
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     device = next(objective.parameters()).device
@@ -126,7 +122,7 @@ def _timed(
     loss.backward()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - began
+    return time.perf_counter() - began, sizes
 
 
 def _gib(size: int) -> str:

@@ -15,6 +15,7 @@ from diffsight.training.objective import AbstractObjective
 from diffsight.training.optim import AdamW
 from diffsight.training.rng import restore_rng, rng_state
 from diffsight.training.schedules import AbstractSchedule
+from diffsight.training.state import outside
 from diffsight.training.step import TrainingStep
 from diffsight.training.stream import AbstractStream
 
@@ -111,12 +112,7 @@ class Learner(LightningModule):
         epoch = self.step.clock(self.global_step).epoch
         self.log_dict({"train/lr": lr, "train/epoch": epoch}, batch_size=1)
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
+    def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:
         """Clip the gradients with ``TrainingStep.clip``."""
         self.step.clip()
 
@@ -150,15 +146,16 @@ class Learner(LightningModule):
         if len(self._resumed_rng) == self.trainer.world_size:
             restore_rng(self._resumed_rng[self.global_rank])
 
+    def _outside_frozen(self, state: dict[str, Any]) -> dict[str, Any]:
+        return outside(state, (f"objective.{path}" for path in self.objective.frozen))
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning does not know: position in the data, random states, recipe."""
         states: list[Any] = [rng_state()]
         if self.trainer.world_size > 1:
             states *= self.trainer.world_size
             torch.distributed.all_gather_object(states, states[0])
-        prefixes = tuple(f"objective.{path}" for path in self.objective.frozen) or ("\0",)
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {n: v for n, v in state.items() if not n.startswith(prefixes)}
+        checkpoint["state_dict"] = self._outside_frozen(checkpoint["state_dict"])
         checkpoint[KEY] = {
             "loader": self.stream.state(self.global_step * self.accumulate),
             "schedule": {"step": self.global_step, "steps": self.steps},
@@ -173,9 +170,8 @@ class Learner(LightningModule):
         Raises:
             InputError: if the checkpoint was trained on another stream, or holds another model.
         """
-        prefixes = tuple(f"objective.{path}" for path in self.objective.frozen) or ("\0",)
-        wanted = {name for name in self.state_dict() if not name.startswith(prefixes)}
-        if different := wanted ^ set(checkpoint["state_dict"]):
+        wanted = self._outside_frozen(self.state_dict())
+        if different := wanted.keys() ^ checkpoint["state_dict"].keys():
             raise InputError(
                 f"the checkpoint is of another model ({len(different)} tensors differ, first "
                 f"{min(different)}): resume with the recipe of the run"

@@ -4,21 +4,23 @@ The output of its frozen backbone is computed once per image and kept in memory.
 """
 
 import copy
+import itertools
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffsight.datasets.base import Sample
-from diffsight.methods.base import mean_frequencies
 from diffsight.model import DenseModel
 from diffsight.ops.resize import resized_image, resized_label, working_hw
 from diffsight.outputs import SoftLabels
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.state import load_trained_state, trained_state
+from diffsight.training.statistics import take_statistics
 from diffsight.training.step import TrainingStep
 from diffsight.training.stream import seed_of
 from diffsight.types import Draws, Encoded, Inputs, Target
@@ -46,31 +48,25 @@ CPU = Runtime()
 
 @dataclass(frozen=True)
 class Example:
-    """One view of a labelled image, with all that is frozen.
+    """One view of a labelled image with all that is frozen, or several of one size as a batch.
 
     Attributes:
         inputs: the image at the working size.
         encoded: as the method's ``encode`` gives it.
         target: at the working size.
         soft_labels: classes of the labels; None for tasks without any.
+        draws: random numbers of a step.
     """
 
     inputs: Inputs
     encoded: Encoded
     target: Target
     soft_labels: SoftLabels | None
+    draws: Draws | None = None
 
 
 Views = tuple[Example, ...]
 """The views of one image: as it is and, where that is allowed, mirrored."""
-
-
-@dataclass(frozen=True)
-class FewShotBatch:
-    """Examples of one size, joined, with the seeds of a step."""
-
-    example: Example
-    draws: Draws
 
 
 @torch.no_grad()
@@ -84,8 +80,7 @@ def encode(
 ) -> Views:
     """Return a sample at its working size, and its mirror image, through all that is frozen."""
     task = model.task
-    height, width = sample.image.shape[-2:]
-    hw = working_hw(height, width, short_side)
+    hw = working_hw(*sample.image.shape[-2:], short_side=short_side)
     image = resized_image(sample.image[None].float() / 255, hw)
     label = _resized(sample.labels[task.label], hw)
     valid = resized_label(sample.valid[task.label][None], hw)
@@ -108,17 +103,8 @@ def _resized(label: Tensor, hw: tuple[int, int]) -> Tensor:
 
 def fit_statistics(model: DenseModel, images: Sequence[Views]) -> None:
     """Let a method take statistics of its training images."""
-    views = [view for image in images for view in image]
-    frequencies = None
-    if all(view.soft_labels is not None for view in views):
-        classes = model.task.outputs[0].channels
-        rows = [
-            (view.soft_labels.ids, view.soft_labels.weights, view.target.valid)
-            for view in views
-            if view.soft_labels is not None
-        ]
-        frequencies = mean_frequencies(rows, classes)
-    model.method.fit_statistics([image[0].encoded for image in images], frequencies)
+    labels = [(view.soft_labels, view.target.valid) for image in images for view in image]
+    take_statistics(model, [image[0].encoded for image in images], labels)
 
 
 def train(
@@ -157,25 +143,19 @@ def train(
         step.trained.eval()
 
 
-def few_shot_losses(model: DenseModel) -> Callable[[FewShotBatch], dict[str, Tensor]]:
+def few_shot_losses(model: DenseModel) -> Callable[[Example], dict[str, Tensor]]:
     """Return the losses of a model for batches of encoded examples."""
 
-    def losses(batch: FewShotBatch) -> dict[str, Tensor]:
-        one = batch.example
-        return model.losses(
-            one.inputs,
-            one.target,
-            encoded=one.encoded,
-            soft_labels=one.soft_labels,
-            draws=batch.draws,
-        )
+    def losses(batch: Example) -> dict[str, Tensor]:
+        known = {"encoded": batch.encoded, "soft_labels": batch.soft_labels, "draws": batch.draws}
+        return model.losses(batch.inputs, batch.target, **known)
 
     return losses
 
 
 def few_shot_batches(
     images: Sequence[Views], batch_size: int, seed: int, *, start: int = 0
-) -> Iterator[FewShotBatch]:
+) -> Iterator[Example]:
     """Return batches without end. Every random number is a function of seed and step.
 
     Args:
@@ -184,18 +164,19 @@ def few_shot_batches(
         seed: of batches, mirrors, noise and timesteps.
         start: number of the first step.
     """
-    groups = _by_size(images)
+    by_size: dict[tuple[int, ...], list[Views]] = defaultdict(list)
+    for views in images:
+        by_size[tuple(views[0].inputs.image.shape)].append(views)
+    groups = list(by_size.values())
     sizes = torch.tensor([float(len(group)) for group in groups])
-    step = start
-    while True:
+    for step in itertools.count(start):
         generator = torch.Generator().manual_seed(seed_of(seed, step, 0))
         group = groups[int(torch.multinomial(sizes, 1, generator=generator))]
         chosen = torch.randperm(len(group), generator=generator)[:batch_size].tolist()
         sides = torch.randint(len(group[0]), (len(chosen),), generator=generator).tolist()
         views = [group[i][side] for i, side in zip(chosen, sides, strict=True)]
         seeds = tuple(seed_of(seed, step, i + 1) for i in range(len(views)))
-        yield FewShotBatch(_joined(views), Draws(seeds))
-        step += 1
+        yield replace(_joined(views), draws=Draws(seeds))
 
 
 def seconds_per_step(
@@ -221,18 +202,24 @@ def seconds_per_step(
 @torch.no_grad()
 def measure_constant(task: AbstractTask, train: Sequence[Views], held: Sequence[Views]) -> Tensor:
     """Return the metric sums over held-out images of the best constant of the training labels."""
-    labels = [views[0].target for views in train]
-    label = labels[0].label
-    if label.ndim == 4:
-        flat = torch.cat([t.label.movedim(1, -1)[t.valid] for t in labels]).T[None, :, None]
-    else:
-        flat = torch.cat([t.label[t.valid] for t in labels])[None, None]
-    value = task.constant(flat, torch.ones(1, 1, flat.shape[-1], dtype=torch.bool).to(label.device))
-    value = value[None, :, None, None] if label.ndim == 4 else value
+    targets = [views[0].target for views in train]
+    flat = flat_labels((target.label[0], target.valid[0]) for target in targets)
+    value = task.constant(flat, torch.ones_like(flat[:, 0] if flat.ndim == 4 else flat).bool())
+    value = value[None, :, None, None] if flat.ndim == 4 else value
     targets = [views[0].target for views in held]
-    return (
-        torch.stack([task.measure(value.expand_as(t.label), t) for t in targets]).sum(dim=0).cpu()
-    )
+    sums = [task.measure(value.expand_as(target.label), target) for target in targets]
+    return torch.stack(sums).sum(dim=0).cpu()
+
+
+def flat_labels(labels: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return the labels of all valid pixels as one image: ``1 d 1 n``, or ``1 1 n`` of classes.
+
+    Args:
+        labels: ``d h w``, or ``h w`` of classes, with valid pixels ``h w``.
+    """
+    columns = [label[valid] if label.ndim == 2 else label[:, valid].T for label, valid in labels]
+    flat = torch.cat(columns)
+    return flat[None, None] if flat.ndim == 1 else flat.T[None, :, None]
 
 
 @torch.no_grad()
@@ -259,13 +246,6 @@ def split_folds(ids: Sequence[str], folds: int) -> Iterator[tuple[list[int], lis
     for fold in range(folds):
         held = [position for position, id in enumerate(ids) if numbers[id] == fold]
         yield [i for i in range(len(ids)) if i not in held], held
-
-
-def _by_size(images: Sequence[Views]) -> list[list[Views]]:
-    groups: dict[tuple[int, ...], list[Views]] = {}
-    for views in images:
-        groups.setdefault(tuple(views[0].inputs.image.shape), []).append(views)
-    return list(groups.values())
 
 
 def _joined(views: Sequence[Example]) -> Example:

@@ -54,9 +54,7 @@ class Supervised(AbstractObjective):
         self.model = model
         self.protocol = protocol
         self.frozen = tuple(f"model.method.{path}." for path in model.method.frozen())
-        self.metric = None
-        if protocol is not None:
-            self.metric = protocol.metric(model.task)
+        self.metric = None if protocol is None else protocol.metric(model.task)
         self.mean_loss = MeanMetric()
 
     @property

@@ -26,7 +26,7 @@ class ParameterGroup:
     """
 
     name: str
-    parameters: Mapping[str, nn.Parameter]
+    parameters: dict[str, nn.Parameter]
     lr_scale: float
     weight_decay: float
 
@@ -90,42 +90,31 @@ class AdamW(Configurable):
         Raises:
             InputError: if a rule or prefix names no trainable parameter, or nothing is trainable.
         """
-        found: dict[tuple[str, bool], dict[str, nn.Parameter]] = {
-            (prefix, decays): {} for prefix in (*self.lr_scale, "") for decays in (True, False)
+        decay = {True: self.weight_decay, False: 0.0}
+        ruled = [ParameterGroup(r.pattern, {}, r.lr_scale, decay[r.decays]) for r in self.rules]
+        everything = "everything else" if self.lr_scale else "everything"
+        rest = {
+            (prefix, decays): ParameterGroup(
+                (prefix or everything) + ("" if decays else ", vectors"),
+                {},
+                self.lr_scale.get(prefix, 1.0),
+                decay[decays],
+            )
+            for prefix in (*self.lr_scale, "")
+            for decays in (True, False)
         }
-        special: dict[str, dict[str, nn.Parameter]] = {rule.pattern: {} for rule in self.rules}
         names = {name: p for name, p in model.named_parameters() if p.requires_grad}
         for name, parameter in names.items():
-            rule = next((r for r in self.rules if fnmatchcase(name, r.pattern)), None)
-            if rule is not None:
-                special[rule.pattern][name] = parameter
-                continue
-            vector = parameter.ndim <= 1 or name.endswith("bias")
-            decays = self.no_decay == "none" or not vector
-            found[self._prefix(name), decays][name] = parameter
-        self._refuse_unused({prefix for (prefix, _), members in found.items() if members}, names)
-        for pattern, members in special.items():
-            if not members:
-                raise InputError(f"rule {pattern!r}: no trainable parameter has such a name")
-        return tuple(
-            ParameterGroup(
-                name=rule.pattern,
-                parameters=special[rule.pattern],
-                lr_scale=rule.lr_scale,
-                weight_decay=self.weight_decay if rule.decays else 0.0,
-            )
-            for rule in self.rules
-        ) + tuple(
-            ParameterGroup(
-                name=(prefix or ("everything else" if self.lr_scale else "everything"))
-                + ("" if decays else ", vectors"),
-                parameters=members,
-                lr_scale=self.lr_scale.get(prefix, 1.0),
-                weight_decay=self.weight_decay if decays else 0.0,
-            )
-            for (prefix, decays), members in found.items()
-            if members
-        )
+            group = next((group for group in ruled if fnmatchcase(name, group.name)), None)
+            if group is None:
+                vector = parameter.ndim <= 1 or name.endswith("bias")
+                group = rest[self._prefix(name), self.no_decay == "none" or not vector]
+            group.parameters[name] = parameter
+        self._refuse_unused({prefix for (prefix, _), g in rest.items() if g.parameters}, names)
+        for group in ruled:
+            if not group.parameters:
+                raise InputError(f"rule {group.name!r}: no trainable parameter has such a name")
+        return (*ruled, *(group for group in rest.values() if group.parameters))
 
     def build(
         self, groups: tuple[ParameterGroup, ...], *, fused: bool = False

@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,13 @@ log = logging.getLogger(__name__)
 
 def trained_state(model: DenseModel) -> dict[str, Tensor]:
     """Return every tensor of a model outside its frozen parts, buffers included."""
-    prefixes = tuple(f"method.{path}." for path in model.method.frozen()) or ("\0",)
-    return {n: v.detach() for n, v in model.state_dict().items() if not n.startswith(prefixes)}
+    return outside(model.state_dict(), (f"method.{path}." for path in model.method.frozen()))
+
+
+def outside(state: Mapping[str, Tensor], prefixes: Iterable[str]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with none of the prefixes."""
+    begins = tuple(prefixes)
+    return {name: value for name, value in state.items() if not name.startswith(begins)}
 
 
 @torch.no_grad()

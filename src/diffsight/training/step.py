@@ -1,6 +1,7 @@
 """One training step, behind the plain loop and the Lightning driver."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from diffsight.training.schedules import AbstractSchedule, Clock, Constant, Half
 Losses = Callable[[Any], dict[str, Tensor]]
 
 
+@dataclass(eq=False)
 class TrainingStep:
     """What a step does, whoever drives it: losses, learning rates, clipping, optimiser.
 
@@ -31,25 +33,18 @@ class TrainingStep:
         InputError: if nothing learns.
     """
 
-    def __init__(
-        self,
-        trained: nn.Module,
-        losses: Losses,
-        *,
-        optim: AdamW,
-        steps: int,
-        schedule: AbstractSchedule | None = None,
-        steps_per_epoch: float = 1.0,
-        clip_norms: Mapping[str, float] | None = None,
-    ) -> None:
-        self.trained = trained
-        self.losses = losses
-        self.optim = optim
-        self.steps = steps
-        self.schedule = schedule or Constant()
-        self.steps_per_epoch = steps_per_epoch
-        self.clip_norms = dict(clip_norms or {})
-        self.groups = optim.groups(trained)
+    trained: nn.Module
+    losses: Losses
+    _: KW_ONLY
+    optim: AdamW
+    steps: int
+    schedule: AbstractSchedule = field(default_factory=Constant)
+    steps_per_epoch: float = 1.0
+    clip_norms: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Divide the parameters into groups."""
+        self.groups = self.optim.groups(self.trained)
 
     @classmethod
     def of_settings(

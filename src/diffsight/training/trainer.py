@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 import yaml
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
@@ -120,7 +120,12 @@ def trainer_for(
         val_check_interval=options.validate_every * learner.accumulate,
         default_root_dir=out,
         plugins=[AtomicCheckpoints()],
-        logger=_loggers(out, done),
+        logger=[
+            TensorBoardLogger(
+                out, "tensorboard", "", default_hp_metric=False, purge_step=done or None
+            ),
+            CsvLog(out / "metrics.csv", first_step=done),
+        ],
         callbacks=[ProgressBar(), pictures, checkpoints, Interrupts(checkpoints)],
         **TRAINER_OVERRIDES,
     )
@@ -169,10 +174,3 @@ def leave_others(trainer: Trainer) -> bool:
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
     return trainer.is_global_zero
-
-
-def _loggers(out: Path, first_step: int) -> list[Logger]:
-    tensorboard = TensorBoardLogger(
-        out, name="tensorboard", version="", default_hp_metric=False, purge_step=first_step or None
-    )
-    return [tensorboard, CsvLog(out / "metrics.csv", first_step=first_step)]
