@@ -58,7 +58,7 @@ class Episode:
     task: AbstractTask
     source: BackboneSource
     short_side: int
-    clip: str | None
+    clip: str | Path | None
     minutes: float
     steps: int | None
     seed: int
@@ -95,7 +95,9 @@ class BenchmarkMethod(abc.ABC):
         """Return whether the method can learn a task."""
         return True
 
-    def dependency_hash(self, spec: BenchmarkTask, source: BackboneSource, clip: str | None) -> str:
+    def dependency_hash(
+        self, spec: BenchmarkTask, source: BackboneSource, clip: str | Path | None
+    ) -> str:
         """Return a hash of the files that the method reads besides images and pretrained model.
 
         Raises:
@@ -153,7 +155,9 @@ class Adapted(BenchmarkMethod):
         predict = functools.partial(predict_sample, model.eval(), episode)
         return FittedMethod(predict, facts)
 
-    def dependency_hash(self, spec: BenchmarkTask, source: BackboneSource, clip: str | None) -> str:
+    def dependency_hash(
+        self, spec: BenchmarkTask, source: BackboneSource, clip: str | Path | None
+    ) -> str:
         """Return the hash of the other pretrained model, or of a CLIP model that may be used."""
         if self.backbone is not None:
             return files_hash(BackboneSource(self.backbone).folder)
@@ -194,7 +198,9 @@ class FewShotTables(Adapted):
         tables = {"codebook": self.tables} if spec.has_values else {}
         return {**self.options, **tables}
 
-    def dependency_hash(self, spec: BenchmarkTask, source: BackboneSource, clip: str | None) -> str:
+    def dependency_hash(
+        self, spec: BenchmarkTask, source: BackboneSource, clip: str | Path | None
+    ) -> str:
         """Return the hash of the CLIP model whose features mix the tables."""
         return super().dependency_hash(spec, source, clip) if self.clip_use(spec) else ""
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 import diffsight
-from diffsight.adaptation.options import check_whole, validate_fit_options
 from diffsight.backbones import BackboneSource
 from diffsight.benchmark.methods import BenchmarkMethod, Episode
+from diffsight.benchmark.options import UnitOptions
 from diffsight.benchmark.source import BenchmarkSource, BenchmarkTask
 from diffsight.datasets.base import Sample
 from diffsight.datasets.files import replacing
@@ -28,32 +28,15 @@ from diffsight.types import Target
 FORMAT = 3  # of a unit's file; another one makes other files of the same options
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(UnitOptions):
     """What is the same for all units of a benchmark.
 
-    Attributes:
-        shots: training images.
-        minutes: that a training may take.
-        steps: of a training, instead of ``minutes``.
-        seed: of the choice of training images and of everything random.
-        short_side: pixels at which methods work; None is that of the pretrained model.
-        clip: CLIP vision model; None is that of the pretrained model.
+    Args:
         runtime: device and precision.
     """
 
-    shots: int = 10
-    minutes: float = 1.5
-    steps: int | None = None
-    seed: int = 0
-    short_side: int | None = None
-    clip: str | None = None
     runtime: Runtime = CPU
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that are out of range."""
-        check_whole("shots", self.shots, 1)
-        validate_fit_options(self.minutes, self.steps, self.short_side, self.seed)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from diffsight.choices import Spacing
 from diffsight.codecs import ScalarBins
-from diffsight.codecs.scalar import Spacing
 from diffsight.errors import InputError
 from diffsight.losses.silog import silog
 from diffsight.tasks.base import LabelMaps

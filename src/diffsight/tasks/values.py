@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
+from diffsight.choices import Spacing
 from diffsight.codecs import ScalarBins, VectorCodebook
-from diffsight.codecs.scalar import Spacing
 from diffsight.outputs import LabelCodec
 from diffsight.tasks.colour import depth_table, error_table, paint
 from diffsight.tasks.numbers import AbstractNumbers, Bins, bin_count
