@@ -18,9 +18,9 @@ class FewShotOptions:
     """How long a method trains on few labels, and at what size.
 
     Args:
-        minutes: time for all trainings, roughly; the number of steps is exact.
-        steps: steps of every training; the same seed and steps give the same model (default: as
-            many as fit in the minutes).
+        minutes: time for all trainings, roughly.
+        steps: steps of every training, exactly; the same seed and steps give the same model
+            (default: by the minutes).
         short_side: pixels of the shorter side that images are resized to (default: the backbone's).
         clip: CLIP vision model that mixes the tables of a codebook (default: the backbone's, if it
             has one).
