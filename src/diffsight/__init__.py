@@ -11,7 +11,7 @@ _PUBLIC = {
     "evaluate": "diffsight.inference.api",
     "fit": "diffsight.training.fit",
     "load": "diffsight.hub",
-    "pipeline": "diffsight.inference",
+    "pipeline": "diffsight.inference.pipeline",
     "push": "diffsight.hub",
     "save": "diffsight.hub",
 }

@@ -73,7 +73,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     assert f"diffsight {command}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["predict", "evaluate", "doctor"])
+@pytest.mark.parametrize("command", ["adapt", "predict", "evaluate", "doctor"])
 def test_help_of_a_command_needs_no_torch(command: str) -> None:
     program = (
         "import sys\n"

@@ -14,7 +14,7 @@ from diffsight.adaptation.candidates import AUTO, candidates
 from diffsight.adaptation.options import AdaptOptions
 from diffsight.adaptation.selection import Progress, Selection
 from diffsight.backbones import BackboneSource
-from diffsight.codecs.scalar import Spacing
+from diffsight.choices import Spacing
 from diffsight.datasets.base import Sample
 from diffsight.datasets.labelled_folder import LabelledFolder, read_labelled_folder
 from diffsight.datasets.labels import LabelFormat

@@ -1,43 +1,73 @@
-"""Options of an adaptation, shared by Python and the command line."""
+"""Options of trainings on few labels, shared by Python and the command line; no torch in here."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-import torch
-
-from diffsight.codecs.scalar import Spacing
-from diffsight.datasets.files import MIN_SIDE_PX
+from diffsight.choices import Spacing
 from diffsight.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptOptions:
+class FewShotOptions:
+    """How long a method trains on few labels, and at what size.
+
+    Args:
+        minutes: time for all trainings, roughly.
+        steps: steps of every training, exactly; the same seed and steps give the same model
+            (default: by the minutes).
+        short_side: pixels of the shorter side that images are resized to (default: the backbone's).
+        clip: CLIP vision model that mixes the tables of a codebook (default: the backbone's, if it
+            has one).
+        seed: seed of everything random.
+
+    Raises:
+        InputError: for what is no length of a training, no size of an image, or no seed.
+    """
+
+    minutes: float = 5.0
+    steps: int | None = None
+    short_side: int | None = None
+    clip: str | Path | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be used."""
+        from diffsight.datasets.files import MIN_SIDE_PX
+
+        if not 0 < self.minutes < math.inf:
+            raise InputError(f"{self.minutes} minutes: give a number above 0")
+        check_whole("steps", self.steps, 1)
+        check_whole("short side", self.short_side, MIN_SIDE_PX)
+        check_whole("seed", self.seed, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptOptions(FewShotOptions):
     """How ``adapt`` reads labels, which methods it compares, and how long it takes.
 
     Args:
-        unit: of one stored count, see ``LabelFormat``.
+        unit: unit of one stored count: mm, m, m/256 for depth, K or K/100 for a scalar (default: mm
+            for whole numbers of depth, else the number itself).
+        invalid: stored count for "no label" (default: 0 for depth, 255 for class ids).
         classes: names of the class ids from 0 on.
-        invalid: count that means "no label".
-        shots: use only so many images.
-        validation: folders of images and labels for the held-out scores; default: folds of the
-            images, by content.
-        minutes: time to take, roughly; ``steps`` is exact.
-        steps: of every training; the same seed and steps give the same model.
-        bins: classes for numbers.
-        spacing: of the bins of depth or a scalar: ``log`` (default for depth), ``log1p`` (default
-            for a scalar), ``linear`` or ``quantile``.
+        shots: use only so many images (default: all).
+        validation: folders of images and labels for the held-out scores (default: folds of the
+            images, by content).
+        bins: classes that numbers are divided into (default: 50 for depth, 20 for a scalar, 40 for
+            vectors).
+        spacing: spacing of the bins (default: log for depth, log1p for a scalar).
         alpha: weight of the squared error relative to the cross-entropy.
-        short_side: pixels of the shorter side at which the model works; default: the backbone's.
-        codebook: tables of the label codebook (few_shot); 0 is a fixed mapping. Default: ten where
-            a CLIP vision model can mix them, else one.
-        clip: CLIP vision model for a codebook of several tables; default: the backbone's own.
+        codebook: tables of the label codebook of few_shot; 0 keeps the values fixed (default: 10,
+            or 1 where no CLIP vision model can mix them).
+        mirror: train on mirrored images too (default: yes, except for vectors, whose numbers may
+            point to a side).
         maps: options of ``ConceptRequest`` (few_shot).
-        mirror: train on mirrored images too; default: except for ``vector``, whose numbers may
-            point to a side.
-        seed: of everything random.
         device: where to run; the model is on the CPU in the end.
         dtype: ``torch.bfloat16`` for mixed precision; default: 32 bit.
         state: file that keeps what is needed to resume; to be deleted when the model is saved.
@@ -50,30 +80,25 @@ class AdaptOptions:
     """
 
     unit: str | None = None
-    classes: Sequence[str] = ()
     invalid: int | float | None = None
+    classes: Sequence[str] = ()
     shots: int | None = None
     validation: tuple[str | Path, str | Path] | None = None
-    minutes: float = 5.0
-    steps: int | None = None
     bins: int | None = None
     spacing: Spacing | None = None
     alpha: float = 1.0
-    short_side: int | None = None
     codebook: int | None = None
-    clip: str | Path | None = None
-    maps: Mapping[str, Any] | None = None
     mirror: bool | None = None
-    seed: int = 0
+    maps: Mapping[str, Any] | None = None
     device: str = "cpu"
-    dtype: torch.dtype | None = None
+    dtype: "torch.dtype | None" = None
     state: Path | None = None
     resume: bool = False
     trusted: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be used."""
-        validate_fit_options(self.minutes, self.steps, self.short_side, self.seed)
+        FewShotOptions.__post_init__(self)
         check_whole("bins", self.bins, 2)
         if self.spacing not in (None, *get_args(Spacing)):
             known = ", ".join(get_args(Spacing))
@@ -99,21 +124,6 @@ class AdaptOptions:
         """Options that go to the methods, where they are given."""
         given = {"codebook": self.codebook, "clip": self.clip, "maps": self.maps}
         return {name: value for name, value in given.items() if value is not None}
-
-
-def validate_fit_options(
-    minutes: float, steps: int | None, short_side: int | None, seed: int
-) -> None:
-    """Check the options that ``adapt`` and the benchmark have in common.
-
-    Raises:
-        InputError: for what is no length of a training, no size of an image, or no seed.
-    """
-    if not 0 < minutes < math.inf:
-        raise InputError(f"{minutes} minutes: give a number above 0")
-    check_whole("steps", steps, 1)
-    check_whole("short side", short_side, MIN_SIDE_PX)
-    check_whole("seed", seed, 0)
 
 
 def check_whole(name: str, value: int | None, least: int) -> None:

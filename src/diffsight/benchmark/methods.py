@@ -17,11 +17,11 @@ from typing import Any, ClassVar
 import torch
 
 from diffsight.adaptation.candidates import candidates, method_class
-from diffsight.adaptation.options import check_whole, validate_fit_options
 from diffsight.adaptation.selection import select
 from diffsight.backbones import BackboneSource
 from diffsight.backbones.clip import tower_folder
 from diffsight.benchmark.measures import map_output
+from diffsight.benchmark.options import UnitOptions
 from diffsight.benchmark.source import BenchmarkTask
 from diffsight.codecs import ScalarBins
 from diffsight.datasets.base import Sample
@@ -37,32 +37,15 @@ from diffsight.training.loop import CPU, Runtime
 from diffsight.types import Draws, Inputs
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(UnitOptions):
     """What is the same for all units of a benchmark.
 
-    Attributes:
-        shots: training images.
-        minutes: that a training may take.
-        steps: of a training, instead of ``minutes``.
-        seed: of the choice of training images and of everything random.
-        short_side: pixels at which methods work; None is that of the pretrained model.
-        clip: CLIP vision model; None is that of the pretrained model.
+    Args:
         runtime: device and precision.
     """
 
-    shots: int = 10
-    minutes: float = 1.5
-    steps: int | None = None
-    seed: int = 0
-    short_side: int | None = None
-    clip: str | None = None
     runtime: Runtime = CPU
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that are out of range."""
-        check_whole("shots", self.shots, 1)
-        validate_fit_options(self.minutes, self.steps, self.short_side, self.seed)
 
 
 @dataclass(frozen=True)
@@ -118,7 +101,9 @@ class BenchmarkMethod(abc.ABC):
         """Return whether the method can learn a task."""
         return True
 
-    def dependency_hash(self, spec: BenchmarkTask, source: BackboneSource, clip: str | None) -> str:
+    def dependency_hash(
+        self, spec: BenchmarkTask, source: BackboneSource, clip: str | Path | None
+    ) -> str:
         """Return a hash of the files that the method reads besides images and pretrained model.
 
         Raises:
@@ -172,7 +157,9 @@ class Adapted(BenchmarkMethod):
         predict = functools.partial(predict_sample, model.eval(), episode)
         return FittedMethod(predict, facts)
 
-    def dependency_hash(self, spec: BenchmarkTask, source: BackboneSource, clip: str | None) -> str:
+    def dependency_hash(
+        self, spec: BenchmarkTask, source: BackboneSource, clip: str | Path | None
+    ) -> str:
         """Return the hash of the other pretrained model, or of a CLIP model that may be used."""
         if self.backbone is not None:
             return files_hash(BackboneSource(self.backbone).folder)
@@ -213,7 +200,9 @@ class FewShotTables(Adapted):
         tables = {"codebook": self.tables} if spec.has_values else {}
         return {**self.options, **tables}
 
-    def dependency_hash(self, spec: BenchmarkTask, source: BackboneSource, clip: str | None) -> str:
+    def dependency_hash(
+        self, spec: BenchmarkTask, source: BackboneSource, clip: str | Path | None
+    ) -> str:
         """Return the hash of the CLIP model whose features mix the tables."""
         return super().dependency_hash(spec, source, clip) if self.clip_use(spec) else ""
 

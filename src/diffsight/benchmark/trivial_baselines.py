@@ -102,7 +102,9 @@ class Stored(BenchmarkMethod):
 
         return FittedMethod(predict)
 
-    def dependency_hash(self, spec: BenchmarkTask, source: BackboneSource, clip: str | None) -> str:
+    def dependency_hash(
+        self, spec: BenchmarkTask, source: BackboneSource, clip: str | Path | None
+    ) -> str:
         """Return the hash of the predictions."""
         return files_hash(self.folder / spec.name, "*.npy")
 

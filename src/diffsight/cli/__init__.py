@@ -9,36 +9,27 @@ from collections.abc import Sequence
 
 from diffsight.errors import InputError
 
-# command -> (module, one-line summary); every module has ``main(argv) -> exit status``
+# the module of a command has its name, with "_" for "-", and ``main(argv) -> exit status``
 COMMANDS = {
-    "demo": (
-        "diffsight.cli.demo",
-        "learn depth from ten labelled rooms and write a picture",
-    ),
-    "adapt": ("diffsight.cli.adapt", "learn a new dense task from a few labelled images"),
-    "show": ("diffsight.cli.show", "describe a saved model"),
-    "explain": ("diffsight.cli.explain", "show what a model sees in an image"),
-    "fit": ("diffsight.cli.fit", "train a model from a recipe"),
-    "pretrain": ("diffsight.cli.pretrain", "train a small diffusion model on rooms from scratch"),
-    "evaluate": ("diffsight.cli.evaluate", "score a model on labelled images"),
-    "predict": ("diffsight.cli.predict", "run models on images"),
-    "benchmark": ("diffsight.cli.benchmark", "compare methods on the same few labelled images"),
-    "generate": ("diffsight.cli.generate", "turn texts into images with the embedded model"),
-    "render": ("diffsight.cli.render", "write images and exact labels of the procedural world"),
-    "describe": ("diffsight.cli.describe", "describe a recipe's model and its cost"),
-    "check-data": ("diffsight.cli.check_data", "read a data set end to end and report problems"),
-    "caption": ("diffsight.cli.caption", "describe images in sentences (EVP)"),
-    "aggregate-prompts": (
-        "diffsight.cli.aggregate_prompts",
-        "turn captions into one prompt for a data set (EVP)",
-    ),
-    "latent-std": (
-        "diffsight.cli.latent_std",
-        "measure the standard deviation of latents (EVP)",
-    ),
-    "text-table": ("diffsight.cli.text_table", "turn names into a table of CLIP text features"),
-    "convert": ("diffsight.cli.convert", "convert an authors' checkpoint into a model"),
-    "doctor": ("diffsight.cli.doctor", "find problems of this installation"),
+    "demo": "learn depth from ten labelled rooms and write a picture",
+    "adapt": "learn a new dense task from a few labelled images",
+    "show": "describe a saved model",
+    "explain": "show what a model sees in an image",
+    "fit": "train a model from a recipe",
+    "pretrain": "train a small diffusion model on rooms from scratch",
+    "evaluate": "score a model on labelled images",
+    "predict": "run models on images",
+    "benchmark": "compare methods on the same few labelled images",
+    "generate": "turn texts into images with the embedded model",
+    "render": "write images and exact labels of the procedural world",
+    "describe": "describe a recipe's model and its cost",
+    "check-data": "read a data set end to end and report problems",
+    "caption": "describe images in sentences (EVP)",
+    "aggregate-prompts": "turn captions into one prompt for a data set (EVP)",
+    "latent-std": "measure the standard deviation of latents (EVP)",
+    "text-table": "turn names into a table of CLIP text features",
+    "convert": "convert an authors' checkpoint into a model",
+    "doctor": "find problems of this installation",
 }
 
 
@@ -66,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no "°" shows it escaped
             stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    return _guarded(COMMANDS[argv[0]][0], argv[1:])
+    return _guarded(f"{__name__}.{argv[0].replace('-', '_')}", argv[1:])
 
 
 def _guarded(module: str, argv: Sequence[str]) -> int:
@@ -94,6 +85,6 @@ def _fail(message: str, status: int) -> int:
 
 def _help() -> str:
     width = max(len(name) for name in COMMANDS)
-    lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    lines = [f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()]
     head = "usage: diffsight COMMAND ...\n\nDense visual perception with diffusion models.\n\n"
     return head + "\n".join(lines) + "\n\n`diffsight COMMAND --help` says more.\n"

@@ -1,23 +1,18 @@
 """``diffsight adapt``: learn a new dense task from a few labelled images."""
 
-import argparse
 import contextlib
 import logging
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from diffsight.cli.options import (
-    TRAINING_DTYPES,
-    add_device,
-    add_dtype,
-    add_steps_and_side,
-    add_trust,
-    device_of,
-    dtype_of,
-)
+from diffsight.adaptation.options import AdaptOptions
+from diffsight.choices import LabelKind
+from diffsight.cli import options
+from diffsight.cli.console import console, progress
+from diffsight.cli.flags import Flag, command
 from diffsight.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,75 +25,88 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 log = logging.getLogger(__name__)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the command."""
-    args = _parser().parse_args(argv)
-    state = args.out.parent / f"{args.out.name}.resume"
-    _check_out(args.out, args.overwrite or args.resume, state.exists() and not args.resume)
+@command("adapt", without=("maps", "state", "trusted"))
+def main(
+    *,
+    images: options.Folder,
+    labels: options.Folder,
+    kind: LabelKind,
+    out: Annotated[Path, Flag("NAME")],
+    overwrite: bool = False,
+    resume: bool = False,
+    classes: options.File | None = None,
+    validation: Annotated[Sequence[Path] | None, Flag(("IMAGES", "LABELS"))] = None,
+    method: Annotated[str, Flag("NAME")] = "auto",
+    backbone: options.Backbone = "tiny",
+    training: partial[AdaptOptions],
+    runtime: options.RuntimeOptions,
+) -> int:
+    """Learn a dense task from a few labelled images.
+
+    Images and labels are files of the same names in two folders.
+
+    Args:
+        images: folder of the images.
+        labels: folder of the labels: PNG, TIFF or NPY.
+        kind: what the labels are: classes, metres, numbers, RGB as unit vectors, or RGB / NPY as
+            numbers.
+        out: the model to write: one file, such as mine.safetensors, or a folder.
+        overwrite: replace a model of that name (default: refuse).
+        resume: continue an adaptation that was interrupted.
+        classes: text file with a name per line, for id 0, 1 ...; of masks in colours for every one
+            that occurs, in ascending order (#0000ff before #00c800 before #ff0000).
+        validation: folders of held-out images and labels, or one folder with images/ and labels/
+            (default: folds of the images).
+        method: few_shot (the paper's), feature_head (a light head), linear_probe, vpd, evp, a class
+            of your own (package.Class), or several with commas, of which the best on held-out
+            images is trained on all; auto is feature_head,few_shot.
+        training: how labels are read, and how methods are trained.
+        runtime: what it runs on.
+    """
+    state = out.parent / f"{out.name}.resume"
+    _check_out(out, overwrite or resume, state.exists() and not resume)
 
     from diffsight import hub
     from diffsight.adaptation.adapt import adapt
-    from diffsight.cli.recipe import package_of
     from diffsight.cli.show import describe
 
-    # a class that is typed on the command line is trusted
-    typed = (package for name in args.method.split(",") for package in package_of(name.strip()))
     with _progress() as advance:
         model = adapt(
-            args.images,
-            args.labels,
-            kind=args.kind,
-            unit=args.unit,
-            classes=_names(args.classes),
-            invalid=args.invalid,
-            shots=args.shots,
-            backbone=args.backbone,
-            method=args.method,
-            minutes=args.minutes,
-            steps=args.steps,
-            validation=_validation(args.validation),
-            bins=args.bins,
-            spacing=args.spacing,
-            alpha=args.alpha,
-            short_side=args.short_side,
-            codebook=args.codebook,
-            clip=args.clip,
-            mirror=args.mirror,
-            seed=args.seed,
-            device=device_of(args),
-            dtype=dtype_of(args),
+            images,
+            labels,
+            kind=kind,
+            method=method,
+            backbone=backbone,
+            classes=() if classes is None else _names(classes),
+            validation=_validation(validation),
+            **training.keywords,
+            device=options.device_of(runtime.device),
+            dtype=options.dtype_of(runtime.dtype),
+            trusted=runtime.trusted(method.split(",")),
             state=state,
-            resume=args.resume,
-            trusted=(*args.trust, *typed),
+            resume=resume,
             announce=_announce,
             advance=advance,
         )
-    hub.save(model, args.out)
+    hub.save(model, out)
     if not model.info["interrupted"]:
         state.unlink(missing_ok=True)
-    sys.stdout.write(describe(hub.read_config(args.out), str(args.out)) + "\n")
+    sys.stdout.write(describe(hub.read_config(out), str(out)) + "\n")
     return 0
 
 
 @contextlib.contextmanager
 def _progress() -> "Iterator[Callable[[Progress], None]]":
     """Yield what is called after every step: it moves a bar, or logs a line per training."""
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
-        row, current = None, ""
+    current = ""
+    with progress("", 1.0, counts=False) as update:
 
         def advance(progress: "Progress") -> None:
-            nonlocal row, current
-            if progress.run != current and not console.is_terminal:
+            nonlocal current
+            if progress.run != current and not console().is_terminal:
                 log.info("%3.0f %%  %s", 100 * progress.fraction, progress.run)
             current = progress.run
-            row = bars.add_task("", total=1.0) if row is None else row
-            bars.update(row, description=current, completed=progress.fraction)
+            update(0, description=current, completed=progress.fraction)
 
         yield advance
 
@@ -144,163 +152,13 @@ def _values(folder: "LabelledFolder") -> list[str]:
     return lines
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="diffsight adapt",
-        description="Learn a dense task from a few labelled images. Images and labels are files "
-        "of the same names in two folders.",
-    )
-    parser.add_argument(
-        "--images", type=Path, required=True, metavar="DIR", help="folder of the images"
-    )
-    parser.add_argument(
-        "--labels",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder of the labels: PNG, TIFF or NPY",
-    )
-    parser.add_argument(
-        "--kind",
-        required=True,
-        choices=("segmentation", "depth", "scalar", "normals", "vector"),
-        help="what the labels are: classes, metres, numbers, RGB as unit vectors, or RGB / NPY as "
-        "numbers",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="NAME",
-        help="the model to write: one file, such as mine.safetensors, or a folder",
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace a model of that name (default: refuse)"
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="continue an adaptation that was interrupted"
-    )
-    _add_label_options(parser)
-    _add_method_options(parser)
-    return parser
+def _names(path: Path) -> list[str]:
+    """Return the names of class ids from 0 on.
 
-
-def _add_label_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("labels")
-    group.add_argument(
-        "--unit",
-        help="unit of one stored count: mm, m, m/256 for depth, K or K/100 for a scalar (default: "
-        "mm for whole numbers of depth, else the number itself)",
-    )
-    group.add_argument(
-        "--invalid",
-        type=float,
-        metavar="N",
-        help='stored count for "no label" (default: 0 for depth, 255 for class ids)',
-    )
-    group.add_argument(
-        "--classes",
-        type=Path,
-        metavar="FILE",
-        help="text file with a name per line, for id 0, 1 ...; of masks in colours for every one "
-        "that occurs, in ascending order (#0000ff before #00c800 before #ff0000)",
-    )
-    group.add_argument("--shots", type=int, metavar="N", help="use only N images (default: all)")
-    group.add_argument(
-        "--validation",
-        type=Path,
-        nargs="+",
-        metavar=("IMAGES", "LABELS"),
-        help="folders of held-out images and labels, or one folder with images/ and labels/ "
-        "(default: folds of the images)",
-    )
-
-
-def _add_method_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("method")
-    group.add_argument(
-        "--backbone",
-        default="tiny",
-        metavar="tiny|DIR|ID",
-        help="frozen model: the one of the package, a folder or a hub id (default: tiny)",
-    )
-    group.add_argument(
-        "--method",
-        default="auto",
-        metavar="NAME",
-        help="few_shot (the paper's), feature_head (a light head), linear_probe, vpd, evp, a class "
-        "of your own (package.Class), or several with commas, of which the best on held-out "
-        "images is trained on all; auto is feature_head,few_shot (default: auto)",
-    )
-    add_trust(group)
-    _add_value_options(group)
-    _add_training_options(group)
-
-
-def _add_value_options(group: "argparse._ArgumentGroup") -> None:
-    """Add the options of methods for numbers."""
-    group.add_argument(
-        "--bins",
-        type=int,
-        metavar="N",
-        help="classes that numbers are divided into (default: 50 for depth, 20 for a scalar, 40 "
-        "for vectors)",
-    )
-    group.add_argument(
-        "--spacing",
-        choices=("log", "log1p", "linear", "quantile"),
-        help="spacing of the bins (default: log for depth, log1p for a scalar)",
-    )
-    group.add_argument(
-        "--alpha",
-        type=float,
-        default=1.0,
-        metavar="FLOAT",
-        help="weight of the squared error beside the cross-entropy (default: 1.0)",
-    )
-    group.add_argument(
-        "--codebook",
-        type=int,
-        metavar="N",
-        help="tables of the label codebook of few_shot; 0 keeps the values fixed (default: 10, or "
-        "1 where no CLIP vision model can mix them)",
-    )
-    group.add_argument(
-        "--clip",
-        metavar="DIR|ID",
-        help="CLIP vision model that mixes the tables (default: the backbone's, if it has one)",
-    )
-
-
-def _add_training_options(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument(
-        "--minutes",
-        type=float,
-        default=5.0,
-        metavar="FLOAT",
-        help="time for all trainings (default: 5)",
-    )
-    add_steps_and_side(group)
-    group.add_argument(
-        "--mirror",
-        action=argparse.BooleanOptionalAction,
-        help="train on mirrored images too (default: yes, except for --kind vector)",
-    )
-    group.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of everything random (default: 0)"
-    )
-    add_device(group)
-    add_dtype(group, TRAINING_DTYPES)
-
-
-def _names(path: Path | None) -> tuple[str, ...]:
-    if path is None:
-        return ()
-    try:
-        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a list of names ({error})") from None
-    names = tuple(line.strip() for line in lines)
+    Raises:
+        InputError: if there is none, or one is missing.
+    """
+    names = options.read_lines(path)
     if not names:
         raise InputError(f"{path}: holds no name: write one per line")
     if "" in names:
@@ -329,9 +187,4 @@ def _check_out(out: Path, overwrite: bool, interrupted: bool) -> None:
         )
     if out.is_dir() and not (out / "config.json").is_file() and any(out.iterdir()):
         raise InputError(f"{out}: is a folder that holds no model: give another --out")
-    try:
-        with tempfile.TemporaryFile(dir=out.parent):
-            pass
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{out}: cannot be written ({reason}): choose another --out") from None
+    options.require_writable(out, is_file=True)

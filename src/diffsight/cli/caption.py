@@ -1,20 +1,14 @@
-"""Describe images in sentences, which EVP's prompts are made of."""
+"""``diffsight caption``: describe images in sentences, which EVP's prompts are made of."""
 
-import argparse
 import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from diffsight.cli.options import (
-    SOME_FAILED,
-    add_device,
-    add_trust,
-    device_of,
-    require_writable,
-    write_line,
-)
+from diffsight.cli import options
+from diffsight.cli.console import progress, write_line
+from diffsight.cli.flags import Flag, command
 from diffsight.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,123 +19,111 @@ log = logging.getLogger(__name__)
 SAVE_EVERY = 50  # images
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the command; what is in --out already is kept, so an interrupted run goes on.
+@command("caption", either=("images", "data"), is_required=True)
+def main(
+    *,
+    images: options.Images | None = None,
+    data: options.Data | None = None,
+    captioner: Annotated[str | None, Flag("ID")] = None,
+    out: options.File,
+    batch_size: int = 8,
+    trust: options.Trust = (),
+    device: str | None = None,
+) -> int:
+    """Describe images in sentences, which EVP's prompts are made of.
 
-    Status 1 if an image could not be used, after all others are done.
+    An interrupted run is continued. The exit status is 1 if an image could not be used; all others
+    are done.
+
+    Args:
+        images: files, folders or quoted patterns.
+        data: data set and its arguments, such as: NYUDepth root=nyu_depth_v2 split=train.
+        captioner: BLIP-2 folder or hub id (default: EVP's).
+        out: the .json to write.
+        batch_size: images that run together.
     """
-    args = _parser().parse_args(argv)
-
     from diffsight.cli.recipe import data_of
     from diffsight.prompts.captions import BLIP2, Captioner
 
-    if args.batch_size < 1:
-        raise InputError(f"--batch-size {args.batch_size}: give at least 1")
-    if args.out.is_dir():
-        raise InputError(f"{args.out}: a folder: give --out the name of a .json file in it")
-    require_writable(args.out.parent)
-    data = _Photos(args.images, args.out) if args.images else data_of(args.data, trusted=args.trust)
-    source = args.captioner or BLIP2
-    captions = _kept(args.out, data.name, source)
-    captioner = Captioner(source, device=device_of(args))
-    failed = _describe(data, captioner, captions, args, source)
-    log.info("%s: %d captions of %s", args.out, len(captions), data.name)
-    return SOME_FAILED if failed else 0
+    if batch_size < 1:
+        raise InputError(f"--batch-size {batch_size}: give at least 1")
+    if out.is_dir():
+        raise InputError(f"{out}: a folder: give --out the name of a .json file in it")
+    options.require_writable(out.parent)
+    samples = _Photos(images, out) if images else data_of(data or (), trusted=trust)
+    source = captioner or BLIP2
+    captions = _Captions(out, samples.name, source)
+    failed = _describe(
+        samples, Captioner(source, device=options.device_of(device)), captions, batch_size
+    )
+    log.info("%s: %d captions of %s", out, len(captions.texts), samples.name)
+    return options.SOME_FAILED if failed else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="diffsight caption", description=__doc__)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "--images", nargs="+", metavar="PATH", help="files, folders or quoted patterns"
-    )
-    what.add_argument(
-        "--data",
-        nargs="+",
-        metavar=("CLASS", "KEY=VALUE"),
-        help="data set and its arguments, such as: NYUDepth root=nyu_depth_v2 split=train",
-    )
-    parser.add_argument(
-        "--captioner", metavar="ID", help="BLIP-2 folder or hub id (default: EVP's)"
-    )
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="the .json to write"
-    )
-    parser.add_argument(
-        "--batch-size",
-        type=int,
-        default=8,
-        metavar="N",
-        help="images that run together (default: 8)",
-    )
-    add_trust(parser)
-    add_device(parser)
-    return parser
-
-
-def _kept(out: Path, data: str, source: str) -> dict[str, str]:
-    """Return what an earlier run wrote.
+class _Captions:
+    """The file of captions; what an earlier run wrote is kept.
 
     Raises:
         InputError: if that is of another data set or by another captioner.
     """
-    from diffsight.datasets.captioned import read_captions
 
-    if not out.exists():
-        return {}
-    kept = read_captions(out, data=data)
-    if kept.texts and kept.captioner != source:
-        raise InputError(
-            f"{out}: its captions are by {kept.captioner or 'an unnamed captioner'}, not "
-            f"by {source}: choose another --out, or delete the file"
-        )
-    return kept.texts
+    def __init__(self, out: Path, data: str, source: str) -> None:
+        from diffsight.datasets.captioned import read_captions
+
+        self._out, self._data, self._source = out, data, source
+        self._unsaved = 0
+        self.texts: dict[str, str] = {}
+        if not out.exists():
+            return
+        kept = read_captions(out, data=data)
+        if kept.texts and kept.captioner != source:
+            raise InputError(
+                f"{out}: its captions are by {kept.captioner or 'an unnamed captioner'}, not "
+                f"by {source}: choose another --out, or delete the file"
+            )
+        self.texts = kept.texts
+
+    def add(self, samples: "Sequence[Sample]", texts: Sequence[str]) -> None:
+        """Keep captions; write them now and then."""
+        self.texts.update((one.id, text) for one, text in zip(samples, texts, strict=True))
+        self._unsaved += len(texts)
+        if self._unsaved >= SAVE_EVERY:
+            self.save()
+
+    def save(self) -> None:
+        """Write the file, if there is something new."""
+        from diffsight.datasets.files import replacing
+
+        if not self._unsaved:
+            return
+        report = {"data": self._data, "captioner": self._source, "captions": self.texts}
+        with replacing(self._out) as partial:
+            partial.write_text(json.dumps(report, indent=0) + "\n", encoding="utf-8")
+        self._unsaved = 0
 
 
 def _describe(
-    data: "AbstractDataset | _Photos",
-    captioner: "Captioner",
-    captions: dict[str, str],
-    args: argparse.Namespace,
-    source: str,
+    data: "AbstractDataset | _Photos", captioner: "Captioner", captions: _Captions, batch_size: int
 ) -> int:
     """Add the missing captions and save them; return how many images could not be used."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from diffsight.datasets.files import replacing
-
-    def save() -> None:
-        report = {"data": data.name, "captioner": source, "captions": captions}
-        with replacing(args.out) as partial:
-            partial.write_text(json.dumps(report, indent=0) + "\n", encoding="utf-8")
-
-    console = Console(stderr=True)
     waiting: list[Sample] = []
-    unsaved = failed = 0
+    failed = 0
     try:
-        with Progress(console=console, disable=not console.is_terminal) as bar:
-            for index in bar.track(range(len(data)), description="captions"):
+        with progress("captions", len(data)) as advance:
+            for index in range(len(data)):
                 try:
                     sample = data[index]
                 except InputError as error:
                     failed += 1
-                    write_line(console, str(error))
+                    write_line(str(error))
                 else:
-                    waiting += [] if sample.id in captions else [sample]
-                if waiting and (len(waiting) == args.batch_size or index == len(data) - 1):
-                    texts = captioner([one.image for one in waiting])
-                    captions.update(
-                        (one.id, text) for one, text in zip(waiting, texts, strict=True)
-                    )
-                    unsaved += len(waiting)
+                    waiting += [] if sample.id in captions.texts else [sample]
+                if waiting and (len(waiting) == batch_size or index == len(data) - 1):
+                    captions.add(waiting, captioner([one.image for one in waiting]))
                     waiting = []
-                if unsaved >= SAVE_EVERY:
-                    save()
-                    unsaved = 0
+                advance()
     finally:  # what is done is kept, whatever stopped the run
-        if unsaved:
-            save()
+        captions.save()
     return failed
 
 

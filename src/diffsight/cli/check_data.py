@@ -1,12 +1,11 @@
-"""Read a data set end to end: counts, labels, unreadable files, images shared by splits."""
+"""``diffsight check-data``: read a data set end to end."""
 
-import argparse
-import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffsight.cli.console import progress, write_json
+from diffsight.cli.flags import command
 from diffsight.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,37 +15,29 @@ FOUND_WRONG = 1
 LISTED = 5
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the command; status 1 if something looks wrong."""
-    parser = argparse.ArgumentParser(prog="diffsight check-data", description=__doc__)
-    parser.add_argument("name", help="name of the data set: ade20k, nyu, kitti ... (docs/data.md)")
-    parser.add_argument(
-        "root", type=Path, help="folder of the data set, laid out as in docs/data.md"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    args = parser.parse_args(argv)
+@command("check-data")
+def main(name: str, root: Path, *, json: bool = False) -> int:
+    """Read a data set end to end: counts, labels, unreadable files, images shared by splits.
 
+    The exit status is 1 if something looks wrong.
+
+    Args:
+        name: name of the data set: ade20k, nyu, kitti ... (docs/data.md).
+        root: folder of the data set, laid out as in docs/data.md.
+    """
     from dataclasses import asdict
-
-    from rich.console import Console
-    from rich.progress import Progress
 
     from diffsight.datasets.check import KNOWN, check
     from diffsight.hub.build import nearest
 
-    if args.name not in KNOWN:
-        near = nearest(args.name, KNOWN)
-        raise InputError(f"unknown data set {args.name!r}: did you mean {near!r}?")
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as bar:
-        row = bar.add_task(f"reading {args.name}", total=None)
-        reports, overlap = check(
-            args.name, args.root, advance=lambda total: bar.update(row, advance=1, total=total)
-        )
+    if name not in KNOWN:
+        raise InputError(f"unknown data set {name!r}{nearest(name, KNOWN)}")
+    with progress(f"reading {name}") as advance:
+        reports, overlap = check(name, root, advance=lambda total: advance(total=total))
     wrong = any(one.notes or one.unreadable for one in reports) or any(overlap.values())
-    if args.json:
+    if json:
         report = {"splits": [asdict(one) for one in reports], "same_images": overlap}
-        sys.stdout.write(json.dumps(report, indent=1) + "\n")
+        write_json(report, indent=1)
     else:
         for one in reports:
             sys.stdout.write(_text(one))

@@ -1,14 +1,13 @@
-"""Turn an original checkpoint into a diffsight model, with a report of every key."""
+"""``diffsight convert``: turn an original checkpoint into a diffsight model."""
 
-import argparse
 import inspect
-import json
 import logging
-import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from diffsight.cli import options
+from diffsight.cli.console import write_json
+from diffsight.cli.flags import Flag, command
 from diffsight.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,42 +18,64 @@ log = logging.getLogger(__name__)
 INDOORS_M = 10.0  # cap of NYU's models; those with a larger one are KITTI's
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the command."""
-    args = _parser().parse_args(argv)
+@command("convert")
+def main(
+    kind: str,
+    checkpoint: Path,
+    *,
+    out: Annotated[Path, Flag("NAME")],
+    max_depth: float | None = None,
+    latent_std: float | None = None,
+    names: options.File | None = None,
+    encoder: Annotated[str | None, Flag("DIR|ID")] = None,
+    partial: bool = False,
+    json: bool = False,
+) -> int:
+    """Turn an original checkpoint into a diffsight model, with a report of every key.
 
+    Args:
+        kind: evp-depth, evp-referring, vpd-depth, vpd-referring or vpd-segmentation.
+        checkpoint: the authors' .ckpt / .pth, or a .safetensors.
+        out: the model to write: a folder, or one .safetensors file.
+        max_depth: cap of depth models in metres (default: 10).
+        latent_std: number that EVP's latents were divided by (default: the authors').
+        names: text file with a line for each scene or class of the checkpoint's text table.
+        encoder: CLIP text model for sentences as prompts (default: none).
+        partial: convert even where entries are missing.
+        json: print the key report as JSON.
+    """
     from diffsight.hub import save
     from diffsight.hub.convert import CONVERTERS, IncompleteError, read_original
 
-    if args.kind not in CONVERTERS:
-        raise InputError(f"unknown kind {args.kind!r}: choose from {', '.join(CONVERTERS)}")
-    converter = CONVERTERS[args.kind]
-    options: dict[str, Any] = {"partial": args.partial}
+    if kind not in CONVERTERS:
+        raise InputError(f"unknown kind {kind!r}: choose from {', '.join(CONVERTERS)}")
+    converter = CONVERTERS[kind]
+    arguments: dict[str, Any] = {"partial": partial}
     for option, name, value in (
-        ("--max-depth", "max_depth_m", args.max_depth),
-        ("--names", "names", args.names and _lines(args.names)),
-        ("--encoder", "encoder", args.encoder),
-        ("--latent-std", "latent_std", args.latent_std),
+        ("--max-depth", "max_depth_m", max_depth),
+        ("--names", "names", names and [line for line in options.read_lines(names) if line]),
+        ("--encoder", "encoder", encoder),
+        ("--latent-std", "latent_std", latent_std),
     ):
         if value is None:
             continue
         if name not in inspect.signature(converter).parameters:
-            raise InputError(f"{option}: {args.kind} has none: leave it out")
-        options[name] = value
-    state, dropped = read_original(args.checkpoint)
+            raise InputError(f"{option}: {kind} has none: leave it out")
+        arguments[name] = value
+    state, dropped = read_original(checkpoint)
     try:
-        model, report = converter(state, **options)
+        model, report = converter(state, **arguments)
     except IncompleteError as error:
         error.report.dropped |= dropped
-        _report(error.report, as_json=args.json)
+        _report(error.report, as_json=json)
         raise
     report.dropped |= dropped
-    about = {"converted_from": args.checkpoint.name, "converter": args.kind}
-    side = _short_side(args.kind, args.max_depth or INDOORS_M)
+    about = {"converted_from": checkpoint.name, "converter": kind}
+    side = _short_side(kind, max_depth or INDOORS_M)
     size = {} if side is None else {"short_side": side}
-    save(model, args.out, info=about | size)
-    log.info("%s -> %s: %s", args.checkpoint, args.out, report.summary())
-    _report(report, as_json=args.json)
+    save(model, out, info=about | size)
+    log.info("%s -> %s: %s", checkpoint, out, report.summary())
+    _report(report, as_json=json)
     return 0
 
 
@@ -67,64 +88,10 @@ def _short_side(kind: str, max_depth_m: float) -> int | None:
 
 def _report(report: "KeyReport", *, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(json.dumps(vars(report), indent=1) + "\n")
+        write_json(vars(report), indent=1)
         return
     for key, reason in report.dropped.items():
         log.info("  dropped %s: %s", key, reason)
     for title, keys in (("unused", report.unused), ("missing", report.missing)):
         for key in keys:
             log.info("  %s %s", title, key)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a list of names ({error})") from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="diffsight convert", description=__doc__)
-    parser.add_argument(
-        "kind",
-        help="evp-depth, evp-referring, vpd-depth, vpd-referring or vpd-segmentation",
-    )
-    parser.add_argument(
-        "checkpoint", type=Path, help="the authors' .ckpt / .pth, or a .safetensors"
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="NAME",
-        help="the model to write: a folder, or one .safetensors file",
-    )
-    parser.add_argument(
-        "--max-depth",
-        type=float,
-        metavar="FLOAT",
-        help="cap of depth models in metres (default: 10)",
-    )
-    parser.add_argument(
-        "--latent-std",
-        type=float,
-        metavar="FLOAT",
-        help="what EVP's latents were divided by (default: the authors' value)",
-    )
-    parser.add_argument(
-        "--names",
-        type=Path,
-        metavar="FILE",
-        help="text file with a line for each scene or class of the checkpoint's text table",
-    )
-    parser.add_argument(
-        "--encoder",
-        metavar="DIR|ID",
-        help="CLIP text model for sentences as prompts (default: none)",
-    )
-    parser.add_argument(
-        "--partial", action="store_true", help="convert even where entries are missing"
-    )
-    parser.add_argument("--json", action="store_true", help="print the key report as JSON")
-    return parser

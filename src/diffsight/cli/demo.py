@@ -1,6 +1,5 @@
 """``diffsight demo``: learn depth from ten labelled rooms on the embedded model, in a minute."""
 
-import argparse
 import logging
 import re
 import sys
@@ -9,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffsight.cli import options
+from diffsight.cli.console import write_table
+from diffsight.cli.flags import command
 from diffsight.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,13 +18,9 @@ if TYPE_CHECKING:
 
     from diffsight.datasets.base import Sample
     from diffsight.model import DenseModel
+    from diffsight.tasks import Prediction
 
-DESCRIPTION = (
-    "Render ten rooms, learn depth from them on the embedded model, and draw the predictions for "
-    "other rooms; about a minute on two cores."
-)
 SHOTS = 10
-STEPS = 150
 TESTS = 24  # held-out rooms
 SHOWN = 6  # of the held-out rooms, in the picture
 SIZE_PX = 128
@@ -31,34 +29,41 @@ ROOM = re.compile(r"room\d+\.png")  # names of a demo's images and labels
 log = logging.getLogger(__name__)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the command."""
-    parser = argparse.ArgumentParser(prog="diffsight demo", description=DESCRIPTION)
-    parser.add_argument(
-        "--out", type=Path, default=Path("demo"), metavar="DIR", help="folder (default: demo)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="which ten rooms (default: 0)")
-    parser.add_argument(
-        "--steps", type=int, default=STEPS, help=f"steps of the training (default: {STEPS})"
-    )
-    args = parser.parse_args(argv)
+@command("demo")
+def main(*, out: options.Folder = Path("demo"), seed: int = 0, steps: int = 150) -> int:
+    """Render ten rooms, learn depth from them on the embedded model, and draw predictions.
+
+    The predictions are of other rooms. It takes about a minute on two cores.
+
+    Args:
+        out: folder.
+        seed: which ten rooms.
+        steps: steps of the training.
+    """
+    import torch
+    from rich.table import Table
 
     from diffsight import hub
     from diffsight.adaptation.adapt import adapt
+    from diffsight.inference import Plan, Predictor
 
     begin = time.monotonic()
-    images, labels, path = args.out / "images", args.out / "depth", args.out / "depth.safetensors"
+    images, labels, path = out / "images", out / "depth", out / "depth.safetensors"
     log.info("depth from %d labelled rooms: about a minute on two cores", SHOTS)
-    train = _rooms("val", args.seed * SHOTS, SHOTS)
+    train = _rooms("val", seed * SHOTS, SHOTS)
     _write(train, images, labels)
-    model = adapt(
-        images, labels, kind="depth", method="feature_head", steps=args.steps, seed=args.seed
-    )
+    model = adapt(images, labels, kind="depth", method="feature_head", steps=steps, seed=seed)
     hub.save(model, path)
     tests = _rooms("test", 0, TESTS)
-    rows = _scores(model, train, tests)
-    picture = _picture(model, tests[:SHOWN], args.out / "rooms.png")
-    _show(rows)
+    predictor = Predictor(model, Plan(short_side=model.info["short_side"]))
+    predictions = list(predictor(room.image for room in tests))
+    title = f"{model.info['chosen']}, {len(train)} images"
+    rmse_m = _scores(train, tests, {title: torch.cat([one.to_label() for one in predictions])})
+    table = Table("depth from", "RMSE, m")
+    for name, value in rmse_m.items():
+        table.add_row(name, f"{value:.3f}")
+    picture = _picture(model, tests[:SHOWN], predictions[:SHOWN], out / "rooms.png")
+    write_table(table, width=80)
     again = f"diffsight adapt --images {images} --labels {labels} --kind depth"
     sys.stdout.write(
         f"after {time.monotonic() - begin:.0f} s, on {TESTS} held-out rooms\n"
@@ -84,13 +89,10 @@ def _write(samples: Sequence["Sample"], images: Path, labels: Path) -> None:
     from diffsight.datasets.files import replacing, write_depth_png
 
     earlier = [path for folder in (images, labels) for path in _earlier(folder)]
-    try:
-        for path in earlier:
-            path.unlink()
-        for folder in (images, labels):
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{error.filename}: {error.strerror}: choose another --out") from None
+    for folder in (images, labels):
+        options.require_writable(folder)
+    for path in earlier:
+        path.unlink()
     for i, sample in enumerate(samples):
         with replacing(images / f"room{i}.png") as partial:
             Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(partial, format="PNG")
@@ -114,22 +116,17 @@ def _earlier(folder: Path) -> list[Path]:
 
 
 def _scores(
-    model: "DenseModel", train: Sequence["Sample"], tests: Sequence["Sample"]
+    train: Sequence["Sample"], tests: Sequence["Sample"], predicted: dict[str, "torch.Tensor"]
 ) -> dict[str, float]:
-    """Return the RMSE in metres over all valid pixels, of the model and of three baselines."""
+    """Return the RMSE in metres over all valid pixels, of predictions and of three baselines."""
     import torch
 
-    from diffsight.inference import Plan, Predictor
-
-    predictor = Predictor(model, Plan(short_side=model.info["short_side"]))
-    found = torch.cat([p.to_label() for p in predictor(s.image for s in tests)])
     (image, depth_m, valid), (pixels, truth_m, counted) = map(_stacked, (train, tests))
     mean_m = depth_m[valid].mean()
     average = (depth_m * valid).sum(dim=0) / valid.sum(dim=0).clamp(min=1)
     average = torch.where(valid.any(dim=0), average, mean_m)
     colours = torch.linalg.lstsq(_with_one(image)[valid], depth_m[valid][:, None]).solution
-    rows = {
-        f"{model.info['chosen']}, {len(train)} images": found,
+    rows = predicted | {
         "mean depth of every pixel position": average.expand_as(truth_m),
         "colour of the pixel (least squares)": (_with_one(pixels) @ colours)[..., 0],
         "one depth for all": mean_m.expand_as(truth_m),
@@ -156,30 +153,18 @@ def _with_one(colour: "torch.Tensor") -> "torch.Tensor":
     return torch.cat([torch.ones_like(colour[..., :1]), colour], dim=-1)
 
 
-def _show(rows: dict[str, float]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("depth from", "RMSE, m")
-    for name, rmse_m in rows.items():
-        table.add_row(name, f"{rmse_m:.3f}")
-    Console(file=sys.stdout, width=80).print(table)
-
-
-def _picture(model: "DenseModel", tests: Sequence["Sample"], path: Path) -> Path:
+def _picture(
+    model: "DenseModel", tests: Sequence["Sample"], predictions: Sequence["Prediction"], path: Path
+) -> Path:
     """Write a row per room: image, truth, prediction and error."""
     import torch
     from PIL import Image
 
     from diffsight.datasets.base import collate
     from diffsight.datasets.files import replacing
-    from diffsight.inference import Plan, Predictor
 
-    task = model.task
-    batch = collate(tests, "depth_m")
-    predictor = Predictor(model, Plan(short_side=model.info["short_side"]))
-    found = predictor(s.image for s in tests)
-    panels = map(task.panel, batch.inputs.image, task.truth(batch.target), found)
+    task, batch = model.task, collate(tests, "depth_m")
+    panels = map(task.panel, batch.inputs.image, task.truth(batch.target), predictions)
     sheet = Image.fromarray(torch.cat(list(panels), dim=1).permute(1, 2, 0).numpy())
     factor = PANEL_PX / SIZE_PX
     size = (round(sheet.width * factor), round(sheet.height * factor))

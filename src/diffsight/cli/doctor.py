@@ -1,6 +1,5 @@
 """``diffsight doctor``: known problems of an installation, each with its repair."""
 
-import argparse
 import importlib
 import importlib.metadata
 import json
@@ -14,6 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from diffsight.cli.console import write_json, write_table
+from diffsight.cli.flags import command
 
 Status = Literal["ok", "note", "broken"]
 
@@ -40,18 +42,20 @@ class Finding:
     repair: str = ""
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the command; status 1 if something is broken."""
-    parser = argparse.ArgumentParser(
-        prog="diffsight doctor", description="Find known problems of this installation."
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON, not a table")
-    args = parser.parse_args(argv)
+@command("doctor")
+def main(*, json: bool = False) -> int:
+    """Find known problems of this installation.
+
+    The exit status is 1 if something is broken.
+
+    Args:
+        json: print JSON, not a table.
+    """
     findings = [*_packages(), *_imports(), *_storage(), *_environment()]
     broken = any(finding.status == "broken" for finding in findings)
-    if args.json:
+    if json:
         report = {"ok": not broken, "findings": [asdict(finding) for finding in findings]}
-        sys.stdout.write(json.dumps(report, indent=1) + "\n")
+        write_json(report, indent=1)
     else:
         _show(findings, broken)
     return int(broken)
@@ -211,7 +215,6 @@ def _first_line(text: str) -> str:
 
 
 def _show(findings: Sequence[Finding], broken: bool) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -220,8 +223,5 @@ def _show(findings: Sequence[Finding], broken: bool) -> None:
     for finding in findings:
         mark = Text(finding.status, style=colours[finding.status])
         table.add_row(mark, finding.name, Text(finding.detail), Text(finding.repair))
-    console = Console(file=sys.stdout)
-    if not console.is_terminal:
-        console = Console(file=sys.stdout, width=WIDE)
-    console.print(table)
-    console.print("something is broken, see above" if broken else "nothing is broken")
+    end = "something is broken, see above" if broken else "nothing is broken"
+    write_table(table, end, width=WIDE)

@@ -1,152 +1,139 @@
 """``diffsight evaluate``: score a model, and baselines that never see the image."""
 
-import argparse
-import json
+import json as json_text
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-from diffsight.cli.options import (
-    add_device,
-    add_dtype,
-    add_model,
-    add_plan,
-    load_predictor,
-    write_line,
-)
+from diffsight.cli import options
+from diffsight.cli.console import progress, write_table
+from diffsight.cli.flags import Flag, command
 from diffsight.errors import InputError
+from diffsight.inference.plan import Plan
 
 if TYPE_CHECKING:
     from diffsight.datasets.base import AbstractDataset
     from diffsight.inference.evaluate import Evaluation
-    from diffsight.model import DenseModel
 
 WIDE = 130  # columns of the table where the output is no terminal
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the command."""
-    args = _parser().parse_args(argv)
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Labelled images.
 
-    from rich.console import Console
-    from rich.progress import Progress
+    Attributes:
+        data: data set and its arguments, such as: Folder root=pairs unit=mm.
+        recipe: recipe whose validation set is used (default: that of the model's training).
+        images: folder of images whose labels are in --labels.
+        labels: folder of labels with the names of the images, in the form that the model learned.
+        unit: unit of one stored count of --labels, as for adapt.
+        invalid: stored count of --labels for "no label".
+        limit: use only the first N samples (default: all).
+    """
 
+    data: options.Data | None = None
+    recipe: options.Recipe | None = None
+    images: options.Folder | None = None
+    labels: options.Folder | None = None
+    unit: str | None = None
+    invalid: Annotated[float | None, Flag("N")] = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse options that do not belong together."""
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"--limit must be at least 1, got {self.limit}")
+        if (self.images is None) != (self.labels is None):
+            raise InputError("--images and --labels belong together: give both, or neither")
+        for name, value in (("unit", self.unit), ("invalid", self.invalid)):
+            if value is not None and not self.labels:
+                raise InputError(f"--{name} is for --labels: leave it out")
+
+    def read(self, model: str, trusted: Sequence[str]) -> "AbstractDataset":
+        """Return the data set of ``--data`` or of a recipe, by default that of the model.
+
+        Raises:
+            InputError: if it cannot be used, or no recipe of the model says what it is.
+        """
+        from diffsight import hub
+        from diffsight.cli.recipe import data_of, data_of_recipe
+
+        if self.data:
+            return data_of(self.data, trusted=trusted)
+        recipe = self.recipe or _recipe_of(hub.resolve(model).path)
+        return data_of_recipe(recipe, "val", trusted=trusted)
+
+
+@command("evaluate", either=("data", "recipe", "images"))
+def main(
+    *,
+    model: options.Model,
+    protocol: Annotated[str | None, Flag("ID")] = None,
+    oracle_scene: bool = False,
+    json: bool = False,
+    out: options.File | None = None,
+    record: bool = False,
+    data: DataOptions,
+    run: options.RunOptions,
+    plan: partial[Plan],
+) -> int:
+    """Score a model, and baselines that never look at an image.
+
+    For depth these are the constant median and the mean map of the training labels.
+
+    Args:
+        protocol: evaluation protocol, such as nyu-eigen-v1 (default: the metric of the model's task
+            over all labelled pixels).
+        oracle_scene: give the model the scene type of each sample, with protocols of depth.
+        json: print JSON, not a table.
+        out: write the JSON report to FILE too.
+        record: store the result in the saved model and its card.
+        data: labelled images.
+        run: where the parts of the model are, and how it runs.
+        plan: how an image is run; part of every result.
+    """
     from diffsight import hub, protocols
-    from diffsight.inference.api import oracle_baselines
-    from diffsight.inference.evaluate import evaluate, protocol_for
+    from diffsight.datasets.files import replacing
+    from diffsight.inference.api import labelled_folder, oracle_baselines
+    from diffsight.inference.evaluate import First, evaluate, protocol_for
 
-    _check_options(args)
-    if args.protocol:
-        protocols.get(args.protocol)  # an unknown name is refused before anything is loaded
-    dataset = None if args.images else _dataset(args)
-    predictor = load_predictor(args, args.model)
-    model = predictor.model
-    if dataset is None:
-        dataset = _labelled_folder(args, model)
-    dataset = _limited(dataset, args.limit)
-    protocol = None
-    if args.protocol:
-        protocol = protocol_for(args.protocol, model, oracle_scene=args.oracle_scene)
-    baselines = hub.read_baselines(args.model) or oracle_baselines(dataset, model.task)
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as bar:
-        row = bar.add_task("evaluating", total=len(dataset))
-        result = evaluate(
-            predictor, dataset, protocol, baselines=baselines, advance=lambda: bar.advance(row)
-        )
-    about = {"model": {"id": args.model, "fingerprint": model.info["fingerprint"]}}
-    _write_report(args, result, about | result.as_dict())
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="diffsight evaluate",
-        description="Score a model, and baselines that never look at an image: for depth the "
-        "constant median and the mean map of the training labels.",
-    )
-    add_model(parser)
-    parser.add_argument(
-        "--protocol",
-        metavar="ID",
-        help="evaluation protocol, such as nyu-eigen-v1 (default: the metric of the model's task "
-        "over all labelled pixels)",
-    )
-    _add_data(parser)
-    parser.add_argument(
-        "--oracle-scene",
-        action="store_true",
-        help="give the model the scene type of each sample, with protocols of depth (default: no)",
-    )
-    parser.add_argument(
-        "--limit", type=int, metavar="N", help="use only the first N samples (default: all)"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON, not a table")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="write the JSON report to FILE too"
-    )
-    parser.add_argument(
-        "--record", action="store_true", help="store the result in the saved model and its card"
-    )
-    add_device(parser)
-    add_dtype(parser)
-    add_plan(parser)
-    return parser
-
-
-def _add_data(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name a data set."""
-    data = parser.add_mutually_exclusive_group()
-    data.add_argument(
-        "--data",
-        nargs="+",
-        metavar=("CLASS", "KEY=VALUE"),
-        help="data set and its arguments, such as: Folder root=pairs unit=mm",
-    )
-    data.add_argument(
-        "--recipe",
-        metavar="FILE|NAME",
-        help="recipe whose validation set is used (default: that of the model's training)",
-    )
-    data.add_argument(
-        "--images",
-        type=Path,
-        metavar="DIR",
-        help="folder of images whose labels are in --labels",
-    )
-    parser.add_argument(
-        "--labels",
-        type=Path,
-        metavar="DIR",
-        help="folder of labels with the names of the images, in the form that the model learned",
-    )
-    parser.add_argument("--unit", help="unit of one stored count of --labels, as for adapt")
-    parser.add_argument(
-        "--invalid", type=float, metavar="N", help='stored count of --labels for "no label"'
-    )
-
-
-def _check_options(args: argparse.Namespace) -> None:
-    if args.limit is not None and args.limit < 1:
-        raise InputError(f"--limit must be at least 1, got {args.limit}")
-    if (args.images is None) != (args.labels is None):
-        raise InputError("--images and --labels belong together: give both, or neither")
-    if args.oracle_scene and not args.protocol:
+    if oracle_scene and not protocol:
         raise InputError("--oracle-scene is a rule of a protocol: give --protocol")
-    for name in ("unit", "invalid"):
-        if getattr(args, name) is not None and not args.labels:
-            raise InputError(f"--{name} is for --labels: leave it out")
-
-
-def _dataset(args: argparse.Namespace) -> "AbstractDataset":
-    from diffsight import hub
-    from diffsight.cli.recipe import data_of, data_of_recipe
-
-    if args.data:
-        return data_of(args.data, trusted=args.trust)
-    recipe = args.recipe or _recipe_of(hub.resolve(args.model).path)
-    return data_of_recipe(recipe, "val", trusted=args.trust)
+    # what can be refused without the model is refused before it is loaded
+    if protocol:
+        protocols.get(protocol)
+    dataset = None if data.images else data.read(model, run.trust)
+    predictor = run.load_predictor(model, plan)
+    network = predictor.model
+    if dataset is None:
+        assert data.images
+        assert data.labels
+        dataset = labelled_folder(
+            network, data.images, data.labels, unit=data.unit, invalid=data.invalid
+        )
+    if data.limit is not None:
+        dataset = First(dataset, data.limit)
+    rules = protocol_for(protocol, network, oracle_scene=oracle_scene) if protocol else None
+    baselines = hub.read_baselines(model) or oracle_baselines(dataset, network.task)
+    with progress("evaluating", len(dataset)) as advance:
+        result = evaluate(predictor, dataset, rules, baselines=baselines, advance=advance)
+    about = {"model": {"id": model, "fingerprint": network.info["fingerprint"]}}
+    text = json_text.dumps(about | result.as_dict(), indent=1) + "\n"
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(out) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
+    if record:
+        hub.record(model, result.as_dict())
+    if json:
+        sys.stdout.write(text)
+    else:
+        show(result)
+    return 0
 
 
 def _recipe_of(path: Path) -> Path:
@@ -160,56 +147,15 @@ def _recipe_of(path: Path) -> Path:
     )
 
 
-def _labelled_folder(args: argparse.Namespace, model: "DenseModel") -> "AbstractDataset":
-    from diffsight.inference.api import labelled_folder
-
-    return labelled_folder(model, args.images, args.labels, unit=args.unit, invalid=args.invalid)
-
-
-def _limited(dataset: "AbstractDataset", limit: int | None) -> "AbstractDataset":
-    from diffsight.inference.evaluate import First
-
-    return dataset if limit is None else First(dataset, limit)
-
-
-def _write_report(args: argparse.Namespace, result: "Evaluation", report: dict[str, Any]) -> None:
-    from diffsight import hub
-    from diffsight.datasets.files import replacing
-
-    text = json.dumps(report, indent=1) + "\n"
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(args.out) as partial:
-            partial.write_text(text, encoding="utf-8")
-    if args.record:
-        hub.record(args.model, result.as_dict())
-    if args.json:
-        sys.stdout.write(text)
-        return
-    show(result)
-
-
 def show(result: "Evaluation") -> None:
     """Print the table and what it depends on to stdout."""
-    from rich.console import Console
-
-    console = Console(file=sys.stdout)
-    if not console.is_terminal:
-        console = Console(file=sys.stdout, width=WIDE)
-    console.print(_table(result))
-    # lines of their own, which stay readable where the table is cut
-    for line in _captions(result):
-        write_line(console, line)
-
-
-def _table(result: "Evaluation") -> Any:
     from rich.table import Table
 
     names = list(result.scores["model"])
     table = Table("", *names)
     for name, row in result.scores.items():
         table.add_row(name, *(f"{row[measure]:.4f}" for measure in names))
-    return table
+    write_table(table, *_captions(result), width=WIDE)
 
 
 def _captions(result: "Evaluation") -> list[str]:

@@ -1,20 +1,13 @@
 """``diffsight explain``: what a model sees in an image on the way to its prediction."""
 
-import argparse
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffsight.cli.options import (
-    SOME_FAILED,
-    add_device,
-    add_model,
-    add_prompt,
-    device_of,
-    require_writable,
-)
+from diffsight.cli import options
+from diffsight.cli.console import write_json
+from diffsight.cli.flags import command
 from diffsight.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,82 +15,67 @@ if TYPE_CHECKING:
     from diffsight.model import DenseModel
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the command; status 1 if an image could not be used, after all others are done."""
-    args = _parser().parse_args(argv)
+@command("explain", either=("scene", "expression"))
+def main(
+    images: options.Images,
+    *,
+    model: options.Model,
+    out: options.Folder = Path("explain"),
+    prompt: options.PromptOptions,
+    json: bool = False,
+    network: options.ModelOptions,
+) -> int:
+    """Show what a model sees in an image.
 
-    from diffsight import hub
+    It writes concepts.png (the probability of every class over the image), bins.png (the
+    distribution over the classes), codebook.png (the values of the classes, where they are
+    learned), maps.png (attention to the tokens of a prompt), as far as the model has them, and
+    explain.json with the numbers. Several images have a folder each. The exit status is 1 if an
+    image could not be used; all others are done.
+
+    Args:
+        out: folder for results.
+        prompt: the prompt of all images.
+        json: print one line of JSON per image.
+        network: where the parts of the model are, and where it runs.
+    """
     from diffsight.inference.write import find_images
 
-    jobs = find_images(args.images)
-    require_writable(args.out)
-    device = device_of(args)
-    model = hub.load(args.model, device=device, trusted=args.trust, backbone=args.backbone)
-    prompt = args.scene if args.expression is None else args.expression
-    _check_prompt(model, args.model, prompt)
-    notes = {"model": {"id": args.model, "fingerprint": model.info["fingerprint"]}}
-    notes |= {"prompt": prompt}
+    jobs = find_images(images)
+    options.require_writable(out)
+    loaded = network.load(model)
+    try:
+        loaded.method.check_prompt(prompt.text)
+    except InputError as error:
+        raise InputError(f"{model}: {error} (--expression, --scene)") from None
+    about = {"id": model, "fingerprint": loaded.info["fingerprint"]}
+    notes = {"model": about, "prompt": prompt.text}
     failed = 0
     for job in jobs:
-        out = args.out / job.name if len(jobs) > 1 else args.out
-        result = _explain(model, job, prompt, out, notes)
+        folder = out / job.name if len(jobs) > 1 else out
+        result = _explained(loaded, job, prompt.text, folder, notes)
         if "error" in result:
             failed += 1
             sys.stderr.write(f"{result['error']}\n")
-        if args.json:
-            sys.stdout.write(json.dumps({"folder": str(out), **result}) + "\n")
+        if json:
+            write_json({"folder": str(folder), **result})
         elif "error" not in result:
-            sys.stdout.write(f"{job.image}: {_summary(result)} -> {out}\n")
-    return SOME_FAILED if failed else 0
+            sys.stdout.write(f"{job.image}: {_summary(result)} -> {folder}\n")
+    return options.SOME_FAILED if failed else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="diffsight explain",
-        description="Show what a model sees in an image: concepts.png (the probability of every "
-        "class over the image), bins.png (the distribution over the classes), codebook.png (the "
-        "values of the classes, where they are learned), maps.png (attention to the tokens of a "
-        "prompt), as far as the model has them, and explain.json with the numbers. Several images "
-        "have a folder each.",
-    )
-    parser.add_argument("images", nargs="+", help="files, folders or quoted patterns")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("explain"),
-        metavar="DIR",
-        help="folder for results (default: explain)",
-    )
-    add_prompt(parser)
-    parser.add_argument("--json", action="store_true", help="print one line of JSON per image")
-    add_model(parser)
-    add_device(parser)
-    return parser
-
-
-def _check_prompt(model: "DenseModel", source: str, prompt: str | None) -> None:
-    """Refuse a prompt that the model cannot use, before the first image."""
-    try:
-        model.method.check_prompt(prompt)
-    except InputError as error:
-        raise InputError(f"{source}: {error} (--expression, --scene)") from None
-
-
-def _explain(
+def _explained(
     model: "DenseModel", job: "Job", prompt: str | None, out: Path, notes: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the contents of ``explain.json``, or an ``error`` where the image cannot be used."""
     from diffsight.datasets.files import read_image
     from diffsight.inference.explain import explain, write_explanation
 
-    about = {"image": str(job.image), **notes}
     try:
-        found = explain(model, read_image(job.image), prompt)
+        explanation = explain(model, read_image(job.image), prompt)
     except InputError as error:
-        message = str(error)
-        named = message if str(job.image) in message else f"{job.image}: {message}"
-        return {"image": str(job.image), "error": named}
-    return write_explanation(found, out, about)
+        return options.error_of(job, error)
+    return write_explanation(explanation, out, {"image": str(job.image), **notes})
 
 
 def _summary(result: Mapping[str, Any]) -> str:

@@ -45,10 +45,7 @@ def fit_parser() -> "ArgumentParser":
         fit,
         FitOptions,
         prog="diffsight fit",
-        flags={
-            "resume": "continue from OUT/last.ckpt, with the recipe of OUT",
-            "plan": "print the forecast and stop",
-        },
+        switches=("resume", "plan"),
         description="Train a model from a recipe. Every key of the recipe is an option, nested "
         "ones with dots: --method.backbone.latent_scale 0.18215.",
     )

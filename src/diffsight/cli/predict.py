@@ -1,27 +1,18 @@
 """``diffsight predict``: run saved models on images; arrays with their meaning, and pictures."""
 
-import argparse
 import itertools
-import json
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from diffsight.cli.options import (
-    SOME_FAILED,
-    add_device,
-    add_dtype,
-    add_model,
-    add_plan,
-    add_prompt,
-    load_predictor,
-    require_writable,
-    write_line,
-)
+from diffsight.cli import options
+from diffsight.cli.console import progress, write_json, write_line
+from diffsight.cli.flags import Flag, command
 from diffsight.errors import InputError
+from diffsight.inference.plan import Plan
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +27,17 @@ Prompts = Mapping[Path, str | None]  # by the names of the results
 
 
 @dataclass(frozen=True)
+class _Request:
+    """Images, their prompts by the names of the results, and the classes to predict."""
+
+    jobs: "Sequence[Job]"
+    prompts: Prompts
+    options: options.PromptOptions
+    captions: Path | None
+    classes: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
 class _Loaded:
     """A model ready to run, the folder of its results, and what the JSON files say about it."""
 
@@ -44,86 +46,82 @@ class _Loaded:
     notes: Mapping[str, Any]
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the command; status 1 if an image could not be used, after all others are done."""
-    args = _parser().parse_args(argv)
+@command("predict", either=("scene", "expression", "captions"))
+def main(
+    images: options.Images,
+    *,
+    model: Annotated[Sequence[str], Flag("PATH|ID", repeat=True)],
+    out: options.Folder,
+    prompt: options.PromptOptions,
+    captions: options.File | None = None,
+    classes: tuple[str, ...] | None = None,
+    json: bool = False,
+    run: options.RunOptions,
+    plan: partial[Plan],
+) -> int:
+    """Predict on images.
 
-    from rich.console import Console
+    For an image NAME it writes NAME_depth.png (16-bit millimetres, 0 = unknown), NAME_classes.png
+    (ids), NAME_mask.png or NAME_values.npy; NAME_colour.png, a picture; and NAME.json, which says
+    what the numbers mean. Several models write into one folder each. The exit status is 1 if an
+    image could not be used; all others are done.
 
+    Args:
+        model: saved model: a folder, a .safetensors file, the folder of a training, or a hub id;
+            repeat it to run several models.
+        out: folder for results.
+        prompt: the prompt of all images.
+        captions: file with a sentence for every image, as `diffsight caption --images` writes it.
+        classes: predict only these classes of the model (default: all).
+        json: print one line of JSON per image.
+        run: where the parts of the model are, and how it runs.
+        plan: how an image is run; part of every result.
+    """
     from diffsight.inference.write import find_images
 
-    console = Console(stderr=True)
-    jobs = find_images(args.images)
-    require_writable(args.out)
-    prompts = _read_prompts(args, jobs)
-    models = _load(args, prompts)
-    failed = 0
-    with _progress(console) as bar:
-        row = bar.add_task("predicting", total=len(jobs) * len(models))
+    jobs = find_images(images)
+    options.require_writable(out)
+    prompts = _read_prompts(jobs, prompt, captions)
+    models = _load(model, out, _Request(jobs, prompts, prompt, captions, classes), run, plan)
+    failed, whole = 0, len(jobs) * len(models)
+    with progress("predicting", whole) as advance:
 
-        def report(out: Path, job: "Job", result: Mapping[str, Any]) -> None:
+        def report(folder: Path, job: "Job", result: Mapping[str, Any]) -> None:
             nonlocal failed
-            bar.advance(row)
+            advance()
             if "error" in result:
                 failed += 1
-                write_line(console, result["error"])
-            if args.json:
-                line = {"folder": str((out / job.name).parent), **result}
-                sys.stdout.write(json.dumps(line) + "\n")
-                sys.stdout.flush()
+                write_line(result["error"])
+            if json:
+                write_json({"folder": str((folder / job.name).parent), **result})
 
-        if len(models) == 1:
-            _run(jobs, models[0], prompts, report)
-        else:
-            _run_together(jobs, models, prompts, report)
-    whole = len(jobs) * len(models)
+        # several models predict image by image, so that what they share is computed once
+        for some in [jobs] if len(models) == 1 else [[job] for job in jobs]:
+            for one in models:
+                _run(some, one, prompts, report)
     what = "images" if len(models) == 1 else "predictions"
-    write_line(console, f"{whole - failed} of {whole} {what} -> {args.out}")
-    return SOME_FAILED if failed else 0
+    write_line(f"{whole - failed} of {whole} {what} -> {out}")
+    return options.SOME_FAILED if failed else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="diffsight predict",
-        description="Predict on images. For an image NAME it writes NAME_depth.png (16-bit "
-        "millimetres, 0 = unknown), NAME_classes.png (ids), NAME_mask.png or NAME_values.npy; "
-        "NAME_colour.png, a picture; and NAME.json, which says what the numbers mean. Several "
-        "models write into one folder each.",
-    )
-    parser.add_argument("images", nargs="+", help="files, folders or quoted patterns")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for results")
-    add_prompt(parser).add_argument(
-        "--captions",
-        type=Path,
-        metavar="FILE",
-        help="file with a sentence for every image, as `diffsight caption --images` writes it",
-    )
-    parser.add_argument(
-        "--classes",
-        metavar="A,B,...",
-        help="predict only these classes of the model (default: all)",
-    )
-    parser.add_argument("--json", action="store_true", help="print one line of JSON per image")
-    add_model(parser, several=True)
-    add_device(parser)
-    add_dtype(parser)
-    add_plan(parser)
-    return parser
-
-
-def _load(args: argparse.Namespace, prompts: Prompts) -> list[_Loaded]:
+def _load(
+    sources: Sequence[str],
+    out: Path,
+    request: _Request,
+    run: options.RunOptions,
+    plan: partial[Plan],
+) -> list[_Loaded]:
     """Load all models before the first image; they share frozen parts and latents."""
     from diffsight.inference.predictor import SharedLatents
 
-    sources: list[str] = args.model
     latents = SharedLatents() if len(sources) > 1 else None
     shared: dict[str, Any] = {}
     models = []
     for source in sources:
-        predictor = load_predictor(args, source, shared=shared, latents=latents)
-        _check_options(args, predictor, source, prompts)
-        out = args.out / _name(source) if len(sources) > 1 else args.out
-        models.append(_Loaded(predictor, out, _notes(args, source, predictor)))
+        predictor = run.load_predictor(source, plan, shared=shared, latents=latents)
+        _check_request(request, predictor, source)
+        folder = out / _name(source) if len(sources) > 1 else out
+        models.append(_Loaded(predictor, folder, _notes(request, source, predictor)))
     if len({one.out for one in models}) < len(models):
         raise InputError("two models have the same name, so their folders would too: rename one")
     return models
@@ -138,7 +136,9 @@ def _name(source: str) -> str:
     return path.parent.name if path.name == "model" else path.name
 
 
-def _read_prompts(args: argparse.Namespace, jobs: Sequence["Job"]) -> Prompts:
+def _read_prompts(
+    jobs: "Sequence[Job]", options: options.PromptOptions, captions: Path | None
+) -> dict[Path, str | None]:
     """Return the prompt of every image, by the names of the results.
 
     Raises:
@@ -146,25 +146,23 @@ def _read_prompts(args: argparse.Namespace, jobs: Sequence["Job"]) -> Prompts:
     """
     from diffsight.datasets.captioned import PHOTOS, photo_key, read_captions
 
-    if args.captions is None:
-        prompt = args.scene if args.expression is None else args.expression
-        return {job.name: prompt for job in jobs}
-    texts = read_captions(args.captions, data=PHOTOS).texts
-    prompts = {job.name: texts.get(photo_key(job.image, args.captions)) for job in jobs}
+    if captions is None:
+        return {job.name: options.text for job in jobs}
+    texts = read_captions(captions, data=PHOTOS).texts
+    prompts = {job.name: texts.get(photo_key(job.image, captions)) for job in jobs}
     missing = [str(job.image) for job in jobs if prompts[job.name] is None and _is_image(job.image)]
     if missing:
         more = ", ..." if len(missing) > LISTED else ""
         raise InputError(
-            f"{args.captions}: no caption for {len(missing)} of {len(jobs)} images: "
+            f"{captions}: no caption for {len(missing)} of {len(jobs)} images: "
             f"{', '.join(missing[:LISTED])}{more}: write the missing ones with "
-            f"`diffsight caption --images ... --out {args.captions}`"
+            f"`diffsight caption --images ... --out {captions}`"
         )
     for job in jobs:
-        if prompts[job.name] is not None and not (prompts[job.name] or "").strip():
-            raise InputError(
-                f"{args.captions}: the caption of {photo_key(job.image, args.captions)} is empty: "
-                "write one there"
-            )
+        text = prompts[job.name]
+        if text is not None and not text.strip():
+            key = photo_key(job.image, captions)
+            raise InputError(f"{captions}: the caption of {key} is empty: write one there")
     return prompts
 
 
@@ -178,67 +176,45 @@ def _is_image(path: Path) -> bool:
     return True
 
 
-def _classes(args: argparse.Namespace) -> list[str] | None:
-    return None if args.classes is None else [n.strip() for n in args.classes.split(",")]
-
-
-def _check_options(
-    args: argparse.Namespace, predictor: "Predictor", source: str, prompts: Prompts
-) -> None:
+def _check_request(request: _Request, predictor: "Predictor", source: str) -> None:
     """Refuse prompts and classes that a model cannot use, before the first image.
 
     Raises:
         InputError: if there is one.
     """
-    model = predictor.model
-    if args.captions is None and model.requires_prompt and not (args.expression or "").strip():
+    model, options, captions = predictor.model, request.options, request.captions
+    if captions is None and model.requires_prompt and not (options.expression or "").strip():
         what = "finds what a sentence describes" if model.task.requires_prompt else "reads captions"
         raise InputError(f"{source} {what}: give one with --expression, or a file with --captions")
     if not model.requires_prompt:
-        for option in ("expression", "captions"):
-            if getattr(args, option) is not None:
+        for option, value in (("expression", options.expression), ("captions", captions)):
+            if value is not None:
                 raise InputError(f"{source} takes no sentence: leave --{option} out")
-    if args.scene is not None and not model.method.accepts_prompt:
+    if options.scene is not None and not model.method.accepts_prompt:
         raise InputError(f"{source} takes no scene type: leave --scene out")
-    for prompt in set(prompts.values()):
-        if prompt is None and args.captions is not None:
+    for prompt in set(request.prompts.values()):
+        if prompt is None and captions is not None:
             continue  # of an image that cannot be read
         try:
             model.method.check_prompt(prompt)
         except InputError as error:
-            where = "" if args.captions is None else f"{args.captions}: "
+            where = "" if captions is None else f"{captions}: "
             raise InputError(f"{where}{error}") from None
-    if (classes := _classes(args)) is not None:
+    if request.classes is not None:
         try:
-            model.task = model.task.restrict_to(classes)
+            model.task = model.task.restrict_to(list(request.classes))
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
 
 
-def _run_together(
-    jobs: Sequence["Job"], models: Sequence[_Loaded], prompts: Prompts, report: Report
-) -> None:
-    """Predict image by image, so that what the models share is computed once."""
-    for job in jobs:
-        for one in models:
-            image = _read(job, one.predictor)
-            if isinstance(image, str):
-                report(one.out, job, {"image": str(job.image), "error": image})
-                continue
-            prediction = one.predictor.one(image, prompts[job.name])
-            _write(prediction, image, one, job, prompts, report)
-
-
-def _run(jobs: Sequence["Job"], one: _Loaded, prompts: Prompts, report: Report) -> None:
+def _run(jobs: "Sequence[Job]", one: _Loaded, prompts: Prompts, report: Report) -> None:
     """Predict and write one image after the other; those that cannot be read are skipped."""
     waiting: deque[tuple[Job, Tensor]] = deque()
 
     def images() -> Iterator["Tensor"]:
         for job in jobs:
-            image = _read(job, one.predictor)
-            if isinstance(image, str):
-                report(one.out, job, {"image": str(job.image), "error": image})
-            else:
+            image = _read(job, one, report)
+            if image is not None:
                 waiting.append((job, image))
                 yield image
 
@@ -267,21 +243,20 @@ def _write(
         report(one.out, job, {"image": str(job.image), "error": str(error)})
 
 
-def _read(job: "Job", predictor: "Predictor") -> "Tensor | str":
-    """Return the image, or a line with the reason why it cannot be used."""
+def _read(job: "Job", one: _Loaded, report: Report) -> "Tensor | None":
+    """Return the image; one that cannot be used is reported."""
     from diffsight.datasets.files import read_image
 
     try:
         image = read_image(job.image)
-        height, width = image.shape[-2:]
-        predictor.plan.working_hw(height, width)
+        one.predictor.plan.working_hw(*image.shape[-2:])
     except InputError as error:
-        message = str(error)
-        return message if str(job.image) in message else f"{job.image}: {message}"
+        report(one.out, job, options.error_of(job, error))
+        return None
     return image
 
 
-def _notes(args: argparse.Namespace, source: str, predictor: "Predictor") -> dict[str, Any]:
+def _notes(request: _Request, source: str, predictor: "Predictor") -> dict[str, Any]:
     """Return what the JSON file of a prediction says about the model and its options."""
     import diffsight
 
@@ -298,17 +273,9 @@ def _notes(args: argparse.Namespace, source: str, predictor: "Predictor") -> dic
     return {
         "model": {"id": source, "fingerprint": info.get("fingerprint")},
         "plan": predictor.plan.describe(),
-        "scene": args.scene,
+        "scene": request.options.scene,
         # `classes` is the file of ids
-        "only_classes": _classes(args),
+        "only_classes": None if request.classes is None else list(request.classes),
         "evaluated": evaluated,
         "diffsight_version": diffsight.__version__,
     }
-
-
-def _progress(console: Any) -> Any:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
-    return Progress(*columns, console=console, disable=not console.is_terminal)

@@ -28,7 +28,7 @@ def pretrain_parser() -> "ArgumentParser":
         pretrain,
         PretrainOptions,
         prog="diffsight pretrain",
-        flags={"resume": "continue where the run in OUT stopped"},
+        switches=("resume",),
         description="Train a small latent diffusion model on rendered rooms and their captions, "
         "stage by stage; --recipe pretrain/rooms is that of the embedded model.",
     )

@@ -7,7 +7,7 @@ it must still be a configurable class, which is checked before anything is built
 """
 
 import argparse
-import dataclasses
+import importlib
 import inspect
 import itertools
 import re
@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffsight.cli.options import add_trust
+from diffsight.cli.flags import add_flag, texts_of
+from diffsight.cli.options import Trust, package_of
 from diffsight.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from diffsight.datasets.base import AbstractDataset
 
+TRUST = inspect.Parameter("trust", inspect.Parameter.KEYWORD_ONLY, default=(), annotation=Trust)
 NOT_ARGUMENTS = {"recipe", "trust"}  # options that the function does not have
 
 
@@ -32,7 +34,7 @@ def build_parser(
     options: type,
     *,
     prog: str,
-    flags: dict[str, str],
+    switches: Sequence[str],
     description: str,
 ) -> "ArgumentParser":
     """Return a parser whose options are the arguments of ``function``.
@@ -41,21 +43,15 @@ def build_parser(
         function: whose signature is the schema; every class of diffsight has a short name.
         options: dataclass of the function's ``**options``.
         prog: name of the command.
-        flags: arguments that are switches, with their help.
+        switches: names of options that are given without a value.
         description: of the command.
     """
     import jsonargparse
     import yaml
 
-    import diffsight.backbones
-    import diffsight.datasets
-    import diffsight.heads
-    import diffsight.methods
-    import diffsight.necks
-    import diffsight.prompts
-    import diffsight.rooms
-    import diffsight.tasks  # noqa: F401 - importing makes the short names known
-
+    # importing makes the short names known
+    for part in ("backbones", "datasets", "heads", "methods", "necks", "prompts", "rooms", "tasks"):
+        importlib.import_module(f"diffsight.{part}")
     # jsonargparse 4.53 hands the null of an option three levels deep on as the word "None"
     load = jsonargparse.get_loader("yaml")
     jsonargparse.set_loader(
@@ -75,12 +71,12 @@ def build_parser(
         help="values of the options below, from a file or a recipe of the package, such as "
         "rooms/vpd_depth (default: none)",
     )
-    add_trust(parser)
-    names = {field.name for field in dataclasses.fields(options)}
-    parser.add_function_arguments(function, skip=set(names))
-    parser.add_class_arguments(options, skip=set(flags))
-    for name, text in flags.items():
-        parser.add_argument(f"--{name}", action="store_true", help=text)
+    add_flag(parser, TRUST, {})
+    fields = inspect.signature(options).parameters
+    parser.add_function_arguments(function, skip=set(fields))
+    parser.add_class_arguments(options, skip=set(switches))
+    for name in switches:
+        add_flag(parser, fields[name], texts_of(options))
     return parser
 
 
@@ -210,12 +206,6 @@ def data_of(words: Sequence[str], *, trusted: Sequence[str] = ()) -> "AbstractDa
     )
 
 
-def package_of(name: str) -> tuple[str, ...]:
-    """Return the package of a class that is typed on the command line; none of a short name."""
-    module = name.rpartition(".")[0]
-    return (module.partition(".")[0],) if module else ()
-
-
 def _typed_packages(words: Sequence[str]) -> tuple[str, ...]:
     """Return the packages of everything on a command line that may be the path of a class."""
     names = {name for word in words for name in re.findall(r"[A-Za-z_][\w.]*", word)}
@@ -225,7 +215,7 @@ def _typed_packages(words: Sequence[str]) -> tuple[str, ...]:
 def _trusted(words: Sequence[str]) -> tuple[str, ...]:
     """Return the packages of ``--trust``; a recipe cannot give it."""
     options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    add_trust(options)
+    add_flag(options, TRUST, {})
     return tuple(options.parse_known_args(words)[0].trust)
 
 

@@ -1,88 +1,80 @@
 """``diffsight render``: write scenes of the procedural world as files, with a contact sheet."""
 
-import argparse
 import multiprocessing
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from diffsight.cli import options
+from diffsight.cli.console import progress, write_line
+from diffsight.cli.flags import Flag, command
 from diffsight.errors import InputError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress
-
     from diffsight.rooms.export import Export
 
 SHEET_ROWS = 8
 SHEET_PX = 192
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the command; scenes that exist are kept."""
-    args = _parser().parse_args(argv)
+@command("render")
+def main(
+    *,
+    out: options.Folder,
+    count: int,
+    split: str = "train",
+    size: Annotated[str, Flag("S")] = "128",
+    seed: int = 0,
+    workers: int = 2,
+    labels: Annotated[Sequence[str] | None, Flag("NAME")] = None,
+) -> int:
+    """Render furnished rooms with exact labels.
 
-    from rich.console import Console
+    It writes images/, a folder per label (depth/ in 16-bit millimetres), meta/ (camera, caption,
+    expressions, people, units) and contact.png into DIR. An interrupted run is continued.
 
-    export = _export(args)
-    export.prepare(args.out)
-    console = Console(stderr=True)
-    missing = [i for i in range(args.count) if not export.done(args.out, i)]
-    with _progress(console) as bar:
-        row = bar.add_task("rendering", total=args.count, completed=args.count - len(missing))
-        for _ in _rendered(export, args.out, missing, args.workers, console):
-            bar.advance(row)
-    _write_sheet(export, args.out, min(args.count, SHEET_ROWS))
-    sys.stdout.write(f"{args.count} scenes in {args.out}, contact sheet {args.out}/contact.png\n")
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="diffsight render",
-        description="Render furnished rooms with exact labels. It writes images/, a folder per "
-        "label (depth/ in 16-bit millimetres), meta/ (camera, caption, expressions, people, units) "
-        "and contact.png into DIR. An interrupted run is continued.",
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for results")
-    parser.add_argument("--count", type=int, required=True, metavar="N", help="number of scenes")
-    parser.add_argument("--split", default="train", help="train, val or test (default: train)")
-    parser.add_argument(
-        "--size", default="128", metavar="S", help="pixels, or HEIGHTxWIDTH (default: 128)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the scenes (default: 0)")
-    parser.add_argument(
-        "--workers", type=int, default=2, metavar="N", help="processes (default: 2)"
-    )
-    parser.add_argument(
-        "--labels", nargs="+", metavar="NAME", help="labels to write (default: all)"
-    )
-    return parser
-
-
-def _export(args: argparse.Namespace) -> "Export":
+    Args:
+        out: folder for results.
+        count: number of scenes.
+        split: train, val or test.
+        size: pixels, or HEIGHTxWIDTH.
+        seed: seed of the scenes.
+        workers: processes.
+        labels: labels to write (default: all).
+    """
     from diffsight.rooms import LABELS
-    from diffsight.rooms.dataset import check_size, check_split
+    from diffsight.rooms.dataset import check_split
     from diffsight.rooms.export import Export
     from diffsight.rooms.labels import check_names
 
-    for name in ("count", "workers"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name} {getattr(args, name)}: give a whole number of at least 1")
-    sides = args.size.lower().split("x")
+    for name, value in (("count", count), ("workers", workers)):
+        if value < 1:
+            raise InputError(f"--{name} {value}: give a whole number of at least 1")
+    names = check_names(LABELS if labels is None else labels)
+    export = Export(check_split(split), seed, _height_width(size), names)
+    export.prepare(out)
+    missing = [i for i in range(count) if not export.done(out, i)]
+    with progress("rendering", count, done=count - len(missing)) as advance:
+        for _ in _rendered(export, out, missing, workers):
+            advance()
+    _write_sheet(export, out, min(count, SHEET_ROWS))
+    sys.stdout.write(f"{count} scenes in {out}, contact sheet {out}/contact.png\n")
+    return 0
+
+
+def _height_width(size: str) -> tuple[int, int]:
+    from diffsight.rooms.dataset import check_size
+
+    sides = size.lower().split("x")
     if not all(side.isdecimal() for side in sides) or len(sides) > 2:
-        raise InputError(f"--size {args.size}: give one number or HEIGHTxWIDTH, such as 240x320")
-    size = check_size(tuple(int(side) for side in (sides * 2)[:2]))
-    labels = check_names(LABELS if args.labels is None else args.labels)
-    return Export(check_split(args.split), args.seed, size, labels)
+        raise InputError(f"--size {size}: give one number or HEIGHTxWIDTH, such as 240x320")
+    return check_size(tuple(int(side) for side in (sides * 2)[:2]))
 
 
-def _rendered(
-    export: "Export", out: Path, indices: Sequence[int], workers: int, console: "Console"
-) -> Iterator[int]:
+def _rendered(export: "Export", out: Path, indices: Sequence[int], workers: int) -> Iterator[int]:
     """Render the scenes, the first one here to estimate the time; yield after each."""
     if not indices:
         return
@@ -94,7 +86,7 @@ def _rendered(
     workers = min(workers, len(rest))
     if rest:
         about = seconds * len(rest) / workers
-        console.print(f"about {about:.0f} s: {seconds:.2f} s a scene, {workers} processes")
+        write_line(f"about {about:.0f} s: {seconds:.2f} s a scene, {workers} processes")
     if workers < 2:
         for index in rest:
             export.write(out, index)
@@ -111,19 +103,6 @@ def _rendered(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _progress(console: "Console") -> "Progress":
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
 
 
 def _write_sheet(export: "Export", out: Path, rows: int) -> None:

@@ -1,31 +1,30 @@
 """``diffsight show``: what a saved model is, how well it scored, and how to use it."""
 
-import argparse
-import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+from diffsight.cli.console import write_json
+from diffsight.cli.flags import Flag, command
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the command; nothing of the model is imported or loaded but its configuration."""
-    parser = argparse.ArgumentParser(
-        prog="diffsight show",
-        description="Describe a saved model: task, method, held-out scores, and how to use it.",
-    )
-    parser.add_argument(
-        "model",
-        metavar="PATH|ID",
-        help="folder or .safetensors file of a model, folder of a training, or a hub id",
-    )
-    parser.add_argument("--json", action="store_true", help="print the whole configuration as JSON")
-    args = parser.parse_args(argv)
+@command("show")
+def main(model: Annotated[str, Flag("PATH|ID")], *, json: bool = False) -> int:
+    """Describe a saved model: task, method, held-out scores, and how to use it.
 
+    Nothing of the model is imported or loaded but its configuration.
+
+    Args:
+        model: folder or .safetensors file of a model, folder of a training, or a hub id.
+        json: print the whole configuration as JSON.
+    """
     from diffsight.hub import read_config
 
-    config = read_config(args.model)
-    text = json.dumps(config, indent=1) if args.json else describe(config, args.model)
-    sys.stdout.write(text + "\n")
+    config = read_config(model)
+    if json:
+        write_json(config, indent=1)
+    else:
+        sys.stdout.write(describe(config, model) + "\n")
     return 0
 
 
@@ -46,12 +45,8 @@ def describe(config: Mapping[str, Any], source: str) -> str:
         *(("evaluated", line) for line in _results(info)),
     ]
     if info.get("interrupted"):
-        rows.append(
-            (
-                "stopped",
-                "early, perhaps trained on a part of the images: `adapt --resume` continues",
-            )
-        )
+        note = "early, perhaps trained on a part of the images: `adapt --resume` continues"
+        rows.append(("stopped", note))
     packages = sorted(_foreign_packages([config["task"], config["method"]]))
     if packages:
         rows.append(("trust", f"needs code of {', '.join(packages)}, outside diffsight"))

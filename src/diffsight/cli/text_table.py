@@ -1,53 +1,45 @@
-"""Turn names into a table of CLIP text features; their order is stored with it."""
+"""``diffsight text-table``: turn names into a table of CLIP text features."""
 
-import argparse
 import logging
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
+from diffsight.cli import options
+from diffsight.cli.flags import Flag, command
 from diffsight.errors import InputError
 
 log = logging.getLogger(__name__)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the command."""
-    parser = argparse.ArgumentParser(prog="diffsight text-table", description=__doc__)
-    parser.add_argument(
-        "names",
-        metavar="FILE|LIST",
-        help="text file, one class or scene name per line, or a list: ade20k, nyu_scenes",
-    )
-    parser.add_argument(
-        "--encoder",
-        required=True,
-        help="text tower: a Stable Diffusion or CLIP folder, a hub id, or tiny, the model of the "
-        "package",
-    )
-    parser.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
-    parser.add_argument(
-        "--templates",
-        choices=("single", "imagenet"),
-        default="imagenet",
-        help='single: "a photo of a ..." (ADE20K); imagenet: the mean of CLIP\'s 80 prompts (NYU) '
-        "(default: imagenet)",
-    )
-    parser.add_argument("--max-length", type=int, default=20, help="tokens per text (default: 20)")
-    args = parser.parse_args(argv)
+@command("text-table")
+def main(
+    names: Annotated[str, Flag("FILE|LIST")],
+    *,
+    encoder: str,
+    out: options.File,
+    templates: Literal["single", "imagenet"] = "imagenet",
+    max_length: int = 20,
+) -> int:
+    """Turn names into a table of CLIP text features; their order is stored with it.
 
+    Args:
+        names: text file, one class or scene name per line, or a list: ade20k, nyu_scenes.
+        encoder: text tower: a Stable Diffusion or CLIP folder, a hub id, or tiny, the model of the
+            package.
+        out: the .safetensors to write.
+        templates: single: "a photo of a ..." (ADE20K); imagenet: the mean of CLIP's 80 prompts
+            (NYU).
+        max_length: tokens per text.
+    """
     from diffsight.prompts.text import build_text_table, save_table
 
-    names = _names(args.names)
-    if len(set(names)) != len(names) or not names:
-        raise InputError(f"{args.names}: needs different names, one per line")
-    rows = build_text_table(
-        names, encoder=args.encoder, templates=args.templates, max_length=args.max_length
-    )
-    save_table(args.out, names, rows, f"{args.encoder}, {args.templates}, {args.max_length} tokens")
+    rows_of = _names(names)
+    if len(set(rows_of)) != len(rows_of) or not rows_of:
+        raise InputError(f"{names}: needs different names, one per line")
+    rows = build_text_table(rows_of, encoder=encoder, templates=templates, max_length=max_length)
+    save_table(out, rows_of, rows, f"{encoder}, {templates}, {max_length} tokens")
     norms = rows.norm(dim=1)
-    log.info(
-        "%s: %d rows of %d, norms %.2f to %.2f", args.out, *rows.shape, norms.min(), norms.max()
-    )
+    log.info("%s: %d rows of %d, norms %.2f to %.2f", out, *rows.shape, norms.min(), norms.max())
     return 0
 
 
@@ -55,9 +47,8 @@ def _names(source: str) -> list[str]:
     """Return the lines of a file, or a list of ``label_maps``."""
     from diffsight.label_maps import class_names
 
-    path = Path(source)
-    if path.exists():
-        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    if Path(source).exists():
+        return [line for line in options.read_lines(Path(source)) if line]
     try:
         return list(class_names(source))
     except InputError as error:

@@ -1,17 +1,16 @@
 """A scalar in bins."""
 
 import itertools
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffsight.choices import Spacing
 from diffsight.codecs.checks import need_distinct, need_finite
 from diffsight.errors import InputError
 from diffsight.outputs import LabelCodec, SoftLabels
 
-Spacing = Literal["log", "log1p", "linear", "quantile"]
 TAIL = 0.001  # fraction of the labels below the lowest edge, and above the highest
 STEEPNESS = 99.0  # of log1p: log(1 + 99 u) / log 100 of the fraction u of the range
 

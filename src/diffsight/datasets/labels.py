@@ -3,7 +3,7 @@
 import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -11,10 +11,11 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
+from diffsight.choices import LabelKind
 from diffsight.datasets.files import decode, read_array, read_counts, read_depth
 from diffsight.errors import InputError
 
-KINDS = ("segmentation", "depth", "scalar", "normals", "vector")
+KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
 LABEL_SUFFIXES = frozenset({".npy", ".pgm", ".png", ".tif", ".tiff"})
 NO_CLASS = 255  # the marker of most data sets of classes
 MOST_COLOURS = 256

@@ -8,7 +8,6 @@ values that are mixed with "no depth"; ``native`` gives one map per task at the 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,10 +16,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from diffsight.choices import Preset
 from diffsight.datasets.labels import SHORTEST_NORMAL
 from diffsight.ops.resize import resized_image
 
-Preset = Literal["vtm", "clean", "native"]
 LabelMap = tuple[Float[Tensor, "d lh lw"] | Int[Tensor, "lh lw"], Bool[Tensor, "lh lw"]]
 """A label and where there is one."""
 

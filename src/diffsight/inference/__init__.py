@@ -1,7 +1,15 @@
 """Running models: plans, the predictor, ``pipeline``, evaluation, and files of predictions."""
 
-from diffsight.inference.pipeline import Pipeline, pipeline
-from diffsight.inference.plan import Plan
-from diffsight.inference.predictor import Predictor, SharedLatents
+import importlib
+from typing import Any
 
-__all__ = ["Pipeline", "Plan", "Predictor", "SharedLatents", "pipeline"]
+_MODULES = {"Pipeline": "pipeline", "Plan": "plan", "Predictor": "predictor"}
+_MODULES["SharedLatents"] = "predictor"
+__all__ = ["Pipeline", "Plan", "Predictor", "SharedLatents"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import names on first use: the command line reads the options of ``Plan`` without torch."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

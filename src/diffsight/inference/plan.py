@@ -1,13 +1,17 @@
-"""The plan: how an image is run through a model. It is part of every result."""
+"""The plan: how an image is run through a model. It is part of every result.
+
+The command line reads its options here, so torch is imported only where sizes are computed.
+"""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from diffsight.errors import InputError
-from diffsight.ops.resize import working_hw
-from diffsight.ops.tiles import Window, tiles_of, windows_of
+
+if TYPE_CHECKING:
+    from diffsight.ops.tiles import Window
 
 ShortSide = int | Literal["training", "own"]
 # images beyond this are refused before anything is computed: they would end in a killed process
@@ -34,20 +38,18 @@ class Plan:
     Attributes:
         short_side: pixels that the shorter side is resized to before the model sees the image (the
             result is resized back), or None for the image's own size.
-        windows: 1 is the whole image at once; from 2 on, square windows along the longer side (at
-            least as many as given here, more where it takes more to cover the image) whose results
-            are averaged.
+        long_side: most pixels that the longer side may have after the resize (default: no limit).
+        windows: 1 runs the whole image; 2 or more run square windows along the longer side (more
+            where it takes more to cover the image) and average their results.
+        tile: side in pixels of square windows over both sides of the image, whose results are
+            averaged; needs a stride, and takes the place of windows (default: none).
+        stride: pixels from one tile to the next, at most its side (default: none).
+        scales: run the image at these multiples of its working size, such as 1,1.25,1.5. From two
+            on, logits become probabilities before scales and mirrored passes are averaged, as in
+            mmsegmentation.
         flip: run the mirrored image too, and average.
-        ensemble_size: for methods that add noise, how many passes with different noise are
-            averaged.
-        batch_size: windows of one size that are run together. It changes the speed, never the
-            result.
-        long_side: most pixels that the longer side may have after the resize.
-        tile: side of square windows over both sides of the image, every ``stride`` px, in place of
-            ``windows``; their results are averaged.
-        stride: pixels from a window to the next, at most ``tile``.
-        scales: of the working size; the image is run at each. From two on, logits become
-            probabilities before scales and mirrored passes are averaged, as in mmsegmentation.
+        ensemble_size: passes with different noise that are averaged, for methods that add noise.
+        batch_size: windows of one size that run together; it changes the speed, never the result.
     """
 
     short_side: int | None = None
@@ -101,7 +103,7 @@ class Plan:
         flip = "with" if self.flip else "no"
         return f"{size}{limit}, {windows}, {flip} flip{scales}{ensemble}"
 
-    def windows_of(self, height: int, width: int, *, mirrored: bool = False) -> list[Window]:
+    def windows_of(self, height: int, width: int, *, mirrored: bool = False) -> "list[Window]":
         """Return the windows over an image of this working size.
 
         Args:
@@ -110,6 +112,8 @@ class Plan:
             mirrored: where those of the mirrored image lie in the image itself: tiles begin at its
                 other end, as mmsegmentation's do; square windows stay, as VPD's do.
         """
+        from diffsight.ops.tiles import tiles_of, windows_of
+
         if self.tile is None or self.stride is None:
             return windows_of(height, width, self.windows)
         tiles = tiles_of(height, width, self.tile, self.stride)
@@ -123,6 +127,8 @@ class Plan:
         Raises:
             InputError: if that is more than ``MAX_PIXELS``.
         """
+        from diffsight.ops.resize import working_hw
+
         short = scale * (min(height, width) if self.short_side is None else self.short_side)
         long = None if self.long_side is None else int(scale * self.long_side)
         hw = working_hw(height, width, max(1, int(short)), long)

@@ -48,6 +48,7 @@ class PretrainOptions(TrainerOptions):
         size: of the renderings in pixels.
         begin: a diffusers folder, or ``tiny``, whose parts the stages train further.
         cache: where renderings and latents are kept; default: ``out/cache``.
+        resume: continue where the run in ``out`` stopped.
     """
 
     images: int = 20000

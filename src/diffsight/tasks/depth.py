@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffsight.codecs.scalar import Spacing
+from diffsight.choices import Spacing
 from diffsight.errors import InputError
 from diffsight.losses.silog import silog
 from diffsight.tasks.base import LabelMaps

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from diffsight.codecs.scalar import Spacing
+from diffsight.choices import Spacing
 from diffsight.tasks.colour import depth_table
 from diffsight.tasks.numbers import AbstractNumbers, Bins
 from diffsight.tasks.prediction import NumbersPrediction, draw_gap, draw_map, draw_red, draw_rgb

@@ -73,6 +73,8 @@ class FitOptions(TrainerOptions):
             or code that changed since are not noticed); default: with the run, until it is
             finished.
         plan: print the forecast and stop.
+        resume: continue from ``out/last.ckpt``, on the command line with the recipe of ``out``; a
+            run that was stopped before the first checkpoint starts again.
     """
 
     steps: int | None = None

@@ -1,0 +1,24 @@
+"""Options of the few-shot benchmark, shared by Python and the command line; no torch in here."""
+
+from dataclasses import dataclass
+
+from diffsight.adaptation.options import FewShotOptions, check_whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitOptions(FewShotOptions):
+    """What is the same for all units of a benchmark, on whatever device they run.
+
+    Args:
+        shots: labelled images that a method trains on.
+        minutes: time of one training, unless the number of steps is given.
+        seed: seed of the choice of training images and of everything random.
+    """
+
+    shots: int = 10
+    minutes: float = 1.5
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that are out of range."""
+        check_whole("shots", self.shots, 1)
+        FewShotOptions.__post_init__(self)

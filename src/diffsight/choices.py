@@ -1,0 +1,9 @@
+"""Names that options choose from. No torch, so that ``--help`` can list them at once."""
+
+from typing import Literal
+
+LabelKind = Literal["segmentation", "depth", "scalar", "normals", "vector"]
+Spacing = Literal["log", "log1p", "linear", "quantile"]
+Preset = Literal["vtm", "clean", "native"]  # of Taskonomy
+TrainingDtype = Literal["float32", "bfloat16"]  # float16 would need its loss scaled
+Dtype = Literal["float32", "bfloat16", "float16"]
