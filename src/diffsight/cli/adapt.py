@@ -221,8 +221,9 @@ def _add_method_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--backbone",
         default="tiny",
-        metavar="tiny|DIR|ID",
-        help="frozen model: the one of the package, a folder or a hub id (default: tiny)",
+        metavar="tiny|DIR|FILE|ID",
+        help="frozen model: the one of the package, a folder, one original file of Stable "
+        "Diffusion or a hub id (default: tiny)",
     )
     group.add_argument(
         "--method",

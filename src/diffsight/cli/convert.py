@@ -24,7 +24,8 @@ def main(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
 
     from diffsight.hub import save
-    from diffsight.hub.convert import CONVERTERS, IncompleteError, read_original
+    from diffsight.hub.convert import CONVERTERS, IncompleteError
+    from diffsight.weights import read_checkpoint
 
     if args.kind not in CONVERTERS:
         raise InputError(f"unknown kind {args.kind!r}: choose from {', '.join(CONVERTERS)}")
@@ -41,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
         if name not in inspect.signature(converter).parameters:
             raise InputError(f"{option}: {args.kind} has none: leave it out")
         options[name] = value
-    state, dropped = read_original(args.checkpoint)
+    state, dropped = read_checkpoint(args.checkpoint)
     try:
         model, report = converter(state, **options)
     except IncompleteError as error:
