@@ -1,10 +1,14 @@
 """Which files hold the weights of a folder, and what is refused."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tests.weights.layouts import lay_out
 
@@ -102,3 +106,46 @@ def test_shards_are_read_without_their_index(pipeline: Path) -> None:
     first, state = read_folder(folder)
     assert first.name == "diffusion_pytorch_model-00001-of-00003.safetensors"
     assert state.keys() == whole.keys()
+
+
+WRITE = """
+import sys
+from pathlib import Path
+
+import torch
+from tests.hub.tiny import tiny
+
+from diffsight.hub import save, write_baselines
+from diffsight.prompts.text import save_rows, save_table
+
+out = Path(sys.argv[1])
+out.mkdir()
+rows = torch.arange(6.0).reshape(2, 3)
+save_table(out / "table.safetensors", ["a", 'é"\\\\n'], rows, "a source")
+save_rows(out / "rows.safetensors", rows, {key: "\\x7f\\x01" for key in "edcba"})
+for name in ("folder", "file.safetensors"):
+    info = {"datasets": ["x"], "license": "mit", "short_side": 64}
+    path = save(tiny(), out / name, info={key: info[key] for key in {*info}})
+    write_baselines(path, {name: rows.clone() for name in {"b", "a", "c"}})
+"""
+
+
+def test_equal_tensors_give_equal_files(tmp_path: Path) -> None:
+    """In every process: neither Python's hashes nor those of safetensors order the header."""
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITE, str(tmp_path / seed)],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        )
+        for seed in ("0", "1")
+    ]
+    assert [process.wait() for process in running] == [0, 0]
+    contents = []
+    for folder in (tmp_path / "0", tmp_path / "1"):
+        files = sorted(folder.rglob("*.safetensors"))
+        contents.append({path.relative_to(folder): path.read_bytes() for path in files})
+    assert len(contents[0]) == 5
+    assert contents[0] == contents[1]
+    with safe_open(tmp_path / "0" / "rows.safetensors", framework="pt") as file:
+        assert file.metadata() == dict.fromkeys("abcde", "\x7f\x01")
+        assert file.get_tensor("rows").sum() == 15

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from diffsight import assets
@@ -19,7 +18,7 @@ from diffsight.prompts.base import AbstractPrompt
 from diffsight.prompts.encoder import load_text_encoder
 from diffsight.prompts.templates import TEMPLATES
 from diffsight.types import Inputs
-from diffsight.weights import require_finite
+from diffsight.weights import require_finite, write_tensors
 
 
 class TextAdapter(nn.Module):
@@ -192,8 +191,7 @@ def save_rows(path: Path, rows: Float[Tensor, "n c"], metadata: dict[str, str]) 
     """Write vectors to a safetensors file, atomically."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        # save_file's files are private to their owner
-        partial.write_bytes(save({"rows": rows.contiguous()}, metadata))
+        write_tensors({"rows": rows}, partial, metadata)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ from diffsight.weights.files import (
     require_finite,
     variant_of,
     weight_files,
+    write_tensors,
 )
 from diffsight.weights.location import locate, part_folder, resolve_folder
 from diffsight.weights.towers import load_tower, read_config
@@ -21,4 +22,5 @@ __all__ = [
     "resolve_folder",
     "variant_of",
     "weight_files",
+    "write_tensors",
 ]

@@ -1,5 +1,8 @@
-"""Read the tensors of a file or a folder. Nothing is unpickled that could run code."""
+"""Read and write tensors in files. Nothing is unpickled that could run code."""
 
+import errno
+import json
+import os
 import pickle
 import re
 import zipfile
@@ -9,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffsight.errors import InputError
@@ -206,3 +209,38 @@ def require_finite(tensors: Iterable[tuple[str, Tensor]], where: str | Path) -> 
                     f"the weights of {where} are not finite (first {name}): copy or download them "
                     "again, or give others"
                 )
+
+
+def write_tensors(
+    tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file; equal tensors and metadata give equal files.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    metadata = dict(metadata or {"format": "pt"})
+    path.touch()
+    mode = path.stat().st_mode
+    try:
+        save_file({n: v.detach().cpu().contiguous() for n, v in tensors.items()}, path, metadata)
+        if len(metadata) > 1:
+            _sort_metadata(path)
+        path.chmod(mode)  # safetensors makes files that only their owner may read
+    except SafetensorError as error:
+        # safetensors reports a full disk in a text of its own
+        code = re.search(r"os error (\d+)", str(error))
+        number = int(code.group(1)) if code else errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from None
+
+
+def _sort_metadata(path: Path) -> None:
+    """Rewrite the header of a safetensors file, whose metadata have another order in every run."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size)
+        assert len(text) == size
+        file.seek(8)
+        file.write(text)
