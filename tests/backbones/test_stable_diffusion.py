@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors.torch import save_file
 from tests.contracts import BackboneContract
 from tests.support import SMALL
+from tests.weights.layouts import ldm_file
 
 from diffsight.backbones import StableDiffusion
 from diffsight.backbones.attention_maps import MapRequest
-from diffsight.backbones.ldm_keys import unet_prefixes
-from diffsight.backbones.sources import locate
 from diffsight.errors import InputError
 from diffsight.methods.parts import prompted_pyramid
 from diffsight.types import Draws, Pyramid
@@ -210,55 +208,10 @@ def test_bfloat16_autocast(small: StableDiffusion) -> None:
     torch.testing.assert_close(rough.features[0].float(), exact.features[0], rtol=0.1, atol=0.1)
 
 
-def _ldm_file(path: Path, folder: Path) -> dict[str, torch.Tensor]:
-    """An original-style checkpoint of the small model: diffusers' own names turned back."""
-    unet = UNet2DConditionModel.from_pretrained(folder / "unet").state_dict()
-    prefixes = {new: old for old, new in unet_prefixes(4, 2, (True, True, True, False)).items()}
-    inner = {
-        "norm1": "in_layers.0",
-        "conv1": "in_layers.2",
-        "norm2": "out_layers.0",
-        "conv2": "out_layers.3",
-        "time_emb_proj": "emb_layers.1",
-        "conv_shortcut": "skip_connection",
-    }
-    state = {}
-    for key, value in unet.items():
-        new = max((p for p in prefixes if key.startswith(p + ".")), key=len)
-        rest = key[len(new) + 1 :]
-        if ".resnets." in new:
-            module, _, leaf = rest.rpartition(".")
-            rest = f"{inner[module]}.{leaf}"
-        state[f"model.diffusion_model.{prefixes[new]}.{rest}"] = value
-    names = (
-        ("down_blocks", "down"),
-        ("resnets", "block"),
-        ("downsamplers.0.conv", "downsample.conv"),
-        ("mid_block.block.0", "mid.block_1"),
-        ("mid_block.block.1", "mid.block_2"),
-        ("mid_block.attentions.0", "mid.attn_1"),
-        ("group_norm", "norm"),
-        ("to_out.0", "proj_out"),
-        ("to_", ""),
-        ("conv_norm_out", "norm_out"),
-        ("conv_shortcut", "nin_shortcut"),
-    )
-    for key, value in AutoencoderKL.from_pretrained(folder / "vae").state_dict().items():
-        if key.startswith(("encoder", "quant")):
-            if ".attentions." in key and value.ndim == 2:
-                value = value[..., None, None]
-            for new, old in names:
-                key = key.replace(new, old)
-        state[f"first_stage_model.{key}"] = value.clone()
-    state["cond_stage_model.transformer.text_model.final_layer_norm.weight"] = torch.ones(3)
-    save_file(state, path)
-    return state
-
-
 def test_one_original_file_gives_the_same_weights_as_the_folder(
     folder: Path, tmp_path: Path
 ) -> None:
-    state = _ldm_file(tmp_path / "original.safetensors", folder)
+    state = ldm_file(tmp_path / "original.safetensors", folder)
     torch.save({"state_dict": state, "global_step": 3}, tmp_path / "original.ckpt")
     expected = StableDiffusion(SMALL, weights=folder).state_dict()
     for name in ("original.safetensors", "original.ckpt"):
@@ -277,7 +230,7 @@ def test_what_original_checkpoints_hold_beside_tensors(
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setattr(sys.modules[lightning], "ModelCheckpoint", callback, raising=False)
     container = {
-        "state_dict": _ldm_file(tmp_path / "original.safetensors", folder),
+        "state_dict": ldm_file(tmp_path / "original.safetensors", folder),
         "callbacks": {callback: {"best_model_score": np.float64(0.5)}},
         "args": argparse.Namespace(lr=5e-5),
     }
@@ -289,41 +242,6 @@ def test_what_original_checkpoints_hold_beside_tensors(
     for path in paths:
         loaded = StableDiffusion(SMALL, weights=path).state_dict()
         assert all(torch.equal(loaded[key], expected[key]) for key in expected), path
-
-
-def test_a_hub_id_fetches_one_file_of_weights_for_each_part(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for part in ("unet", "vae"):
-        path = folder / part / "diffusion_pytorch_model.safetensors"
-        path.rename(path.with_name("diffusion_pytorch_model.fp16.safetensors"))
-    fetched = []
-
-    def download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
-        assert name == "owner/model"
-        fetched.extend(p for p in allow_patterns if (folder / p).is_file())
-        return str(folder)
-
-    monkeypatch.setattr("diffsight.backbones.sources.snapshot_download", download)
-    StableDiffusion(SMALL, weights="owner/model")
-    weights = {name for name in fetched if not name.endswith("config.json")}
-    names = {f"{part}/diffusion_pytorch_model.fp16.safetensors" for part in ("unet", "vae")}
-    assert weights == names
-    for part in ("text_encoder", "tokenizer"):  # what a task of few images wants beside them
-        (folder / part).mkdir(exist_ok=True)
-        (folder / part / "config.json").touch()
-    (folder / "text_encoder" / "model.safetensors").touch()
-    fetched.clear()
-    locate("owner/model")
-    assert "text_encoder/model.safetensors" not in fetched
-    locate("owner/model", towers=True)
-    assert "text_encoder/model.safetensors" in fetched
-    assert not any(name.endswith(".bin") for name in fetched)
-    (folder / "text_encoder" / "model.safetensors").rename(
-        folder / "text_encoder" / "pytorch_model.bin"
-    )
-    locate("owner/model", towers=True)
-    assert "text_encoder/pytorch_model.bin" in fetched  # of older repositories
 
 
 def test_half_precision_files_are_read_in_full(folder: Path) -> None:

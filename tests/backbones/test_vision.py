@@ -100,7 +100,7 @@ def test_its_recorded_call_builds_it_without_its_files(folder: Path) -> None:
 
 
 def test_weights_of_another_network_are_refused(folder: Path, clip: Path) -> None:
-    with pytest.raises(InputError, match="nothing: no such folder"):
+    with pytest.raises(InputError, match="nothing: no such file or folder"):
         VisionBackbone(clip / "nothing")
     with pytest.raises(InputError, match="no vision backbone"):
         VisionBackbone(clip)

@@ -21,10 +21,10 @@ from diffsight.hub.convert import (
     convert_vpd_depth,
     convert_vpd_referring,
     convert_vpd_segmentation,
-    read_original,
     vpd,
 )
 from diffsight.necks import Merging
+from diffsight.weights import read_checkpoint
 
 PARITY = Path(__file__).parents[1] / "parity"
 KINDS = {
@@ -213,6 +213,12 @@ def test_a_missing_entry_stops_the_conversion(original: dict[str, torch.Tensor])
     assert len(refusal.value.report.used) == 837 - 7
 
 
+def test_weights_that_are_not_finite_are_refused(small: dict[str, torch.Tensor]) -> None:
+    small["encoder.layer2.0.weight"].view(-1)[3] = torch.inf
+    with pytest.raises(InputError, match=r"of the checkpoint are not finite \(first method.neck"):
+        convert_vpd_depth(small)
+
+
 def test_partial_goes_on_with_random_values(small: dict[str, torch.Tensor]) -> None:
     del small["encoder.layer2.0.weight"]
     model, report = convert_vpd_depth(small, partial=True)
@@ -251,21 +257,21 @@ def test_containers_and_prefixes(tmp_path: Path) -> None:
         "plain": state,
     }.items():
         torch.save(content, tmp_path / f"{name}.ckpt")
-        tensors, dropped = read_original(tmp_path / f"{name}.ckpt")
+        tensors, dropped = read_checkpoint(tmp_path / f"{name}.ckpt")
         assert set(tensors) == {"a", "b"}
         assert set(dropped) == set(content) & set(beside)
         assert set(dropped.values()) <= {f"beside {name}, which holds the weights"}
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(InputError, match="holds a list, not a state dict"):
-        read_original(tmp_path / "list.pth")
+        read_checkpoint(tmp_path / "list.pth")
     torch.save({"epoch": 3}, tmp_path / "none.pth")
     with pytest.raises(InputError, match="no tensors in it"):
-        read_original(tmp_path / "none.pth")
+        read_checkpoint(tmp_path / "none.pth")
 
 
 def test_what_is_no_tensor_is_dropped_with_the_reason(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(2), "module.step": 7, "names": ["x"]}, tmp_path / "mixed.pth")
-    tensors, dropped = read_original(tmp_path / "mixed.pth")
+    tensors, dropped = read_checkpoint(tmp_path / "mixed.pth")
     assert set(tensors) == {"a"}
     assert dropped == {"module.step": "not a tensor: int", "names": "not a tensor: list"}
 
@@ -274,21 +280,21 @@ def test_what_is_no_tensor_is_dropped_with_the_reason(tmp_path: Path) -> None:
 def test_entries_given_twice(tmp_path: Path, order: tuple[str, str]) -> None:
     path = tmp_path / "twice.pth"
     torch.save({key: torch.ones(2) for key in order}, path)
-    tensors, dropped = read_original(path)
+    tensors, dropped = read_checkpoint(path)
     assert set(tensors) == {"a"}
     assert dropped == {"module.a": "equals a"}
     for i, other in enumerate((torch.zeros(2), torch.ones(3), torch.ones(2, dtype=torch.float64))):
         path = tmp_path / f"differ{i}.pth"
         torch.save({order[0]: torch.ones(2), order[1]: other}, path)
         with pytest.raises(InputError, match=r"differ\d.pth: a and module.a are not equal"):
-            read_original(path)
+            read_checkpoint(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x02garbage", b"PK\x03\x04 cut off"])
 def test_broken_checkpoint_files(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "broken.ckpt").write_bytes(content)
     with pytest.raises(InputError, match=r"broken.ckpt: (not a readable checkpoint|refused)"):
-        read_original(tmp_path / "broken.ckpt")
+        read_checkpoint(tmp_path / "broken.ckpt")
 
 
 def test_command_reports_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,6 +23,16 @@ def refusal(path: Path, **options: Any) -> str:
     return message
 
 
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    """A training that diverged, saved all the same."""
+    model = tiny()
+    with torch.no_grad():
+        next(model.method.head.parameters()).view(-1)[0] = torch.nan
+    path = save(model, tmp_path / "model.safetensors")
+    message = refusal(path)
+    assert message.startswith(f"the weights of {path} are not finite (first method.head.")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -9,6 +9,7 @@ from typing import Any
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from diffsight import assets
+from diffsight.backbones.sources import ldm_entries
 from diffsight.errors import InputError
 
 _ATTENTION_DOWN = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
@@ -28,6 +29,7 @@ _VAE = {
     "layers_per_block": 2,
     "norm_num_groups": 32,
 }
+SCALING_FACTOR = 0.18215  # of the latents, in Stable Diffusion 1.x and 2.x
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "sd15": {"unet": {**_UNET, "cross_attention_dim": 768, "attention_head_dim": 8}, "vae": _VAE},
     "sd21": {
@@ -91,13 +93,27 @@ def of_folder(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def scaling_factor(folder: Path) -> float:
-    """What brings the latents of a diffusers folder's encoder to the variance that its UNet knows.
+def of_weights(source: Path) -> tuple[str | dict[str, dict[str, Any]], float]:
+    """Return the architecture of a diffusers folder or of one original file.
+
+    With it comes the factor that brings the latents to the variance that the UNet was trained on.
 
     Raises:
-        InputError: if the configuration is missing or damaged.
+        InputError: if a configuration is missing or damaged, or the file is of another model than
+            Stable Diffusion 1.x or 2.x.
     """
-    return float(_read(folder / "vae" / "config.json").get("scaling_factor", 0.18215))
+    if source.is_dir():
+        scale = _read(source / "vae" / "config.json").get("scaling_factor", SCALING_FACTOR)
+        return of_folder(source), float(scale)
+    entries = ldm_entries(source, "unet")
+    widths = {v.shape[-1] for k, v in entries.items() if k.endswith("attn2.to_k.weight")}
+    for name, preset in PRESETS.items():
+        if widths == {preset["unet"]["cross_attention_dim"]}:
+            return name, SCALING_FACTOR
+    raise InputError(
+        f"{source}: its UNet takes text vectors of {sorted(widths)} numbers, so it is not Stable "
+        "Diffusion 1.x (768) or 2.x (1024): give a file of one of these, or a diffusers folder"
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,20 +1,18 @@
 """A frozen CLIP vision tower: one vector per image."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffsight.backbones import sources
 from diffsight.backbones.base import PretrainedPart
 from diffsight.errors import InputError
+from diffsight.weights import load_tower, locate, part_folder, read_config, read_folder
 
 # of OpenAI's CLIP, for folders without preprocessor_config.json
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -72,16 +70,10 @@ class ClipVision(PretrainedPart):
         """Fill the tower from a folder or hub id."""
         from transformers import CLIPVisionModelWithProjection
 
-        folder = tower_folder(source, revision)
-        no_model = f"{source}: no CLIP vision model there"
-        with refused(no_model, "use a codebook of 1"), torch.random.fork_rng(devices=[]):
-            loaded = CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True)
-        try:
-            self.tower.load_state_dict(loaded.float().state_dict())
-        except RuntimeError:
-            raise InputError(
-                f"{source}: its CLIP vision model is of another size: give the one that was used"
-            ) from None
+        _, state = read_folder(tower_folder(source, revision))
+        cls, config = CLIPVisionModelWithProjection, self.tower.config
+        loaded = load_tower(cls, config, state, source, "CLIP vision model")
+        self.tower.load_state_dict(loaded.state_dict())
         self.source, self.revision = str(source), revision
 
     @torch.no_grad()
@@ -99,8 +91,9 @@ def _architecture(folder: Path, source: str | Path) -> dict[str, Any]:
     """Return what a CLIP vision tower needs to be built, from its folder."""
     from transformers import CLIPVisionConfig
 
-    with refused(f"{source}: no CLIP vision model there", "use a codebook of 1"):
-        config = CLIPVisionConfig.from_pretrained(folder, local_files_only=True)
+    missing = f"{source}: no CLIP vision model there"
+    repair = "give the folder of one, or use a codebook of 1"
+    config = read_config(CLIPVisionConfig, folder, missing, repair)
     mean, std = normalisation(folder)
     kept = {name: getattr(config, name) for name in _CONFIG}
     return kept | {"image_mean": mean, "image_std": std}
@@ -135,32 +128,12 @@ class Squeeze(nn.Module):
 
 
 def tower_folder(source: str | Path, revision: str | None = None) -> Path:
-    """Return where a tower lies: in ``tiny``, in its own folder, or in a diffusers folder or id.
+    """Return the folder of a tower: its own, or ``image_encoder`` of a diffusers folder or id.
 
     Raises:
         InputError: if there is neither.
     """
-    folder = sources.locate(source, towers=True, revision=revision)
-    inner = folder / "image_encoder"
-    return inner if inner.is_dir() else folder
-
-
-@contextmanager
-def refused(what: str, otherwise: str = "") -> Iterator[None]:
-    """One line instead of what transformers says about a folder, and no progress bar per file."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        repair = ", or ".join(part for part in ("give the folder of one", otherwise) if part)
-        raise InputError(f"{what} ({reason}): {repair}") from None
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+    return part_folder(locate(source, ("image_encoder",), revision=revision), "image_encoder")
 
 
 def normalisation(folder: Path) -> tuple[list[float], list[float]]:

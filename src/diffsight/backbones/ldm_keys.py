@@ -19,14 +19,13 @@ _RESNET = {
     "emb_layers.1": "time_emb_proj",
     "skip_connection": "conv_shortcut",
 }
-_VAE_ATTENTION = {
+# of the VAE: in original files, in the first folders of diffusers, and today
+_ATTENTION = {
     "norm": "group_norm",
     "q": "to_q",
     "k": "to_k",
     "v": "to_v",
     "proj_out": "to_out.0",
-}
-_FOLDER_ATTENTION = {
     "query": "to_q",
     "key": "to_k",
     "value": "to_v",
@@ -123,9 +122,9 @@ def vae_encoder_key(key: str) -> str | None:
     match = re.fullmatch(r"encoder\.mid\.block_([12])\.(.+)", key)
     if match:
         return f"encoder.mid_block.resnets.{int(match[1]) - 1}.{_shortcut(match[2])}"
-    match = re.fullmatch(r"encoder\.mid\.attn_1\.(\w+)\.(weight|bias)", key)
+    match = re.fullmatch(r"encoder\.mid\.attn_1\.(.+)\.(weight|bias)", key)
     if match:
-        return f"encoder.mid_block.attentions.0.{_VAE_ATTENTION[match[1]]}.{match[2]}"
+        return f"encoder.mid_block.attentions.0.{_ATTENTION.get(match[1], match[1])}.{match[2]}"
     match = re.fullmatch(r"encoder\.(conv_in|conv_out|norm_out)\.(weight|bias)", key)
     if match:
         name = "conv_norm_out" if match[1] == "norm_out" else match[1]
@@ -136,14 +135,12 @@ def vae_encoder_key(key: str) -> str | None:
 def folder_key(key: str) -> str:
     """The name of today of an entry of a diffusers folder; the VAEs of SD 1.x have older ones."""
     match = re.fullmatch(r"(.+\.attentions\.\d+)\.(query|key|value|proj_attn)\.(.+)", key)
-    return f"{match[1]}.{_FOLDER_ATTENTION[match[2]]}.{match[3]}" if match else key
+    return f"{match[1]}.{_ATTENTION[match[2]]}.{match[3]}" if match else key
 
 
 def vae_value(key: str, value: Tensor) -> Tensor:
     """The value for the diffusers name ``key``: 1x1 convolutions of attention become linear."""
-    if ".attentions." in key and value.ndim == 4:
-        return value[..., 0, 0]
-    return value
+    return value.flatten(1) if ".attentions." in key and value.ndim > 2 else value
 
 
 def _shortcut(rest: str) -> str:

@@ -5,23 +5,27 @@ from pathlib import Path
 from typing import Any
 
 from diffsight import assets
-from diffsight.backbones import architectures, sources
+from diffsight.backbones import architectures
 from diffsight.backbones.clip import ClipVision
 from diffsight.backbones.stable_diffusion import Part, StableDiffusion
 from diffsight.backbones.vision import VisionBackbone
 from diffsight.errors import InputError
+from diffsight.weights import locate
+
+PARTS = ("unet", "vae", "tokenizer", "text_encoder", "image_encoder")
 
 
 class BackboneSource:
     """Where a backbone comes from.
 
     Args:
-        name: ``tiny``, a diffusers folder or hub id, or that of a vision backbone of transformers.
+        name: ``tiny``, a diffusers folder or hub id, one original file of Stable Diffusion 1.x or
+            2.x, or folder or hub id of a vision backbone of transformers.
         revision: branch, tag or commit of a hub id.
 
     Attributes:
-        name: as given; of a folder the whole path.
-        folder: where its files are.
+        name: as given; of a folder or file the whole path.
+        folder: where its files are, or the one file.
         is_diffusion: whether it is Stable Diffusion.
 
     Raises:
@@ -29,14 +33,12 @@ class BackboneSource:
     """
 
     def __init__(self, name: str | Path, *, revision: str | None = None) -> None:
-        self.folder = sources.locate(name, towers=True, revision=revision)
-        if not self.folder.is_dir():
-            raise InputError(f"{name}: give a folder, a hub id, or tiny")
-        local = Path(name).is_dir() and name not in assets.NAMES
+        self.folder = locate(name, PARTS, revision=revision)
+        local = Path(name).exists() and name not in assets.NAMES
         self.name = str(self.folder.resolve() if local else name)
         self.is_local = local
         self.revision = revision or _commit(self.folder)
-        self.is_diffusion = (self.folder / "unet").is_dir()
+        self.is_diffusion = self.folder.is_file() or (self.folder / "unet").is_dir()
         self._clip: dict[str, ClipVision] = {}
 
     @functools.cached_property
@@ -51,9 +53,9 @@ class BackboneSource:
             InputError: if it is no diffusion model.
         """
         self._require_diffusion()
-        scale = architectures.scaling_factor(self.folder)
+        architecture, scale = architectures.of_weights(self.folder)
         return StableDiffusion(
-            architectures.of_folder(self.folder),
+            architecture,
             weights=self.name,
             revision=self.revision,
             trainable=trainable,

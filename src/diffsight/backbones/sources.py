@@ -1,29 +1,12 @@
-"""Where weights come from: the package, a diffusers folder, a hub id, or one original file.
+"""Weights of Stable Diffusion: a diffusers folder, or one original file."""
 
-Nothing is unpickled that could run code.
-"""
-
-import contextlib
-import pickle
-import re
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-)
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from diffsight import assets
 from diffsight.backbones.ldm_keys import (
     KeyReport,
     folder_key,
@@ -33,154 +16,10 @@ from diffsight.backbones.ldm_keys import (
     vae_value,
 )
 from diffsight.errors import InputError
+from diffsight.weights import read_checkpoint, read_folder, require_finite
 
 Part = Literal["unet", "vae"]
-LDM_PREFIX: Mapping[Part, str] = {"unet": "model.diffusion_model.", "vae": "first_stage_model."}
-_STEM = "diffusion_pytorch_model"
-TOWERS = (
-    "tokenizer/*",
-    *(
-        f"{part}/{file}"
-        for part in ("text_encoder", "image_encoder")
-        for file in ("config.json", "preprocessor_config.json", "model.safetensors")
-    ),
-)
-_SUFFIXES = ("safetensors", "fp16.safetensors", "bin", "fp16.bin")
-
-
-class _Inert:
-    """Stands for an object beside the tensors: nothing of the class that it names is imported."""
-
-    def __init__(self, *_: Any) -> None: ...
-
-    def __setstate__(self, state: Any) -> None: ...
-
-
-# what original files hold beside tensors: settings in VPD's and EVP's referring checkpoints, a
-# callback and its scores in those of Stable Diffusion 1.x
-_BESIDE = (
-    "argparse.Namespace",
-    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
-    "numpy.dtype",
-)
-
-
-def read_tensors(path: Path) -> Any:
-    """The contents of a ``.safetensors`` file, or of a torch checkpoint read with
-    ``weights_only=True``; the few classes that original files name beside tensors become empty
-    objects.
-
-    Raises:
-        InputError: if the file is missing, truncated, or names any other class.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise InputError(
-                f"{path}: not a complete safetensors file ({path.stat().st_size:,} bytes, "
-                f"{error}): "
-                "download or copy it again"
-            ) from None
-    try:
-        with torch.serialization.safe_globals([(_Inert, name) for name in _BESIDE]):
-            zipped = zipfile.is_zipfile(path)  # older files cannot be mapped
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it names {named[1]}" if named else _first_line(error)
-        raise InputError(
-            f"{path}: refused, because it holds more than tensors and could run code when "
-            f"loaded ({reason}): "
-            "get a .safetensors file, or save its tensors alone with the program that wrote it"
-        ) from None
-    except (RuntimeError, EOFError, ValueError) as error:
-        raise InputError(
-            f"{path}: not a readable checkpoint ({_first_line(error)}): copy it again"
-        ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [f"{type(error).__name__}: empty or cut off"])[0]
-
-
-def locate(source: str | Path, *, towers: bool = False, revision: str | None = None) -> Path:
-    """The local folder or file that ``source`` names.
-
-    A hub id is fetched (or found in the cache) first, at ``revision``, with ``towers`` its text and
-    image encoders too, where it has them. ``tiny`` is the embedded model; a folder of that name is
-    ``./tiny``.
-
-    Raises:
-        InputError: if it is neither a path nor a hub id that can be had, or the embedded model is
-            damaged.
-    """
-    if source in assets.NAMES:
-        return assets.find(str(source))
-    path = Path(source)
-    if path.exists():
-        return path
-    neither = f"{source}: no such file or folder, and not a hub id of the form owner/name"
-    weights = path.suffix in (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
-    if weights or str(source).count("/") != 1:
-        raise InputError(neither)
-    with _hub_errors(source):
-        return _fetch(str(source), TOWERS if towers else (), revision)
-
-
-@contextlib.contextmanager
-def _hub_errors(source: str | Path) -> Iterator[None]:
-    """One line for whatever keeps a hub id from being fetched."""
-    try:
-        yield
-    except HFValidationError:
-        raise InputError(
-            f"{source}: no such file or folder, and not a hub id of the form owner/name"
-        ) from None
-    except RepositoryNotFoundError:
-        raise InputError(f"{source}: the hub has no such model: check the spelling") from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise InputError(
-            f"{source}: not on this machine and the hub cannot be reached "
-            f"({type(error).__name__}): give a local folder or file"
-        ) from None
-
-
-def locate_vision(source: str | Path, revision: str | None = None) -> Path:
-    """Return the local folder of a network of transformers; a hub id is fetched first.
-
-    Raises:
-        InputError: if it is neither a folder nor a hub id that can be had.
-    """
-    path = Path(source)
-    if path.is_dir():
-        return path
-    if str(source).count("/") != 1:
-        raise InputError(f"{source}: no such folder, and not a hub id of the form owner/name")
-    with _hub_errors(source):
-        wanted = ["config.json", "preprocessor_config.json", "*.safetensors"]
-        return Path(snapshot_download(str(source), revision=revision, allow_patterns=wanted))
-
-
-def _fetch(name: str, beside: Sequence[str], revision: str | None) -> Path:
-    """The folder of a hub id, with one file of weights for each part."""
-    folder = Path()
-    for suffix in _SUFFIXES:
-        files = [f"{part}/{_STEM}.{suffix}" for part in LDM_PREFIX]
-        configs = [f"{part}/config.json" for part in LDM_PREFIX]
-        wanted = [*configs, *files, *beside]
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
-        if all((folder / file).is_file() for file in files):
-            break
-    for tower in {Path(file).parent for file in beside if (folder / file).is_file()}:
-        if not any((folder / tower).glob("*.safetensors")):
-            weights = [f"{tower}/pytorch_model.bin"]
-            snapshot_download(name, revision=revision, allow_patterns=weights)
-    return folder
+LDM_PREFIX: Mapping[str, str] = {"unet": "model.diffusion_model.", "vae": "first_stage_model."}
 
 
 def load_part(module: nn.Module, part: Part, source: Path) -> KeyReport:
@@ -190,12 +29,12 @@ def load_part(module: nn.Module, part: Part, source: Path) -> KeyReport:
         InputError: if the weights are not there, or are of another architecture.
     """
     wanted = module.state_dict()
+    rename: Callable[[str], str | None]
     if source.is_dir():
-        name = _weight_file(source / part)
-        entries, rename = read_tensors(name), folder_key
+        (name, entries), rename = read_folder(source / part), folder_key
     else:
         name = source
-        entries, rename = _ldm_entries(source, part), ldm_renamer(module, part)
+        entries, rename = ldm_entries(source, part), ldm_renamer(module, part)
     report, state = KeyReport(), {}
     for key, value in entries.items():
         target = rename(key)
@@ -207,7 +46,9 @@ def load_part(module: nn.Module, part: Part, source: Path) -> KeyReport:
     report.missing = [key for key in wanted if key not in state]
     _check(name, part, wanted, state, report)
     dtype = torch.get_default_dtype()
-    module.load_state_dict({key: value.to(dtype) for key, value in state.items()}, assign=True)
+    state = {key: value.to(dtype) for key, value in state.items()}
+    require_finite(state.items(), name)
+    module.load_state_dict(state, assign=True)
     return report
 
 
@@ -221,27 +62,20 @@ def ldm_renamer(module: nn.Module, part: Part) -> Callable[[str], str | None]:
     return lambda key: unet_key(key, prefixes)
 
 
-def _weight_file(folder: Path) -> Path:
-    for suffix in _SUFFIXES:
-        path = folder / f"{_STEM}.{suffix}"
-        if path.is_file():
-            return path
-    raise InputError(f"{folder}: no {_STEM}.safetensors in it: is this a diffusers model folder?")
+def ldm_entries(path: Path, part: str) -> dict[str, Tensor]:
+    """Return the entries of a part of an original checkpoint, without the part's prefix.
 
-
-def _ldm_entries(path: Path, part: Part) -> dict[str, Tensor]:
-    tensors = read_tensors(path)
-    if isinstance(tensors, Mapping):
-        tensors = tensors.get("state_dict", tensors)
-    if not isinstance(tensors, Mapping):
-        raise InputError(f"{path}: holds a {type(tensors).__name__}, not a state dict")
+    Raises:
+        InputError: if the file cannot be read safely, or has none.
+    """
     prefix = LDM_PREFIX[part]
-    found = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
-    if not found:
+    tensors, _ = read_checkpoint(path)
+    entries = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    if not entries:
         raise InputError(
             f"{path}: no entry begins with {prefix}: is it a Stable Diffusion checkpoint?"
         )
-    return found
+    return entries
 
 
 def _check(

@@ -27,6 +27,7 @@ from diffsight.backbones.attention_maps import (
 from diffsight.backbones.base import AbstractDiffusionBackbone, PretrainedPart
 from diffsight.errors import InputError
 from diffsight.types import Draws
+from diffsight.weights import locate
 
 Part = Literal["unet", "vae"]
 
@@ -135,7 +136,7 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
 
     def load_weights(self, source: str | Path, *, revision: str | None = None) -> None:
         """Fill UNet and encoder from a diffusers folder, a hub id, ``tiny`` or an original file."""
-        place = sources.locate(source, revision=revision)
+        place = locate(source, revision=revision)
         learns = {name: p.requires_grad for name, p in self.named_parameters()}
         sources.load_part(self.unet, "unet", place)
         sources.load_part(self.vae, "vae", place)

@@ -7,14 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffsight.backbones import sources
 from diffsight.backbones.base import AbstractBackbone, PretrainedPart
-from diffsight.backbones.clip import ClipVision, Squeeze, normalisation, refused
+from diffsight.backbones.clip import ClipVision, Squeeze, normalisation
 from diffsight.errors import InputError
 from diffsight.types import Latents, Pyramid
+from diffsight.weights import load_tower, locate, read_config, read_folder
 
 PROBE_PX = 448  # side of the image whose feature maps tell the strides; a multiple of 14, 16 and 32
-OWN_NORMS = "hidden_states_norms."  # of the maps; checkpoints do not have them, they change little
+KIND, REPAIR = "vision backbone", "give the folder of one"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -52,10 +52,10 @@ class VisionBackbone(AbstractBackbone, PretrainedPart):
         if architecture is None:
             if weights is None:
                 raise InputError("VisionBackbone: give weights or an architecture")
-            architecture = _architecture(sources.locate_vision(weights, revision), weights)
+            architecture = _architecture(locate(weights, (), revision=revision), weights)
         config = {**architecture}
         mean, std = config.pop("image_mean"), config.pop("image_std")
-        with refused(f"{weights or architecture['model_type']}: no vision backbone"):
+        try:
             built = AutoConfig.for_model(**config)
             # all levels of a pyramid; of a plain transformer, whose widths are equal, the last
             hierarchical = getattr(built, "depths", None) is not None
@@ -65,6 +65,10 @@ class VisionBackbone(AbstractBackbone, PretrainedPart):
             # what is overwritten with weights must not change the random numbers that follow
             with torch.random.fork_rng(devices=[], enabled=weights is not None):
                 self.network: Any = AutoBackbone.from_config(built).float().eval()
+        except ValueError as error:
+            reason = " ".join(str(error).split())
+            name = weights or architecture["model_type"]
+            raise InputError(f"{name}: no {KIND} ({reason}): {REPAIR}") from None
         self._restate({"architecture": architecture, "stages": list(chosen)})
         self.network.requires_grad_(trainable)
         self.trained_side_px = int(getattr(built, "image_size", 224) or 224)
@@ -80,25 +84,9 @@ class VisionBackbone(AbstractBackbone, PretrainedPart):
 
     def load_weights(self, source: str | Path, *, revision: str | None = None) -> None:
         """Fill the network from a folder or hub id."""
-        folder = str(sources.locate_vision(source, revision))  # transformers takes no Path
-        with refused(f"{source}: no vision backbone there"):
-            # AutoBackbone.from_pretrained would ask the hub
-            loaded, report = type(self.network).from_pretrained(
-                folder,
-                out_features=list(self.network.out_features),
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        state, ours = loaded.float().state_dict(), self.network.state_dict()
-        missing = [n for n in report["missing_keys"] if not n.startswith(OWN_NORMS)]
-        if missing or {n: v.shape for n, v in state.items()} != {
-            n: v.shape for n, v in ours.items()
-        }:
-            raise InputError(
-                f"{source}: its vision backbone is of another architecture: give the one that was "
-                "used"
-            )
-        self.network.load_state_dict(state)
+        _, state = read_folder(locate(source, (), revision=revision))
+        loaded = load_tower(type(self.network), self.network.config, state, source, KIND)
+        self.network.load_state_dict(loaded.state_dict())
         self.source, self.revision = str(source), revision
 
     def forward(
@@ -167,8 +155,7 @@ def _architecture(folder: Path, source: str | Path) -> dict[str, Any]:
     """Return the configuration of a vision network in a folder."""
     from transformers import AutoConfig
 
-    with refused(f"{source}: no vision backbone there"):
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = read_config(AutoConfig, folder, f"{source}: no {KIND} there", REPAIR)
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     if (folder / "preprocessor_config.json").is_file():
         mean, std = normalisation(folder)

@@ -45,7 +45,8 @@ def main(
         json: print the key report as JSON.
     """
     from diffsight.hub import save
-    from diffsight.hub.convert import CONVERTERS, IncompleteError, read_original
+    from diffsight.hub.convert import CONVERTERS, IncompleteError
+    from diffsight.weights import read_checkpoint
 
     if kind not in CONVERTERS:
         raise InputError(f"unknown kind {kind!r}: choose from {', '.join(CONVERTERS)}")
@@ -62,7 +63,7 @@ def main(
         if name not in inspect.signature(converter).parameters:
             raise InputError(f"{option}: {kind} has none: leave it out")
         arguments[name] = value
-    state, dropped = read_original(checkpoint)
+    state, dropped = read_checkpoint(checkpoint)
     try:
         model, report = converter(state, **arguments)
     except IncompleteError as error:

@@ -48,7 +48,8 @@ class CommonFlags:
     """Help of flags that mean the same in every command whose docstring does not describe them.
 
     Attributes:
-        backbone: frozen model: the one of the package, a folder or a hub id.
+        backbone: frozen model: the one of the package, a folder, one original file of Stable
+            Diffusion, or a hub id.
         device: cpu, cuda, cuda:1 ... (default: the GPU if there is one).
         dtype: precision: that of the weights, or mixed (default: float32, no mixed precision).
         images: files, folders or quoted patterns.

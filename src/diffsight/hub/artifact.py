@@ -1,10 +1,8 @@
 """A saved model on disk: a folder, or one safetensors file with all of it."""
 
-import errno
 import hashlib
 import json
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,12 +12,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from diffsight.datasets.files import replacing
 from diffsight.errors import InputError
 from diffsight.hub.card import card
+from diffsight.weights import write_tensors
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 BASELINES = "baselines.safetensors"  # mean map and median of the training labels
@@ -111,12 +110,11 @@ class Artifact:
         """Store label maps of the training set by their names."""
         if not self.is_file:
             with replacing(self.path / BASELINES) as partial:
-                # save_file's files are private
-                partial.write_bytes(save({name: one.contiguous() for name, one in maps.items()}))
+                write_tensors(maps, partial)
             return
         config, tensors = self.config(), load_file(self.path)
         kept = {name: value for name, value in tensors.items() if not name.startswith(PREFIX)}
-        kept |= {PREFIX + name: value.contiguous() for name, value in maps.items()}
+        kept |= {PREFIX + name: value for name, value in maps.items()}
         write_file(self.path, config, kept)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
@@ -148,30 +146,8 @@ def write_file(path: Path, config: Mapping[str, Any], tensors: Mapping[str, Tens
     Raises:
         InputError: if it cannot be written.
     """
-    text = json.dumps(config, sort_keys=True)
-    contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with replacing(path) as partial:
-        partial.touch()
-        mode = partial.stat().st_mode
-        write_tensors(contiguous, partial, {KEY: text})
-        partial.chmod(mode)  # safetensors makes files that only their owner may read
-
-
-def write_tensors(
-    tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
-) -> None:
-    """Write a safetensors file.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
-    try:
-        save_file(dict(tensors), path, metadata=dict(metadata or {"format": "pt"}))
-    except SafetensorError as error:
-        # safetensors reports a full disk in a text of its own
-        code = re.search(r"os error (\d+)", str(error))
-        number = int(code.group(1)) if code else errno.EIO
-        raise OSError(number, os.strerror(number), str(path)) from None
+        write_tensors(tensors, partial, {KEY: json.dumps(config, sort_keys=True)})
 
 
 def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:

@@ -33,6 +33,7 @@ from diffsight.hub.artifact import (
 )
 from diffsight.hub.build import build, uninitialised, without_weights
 from diffsight.model import DenseModel
+from diffsight.weights import require_finite, resolve_folder
 
 UNREACHABLE = (
     LocalEntryNotFoundError,
@@ -109,7 +110,7 @@ def resolve(source: str | Path, *, revision: str | None = None) -> Artifact:
     Raises:
         InputError: if it is neither a file, nor a folder, nor an id that can be had.
     """
-    path = Path(source)
+    path = resolve_folder(Path(source))
     if path.is_dir():
         # the folder of a training holds its model in a folder of its own
         is_run = not (path / CONFIG).is_file() and (path / "model" / CONFIG).is_file()
@@ -170,6 +171,8 @@ def read_weights(
                         f"{path}: {name} has shape {tuple(value.shape)}, its configuration "
                         f"wants {tuple(target.shape)}: both must come from one save"
                     )
+                if not name.startswith("task."):  # a codec that nothing was fitted to holds NaN
+                    require_finite([(name, value)], path)
                 with torch.no_grad():
                     target.copy_(value)
                 yield name, value

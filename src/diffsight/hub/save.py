@@ -28,11 +28,11 @@ from diffsight.hub.artifact import (
     fingerprint,
     write_about,
     write_file,
-    write_tensors,
 )
 from diffsight.hub.build import without_weights
 from diffsight.hub.load import resolve, stored_state
 from diffsight.model import DenseModel
+from diffsight.weights import write_tensors
 
 SINGLE = ".safetensors"  # ending of a path that is one file
 
@@ -68,7 +68,7 @@ def save(
     path = Path(path)
     model.info = {**model.info, **(info or {})}
     frozen = _references(model, embed)
-    tensors = {n: v.detach().contiguous() for n, v in stored_state(model, tuple(frozen)).items()}
+    tensors = stored_state(model, tuple(frozen))
     config = describe(model, frozen, tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == SINGLE:
@@ -224,8 +224,6 @@ def _write_folder(
     try:
         write_about(staging, config)
         write_tensors(tensors, staging / WEIGHTS)
-        # safetensors makes files that only their owner may read
-        shutil.copymode(staging / CONFIG, staging / WEIGHTS)
         directory.mkdir(exist_ok=True)
         # the configuration comes last: it makes the folder a model
         for name in (CARD, WEIGHTS, CONFIG):

@@ -23,8 +23,9 @@ from diffsight import assets
 from diffsight.backbones import sources
 from diffsight.errors import InputError
 from diffsight.inference.pipeline import default_device
-from diffsight.prompts.text import load_text_encoder
+from diffsight.prompts.encoder import load_text_encoder
 from diffsight.types import Draws
+from diffsight.weights import locate
 
 PARTS = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
 BATCH_PIXELS = 2**19  # two images of 512 x 512, 32 of 128 x 128
@@ -106,7 +107,7 @@ class _Pipeline:
 
 
 def _load(model: str | Path, device: torch.device) -> _Pipeline:
-    folder = assets.find(str(model)) if model in assets.NAMES else Path(model)
+    folder = locate(model, PARTS)
     missing = [part for part in PARTS if not (folder / part).is_dir()]
     if missing:
         raise InputError(

@@ -12,6 +12,7 @@ from diffsight.errors import InputError
 from diffsight.prompts.base import AbstractPrompt
 from diffsight.prompts.text import TextAdapter
 from diffsight.types import Inputs
+from diffsight.weights import require_finite
 
 
 class Aggregated(AbstractPrompt):
@@ -58,4 +59,5 @@ def _read(path: Path, num_tokens: int, dim: int) -> Float[Tensor, "n c"]:
             f"{path}: {' x '.join(map(str, rows.shape))} numbers, the model takes {num_tokens} "
             f"tokens of {dim}"
         )
+    require_finite([("rows", rows)], path)
     return rows.float()

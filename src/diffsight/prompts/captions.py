@@ -1,6 +1,7 @@
 """Captions of images, by any captioner of transformers (EVP uses BLIP-2)."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffsight.errors import InputError
+from diffsight.weights import resolve_folder, variant_of
 
 BLIP2 = "Salesforce/blip2-flan-t5-xxl"
 """What the authors of EVP used."""
@@ -32,8 +34,10 @@ class Captioner:
         self.device = device
         self.max_tokens = max_tokens
         try:
-            self._processor: Any = transformers.AutoProcessor.from_pretrained(source)
-            model: Any = transformers.AutoModelForImageTextToText.from_pretrained(source)
+            where = str(resolve_folder(Path(source)))
+            self._processor: Any = transformers.AutoProcessor.from_pretrained(where)
+            cls = transformers.AutoModelForImageTextToText
+            model: Any = cls.from_pretrained(where, variant=variant_of(Path(where)))
             self._model = model.to(device).eval()
         except Exception as error:  # whatever is missing or damaged
             reason = " ".join(str(error).split())

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from diffsight.errors import InputError
 from diffsight.prompts.base import AbstractPrompt
-from diffsight.prompts.text import TextAdapter, load_text_encoder
+from diffsight.prompts.encoder import load_text_model
+from diffsight.prompts.text import TextAdapter
 from diffsight.prompts.tokens import Tokenizer
 from diffsight.types import Inputs
 
@@ -92,7 +93,7 @@ class LearnedSentences(AbstractPrompt):
         return torch.zeros(1, self.tokenizer.num_tokens, dtype=torch.long, device="meta")
 
     def _start_from(self, source: str | Path) -> None:
-        state = load_text_encoder(source)[1].state_dict()
+        state = load_text_model(source).state_dict()
         try:
             self.tower.load_state_dict(state)
         except RuntimeError:

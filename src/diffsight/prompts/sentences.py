@@ -10,7 +10,8 @@ from torch import Tensor
 
 from diffsight.errors import InputError
 from diffsight.prompts.base import AbstractPrompt
-from diffsight.prompts.text import TextAdapter, load_text_encoder
+from diffsight.prompts.encoder import load_text_model
+from diffsight.prompts.text import TextAdapter
 from diffsight.prompts.tokens import Tokenizer
 from diffsight.types import Inputs
 
@@ -78,7 +79,7 @@ class Sentences(AbstractPrompt):
             )
         tokens = self.tokenizer(sentences, max(1, len(sentences)))
         if not self._tower:
-            self._tower.append(load_text_encoder(self.encoder)[1])
+            self._tower.append(load_text_model(self.encoder))
         found = self._tower[0](input_ids=tokens)
         return found.pooler_output[:, None] if self.pooled else found.last_hidden_state
 

@@ -1,24 +1,24 @@
 """Text conditions: tables of CLIP features of names, and their adapter (VPD equation 5)."""
 
-import contextlib
 import difflib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from diffsight import assets
 from diffsight.errors import InputError
 from diffsight.label_maps import class_names
 from diffsight.prompts.base import AbstractPrompt
+from diffsight.prompts.encoder import load_text_encoder
 from diffsight.prompts.templates import TEMPLATES
 from diffsight.types import Inputs
+from diffsight.weights import require_finite, write_tensors
 
 
 class TextAdapter(nn.Module):
@@ -129,87 +129,6 @@ def build_text_table(
     return torch.stack(rows)
 
 
-def load_text_encoder(encoder: str | Path) -> tuple[Any, Any]:
-    """CLIP's tokenizer and text model, in 32 bit and evaluation mode.
-
-    Args:
-        encoder: ``tiny``, a diffusers folder or hub id with ``text_encoder`` and ``tokenizer``, or
-            a CLIP text model's own.
-
-    Returns:
-        Tokenizer, and the model without text projection: token ids ``b n`` to a record with
-        ``last_hidden_state`` and ``pooler_output``, both after the final layer norm.
-
-    Raises:
-        InputError: if it cannot be loaded.
-    """
-    # transformers takes seconds to import, and only what reads such files needs it
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
-    tokenizer = load_tokenizer(encoder)
-    source, _, sub = _text_folders(encoder)
-    with _reading(encoder):
-        config = CLIPTextConfig.from_pretrained(source, subfolder=sub)
-        projects = "CLIPTextModelWithProjection" in (config.architectures or ())
-        cls = CLIPTextModelWithProjection if projects else CLIPTextModel
-        model = cls.from_pretrained(source, subfolder=sub, use_safetensors=None)
-    text_model: Any = model.text_model if projects else model
-    # a file of 16-bit weights would be run in 16 bit
-    return tokenizer, text_model.float().eval()
-
-
-def load_tokenizer(encoder: str | Path) -> Any:
-    """CLIP's tokenizer alone, of the same places as ``load_text_encoder``.
-
-    Raises:
-        InputError: if it cannot be loaded.
-    """
-    from transformers import CLIPTokenizer
-
-    source, sub, _ = _text_folders(encoder)
-    with _reading(encoder):
-        return CLIPTokenizer.from_pretrained(source, subfolder=sub)
-
-
-def _text_folders(encoder: str | Path) -> tuple[str, str, str]:
-    """Folder or hub id, and in it the folders of the tokenizer and the text model."""
-    source = str(assets.find(str(encoder)) if encoder in assets.NAMES else encoder)
-    folder = Path(source)
-    nested = (folder / "text_encoder").is_dir() or (
-        not folder.exists() and "clip" not in str(encoder)
-    )
-    return (source, "tokenizer", "text_encoder") if nested else (source, "", "")
-
-
-@contextlib.contextmanager
-def _reading(encoder: str | Path) -> Iterator[None]:
-    """One line for whatever goes wrong: the tokenizer raises nothing narrow on a damaged file."""
-    local = Path(_text_folders(encoder)[0]).exists()
-    try:
-        with without_bars() if local else contextlib.nullcontext():
-            yield
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"{encoder}: no CLIP text model and tokenizer there ({reason}): give a Stable "
-            "Diffusion folder with text_encoder/ and tokenizer/, or a CLIP text model's folder"
-        ) from None
-
-
-@contextlib.contextmanager
-def without_bars() -> Iterator[None]:
-    """Transformers shows a progress bar for every file that it reads, however small."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
 def _pooled(model: Any, tokenizer: Any, texts: list[str], max_length: int) -> Tensor:
     tokens = tokenizer(texts, padding=True, return_tensors="pt")
     longest = tokens["input_ids"].shape[1]
@@ -272,8 +191,7 @@ def save_rows(path: Path, rows: Float[Tensor, "n c"], metadata: dict[str, str]) 
     """Write vectors to a safetensors file, atomically."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        # save_file's files are private to their owner
-        partial.write_bytes(save({"rows": rows.contiguous()}, metadata))
+        write_tensors({"rows": rows}, partial, metadata)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -328,4 +246,5 @@ def _open_table(path: Path) -> tuple[list[str], Tensor]:
         ) from None
     if known is None or rows is None:
         raise InputError(f"{path}: no names in it: write it with `diffsight text-table`")
+    require_finite([("rows", rows)], path)
     return known, rows

@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from diffsight.errors import InputError
-from diffsight.prompts.text import load_tokenizer
+from diffsight.prompts.encoder import load_tokenizer
 
 
 class Tokenizer:

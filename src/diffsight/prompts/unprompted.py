@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffsight.prompts.base import AbstractPrompt
-from diffsight.prompts.text import load_text_encoder
+from diffsight.prompts.encoder import load_text_encoder, load_text_model
 from diffsight.types import Inputs
 
 
@@ -40,16 +40,24 @@ class Unprompted(AbstractPrompt):
         """Return the empty-prompt embedding of a diffusers folder.
 
         Args:
-            folder: whose text tower says it; without one it is a single token of zeros.
+            folder: with the text tower, or an original file; without a tower it is a single token
+                of zeros.
             dim: width of the UNet's condition.
         """
-        if not (folder / "text_encoder").is_dir():
+        if folder.is_file():  # it holds no tokenizer; begin, end and padding are known
+            tower = load_text_model(folder)
+            config = tower.config
+            tokens = torch.full((1, config.max_position_embeddings), config.pad_token_id)
+            tokens[0, :2] = torch.tensor([config.bos_token_id, config.eos_token_id])
+        elif (folder / "text_encoder").is_dir():
+            tokenizer, tower = load_text_encoder(folder)
+            longest = min(tokenizer.model_max_length, tower.config.max_position_embeddings)
+            filled = {"padding": "max_length", "max_length": longest}
+            tokens = tokenizer([""], **filled, return_tensors="pt")["input_ids"]
+        else:
             return cls(1, dim=dim)
-        tokenizer, tower = load_text_encoder(folder)
-        longest = min(tokenizer.model_max_length, tower.config.max_position_embeddings)
-        tokens = tokenizer([""], padding="max_length", max_length=longest, return_tensors="pt")
-        made = cls(longest, dim=dim)
-        made.rows = tower(tokens["input_ids"]).last_hidden_state[0]
+        made = cls(tokens.shape[1], dim=dim)
+        made.rows = tower(tokens).last_hidden_state[0]
         return made
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:

@@ -11,6 +11,7 @@ from diffsight.backbones.ldm_keys import KeyReport, vae_value
 from diffsight.backbones.sources import ldm_renamer
 from diffsight.errors import InputError
 from diffsight.model import DenseModel
+from diffsight.weights import require_finite
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,7 @@ def convert(
         raise IncompleteError(report)
     if report.missing:
         model = build()
+    require_finite(ours.items(), "the checkpoint")
     model.load_state_dict(ours, assign=True, strict=not report.missing)
     return model.eval(), report
 

@@ -1,0 +1,131 @@
+"""CLIP's text tower and tokenizer, from wherever Stable Diffusion or CLIP is."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from torch import Tensor
+
+from diffsight.errors import InputError
+from diffsight.weights import (
+    load_tower,
+    locate,
+    part_folder,
+    read_checkpoint,
+    read_config,
+    read_folder,
+)
+
+CLIP = "openai/clip-vit-large-patch14"
+"""Its tokenizer is that of Stable Diffusion 1.x and 2.x, whose original files hold none."""
+PARTS = ("tokenizer", "text_encoder")
+KIND = "CLIP text model"
+REPAIR = (
+    "give a Stable Diffusion folder with text_encoder/ and tokenizer/, or a CLIP text model's "
+    "folder"
+)
+# prefixes of the tower in original files of Stable Diffusion 1.x and 2.x (OpenCLIP)
+LDM, OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."
+
+
+def load_text_encoder(encoder: str | Path) -> tuple[Any, Any]:
+    """Return CLIP's tokenizer and text model, in 32 bit and evaluation mode.
+
+    Args:
+        encoder: ``tiny``, a diffusers folder or hub id with ``text_encoder`` and ``tokenizer``, a
+            CLIP model's own, or one original file of Stable Diffusion.
+
+    Returns:
+        Tokenizer, and the model without text projection: token ids ``b n`` to a record with
+        ``last_hidden_state`` and ``pooler_output``, both after the final layer norm.
+
+    Raises:
+        InputError: if it cannot be loaded.
+    """
+    return load_tokenizer(encoder), load_text_model(encoder)
+
+
+def load_text_model(encoder: str | Path) -> Any:
+    """Return the text model alone, of the same sources as ``load_text_encoder``.
+
+    Raises:
+        InputError: if it cannot be loaded.
+    """
+    # transformers takes seconds to import, and only what reads such files needs it
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    source = locate(encoder, PARTS)
+    if source.is_file():
+        config, state = _of_file(source)
+    else:
+        folder = part_folder(source, "text_encoder")
+        config = read_config(
+            CLIPTextConfig, folder, f"{encoder}: no {KIND} and tokenizer there", REPAIR
+        )
+        _, state = read_folder(folder)
+    return load_tower(CLIPTextModel, config, state, encoder, KIND)
+
+
+def load_tokenizer(encoder: str | Path) -> Any:
+    """Return CLIP's tokenizer alone, of the same sources as ``load_text_encoder``.
+
+    Raises:
+        InputError: if it cannot be loaded.
+    """
+    from transformers import CLIPTokenizer
+
+    source = locate(encoder, PARTS)
+    if source.is_dir():
+        missing = f"{encoder}: no {KIND} and tokenizer there"
+        folder, files = part_folder(source, "tokenizer"), ("vocab.json", "tokenizer.json")
+        return read_config(CLIPTokenizer, folder, missing, REPAIR, files)
+    try:
+        tokenizer = load_tokenizer(CLIP)
+    except InputError as error:
+        raise InputError(
+            f"{encoder}: one original file has no tokenizer, and CLIP's is not there ({error})"
+        ) from None
+    tokenizer.pad_token_id = _of_file(source)[0].pad_token_id
+    return tokenizer
+
+
+def _of_file(path: Path) -> tuple[Any, dict[str, Tensor]]:
+    """Return configuration and weights of the text tower in an original file.
+
+    Raises:
+        InputError: if there is none.
+    """
+    from diffusers.loaders.single_file_utils import convert_open_clip_checkpoint
+    from transformers import CLIPTextConfig
+
+    tensors, _ = read_checkpoint(path)
+    is_open_clip = any(key.startswith(OPEN_CLIP) for key in tensors)
+    state = {k.removeprefix(LDM): v for k, v in tensors.items() if k.startswith(LDM)}
+    try:
+        if is_open_clip:
+            width = len(tensors[OPEN_CLIP + "ln_final.weight"])
+            shaped = SimpleNamespace(config=SimpleNamespace(hidden_size=width))
+            state = convert_open_clip_checkpoint(shaped, tensors, OPEN_CLIP)
+        state = {key.removeprefix("text_model."): value for key, value in state.items()}
+        vocabulary, width = state["embeddings.token_embedding.weight"].shape
+        positions = len(state["embeddings.position_embedding.weight"])
+        inner = len(state["encoder.layers.0.mlp.fc1.weight"])
+    except KeyError as error:
+        raise InputError(
+            f"{path}: no {KIND} in it ({error.args[0]} is missing): {REPAIR}"
+        ) from None
+    layers = len({key.split(".")[2] for key in state if key.startswith("encoder.layers.")})
+    config = CLIPTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=inner,
+        # Stable Diffusion 2.x reads OpenCLIP's last layer but one
+        num_hidden_layers=layers - 1 if is_open_clip else layers,
+        num_attention_heads=width // 64,
+        max_position_embeddings=positions,
+        hidden_act="gelu" if is_open_clip else "quick_gelu",
+        bos_token_id=vocabulary - 2,
+        eos_token_id=vocabulary - 1,
+        pad_token_id=0 if is_open_clip else vocabulary - 1,
+    )
+    return config, state

@@ -1,0 +1,116 @@
+"""Where a model is: in the package, in a folder, in the hub's cache, or on the hub."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from diffsight import assets
+from diffsight.errors import InputError
+from diffsight.weights.files import weight_files
+
+DIFFUSION = ("unet", "vae")
+_FORM = "owner/name"
+FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+
+
+def locate(
+    source: str | Path, parts: Sequence[str] = DIFFUSION, *, revision: str | None = None
+) -> Path:
+    """Return the local folder or file of a model; a hub id is fetched, or found in the cache.
+
+    Args:
+        source: ``tiny``, a folder or file, a folder of the hub's cache (``models--owner--name``),
+            or a hub id. A folder with the name of the embedded model is ``./tiny``.
+        parts: folders that are needed of a hub id in diffusers' layout. Of one without such folders
+            the model at its top is fetched. Each part comes with one copy of its weights.
+        revision: branch, tag or commit of a hub id.
+
+    Raises:
+        InputError: if it is neither a path nor a hub id that can be had, or the embedded model is
+            damaged.
+    """
+    if source in assets.NAMES:
+        return assets.find(str(source))
+    path = Path(source)
+    if path.exists():
+        return resolve_folder(path)
+    if path.suffix in FILES or str(source).count("/") != 1:
+        raise InputError(f"{source}: no such file or folder, and not a hub id of the form {_FORM}")
+    with _hub_errors(source):
+        wanted: list[str] = []
+        # without the hub the cache is searched: nothing is wanted that it may not have
+        with contextlib.suppress(Exception):
+            wanted = _needed(HfApi().list_repo_files(str(source), revision=revision), parts)
+        return Path(snapshot_download(str(source), revision=revision, allow_patterns=wanted))
+
+
+def resolve_folder(path: Path) -> Path:
+    """Return the newest snapshot in a folder of the hub's cache; any other path as it is.
+
+    Raises:
+        InputError: if it has no snapshot, or several and none is the newest.
+    """
+    if not (path.name.startswith("models--") and path.is_dir()):
+        return path
+    main = path / "refs" / "main"
+    commits = sorted(folder.name for folder in (path / "snapshots").glob("*"))
+    if main.is_file() and main.read_text().strip() in commits:
+        commits = [main.read_text().strip()]
+    if len(commits) == 1:
+        return path / "snapshots" / commits[0]
+    problem = f"{len(commits)} snapshots, none of them of refs/main" if commits else "no snapshot"
+    raise InputError(
+        f"{path}: {problem} in this folder of the hub's cache: give one of its folders "
+        "snapshots/COMMIT, or download the model again"
+    )
+
+
+def part_folder(folder: Path, part: str) -> Path:
+    """Return the folder of a part of a model, or the model's own if it has no such part."""
+    return folder / part if (folder / part).is_dir() else folder
+
+
+def _needed(names: Sequence[str], parts: Sequence[str]) -> list[str]:
+    """Return the files of a repository that the parts are loaded from."""
+    paths = [PurePosixPath(name) for name in names]
+    nested = {path.parts[0] for path in paths if len(path.parts) == 2} & {*parts}
+    needed: list[str] = []
+    for folder in nested or {"."}:
+        inside = [path for path in paths if str(path.parent) == folder]
+        weights = weight_files(path.name for path in inside)
+        needed += [
+            str(path) for path in inside if path.name in weights or path.suffix in (".json", ".txt")
+        ]
+    return needed
+
+
+@contextlib.contextmanager
+def _hub_errors(source: str | Path) -> Iterator[None]:
+    """Turn whatever keeps a hub id from being fetched into one line."""
+    try:
+        yield
+    except HFValidationError:
+        raise InputError(
+            f"{source}: no such file or folder, and not a hub id of the form {_FORM}"
+        ) from None
+    except RevisionNotFoundError:
+        raise InputError(f"{source}: the hub has no such revision of it: check it") from None
+    except RepositoryNotFoundError:
+        raise InputError(
+            f"{source}: the hub has no such model: check the spelling, or log in if it is private"
+        ) from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise InputError(
+            f"{source}: not on this machine and the hub cannot be reached "
+            f"({type(error).__name__}): give a local folder or file, or go online and unset "
+            "HF_HUB_OFFLINE"
+        ) from None

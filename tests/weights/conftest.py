@@ -1,0 +1,49 @@
+"""Folders that a test may break, and a hub that is a folder."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def pipeline(pipeline_folder: Path, tmp_path: Path) -> Path:
+    """A Stable Diffusion folder with a text and a vision tower."""
+    return shutil.copytree(pipeline_folder, tmp_path / "model")
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the hub."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+class Online:
+    """A hub with one model, whose files are those of a folder.
+
+    Attributes:
+        fetched: files that were downloaded.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.fetched: list[str] = []
+
+    def list_repo_files(self, name: str, *, revision: str | None) -> list[str]:
+        assert name == "owner/model"
+        files = (path for path in self.folder.rglob("*") if path.is_file())
+        return sorted(path.relative_to(self.folder).as_posix() for path in files)
+
+    def download(self, name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        assert name == "owner/model"
+        self.fetched += allow_patterns
+        return str(self.folder)
+
+
+@pytest.fixture
+def online(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> Online:
+    hub = Online(pipeline)
+    monkeypatch.setattr("diffsight.weights.location.HfApi", lambda: hub)
+    monkeypatch.setattr("diffsight.weights.location.snapshot_download", hub.download)
+    return hub

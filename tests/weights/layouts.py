@@ -1,0 +1,137 @@
+"""The layouts in which people have weights, made from one folder of safetensors."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from diffsight.backbones.ldm_keys import unet_prefixes
+
+
+def ldm_file(path: Path, folder: Path) -> dict[str, torch.Tensor]:
+    """An original-style checkpoint of the small model: diffusers' own names turned back."""
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet").state_dict()
+    prefixes = {new: old for old, new in unet_prefixes(4, 2, (True, True, True, False)).items()}
+    inner = {
+        "norm1": "in_layers.0",
+        "conv1": "in_layers.2",
+        "norm2": "out_layers.0",
+        "conv2": "out_layers.3",
+        "time_emb_proj": "emb_layers.1",
+        "conv_shortcut": "skip_connection",
+    }
+    state = {}
+    for key, value in unet.items():
+        new = max((p for p in prefixes if key.startswith(p + ".")), key=len)
+        rest = key[len(new) + 1 :]
+        if ".resnets." in new:
+            module, _, leaf = rest.rpartition(".")
+            rest = f"{inner[module]}.{leaf}"
+        state[f"model.diffusion_model.{prefixes[new]}.{rest}"] = value
+    names = (
+        ("down_blocks", "down"),
+        ("resnets", "block"),
+        ("downsamplers.0.conv", "downsample.conv"),
+        ("mid_block.block.0", "mid.block_1"),
+        ("mid_block.block.1", "mid.block_2"),
+        ("mid_block.attentions.0", "mid.attn_1"),
+        ("group_norm", "norm"),
+        ("to_out.0", "proj_out"),
+        ("to_", ""),
+        ("conv_norm_out", "norm_out"),
+        ("conv_shortcut", "nin_shortcut"),
+    )
+    for key, value in AutoencoderKL.from_pretrained(folder / "vae").state_dict().items():
+        if key.startswith(("encoder", "quant")):
+            if ".attentions." in key and value.ndim == 2:
+                value = value[..., None, None]
+            for new, old in names:
+                key = key.replace(new, old)
+        state[f"first_stage_model.{key}"] = value.clone()
+    state["cond_stage_model.transformer.text_model.final_layer_norm.weight"] = torch.ones(3)
+    save_file(state, path)
+    return state
+
+
+def _rename(variant: str) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        path.rename(path.with_suffix(f".{variant}.safetensors"))
+
+    return change
+
+
+def _pickle(suffix: str, prefix: str = "") -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        stem = "pytorch_model" if path.stem == "model" else path.stem
+        state = {prefix + name: value for name, value in load_file(path).items()}
+        torch.save(state, path.with_name(f"{stem}{suffix}"))
+        path.unlink()
+
+    return change
+
+
+def _prefix(path: Path) -> None:
+    save_file({f"module.{name}": value for name, value in load_file(path).items()}, path)
+
+
+def _shard(pattern: str) -> Callable[[Path], None]:
+    """Three files, and the index that diffusers and transformers write; it is not needed."""
+
+    def change(path: Path) -> None:
+        state = load_file(path)
+        names = sorted(state)
+        index = {}
+        for i in range(3):
+            file = pattern.format(stem=path.stem, shard=f"{i + 1:05}-of-00003")
+            part = {name: state[name] for name in names[i::3]}
+            save_file(part, path.with_name(file))
+            index |= dict.fromkeys(part, file)
+        path.with_name(f"{path.name}.index.json").write_text(json.dumps({"weight_map": index}))
+        path.unlink()
+
+    return change
+
+
+LAYOUTS: dict[str, Callable[[Path], None]] = {
+    "fp16": _rename("fp16"),
+    "bf16": _rename("bf16"),
+    "non_ema": _rename("non_ema"),
+    "of somebody": _rename("v2-mine"),
+    "sharded": _shard("{stem}-{shard}.safetensors"),
+    "sharded fp16": _shard("{stem}.fp16-{shard}.safetensors"),
+    "sharded fp16, old names": _shard("{stem}-{shard}.fp16.safetensors"),
+    "pickle": _pickle(".bin"),
+    "fp16 pickle": _pickle(".fp16.bin"),
+    "pickle of DataParallel": _pickle(".bin", "module."),
+    "pickle of torch.compile": _pickle(".bin", "module._orig_mod."),
+    "safetensors of DataParallel": _prefix,
+}
+"""What each does to one file of weights."""
+
+
+def lay_out(folder: Path, layout: str) -> Path:
+    """Change all weights in a folder and its parts."""
+    for path in [*folder.rglob("*.safetensors")]:
+        LAYOUTS[layout](path)
+    return folder
+
+
+def cache(folder: Path, hub: Path, name: str = "owner/name", commit: str = "a" * 40) -> Path:
+    """Move a folder into a hub cache, as the current commit of a model."""
+    model = hub / f"models--{name.replace('/', '--')}"
+    (model / "refs").mkdir(parents=True, exist_ok=True)
+    (model / "refs" / "main").write_text(commit)
+    (model / "snapshots").mkdir(exist_ok=True)
+    folder.rename(model / "snapshots" / commit)
+    return model
+
+
+def equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+    """Return whether two state dicts have the same names and values."""
+    return ours.keys() == theirs.keys() and all(
+        torch.equal(value, theirs[name]) for name, value in ours.items()
+    )
