@@ -269,7 +269,8 @@ def _add_value_options(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--clip",
         metavar="DIR|ID",
-        help="CLIP vision model that mixes the tables (default: the backbone's, if it has one)",
+        help="CLIP vision model that mixes the tables (default: the backbone's, else CLIP ViT-L/14 "
+        "from the hub)",
     )
 
 

@@ -254,7 +254,9 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         help="frozen model: the one of the package, a folder or a hub id (default: tiny)",
     )
     group.add_argument(
-        "--clip", metavar="DIR", help="CLIP vision model (default: that of the backbone)"
+        "--clip",
+        metavar="DIR|ID",
+        help="CLIP vision model (default: that of the backbone, else CLIP ViT-L/14 from the hub)",
     )
     group.add_argument("--dino", metavar="DIR", help="DINOv2 model, for dinov2-linear")
     group.add_argument(
