@@ -90,7 +90,9 @@ def _shard(pattern: str) -> Callable[[Path], None]:
             part = {name: state[name] for name in names[i::3]}
             save_file(part, path.with_name(file))
             index |= dict.fromkeys(part, file)
-        path.with_name(f"{path.name}.index.json").write_text(json.dumps({"weight_map": index}))
+        path.with_name(f"{path.name}.index.json").write_text(
+            json.dumps({"metadata": {"total_size": 0}, "weight_map": index})
+        )
         path.unlink()
 
     return change
