@@ -1,14 +1,20 @@
 """A pretrained model by its name: what is shared, what is a copy, and what is refused."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from tests.weights.layouts import cache, equal
 from transformers import ConvNextConfig, ConvNextModel
 
 from diffsight import assets
-from diffsight.backbones import BackboneSource
+from diffsight.backbones import BackboneSource, ClipVision
+from diffsight.backbones.source import CLIP
 from diffsight.errors import InputError
+from diffsight.methods import FewShot
+from diffsight.model import DenseModel
+from diffsight.tasks import Depth, Segmentation
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +70,53 @@ def test_a_folder_is_known_by_its_whole_path(vision: Path) -> None:
 def test_a_vision_backbone_is_no_diffusion_model(vision: Path) -> None:
     with pytest.raises(InputError, match=r"no diffusion model .*feature_head, linear_probe"):
         BackboneSource(vision).fresh_diffusion(trainable=())
+
+
+@pytest.fixture
+def stable_diffusion(pipeline_folder: Path, tmp_path: Path) -> BackboneSource:
+    """A folder without a CLIP vision tower, as Stable Diffusion's are."""
+    shutil.copytree(pipeline_folder, tmp_path / "sd")
+    shutil.rmtree(tmp_path / "sd" / "image_encoder")
+    return BackboneSource(tmp_path / "sd")
+
+
+def test_stable_diffusion_has_the_vision_tower_of_the_paper(
+    stable_diffusion: BackboneSource,
+    pipeline_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    shutil.copytree(pipeline_folder / "image_encoder", tmp_path / "clip")
+    cache(tmp_path / "clip", tmp_path / "hub", CLIP)
+    assert stable_diffusion.default_clip == CLIP
+    clip = stable_diffusion.clip()
+    assert (clip.source, clip.revision) == (CLIP, "a" * 40)
+    assert equal(clip.state_dict(), ClipVision(pipeline_folder).state_dict())
+    depth = Depth(max_depth_m=None, bins=3).fitted(torch.linspace(0.5, 4, 200)[:, None])
+    model = DenseModel(task=depth, method=FewShot.from_backbone(stable_diffusion))
+    assert model.method.vision is clip
+    assert model.method.codebook.size == 10
+    assert BackboneSource(pipeline_folder).default_clip == str(pipeline_folder.resolve())
+    assert BackboneSource("tiny").default_clip == "tiny"
+
+
+def test_without_the_vision_tower_there_is_one_table(
+    stable_diffusion: BackboneSource, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Classes need no tower, and look for none."""
+    caplog.set_level("INFO")
+    builder = FewShot.from_backbone(stable_diffusion)
+    DenseModel(task=Segmentation(("wall", "door")), method=builder)
+    assert "default_clip" not in vars(stable_diffusion)
+    depth = Depth(max_depth_m=None, bins=3).fitted(torch.linspace(0.5, 4, 200)[:, None])
+    model = DenseModel(task=depth, method=builder)
+    assert model.method.codebook.size == 1
+    (message,) = caplog.messages
+    assert message.startswith("the paper mixes a codebook of 10 tables by CLIP ViT-L/14, but ")
+    assert f"{CLIP} cannot be fetched: a codebook of 1 table is learned" in message
+    with pytest.raises(InputError, match=r"of 10 tables is mixed .* cannot be fetched: go online"):
+        FewShot.from_backbone(stable_diffusion, codebook=10)
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:

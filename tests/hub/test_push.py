@@ -1,5 +1,6 @@
 """Models travel to the Hugging Face hub and back; the hub itself is replaced."""
 
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tests.hub.tiny import few_shot, fingerprint_of, tiny
+from tests.weights.layouts import cache
 
 from diffsight.backbones import BackboneSource
 from diffsight.errors import InputError
@@ -79,3 +81,18 @@ def test_a_model_that_refers_to_local_files_is_not_pushed(
     assert not calls
     push(save(model, tmp_path / f"whole-{name}"), "me/depth")
     assert calls[1][1]["sent"]["frozen"] == {}
+
+
+def test_a_model_in_the_cache_of_the_hub_is_loaded(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its id without network, and as the folder that the cache has for it."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    shutil.copytree(saved, tmp_path / "copy")
+    folder = cache(tmp_path / "copy", tmp_path / "hub")
+    for source in ("owner/name", folder):
+        assert fingerprint_of(load(source)) == fingerprint_of(tiny())
+    with pytest.raises(InputError, match=r"owner/other: not on this machine and the hub cannot be"):
+        load("owner/other")
+    with pytest.raises(InputError, match=r"not a hub id of the form owner/name"):
+        load("owner/bad name")

@@ -169,7 +169,7 @@ def test_a_failed_save_leaves_the_old_model(
         path.write_bytes(b"half")
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("diffsight.hub.artifact.save_file", full_disk)
+    monkeypatch.setattr("diffsight.weights.files.save_file", full_disk)
     with pytest.raises((OSError, InputError), match="No space left on device") as caught:
         save(tiny(1), artifact)
     assert "\n" not in str(caught.value)

@@ -74,8 +74,14 @@ def _pickle(suffix: str, prefix: str = "") -> Callable[[Path], None]:
     return change
 
 
+def rewrite(state: dict[str, Tensor], path: Path) -> None:
+    """Replace a file whose tensors may still be mapped into memory."""
+    path.unlink()
+    save_file(state, path)
+
+
 def _prefix(path: Path) -> None:
-    save_file({f"module.{name}": value for name, value in load_file(path).items()}, path)
+    rewrite({f"module.{name}": value for name, value in load_file(path).items()}, path)
 
 
 def _shard(pattern: str) -> Callable[[Path], None]:
@@ -90,7 +96,9 @@ def _shard(pattern: str) -> Callable[[Path], None]:
             part = {name: state[name] for name in names[i::3]}
             save_file(part, path.with_name(file))
             index |= dict.fromkeys(part, file)
-        path.with_name(f"{path.name}.index.json").write_text(json.dumps({"weight_map": index}))
+        path.with_name(f"{path.name}.index.json").write_text(
+            json.dumps({"metadata": {"total_size": 0}, "weight_map": index})
+        )
         path.unlink()
 
     return change

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from tests.weights.layouts import lay_out
+from safetensors.torch import load_file
+from tests.weights.layouts import lay_out, rewrite
 
 from diffsight.backbones import BackboneSource, ClipVision
 from diffsight.errors import InputError
@@ -70,7 +70,7 @@ def test_weights_that_are_not_finite_are_refused(pipeline: Path, part: str, valu
     state = load_file(path)
     name = next(name for name in state if "encoder" in name or part == "unet")
     state[name].view(-1)[-1] = value
-    save_file(state, path)
+    rewrite(state, path)
     load = {"text_encoder": load_text_model, "image_encoder": ClipVision}
     with pytest.raises(InputError, match=r"the weights of .* are not finite \(first .*again"):
         load.get(part, lambda folder: BackboneSource(folder).diffusion)(pipeline)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.weights.layouts import LAYOUTS, cache, equal, lay_out, ldm_file
+from tests.weights.layouts import LAYOUTS, cache, equal, lay_out, ldm_file, rewrite
 from torch import nn
 from transformers import (
     CLIPConfig,
@@ -158,7 +158,7 @@ def test_original_files_with_other_names(
         for kind in ("weight", "bias"):
             value = state.pop(f"{attention}{old}.{kind}")
             state[f"{attention}{new}.{kind}"] = value.flatten(1) if value.ndim > 1 else value
-    save_file({wrapper + name: value for name, value in state.items()}, path)
+    rewrite({wrapper + name: value for name, value in state.items()}, path)
     assert equal(BackboneSource(path).diffusion.state_dict(), folder.diffusion.state_dict())
     torch.save({"state_dict": state}, path.with_suffix(".ckpt"))
     loaded = BackboneSource(path.with_suffix(".ckpt")).diffusion

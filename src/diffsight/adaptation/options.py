@@ -22,8 +22,8 @@ class FewShotOptions:
         steps: steps of every training, exactly; the same seed and steps give the same model
             (default: by the minutes).
         short_side: pixels of the shorter side that images are resized to (default: the backbone's).
-        clip: CLIP vision model that mixes the tables of a codebook (default: the backbone's, if it
-            has one).
+        clip: CLIP vision model that mixes the tables of a codebook (default: the backbone's, else
+            CLIP ViT-L/14 from the hub).
         seed: seed of everything random.
 
     Raises:

@@ -6,12 +6,14 @@ from typing import Any
 
 from diffsight import assets
 from diffsight.backbones import architectures
-from diffsight.backbones.clip import ClipVision
+from diffsight.backbones.clip import ClipVision, tower_folder
 from diffsight.backbones.stable_diffusion import Part, StableDiffusion
 from diffsight.backbones.vision import VisionBackbone
 from diffsight.errors import InputError
 from diffsight.weights import locate
 
+CLIP = "openai/clip-vit-large-patch14"
+"""Vision tower that few_shot's paper mixes its tables with; Stable Diffusion has none itself."""
 PARTS = ("unet", "vae", "tokenizer", "text_encoder", "image_encoder")
 
 
@@ -68,20 +70,44 @@ class BackboneSource:
         return VisionBackbone(self.name, revision=self.revision, trainable=False).eval()
 
     def clip(self, source: str | Path | None = None) -> ClipVision:
-        """Return a frozen CLIP vision tower, the model's own by default.
+        """Return a frozen CLIP vision tower.
+
+        Args:
+            source: as for ``ClipVision``; default: ``default_clip``.
 
         Raises:
             InputError: if there is none.
         """
-        name = str(source or self.name)
+        name = str(source or self.default_clip or self.name)
         if name not in self._clip:
-            revision = None if source else self.revision
+            is_own = name == self.name
+            revision = self.revision if is_own else _commit(tower_folder(name))
             self._clip[name] = ClipVision(name, revision=revision)
         return self._clip[name]
 
+    @functools.cached_property
+    def default_clip(self) -> str | None:
+        """Name of the model's own CLIP vision tower, for Stable Diffusion else of CLIP ViT-L/14.
+
+        None if there is none: the model is no diffusion model, or ViT-L/14 cannot be fetched.
+        """
+        if self.has_clip:
+            return self.name
+        try:
+            return CLIP if self.is_diffusion and tower_folder(CLIP) else None
+        except InputError:
+            return None
+
+    def clip_folder(self, source: str | Path | None = None) -> Path | None:
+        """Return the folder of the tower that ``clip`` loads, or None if there is none."""
+        if source is None and self.has_clip:
+            return tower_folder(self.folder)
+        name = source or self.default_clip
+        return None if name is None else tower_folder(name)
+
     @property
     def has_clip(self) -> bool:
-        """Whether a CLIP vision tower lies beside the UNet."""
+        """Whether the model has a CLIP vision tower of its own."""
         return (self.folder / "image_encoder").is_dir()
 
     @property

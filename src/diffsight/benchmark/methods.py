@@ -19,7 +19,6 @@ import torch
 from diffsight.adaptation.candidates import candidates, method_class
 from diffsight.adaptation.selection import select
 from diffsight.backbones import BackboneSource
-from diffsight.backbones.clip import tower_folder
 from diffsight.benchmark.measures import map_output
 from diffsight.benchmark.options import UnitOptions
 from diffsight.benchmark.source import BenchmarkTask
@@ -167,8 +166,8 @@ class Adapted(BenchmarkMethod):
             return files_hash(required_clip(reason, source, clip))
         if not self._takes_clip:
             return ""
-        folder = tower_folder(clip or source.folder)
-        return "" if folder == source.folder else files_hash(folder)
+        folder = source.clip_folder(clip)
+        return "" if folder is None else files_hash(folder)
 
     def options_for(self, spec: BenchmarkTask) -> dict[str, Any]:
         """Return the options of the methods for a task."""
@@ -269,11 +268,11 @@ def required_clip(reason: str, source: BackboneSource, clip: str | Path | None) 
     Raises:
         InputError: if there is none.
     """
-    folder = tower_folder(clip or source.folder)
-    if clip is None and folder == source.folder:
+    folder = source.clip_folder(clip)
+    if folder is None:
         raise InputError(
-            f"{source.name} has no CLIP vision model, which {reason} needs: give --clip DIR, or "
-            "leave it out"
+            f"{source.name} has no CLIP vision model, which {reason} needs, and that of the paper "
+            "cannot be fetched: go online, give --clip DIR, or leave it out"
         )
     return folder
 
@@ -281,7 +280,8 @@ def required_clip(reason: str, source: BackboneSource, clip: str | Path | None) 
 def files_hash(folder: str | Path, pattern: str = "*") -> str:
     """Return a hash of the files of a folder, by name and content."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in Path(folder).glob(pattern) if path.is_file()):
+    paths = [Path(folder)] if Path(folder).is_file() else Path(folder).glob(pattern)
+    for path in sorted(path for path in paths if path.is_file()):
         status = path.stat()
         digest.update(
             f"{path.name} {_hash_of(path, status.st_mtime_ns, status.st_size)}\n".encode()

@@ -7,14 +7,6 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from torch import nn
 
 from diffsight.backbones import PretrainedPart
@@ -33,15 +25,8 @@ from diffsight.hub.artifact import (
 )
 from diffsight.hub.build import build, uninitialised, without_weights
 from diffsight.model import DenseModel
-from diffsight.weights import require_finite, resolve_folder
+from diffsight.weights import hub_errors, require_finite, resolve_folder
 
-UNREACHABLE = (
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    HfHubHTTPError,
-    HFValidationError,
-    OSError,
-)
 LISTED = 6
 Shared = MutableMapping[str, PretrainedPart]
 
@@ -123,22 +108,9 @@ def resolve(source: str | Path, *, revision: str | None = None) -> Artifact:
             f"{source}: no such file or folder, and not a hub id of the form owner/name"
         )
     wanted = [CONFIG, WEIGHTS, CARD, BASELINES]
-    try:
-        return Artifact(
-            Path(snapshot_download(str(source), revision=revision, allow_patterns=wanted))
-        )
-    except RevisionNotFoundError:
-        raise InputError(f"{source}: the hub has no revision {revision!r} of it") from None
-    except RepositoryNotFoundError:
-        raise InputError(
-            f"{source}: no such folder, and the hub has no such model: check the spelling, or "
-            "log in if it is private"
-        ) from None
-    except UNREACHABLE as error:
-        raise InputError(
-            f"{source}: no such folder, and the hub cannot be reached ({type(error).__name__}): "
-            "give a local folder, or go online and unset HF_HUB_OFFLINE"
-        ) from None
+    with hub_errors(source):
+        folder = snapshot_download(str(source), revision=revision, allow_patterns=wanted)
+    return Artifact(Path(folder))
 
 
 def read_weights(

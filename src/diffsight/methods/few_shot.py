@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diffsight.backbones import BackboneSource, ClipVision, PretrainedPart, StableDiffusion
 from diffsight.backbones.concept_maps import ConceptRecorder, ConceptRequest, resized
+from diffsight.backbones.source import CLIP
 from diffsight.errors import InputError
 from diffsight.heads.codebook import Codebook
 from diffsight.methods.base import (
@@ -190,7 +191,7 @@ class FewShot(AbstractMethod):
         Args:
             source: Stable Diffusion.
             codebook: tables; default: ten where a CLIP vision model can mix them, else one.
-            clip: CLIP vision model; default: that beside the UNet.
+            clip: CLIP vision model; default: the backbone's own, else CLIP ViT-L/14 from the hub.
             maps: options of ``ConceptRequest``.
             options: of the constructor.
 
@@ -200,12 +201,11 @@ class FewShot(AbstractMethod):
         """
         if codebook is not None and codebook < 0:
             raise InputError(f"a codebook of {codebook} tables: give 0 (fixed values) or more")
-        can_mix = clip is not None or source.has_clip
-        tables = codebook if codebook is not None else (TABLES if can_mix else 1)
-        if tables > 1 and not can_mix:
+        if codebook is not None and codebook > 1 and not (clip or source.default_clip):
             raise InputError(
-                f"a codebook of {tables} tables is mixed by a CLIP vision model, and {source.name} "
-                "has none: give one (--clip), or choose 1 table"
+                f"a codebook of {codebook} tables is mixed by a CLIP vision model, but "
+                f"{source.name} has none and {CLIP} cannot be fetched: go online, give one "
+                "(--clip), or choose 1 table"
             )
         known = {f.name for f in fields(ConceptRequest)}
         if unknown := (maps or {}).keys() - known:
@@ -215,14 +215,16 @@ class FewShot(AbstractMethod):
         request = ConceptRequest(**(maps or {}))
 
         def make(output: OutputSpec) -> AbstractMethod:
-            several = tables > 1 and output.codec is not None
-            if output.codec is not None and codebook is None and not can_mix:
+            tables = TABLES if codebook is None else codebook
+            has_values = output.codec is not None  # nothing is fetched for classes
+            if has_values and codebook is None and not (clip or source.default_clip):
                 _log_one_table(source.name)
+                tables = 1
             return cls(
                 output=output,
                 backbone=source.diffusion,
                 codebook=tables,
-                vision=source.clip(clip) if several else None,
+                vision=source.clip(clip) if has_values and tables > 1 else None,
                 maps=request,
                 **options,
             )
@@ -244,4 +246,10 @@ class FewShot(AbstractMethod):
 
 @functools.cache  # once, not for every fold
 def _log_one_table(name: str) -> None:
-    log.info("no CLIP vision model beside %s: a codebook of 1 table is learned", name)
+    log.info(
+        "the paper mixes a codebook of %d tables by CLIP ViT-L/14, but %s has no CLIP vision model "
+        "and %s cannot be fetched: a codebook of 1 table is learned (go online, or give --clip)",
+        TABLES,
+        name,
+        CLIP,
+    )

@@ -80,7 +80,7 @@ class LinearProbe(AbstractFrozen):
 
         Args:
             source: of the backbone.
-            clip: CLIP vision model; default: that beside the UNet.
+            clip: CLIP vision model; default: the backbone's own, else CLIP ViT-L/14 from the hub.
             side: pixels of CLIP's input; default: its own.
             options: of the constructor.
         """

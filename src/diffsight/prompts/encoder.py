@@ -121,7 +121,7 @@ def _of_file(path: Path) -> tuple[Any, dict[str, Tensor]]:
         intermediate_size=inner,
         # Stable Diffusion 2.x reads OpenCLIP's last layer but one
         num_hidden_layers=layers - 1 if is_open_clip else layers,
-        num_attention_heads=width // 64,
+        num_attention_heads=max(1, width // 64),
         max_position_embeddings=positions,
         hidden_act="gelu" if is_open_clip else "quick_gelu",
         bos_token_id=vocabulary - 2,

@@ -8,10 +8,11 @@ from diffsight.weights.files import (
     weight_files,
     write_tensors,
 )
-from diffsight.weights.location import locate, part_folder, resolve_folder
+from diffsight.weights.location import hub_errors, locate, part_folder, resolve_folder
 from diffsight.weights.towers import load_tower, read_config
 
 __all__ = [
+    "hub_errors",
     "load_tower",
     "locate",
     "part_folder",

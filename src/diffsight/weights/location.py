@@ -45,7 +45,7 @@ def locate(
         return resolve_folder(path)
     if path.suffix in FILES or str(source).count("/") != 1:
         raise InputError(f"{source}: no such file or folder, and not a hub id of the form {_FORM}")
-    with _hub_errors(source):
+    with hub_errors(source):
         wanted: list[str] = []
         # without the hub the cache is searched: nothing is wanted that it may not have
         with contextlib.suppress(Exception):
@@ -94,8 +94,12 @@ def _needed(names: Sequence[str], parts: Sequence[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _hub_errors(source: str | Path) -> Iterator[None]:
-    """Turn whatever keeps a hub id from being fetched into one line."""
+def hub_errors(source: str | Path) -> Iterator[None]:
+    """Turn whatever keeps a hub id from being fetched into one line.
+
+    Raises:
+        InputError: instead of the errors of huggingface_hub.
+    """
     try:
         yield
     except HFValidationError:
