@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from diffsight.datasets.files import read_depth, read_image, replacing, write_depth_png
+from diffsight.datasets.depth import read_depth, write_depth_png
+from diffsight.datasets.files import read_image, replacing
 from diffsight.errors import InputError
 
 RED = (200, 30, 10)
