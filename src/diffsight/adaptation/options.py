@@ -9,6 +9,7 @@ from typing import Any, get_args
 import torch
 
 from diffsight.codecs.scalar import Spacing
+from diffsight.datasets.class_lists import ClassList
 from diffsight.datasets.files import MIN_SIDE_PX
 from diffsight.errors import InputError
 
@@ -19,8 +20,9 @@ class AdaptOptions:
 
     Args:
         unit: of one stored count, see ``LabelFormat``.
-        classes: names of the class ids from 0 on.
+        classes: names of the class ids from 0 on, or by id or colour.
         invalid: count that means "no label".
+        snap: take the nearest of the frequent values, in smoothed or compressed class masks.
         shots: use only so many images.
         validation: folders of images and labels for the held-out scores; default: folds of the
             images, by content.
@@ -50,8 +52,9 @@ class AdaptOptions:
     """
 
     unit: str | None = None
-    classes: Sequence[str] = ()
+    classes: Sequence[str] | ClassList = ()
     invalid: int | float | None = None
+    snap: bool = False
     shots: int | None = None
     validation: tuple[str | Path, str | Path] | None = None
     minutes: float = 5.0

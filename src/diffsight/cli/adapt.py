@@ -40,6 +40,7 @@ def main(argv: Sequence[str]) -> int:
     from diffsight.adaptation.adapt import adapt
     from diffsight.cli.recipe import package_of
     from diffsight.cli.show import describe
+    from diffsight.datasets.class_lists import read_class_list
 
     # a class that is typed on the command line is trusted
     typed = (package for name in args.method.split(",") for package in package_of(name.strip()))
@@ -49,8 +50,9 @@ def main(argv: Sequence[str]) -> int:
             args.labels,
             kind=args.kind,
             unit=args.unit,
-            classes=_names(args.classes),
+            classes=() if args.classes is None else read_class_list(args.classes),
             invalid=args.invalid,
+            snap=args.snap,
             shots=args.shots,
             backbone=args.backbone,
             method=args.method,
@@ -120,7 +122,7 @@ def _announce(plan: "Plan") -> None:
     sizes = sorted({f"{mask.shape[1]} x {mask.shape[0]}" for mask in masks})
     shown = ", ".join(sizes[:3]) + (" ..." if len(sizes) > 3 else "")
     log.info("%d images (%s), %.1f %% of their pixels have a label", len(masks), shown, 100 * valid)
-    for line in _values(folder):
+    for line in (*folder.notes, *_values(folder)):
         log.info("%s", line)
     log.info("%s on %s", plan.task.outputs[0].describe(), plan.backbone.name)
 
@@ -157,8 +159,9 @@ def _parser() -> argparse.ArgumentParser:
         "--labels",
         type=Path,
         required=True,
-        metavar="DIR",
-        help="folder of the labels: PNG, TIFF or NPY",
+        metavar="DIR|FILE",
+        help="folder of the labels: masks (PNG, TIFF, NPY ...) or files of labelme; or a JSON "
+        "file of COCO",
     )
     parser.add_argument(
         "--kind",
@@ -196,14 +199,22 @@ def _add_label_options(parser: argparse.ArgumentParser) -> None:
         "--invalid",
         type=float,
         metavar="N",
-        help='stored count for "no label" (default: 0 for depth, 255 for class ids)',
+        help='stored count for "no label" (default: 0 for depth; for class ids 255, unless it '
+        "looks like a class, which is logged)",
     )
     group.add_argument(
         "--classes",
         type=Path,
         metavar="FILE",
         help="text file with a name per line, for id 0, 1 ...; of masks in colours for every one "
-        "that occurs, in ascending order (#0000ff before #00c800 before #ff0000)",
+        "that occurs, in ascending order (#0000ff before #00c800 before #ff0000); or lines of "
+        "'id, name' or 'name,red,green,blue', or labelmap.txt of CVAT",
+    )
+    group.add_argument(
+        "--snap",
+        action="store_true",
+        help="take the nearest of the frequent values, in smoothed or compressed class masks "
+        "(default: refuse them)",
     )
     group.add_argument("--shots", type=int, metavar="N", help="use only N images (default: all)")
     group.add_argument(
@@ -291,23 +302,6 @@ def _add_training_options(group: "argparse._ArgumentGroup") -> None:
     )
     add_device(group)
     add_dtype(group, TRAINING_DTYPES)
-
-
-def _names(path: Path | None) -> tuple[str, ...]:
-    if path is None:
-        return ()
-    try:
-        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a list of names ({error})") from None
-    names = tuple(line.strip() for line in lines)
-    if not names:
-        raise InputError(f"{path}: holds no name: write one per line")
-    if "" in names:
-        raise InputError(
-            f"{path}: line {names.index('') + 1} is empty: write a name for every id, from 0 on"
-        )
-    return names
 
 
 def _check_out(out: Path, overwrite: bool, interrupted: bool) -> None:

@@ -23,6 +23,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     args = _parser().parse_args(argv)
 
+    from diffsight.datasets.class_lists import read_names
     from diffsight.hub import save
     from diffsight.hub.convert import CONVERTERS, IncompleteError, read_original
 
@@ -32,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     options: dict[str, Any] = {"partial": args.partial}
     for option, name, value in (
         ("--max-depth", "max_depth_m", args.max_depth),
-        ("--names", "names", args.names and _lines(args.names)),
+        ("--names", "names", args.names and read_names(args.names)),
         ("--encoder", "encoder", args.encoder),
         ("--latent-std", "latent_std", args.latent_std),
     ):
@@ -74,14 +75,6 @@ def _report(report: "KeyReport", *, as_json: bool) -> None:
     for title, keys in (("unused", report.unused), ("missing", report.missing)):
         for key in keys:
             log.info("  %s %s", title, key)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a list of names ({error})") from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _parser() -> argparse.ArgumentParser:

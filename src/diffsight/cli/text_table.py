@@ -52,12 +52,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _names(source: str) -> list[str]:
-    """Return the lines of a file, or a list of ``label_maps``."""
+    """Return the names in a file, or a list of ``label_maps``."""
+    from diffsight.datasets.class_lists import read_names
     from diffsight.label_maps import class_names
 
     path = Path(source)
     if path.exists():
-        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        return read_names(path)
     try:
         return list(class_names(source))
     except InputError as error:
