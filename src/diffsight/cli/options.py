@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffsight.errors import InputError
+from diffsight.label_maps import clean_name
 
 if TYPE_CHECKING:
     import torch
@@ -220,7 +221,12 @@ def dtype_of(args: argparse.Namespace) -> "torch.dtype | None":
 
 def write_line(console: Any, line: str) -> None:
     """Print a line as it is, whatever brackets and paths are in it."""
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """Return lines without control characters: names in files must not move the cursor."""
+    return "\n".join(map(clean_name, text.split("\n")))
 
 
 def require_writable(out: Path) -> None:

@@ -57,13 +57,14 @@ def main(argv: Sequence[str]) -> int:
     require_writable(args.out)
     prompts = _read_prompts(args, jobs)
     models = _load(args, prompts)
-    failed = 0
+    failed = beyond = 0
     with _progress(console) as bar:
         row = bar.add_task("predicting", total=len(jobs) * len(models))
 
         def report(out: Path, job: "Job", result: Mapping[str, Any]) -> None:
-            nonlocal failed
+            nonlocal failed, beyond
             bar.advance(row)
+            beyond += "metres" in result
             if "error" in result:
                 failed += 1
                 write_line(console, result["error"])
@@ -79,6 +80,8 @@ def main(argv: Sequence[str]) -> int:
     whole = len(jobs) * len(models)
     what = "images" if len(models) == 1 else "predictions"
     write_line(console, f"{whole - failed} of {whole} {what} -> {args.out}")
+    if beyond:
+        write_line(console, f"{beyond} with depths that 16 bits of mm do not hold: NAME_metres.npy")
     return SOME_FAILED if failed else 0
 
 

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from diffsight.cli.options import printable
+
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; nothing of the model is imported or loaded but its configuration."""
@@ -57,7 +59,7 @@ def describe(config: Mapping[str, Any], source: str) -> str:
         rows.append(("trust", f"needs code of {', '.join(packages)}, outside diffsight"))
     options = "".join(f" --trust {package}" for package in packages)
     rows.append(("next", f"diffsight predict PHOTO.jpg --model {source}{options} --out DIR"))
-    return "\n".join(f"{name + ':':<10} {text}" for name, text in rows if text)
+    return printable("\n".join(f"{name + ':':<10} {text}" for name, text in rows if text))
 
 
 def _task(config: Mapping[str, Any]) -> str:

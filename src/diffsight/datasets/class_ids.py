@@ -21,8 +21,8 @@ LARGE_AREA = 0.5
 MOST_BORDER = 0.2  # fraction of the other pixels that touch 255, above which they are scribbles
 NEARLY_EMPTY = 0.005
 FREQUENT = 0.01
-SNAP_DISTANCE = 8  # from a value to one that is far more frequent: noise of compression
-FAR_MORE = 10
+SNAP_DISTANCE = 16  # between two values that are classes
+MOST_NOISE = 0.05  # fraction of the pixels of a neighbour that is dropped
 FEWEST_EMPTY = 6  # nearly empty values of smoothed masks
 SOLID = 0.5  # fraction of a class's pixels in blocks of 2 x 2
 
@@ -53,7 +53,7 @@ def settle(
     by_colour = classes.keys == "colour"
     vouched = len(classes) > 0 and not by_colour
     notes: list[str] = []
-    is_coloured = labels[0].coloured
+    is_coloured, folder = labels[0].coloured, masks[0].file.parent
     if form.invalid is None and not is_coloured:
         marker, note = _meaning_of_255(labels)
         form = replace(form, invalid=marker)
@@ -77,11 +77,13 @@ def settle(
             is_coloured = True
     counts = count_ids(labels)
     if form.snap:
-        targets = _frequent(counts, is_coloured) if classes.keys == "position" else classes.names
+        targets = (
+            _frequent(folder, counts, is_coloured) if classes.keys == "position" else classes.names
+        )
         labels, note = _snapped(labels, counts, sorted(targets))
         notes.append(note)
     elif not vouched and not by_colour:
-        _require_sharp(masks[0].file.parent, labels, counts)
+        _require_sharp(folder, labels, counts)
     return labels, form, notes
 
 
@@ -206,15 +208,28 @@ def _require_sharp(folder: Path, labels: Sequence[Label], counts: Mapping[int, i
         )
 
 
-def _frequent(counts: Mapping[int, int], coloured: bool) -> list[int]:
-    """Return the values that many pixels have, and that are no noise around a far larger one."""
+def _frequent(folder: Path, counts: Mapping[int, int], coloured: bool) -> list[int]:
+    """Return the values that many pixels have, without their neighbours.
+
+    Raises:
+        InputError: if two values of many pixels are neighbours.
+    """
     whole = sum(counts.values())
     values = [value for value, count in counts.items() if count >= FREQUENT * whole]
-    distances = _distances(torch.tensor(values), values, coloured)
-    size = torch.tensor([counts[value] for value in values])
-    is_noise = (distances <= SNAP_DISTANCE) & (size[None] >= FAR_MORE * size[:, None])
-    pairs = zip(values, is_noise.any(dim=1).tolist(), strict=True)
-    return [value for value, noise in pairs if not noise]
+    values.sort(key=lambda value: -counts[value])
+    near = _distances(torch.tensor(values), values, coloured) <= SNAP_DISTANCE
+    kept: list[int] = []
+    for row, value in enumerate(values):
+        if not near[row, kept].any():
+            kept.append(row)
+        elif counts[value] >= MOST_NOISE * whole:
+            pair = (value, next(values[one] for one in kept if near[row, one]))
+            one, other = (hex_colour(v) if coloured else str(v) for v in sorted(pair))
+            raise InputError(
+                f"{folder}: {one} and {other} are both frequent and too near each other to be "
+                "snapped: leave --snap out, or name the classes with --classes"
+            )
+    return [values[row] for row in kept]
 
 
 def _snapped(
