@@ -112,7 +112,7 @@ def fit_case(name: str, work: Path) -> dict[str, Any]:
 
 def write_examples(kind: str, folder: Path) -> None:
     """Write a few rooms and their labels as a user would have them."""
-    from diffsight.datasets.files import write_depth_png
+    from diffsight.datasets.depth import write_depth_png
     from diffsight.rooms import Rooms
 
     rooms = Rooms("val", SHOTS, SIZE_PX, (KINDS[kind],))

@@ -18,7 +18,7 @@ def write_labelled_rooms(
     folder: Path, *, kind: str, count: int = 3, size: int = 32
 ) -> tuple[Path, Path]:
     """Write images and labels of the same names; return the two folders."""
-    from diffsight.datasets.files import write_depth_png
+    from diffsight.datasets.depth import write_depth_png
     from diffsight.rooms import Rooms
 
     rooms = Rooms("val", count, size, (KEYS[kind],))

@@ -1,5 +1,6 @@
 """Class names of well-known data sets, in the order of their ids."""
 
+import unicodedata
 from collections.abc import Sequence
 
 from diffsight.errors import InputError
@@ -49,14 +50,19 @@ NYU_SCENES = tuple(_NYU.split(", "))
 _BY_NAME = {"ade20k": ADE20K_CLASSES, "nyu_scenes": NYU_SCENES}
 
 
+def clean_name(name: str) -> str:
+    """Return a name without control characters, which a terminal would obey."""
+    return "".join(c for c in name if unicodedata.category(c) != "Cc")
+
+
 def class_names(names: str | Sequence[str]) -> tuple[str, ...]:
-    """The names themselves, or those of the list that is called ``ade20k`` or ``nyu_scenes``.
+    """Return the names, or those of the list that is called ``ade20k`` or ``nyu_scenes``.
 
     Raises:
         InputError: if no list is called so.
     """
     if not isinstance(names, str):
-        return tuple(names)
+        return tuple(map(clean_name, names))
     if names not in _BY_NAME:
         known = ", ".join(_BY_NAME)
         raise InputError(f"no list of class names is called {names!r}: give the names, or {known}")

@@ -3,7 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from diffsight.errors import InputError
+
+RED = (200, 30, 10)
 
 
 def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (24, 20)) -> Path:
@@ -33,3 +38,24 @@ def rgbd_rows(root: Path) -> str:
         ("other_formats/NYU_color.ppm", "other_formats/NYU_depth.pgm", "kinect-disparity"),
     ]
     return "".join(f"{root / image},{root / label},{code}\n" for image, label, code in table)
+
+
+def save(path: Path, array: np.ndarray, **options: object) -> Path:
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def plain(colour: tuple[int, ...] = RED, size: tuple[int, int] = (24, 20)) -> np.ndarray:
+    """One colour, ``size`` as width and height."""
+    return np.full((size[1], size[0], len(colour)), colour, np.uint8)
+
+
+def write_pgm(path: Path, counts: np.ndarray, largest: int, order: str = ">") -> Path:
+    header = f"P5\n# a comment\n{counts.shape[1]} {counts.shape[0]}\n{largest}\n".encode()
+    path.write_bytes(header + counts.astype(f"{order}u2").tobytes())
+    return path
+
+
+def assert_one_line(error: pytest.ExceptionInfo[InputError], path: Path) -> None:
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)

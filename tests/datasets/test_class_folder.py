@@ -71,7 +71,7 @@ def test_colours_and_palettes(tmp_path: Path) -> None:
     pixels[:4] = (255, 128, 0)
     Image.fromarray(pixels).save(path)
     coloured = {"floor": 0, "crack": 0xFF8000}
-    with pytest.raises(InputError, match=r"no class: 0xff8000 \(96 pixels\): add"):
+    with pytest.raises(InputError, match=r"no class: #ff8000 \(96 pixels\): add"):
         ClassFolder(root=tmp_path, classes={"floor": 0})[0]
     by_colour = ClassFolder(root=tmp_path, classes=coloured)[0].labels["semantic"]
     indices = Image.fromarray((pixels[..., 0] > 0).astype(np.uint8) * 9)

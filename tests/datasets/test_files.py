@@ -1,7 +1,6 @@
 """Images of every kind, depth in every encoding, and one line for everything that is wrong."""
 
 import errno
-import io
 import os
 import re
 import struct
@@ -12,27 +11,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.datasets.disk import RED, assert_one_line, plain, save
 
-from diffsight.datasets.files import read_depth, read_image, replacing, write_depth_png
+from diffsight.datasets.depth import read_depth, write_depth_png
+from diffsight.datasets.files import decode, read_image, replacing
 from diffsight.errors import InputError
-
-RED = (200, 30, 10)
-
-
-def save(path: Path, array: np.ndarray, **options: object) -> Path:
-    Image.fromarray(array).save(path, **options)
-    return path
-
-
-def plain(colour: tuple[int, ...] = RED, size: tuple[int, int] = (24, 20)) -> np.ndarray:
-    """One colour, ``size`` as width and height."""
-    return np.full((size[1], size[0], len(colour)), colour, np.uint8)
-
-
-def write_pgm(path: Path, counts: np.ndarray, largest: int, order: str = ">") -> Path:
-    header = f"P5\n# a comment\n{counts.shape[1]} {counts.shape[0]}\n{largest}\n".encode()
-    path.write_bytes(header + counts.astype(f"{order}u2").tobytes())
-    return path
 
 
 def write_rgb48_png(path: Path, array: np.ndarray) -> Path:
@@ -46,11 +29,6 @@ def write_rgb48_png(path: Path, array: np.ndarray) -> Path:
     chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
     return path
-
-
-def assert_one_line(error: pytest.ExceptionInfo[InputError], path: Path) -> None:
-    assert str(path) in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "ppm", "tiff", "gif"])
@@ -184,154 +162,6 @@ def test_empty_missing_and_foreign_files(tmp_path: Path) -> None:
             read(path)
 
 
-COUNTS = np.arange(320, dtype=np.uint16).reshape(16, 20) * np.uint16(200)
-
-
-@pytest.mark.parametrize(
-    ("unit", "per_metre"), [("mm", 1000), ("cm", 100), ("m", 1), ("m/256", 256), ("m/5000", 5000)]
-)
-def test_units_of_one_count(tmp_path: Path, unit: str, per_metre: int) -> None:
-    depth_m, valid = read_depth(save(tmp_path / "a.png", COUNTS), unit)
-    assert depth_m.dtype == torch.float32
-    assert torch.equal(depth_m, torch.from_numpy((COUNTS / per_metre).astype(np.float32)))
-    assert torch.equal(valid, torch.from_numpy(COUNTS > 0))
-
-
-def test_containers_hold_the_same_counts(tmp_path: Path) -> None:
-    expected, _ = read_depth(save(tmp_path / "a.png", COUNTS))
-    np.save(tmp_path / "b.npy", COUNTS.astype(np.int64))
-    np.save(tmp_path / "c.npy", COUNTS.astype(np.float64))
-    write_pgm(tmp_path / "d.pgm", COUNTS, 65535)
-    write_pgm(tmp_path / "e.pgm", COUNTS, int(COUNTS.max()))
-    save(tmp_path / "f.tiff", COUNTS.astype(np.float32))
-    for path in sorted(tmp_path.iterdir()):
-        assert torch.equal(read_depth(path)[0], expected), path
-    small = save(tmp_path / "g.png", (COUNTS // 256).astype(np.uint8))
-    assert read_depth(small, "cm")[0].max() == pytest.approx(2.49)
-
-
-def test_sunrgbd_rotates_the_word(tmp_path: Path) -> None:
-    millimetres = COUNTS.astype(np.uint32)
-    words = ((millimetres << 3) | (millimetres >> 13)).astype(np.uint16)
-    depth_m, _ = read_depth(save(tmp_path / "a.png", words), "sunrgbd")
-    assert torch.equal(depth_m, torch.from_numpy((COUNTS / 1000).astype(np.float32)))
-
-
-@pytest.mark.parametrize("order", [">", "<"])
-def test_kinect_disparity_in_either_byte_order(tmp_path: Path, order: str) -> None:
-    raw = np.tile(np.array([[838, 2047, 1091, 1093]], np.uint16), (16, 5))
-    depth_m, valid = read_depth(
-        write_pgm(tmp_path / "a.pgm", raw, 65535, order), "kinect-disparity"
-    )
-    assert valid[0, :4].tolist() == [True, False, True, False]
-    torch.testing.assert_close(depth_m[0, :4], torch.tensor([351.3 / 254.5, 0, 234.2, 0]))
-
-
-def test_encodings_that_do_not_fit(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.png", COUNTS)
-    for unit in ("inch", "m/0", "m/x", "m/-2", "m/inf", "256"):
-        with pytest.raises(InputError, match=f"unknown depth encoding '{unit}'; use.*mm, cm, m or"):
-            read_depth(path, unit)
-    with pytest.raises(InputError, match="values from 0 to 2047"):
-        read_depth(path, "kinect-disparity")
-    np.save(tmp_path / "b.npy", COUNTS.astype(np.float32))
-    with pytest.raises(InputError, match="sunrgbd needs 16-bit integers; give the unit"):
-        read_depth(tmp_path / "b.npy", "sunrgbd")
-
-
-def test_markers_nan_and_infinity_are_not_depth(tmp_path: Path) -> None:
-    depth = np.full((16, 16), 2.5, np.float32)
-    depth[0, :5] = np.nan, np.inf, -np.inf, -1, 0
-    np.save(tmp_path / "a.npy", depth)
-    depth_m, valid = read_depth(tmp_path / "a.npy", "m", -1)
-    assert valid.sum() == 256 - 5
-    assert (depth_m[0, :5] == 0).all()
-    assert (depth_m[valid] == 2.5).all()
-
-
-def test_negative_depth_is_counted(tmp_path: Path) -> None:
-    depth = np.full((16, 16), 2.5)
-    depth[3, :7] = -4
-    np.save(tmp_path / "a.npy", depth)
-    with pytest.raises(InputError, match=r"7 of 256 pixels .*\(lowest -4 m\)") as error:
-        read_depth(tmp_path / "a.npy", "m")
-    assert_one_line(error, tmp_path / "a.npy")
-
-
-def test_depth_without_a_single_measurement(tmp_path: Path) -> None:
-    save(tmp_path / "a.png", np.full((16, 16), 65535, np.uint16))
-    np.save(tmp_path / "b.npy", np.full((16, 16), np.nan))
-    for path, invalid in ((tmp_path / "a.png", 65535), (tmp_path / "b.npy", 0)):
-        with pytest.raises(InputError, match=r"no pixel holds a depth.*leave") as error:
-            read_depth(path, "mm", invalid)
-        assert_one_line(error, path)
-
-
-def test_colours_are_no_depth(tmp_path: Path) -> None:
-    for name, mode in (("a.png", "RGB"), ("b.png", "P"), ("c.png", "LA")):
-        Image.new(mode, (20, 16)).save(tmp_path / name)
-        with pytest.raises(InputError, match=rf"mode {mode}\), not a depth map; give the file"):
-            read_depth(tmp_path / name)
-
-
-def test_arrays_that_are_no_depth(tmp_path: Path) -> None:
-    path = tmp_path / "a.npy"
-    for array in (np.zeros((2, 16, 16)), np.zeros((16, 16), bool), np.zeros((16, 16), complex)):
-        np.save(path, array)
-        with pytest.raises(
-            InputError, match=r"not one (2-D array: save depth|array of numbers: save)"
-        ):
-            read_depth(path)
-    np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(InputError, match=r"damaged or cut off \(.*pickle"):
-        read_depth(path)
-    np.save(path, COUNTS)
-    path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(InputError, match="damaged or cut off"):
-        read_depth(path)
-    archive = io.BytesIO()
-    np.savez(archive, COUNTS)
-    path.write_bytes(archive.getvalue())
-    with pytest.raises(InputError, match="holds an archive"):
-        read_depth(path)
-
-
-def test_broken_pgm(tmp_path: Path) -> None:
-    path = write_pgm(tmp_path / "a.pgm", COUNTS, 65535)
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(InputError, match="fewer samples than its header says"):
-        read_depth(path)
-    path.write_text("P2 16 16 255\n" + "1 " * 256)
-    with pytest.raises(InputError, match=r"not a binary PGM \(P5\)"):
-        read_depth(path)
-
-
-def test_written_depth_is_read_back_exactly_for_every_count(tmp_path: Path) -> None:
-    counts = torch.arange(65536).reshape(256, 256)
-    depth_m = counts.float() / 1000
-    write_depth_png(tmp_path / "a.png", depth_m, torch.ones(256, 256, dtype=torch.bool))
-    with Image.open(tmp_path / "a.png") as image:
-        assert image.mode == "I;16"
-        assert image.text == {"depth_unit": "mm", "depth_invalid": "0"}
-        assert np.array_equal(np.array(image), counts.numpy())
-    read_m, valid = read_depth(tmp_path / "a.png", "mm")
-    assert torch.equal(read_m, depth_m)
-    assert torch.equal(valid, counts > 0)
-
-
-def test_depth_that_does_not_fit_is_written_as_invalid(tmp_path: Path) -> None:
-    depth_m = torch.ones(16, 16)
-    values = [65.536, 1e9, torch.inf, torch.nan, -1.0, 0.0004, 65.535]
-    depth_m[0, :7] = torch.tensor(values)
-    valid = torch.ones(16, 16, dtype=torch.bool)
-    valid[1] = False
-    write_depth_png(tmp_path / "a.png", depth_m, valid)
-    read_m, read_valid = read_depth(tmp_path / "a.png")
-    assert read_valid[0].tolist() == [False] * 6 + [True] * 10
-    assert read_m[0, 6] == torch.tensor(65.535)
-    assert not read_valid[1].any()
-
-
 def fill_the_disk(path: Path) -> None:
     with replacing(path) as temporary:
         temporary.write_text("ne")
@@ -351,26 +181,15 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         )
 
 
-@pytest.mark.realdata
-def test_real_depth_has_the_known_range() -> None:
-    folder = os.environ.get("DIFFSIGHT_DATA_DIR")
-    assert folder, "set DIFFSIGHT_DATA_DIR to the folder with the real data (it holds rgbd/)"
-    root = Path(folder) / "rgbd"
-    table = [
-        ("color/00000.jpg", "depth/00000.png", "mm", (0.955, 2.702)),
-        ("color/00004.jpg", "depth/00004.png", "mm", (1.052, 2.702)),
-        ("other_formats/TUM_color.png", "other_formats/TUM_depth.png", "m/5000", (1.464, 9.331)),
-        ("other_formats/SUN_color.jpg", "other_formats/SUN_depth.png", "sunrgbd", (1.057, 9.870)),
-        (
-            "other_formats/NYU_color.ppm",
-            "other_formats/NYU_depth.pgm",
-            "kinect-disparity",
-            (1.386, 6.691),
-        ),
-    ]
-    for image_name, depth_name, encoding, limits_m in table:
-        depth_m, valid = read_depth(root / depth_name, encoding)
-        found = depth_m[valid].min().item(), depth_m[valid].max().item()
-        assert found == pytest.approx(limits_m, abs=6e-4), depth_name
-        assert valid.float().mean() > 0.8
-        assert read_image(root / image_name).shape[-2:] == depth_m.shape == (480, 640)
+def test_a_damaged_note_about_the_orientation_is_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.fromarray(plain()).save(path, exif=b"Exif\0\0II*\0\xff\xff\xff\x7f" + bytes(9))
+    assert read_image(path).shape == (3, 20, 24)
+
+
+def test_a_large_picture_is_announced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "a.png"
+    Image.new("1", (11_000, 10_000)).save(path)
+    shape = decode(path, ("PNG",), lambda image: np.array(image.size))
+    assert shape.tolist() == [11_000, 10_000]
+    assert "a.png: 110 megapixels: reading it takes about 1.1 GB of memory" in caplog.text

@@ -1,5 +1,6 @@
 """A folder of labelled images: the classes, order and values of its labels."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,16 +74,15 @@ def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_black_and_white_masks(tmp_path: Path) -> None:
-    """Their white is the default marker of no label."""
+    """Their white is a class, unless it is named as the marker of no label."""
     mask = np.zeros((20, 30), np.uint8)
     mask[:, 20:] = 255
     where = folders(tmp_path, [mask, mask])
-    for classes in ((), ("ground", "crack")):
-        with pytest.raises(InputError, match=r"of class 0: 400 pixels of 255 .* --invalid -1 if"):
-            read_labelled_folder(*where, FORM, classes=classes)
-    folder = read_labelled_folder(*where, LabelFormat("segmentation", invalid=-1))
-    assert folder.ids == (0, 255)
-    assert all(bool(sample.valid["semantic"].all()) for sample in folder)
+    for form, classes in ((FORM, ()), (FORM, ("ground", "crack")), (replace(FORM, invalid=-1), ())):
+        folder = read_labelled_folder(*where, form, classes=classes)
+        assert folder.ids == (0, 255)
+        assert folder.names == (classes or ("class 0", "class 255"))
+        assert all(bool(sample.valid["semantic"].all()) for sample in folder)
     for invalid in (255, 7):
         mask[:, 20:] = invalid
         for number in range(2):

@@ -62,7 +62,7 @@ def adapt(
 
     Args:
         images: folder of images.
-        labels: folder of labels with the same names.
+        labels: folder of labels with the same names, or a JSON file of COCO.
         kind: ``segmentation``, ``depth``, ``scalar``, ``normals`` or ``vector``.
         method: ``few_shot`` is the paper's, ``feature_head`` a light head on the frozen features,
             ``auto`` the better of the two on held-out images; also ``linear_probe``, ``vpd``,
@@ -126,7 +126,7 @@ def _read(
     images: Path, labels: Path, kind: str, settings: AdaptOptions
 ) -> tuple[LabelledFolder, LabelledFolder | None, AbstractTask]:
     """Return the training images, the validation images, and the task that the labels describe."""
-    form = LabelFormat(kind, settings.unit, settings.invalid)
+    form = LabelFormat(kind, settings.unit, settings.invalid, settings.snap)
     names, shots = settings.classes, settings.shots
     folder = read_labelled_folder(images, labels, form, classes=names, shots=shots)
     try:

@@ -12,6 +12,8 @@ from diffsight.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+    from diffsight.datasets.class_lists import ClassList
+
 
 @dataclass(frozen=True, kw_only=True)
 class FewShotOptions:
@@ -54,8 +56,11 @@ class AdaptOptions(FewShotOptions):
     Args:
         unit: unit of one stored count: mm, m, m/256 for depth, K or K/100 for a scalar (default: mm
             for whole numbers of depth, else the number itself).
-        invalid: stored count for "no label" (default: 0 for depth, 255 for class ids).
-        classes: names of the class ids from 0 on.
+        invalid: stored count for "no label" (default: 0 for depth; for class ids 255, unless it
+            looks like a class, which is logged).
+        classes: names of the class ids from 0 on, or by id or colour.
+        snap: take the nearest of the frequent values, in smoothed or compressed class masks
+            (default: refuse them).
         shots: use only so many images (default: all).
         validation: folders of images and labels for the held-out scores (default: folds of the
             images, by content).
@@ -81,7 +86,8 @@ class AdaptOptions(FewShotOptions):
 
     unit: str | None = None
     invalid: int | float | None = None
-    classes: Sequence[str] = ()
+    classes: "Sequence[str] | ClassList" = ()
+    snap: bool = False
     shots: int | None = None
     validation: tuple[str | Path, str | Path] | None = None
     bins: int | None = None

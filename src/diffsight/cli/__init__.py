@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from diffsight.cli.console import printable
 from diffsight.errors import InputError
 
 # the module of a command has its name, with "_" for "-", and ``main(argv) -> exit status``
@@ -56,8 +57,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no "°" shows it escaped
             stream.reconfigure(errors="backslashreplace")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Printable("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     return _guarded(f"{__name__}.{argv[0].replace('-', '_')}", argv[1:])
+
+
+class _Printable(logging.Formatter):
+    """Messages without control characters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def _guarded(module: str, argv: Sequence[str]) -> int:
@@ -79,7 +89,7 @@ def _guarded(module: str, argv: Sequence[str]) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    sys.stderr.write(f"diffsight: {' '.join(message.split())}\n")
+    sys.stderr.write(f"diffsight: {printable(' '.join(message.split()))}\n")
     return status
 
 

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 def main(
     *,
     images: options.Folder,
-    labels: options.Folder,
+    labels: Annotated[Path, Flag("DIR|FILE")],
     kind: LabelKind,
     out: Annotated[Path, Flag("NAME")],
     overwrite: bool = False,
@@ -47,14 +47,16 @@ def main(
 
     Args:
         images: folder of the images.
-        labels: folder of the labels: PNG, TIFF or NPY.
+        labels: folder of the labels: masks (PNG, TIFF, NPY ...) or files of labelme; or a JSON
+            file of COCO.
         kind: what the labels are: classes, metres, numbers, RGB as unit vectors, or RGB / NPY as
             numbers.
         out: the model to write: one file, such as mine.safetensors, or a folder.
         overwrite: replace a model of that name (default: refuse).
         resume: continue an adaptation that was interrupted.
         classes: text file with a name per line, for id 0, 1 ...; of masks in colours for every one
-            that occurs, in ascending order (#0000ff before #00c800 before #ff0000).
+            that occurs, in ascending order (#0000ff before #00c800 before #ff0000); or lines of
+            'id, name' or 'name,red,green,blue', or labelmap.txt of CVAT.
         validation: folders of held-out images and labels, or one folder with images/ and labels/
             (default: folds of the images).
         method: few_shot (the paper's), feature_head (a light head), linear_probe, vpd, evp, a class
@@ -69,6 +71,7 @@ def main(
     from diffsight import hub
     from diffsight.adaptation.adapt import adapt
     from diffsight.cli.show import describe
+    from diffsight.datasets.class_lists import read_class_list
 
     with _progress() as advance:
         model = adapt(
@@ -77,7 +80,7 @@ def main(
             kind=kind,
             method=method,
             backbone=backbone,
-            classes=() if classes is None else _names(classes),
+            classes=() if classes is None else read_class_list(classes),
             validation=_validation(validation),
             **training.keywords,
             device=options.device_of(runtime.device),
@@ -128,7 +131,7 @@ def _announce(plan: "Plan") -> None:
     sizes = sorted({f"{mask.shape[1]} x {mask.shape[0]}" for mask in masks})
     shown = ", ".join(sizes[:3]) + (" ..." if len(sizes) > 3 else "")
     log.info("%d images (%s), %.1f %% of their pixels have a label", len(masks), shown, 100 * valid)
-    for line in _values(folder):
+    for line in (*folder.notes, *_values(folder)):
         log.info("%s", line)
     log.info("%s on %s", plan.task.outputs[0].describe(), plan.backbone.name)
 
@@ -150,22 +153,6 @@ def _values(folder: "LabelledFolder") -> list[str]:
         drawn = "".join(BLOCKS[round(float(x))] for x in (bars / bars.max() * 8))
         lines.append(f"  {low:.4g} to {high:.4g} {folder.form.value_unit}  |{drawn}|")
     return lines
-
-
-def _names(path: Path) -> list[str]:
-    """Return the names of class ids from 0 on.
-
-    Raises:
-        InputError: if there is none, or one is missing.
-    """
-    names = options.read_lines(path)
-    if not names:
-        raise InputError(f"{path}: holds no name: write one per line")
-    if "" in names:
-        raise InputError(
-            f"{path}: line {names.index('') + 1} is empty: write a name for every id, from 0 on"
-        )
-    return names
 
 
 def _check_out(out: Path, overwrite: bool, interrupted: bool) -> None:

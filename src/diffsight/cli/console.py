@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from diffsight.label_maps import clean_name
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -52,7 +54,12 @@ def progress(
 
 def write_line(line: str, to: "Console | None" = None) -> None:
     """Print a line as it is, whatever brackets and paths are in it; on stderr by default."""
-    (to or console()).print(line, markup=False, highlight=False, soft_wrap=True)
+    (to or console()).print(printable(line), markup=False, highlight=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """Return lines without control characters: names in files must not move the cursor."""
+    return "\n".join(map(clean_name, text.split("\n")))
 
 
 def write_table(table: "Table", *lines: str, width: int) -> None:

@@ -44,6 +44,7 @@ def main(
         partial: convert even where entries are missing.
         json: print the key report as JSON.
     """
+    from diffsight.datasets.class_lists import read_names
     from diffsight.hub import save
     from diffsight.hub.convert import CONVERTERS, IncompleteError
     from diffsight.weights import read_checkpoint
@@ -54,7 +55,7 @@ def main(
     arguments: dict[str, Any] = {"partial": partial}
     for option, name, value in (
         ("--max-depth", "max_depth_m", max_depth),
-        ("--names", "names", names and [line for line in options.read_lines(names) if line]),
+        ("--names", "names", names and read_names(names)),
         ("--encoder", "encoder", encoder),
         ("--latent-std", "latent_std", latent_std),
     ):

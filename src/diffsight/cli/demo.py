@@ -86,7 +86,8 @@ def _write(samples: Sequence["Sample"], images: Path, labels: Path) -> None:
     """Write images and labels as a user has them: PNG, and 16-bit PNG of millimetres."""
     from PIL import Image
 
-    from diffsight.datasets.files import replacing, write_depth_png
+    from diffsight.datasets.depth import write_depth_png
+    from diffsight.datasets.files import replacing
 
     earlier = [path for folder in (images, labels) for path in _earlier(folder)]
     for folder in (images, labels):

@@ -174,19 +174,6 @@ def require_writable(out: Path, *, is_file: bool = False) -> None:
         raise InputError(f"{out}: cannot be written ({reason}): choose another --out") from None
 
 
-def read_lines(path: Path) -> list[str]:
-    """Return the lines of a list of names, but for empty ones at its end.
-
-    Raises:
-        InputError: if the file cannot be read.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a list of names ({error})") from None
-    return [line.strip() for line in lines]
-
-
 def error_of(job: "Job", error: InputError) -> dict[str, Any]:
     """Return the record of an image that cannot be used; the message names the image."""
     message = str(error)

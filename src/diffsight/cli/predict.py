@@ -83,12 +83,13 @@ def main(
     options.require_writable(out)
     prompts = _read_prompts(jobs, prompt, captions)
     models = _load(model, out, _Request(jobs, prompts, prompt, captions, classes), run, plan)
-    failed, whole = 0, len(jobs) * len(models)
+    failed, beyond, whole = 0, 0, len(jobs) * len(models)
     with progress("predicting", whole) as advance:
 
         def report(folder: Path, job: "Job", result: Mapping[str, Any]) -> None:
-            nonlocal failed
+            nonlocal failed, beyond
             advance()
+            beyond += "metres" in result
             if "error" in result:
                 failed += 1
                 write_line(result["error"])
@@ -101,6 +102,8 @@ def main(
                 _run(some, one, prompts, report)
     what = "images" if len(models) == 1 else "predictions"
     write_line(f"{whole - failed} of {whole} {what} -> {out}")
+    if beyond:
+        write_line(f"{beyond} with depths that 16 bits of mm do not hold: NAME_metres.npy")
     return options.SOME_FAILED if failed else 0
 
 

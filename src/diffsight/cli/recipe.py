@@ -144,11 +144,14 @@ def read(recipe: "str | Path") -> dict[str, Any]:
     import yaml
 
     from diffsight import recipes
+    from diffsight.datasets.files import read_text
 
     path = recipes.find(recipe)
     try:
-        data = jsonargparse.get_loader("yaml")(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        data = jsonargparse.get_loader("yaml")(read_text(path, "a recipe"))
+    except InputError:
+        raise
+    except (ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a readable recipe ({reason}): name another") from None
     if not isinstance(data, Mapping):

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from diffsight.cli.console import write_json
 from diffsight.cli.flags import Flag, command
+from diffsight.cli.options import printable
 
 
 @command("show")
@@ -52,7 +53,7 @@ def describe(config: Mapping[str, Any], source: str) -> str:
         rows.append(("trust", f"needs code of {', '.join(packages)}, outside diffsight"))
     options = "".join(f" --trust {package}" for package in packages)
     rows.append(("next", f"diffsight predict PHOTO.jpg --model {source}{options} --out DIR"))
-    return "\n".join(f"{name + ':':<10} {text}" for name, text in rows if text)
+    return printable("\n".join(f"{name + ':':<10} {text}" for name, text in rows if text))
 
 
 def _task(config: Mapping[str, Any]) -> str:

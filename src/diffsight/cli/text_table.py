@@ -44,11 +44,12 @@ def main(
 
 
 def _names(source: str) -> list[str]:
-    """Return the lines of a file, or a list of ``label_maps``."""
+    """Return the names in a file, or a list of ``label_maps``."""
+    from diffsight.datasets.class_lists import read_names
     from diffsight.label_maps import class_names
 
     if Path(source).exists():
-        return [line for line in options.read_lines(Path(source)) if line]
+        return read_names(Path(source))
     try:
         return list(class_names(source))
     except InputError as error:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.datasets.files import read_image
+from diffsight.datasets.files import list_files, read_image
 from diffsight.datasets.labels import LabelFormat, read_label
 from diffsight.datasets.pairs import match_names, require_one_size
 from diffsight.errors import InputError
@@ -92,7 +92,10 @@ class ADE20KFull(AbstractDataset):
         folder = (images / "ADE" if (images / "ADE").is_dir() else images) / split
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; root is the one that holds images")
-        self.images = sorted(folder.rglob("ADE_*.jpg"), key=lambda path: path.name)
+        self.images = sorted(
+            (path for path in list_files(folder) if path.match("ADE_*.jpg")),
+            key=lambda path: path.name,
+        )
         if not self.images:
             raise InputError(f"{folder}: no ADE_*.jpg in any of its folders; check the path")
         for image in self.images:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffsight.datasets.base import AbstractDataset, Sample
+from diffsight.datasets.files import read_text
 from diffsight.errors import InputError
 
 PHOTOS = "images"  # data set of captions of images that belong to none
@@ -75,8 +76,8 @@ def read_captions(path: Path, *, data: str | None = None) -> Captions:
         InputError: if the file is damaged or is of another data set.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(read_text(path, "captions"))
+    except ValueError as error:
         raise InputError(
             f"{path}: no captions ({error}): write them with `diffsight caption`"
         ) from None

@@ -1,5 +1,6 @@
 """A user's own images and class labels."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -8,9 +9,12 @@ import torch
 from torch import Tensor
 
 from diffsight.datasets.base import AbstractDataset, Sample
+from diffsight.datasets.class_ids import check_palette, hex_colour, palette_colours, snap
+from diffsight.datasets.class_lists import ClassList, read_class_list
 from diffsight.datasets.files import read_image
-from diffsight.datasets.labels import LABEL_SUFFIXES, LabelFormat, read_label
-from diffsight.datasets.pairs import match_names, one_side, require_one_size
+from diffsight.datasets.find_labels import find_labels
+from diffsight.datasets.labels import Colour, Label, LabelFormat
+from diffsight.datasets.pairs import one_side, require_one_size
 from diffsight.datasets.transforms import resize
 from diffsight.errors import InputError
 from diffsight.ops.resize import working_hw
@@ -18,6 +22,7 @@ from diffsight.ops.resize import working_hw
 NOTHING = -1  # as a stored value: no label, as NaN is
 LISTED = 5
 COLOUR = 256  # values from here on are colours
+Value = int | str
 
 
 class ClassFolder(AbstractDataset):
@@ -27,12 +32,14 @@ class ClassFolder(AbstractDataset):
 
     Args:
         root: folder that the other paths are relative to.
-        classes: what is stored for each class, by its name: one value or several. The value of a
-            colour is its 24-bit number (``0xff8000`` is red 255, green 128).
+        classes: what is stored for each class, by its name: one value or several. A colour is
+            ``"#ff8000"``, or its 24-bit number. Or a file of ``read_class_list``. None: the classes
+            that the labels name themselves (COCO, labelme).
         images: folder of the images.
-        labels: folder of the labels: PNG, TIFF, PGM or NPY of values, a palette's indices, or a
-            colour per class.
+        labels: folder or file of ``find_labels``: PNG, TIFF or NPY of values, a palette's indices
+            (its colours where classes are colours), a colour per class, or polygons.
         ignored: values that are no class; NaN and -1 never are.
+        snap: take the nearest of these values for every other one, in smoothed or compressed masks.
         split: ``train``, ``val`` or ``all``.
         val_fraction: expected fraction of ``val``.
         short_side: of every sample in pixels, the shape stays; None leaves it as it is.
@@ -46,23 +53,30 @@ class ClassFolder(AbstractDataset):
         self,
         *,
         root: str | Path,
-        classes: Mapping[str, int | Sequence[int]],
+        classes: Mapping[str, Value | Sequence[Value]] | str | None,
         images: str = "images",
         labels: str = "labels",
-        ignored: Sequence[int] = (),
+        ignored: Sequence[Value] = (),
+        snap: bool = False,
         split: Literal["train", "val", "all"] = "all",
         val_fraction: float = 0.1,
         short_side: int | None = None,
     ) -> None:
+        root = Path(root)
+        found = find_labels(root / images, root / labels, "segmentation")
+        if isinstance(classes, str):
+            classes = _by_name(read_class_list(root / classes))
+        elif classes is None and found.source.classes is not None:
+            classes = _by_name(found.source.classes)
         if not classes:
             raise InputError("classes: none given: name what is stored for each")
-        root = Path(root)
         self.name = root.resolve().name
         self.class_names = {"semantic": tuple(classes)}
         self._values, self._ids = _lookup(classes, ignored)
-        pairs = match_names(root / images, root / labels, LABEL_SUFFIXES, "label")
-        side = one_side([image for image, _ in pairs], split, val_fraction, root)
-        self.pairs = [pairs[index] for index in side]
+        self._source, self._snap = found.source, snap
+        self._palettes: dict[int, tuple[Colour, Path]] = {}  # of the files that were read
+        side = one_side([image for image, _ in found.pairs], split, val_fraction, root)
+        self.pairs = [found.pairs[index] for index in side]
         self.short_side = short_side
         self._images = root / images
 
@@ -76,17 +90,19 @@ class ClassFolder(AbstractDataset):
         Raises:
             InputError: if a file cannot be used, the two differ in size, or a value has no class.
         """
-        path, file = self.pairs[index]
-        image = read_image(path)
-        label = read_label(file, LabelFormat("segmentation", invalid=NOTHING))
-        stored = label.value[0].long()
+        path, stored_name = self.pairs[index]
+        image, file = read_image(path), self._source.file(stored_name)
+        form = LabelFormat("segmentation", invalid=NOTHING, snap=self._snap)
+        label = self._as_stored(file, self._source.read(stored_name, form))
+        stored = label.class_ids
         require_one_size(file, stored, path, image)
         position = torch.searchsorted(self._values, stored).clamp(max=len(self._values) - 1)
         unknown = stored[label.valid & (self._values[position] != stored)]
         if len(unknown):
             values, counts = unknown.unique(return_counts=True)
             some = zip(values[:LISTED].tolist(), counts.tolist(), strict=False)
-            listed = ", ".join(f"{_written(value)} ({count} pixels)" for value, count in some)
+            form_of = hex_colour if label.coloured else str
+            listed = ", ".join(f"{form_of(value)} ({count} pixels)" for value, count in some)
             more = ", ..." if len(values) > LISTED else ""
             raise InputError(
                 f"{file}: {len(values)} value(s) of no class: {listed}{more}: add them to classes, "
@@ -101,19 +117,43 @@ class ClassFolder(AbstractDataset):
         height, width = image.shape[-2:]
         return resize(sample, *working_hw(height, width, self.short_side))
 
+    def _as_stored(self, file: Path, label: Label) -> Label:
+        """Return a label in the values of the classes.
 
-def _written(value: int) -> str:
-    """Return colours as RGB triples, other values as they are."""
-    return str(value) if value < COLOUR else f"{value:#08x}"
+        Raises:
+            InputError: if an id has another colour in a file that was read before.
+        """
+        if label.palette and not label.coloured:
+            if int(self._values.max()) >= COLOUR:
+                label = palette_colours(label)
+            elif conflict := check_palette(self._palettes, file, label):
+                raise InputError(conflict)
+        return snap(label, self._values.tolist()) if self._snap else label
+
+
+def _by_name(classes: ClassList) -> dict[str, int | str]:
+    """Return what is stored for each class by its name."""
+    is_colour = classes.keys == "colour"
+    return {n: hex_colour(key) if is_colour else key for key, n in classes.names.items()}
+
+
+def _number(value: Value) -> int:
+    """Return a stored value; of a colour its 24-bit number."""
+    if isinstance(value, int):
+        return value
+    with contextlib.suppress(ValueError):
+        if value.startswith("#") and len(value) == 7:
+            return int(value[1:], 16)
+    raise InputError(f"value {value!r}: give a number, or a colour such as '#ff8000'")
 
 
 def _lookup(
-    classes: Mapping[str, int | Sequence[int]], ignored: Sequence[int]
+    classes: Mapping[str, Value | Sequence[Value]], ignored: Sequence[Value]
 ) -> tuple[Tensor, Tensor]:
     """Return stored values in rising order, and the id of each, -1 for those that are ignored."""
-    ids = dict.fromkeys(ignored, -1)
+    ids = dict.fromkeys(map(_number, ignored), -1)
     for id, (name, values) in enumerate(classes.items()):
-        for value in (values,) if isinstance(values, int) else values:
+        for value in map(_number, (values,) if isinstance(values, int | str) else values):
             if value in ids:
                 other = "ignored" if ids[value] < 0 else f"{list(classes)[ids[value]]!r}"
                 raise InputError(f"value {value} is both {other} and {name!r}: choose one")

@@ -1,34 +1,67 @@
-"""Pictures and depth maps on disk: one reader for data sets and prediction, one writer."""
+"""Files on disk, each read in one way: bytes, texts, arrays, pictures, and lists of a folder."""
 
+import codecs
 import contextlib
+import importlib.util
 import io
+import json
+import logging
 import os
-import re
+import struct
 import warnings
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from diffsight.errors import InputError
 
+_READS_HEIF = importlib.util.find_spec("pillow_heif") is not None
+_HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
-DEPTH_SUFFIXES = frozenset({".npy", ".pgm", ".png", ".tif", ".tiff"})
+) | (_HEIF_SUFFIXES if _READS_HEIF else frozenset())
+_OTHERS = ("arw", "avif", "cr2", "cr3", "dng", "jp2", "jxl", "nef", "orf", "psd", "raf", "rw2")
+UNREADABLE: Mapping[str, str] = {
+    **({} if _READS_HEIF else dict.fromkeys(_HEIF_SUFFIXES, "install pillow-heif")),
+    **{f".{name}": "convert it to JPEG or PNG" for name in _OTHERS},
+}
+"""Suffixes of photographs that are not read, and the repair."""
 MIN_SIDE_PX = 16
 MAX_ASPECT = 20
 MAX_PIXELS = 2**27
+LARGE_BYTES = 2**30  # of memory, from which on a picture is announced
 
-_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
-_DEPTH_FORMATS = ("PNG", "TIFF")
-_UNITS = {"m": 1.0, "cm": 100.0, "mm": 1000.0}
-_PGM_GAP = rb"(?:\s|#[^\n]*\n)+"
-_PGM_HEADER = re.compile(rb"P5" + (_PGM_GAP + rb"(\d{1,9})") * 3 + rb"\s")
+_IMAGE_FORMATS = (
+    *("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF"),
+    *(("HEIF",) if _READS_HEIF else ()),
+)
+_BYTES_PER_PIXEL = 10  # while a picture is read: the file's pixels, and two copies in RGB
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+# UTF-32 comes first: its mark begins with that of UTF-16
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+log = logging.getLogger(__name__)
 
 
 def read_image(path: str | Path) -> UInt8[Tensor, "3 h w"]:
@@ -46,81 +79,8 @@ def read_image(path: str | Path) -> UInt8[Tensor, "3 h w"]:
             can use (shorter side below 16 px, sides in a ratio above 20, more than 2**27 pixels).
     """
     path = Path(path)
-    pixels = decode(path, _IMAGE_FORMATS, lambda image: upright_rgb(path, image))
+    pixels = decode(path, _IMAGE_FORMATS, lambda image: _rgb(path, image))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-
-
-def read_depth(
-    path: str | Path, encoding: str = "mm", invalid: int | float = 0
-) -> tuple[Float[Tensor, "h w"], Bool[Tensor, "h w"]]:
-    """Return a depth map in metres, and where it holds a measurement.
-
-    Args:
-        path: 8- or 16-bit PNG or PGM, TIFF with one channel, or a 2-D NPY array of numbers.
-        encoding: what one count is: ``mm``, ``cm``, ``m`` or ``m/N`` (KITTI ``m/256``, TUM
-            ``m/5000``); or ``sunrgbd`` (16-bit word rotated by 3 bits, mm), or ``kinect-disparity``
-            (11-bit raw values of the first Kinect, ``351.3 / (1092.5 - v)`` metres).
-        invalid: the count that stands for "no measurement". Zero, NaN and infinity always do.
-
-    Returns:
-        Metres (0 where not valid) and validity.
-
-    Raises:
-        InputError: if the file cannot be read, holds colours, a negative depth or no depth at all,
-            or if the encoding is unknown or does not fit.
-    """
-    path = Path(path)
-    check_encoding(encoding)
-    counts = read_counts(path)
-    if encoding == "kinect-disparity":
-        counts = _kinect_byte_order(path, counts)
-    metres = _to_metres(path, counts, encoding)
-    known = np.isfinite(metres) & (counts != invalid)
-    negative = known & (metres < 0)
-    if negative.any():
-        raise InputError(
-            f"{path}: {negative.sum()} of {metres.size} pixels have a negative depth "
-            f"(lowest {metres[known].min():g} m); if a value marks missing depth, name it as the "
-            "invalid value"
-        )
-    valid = known & (metres > 0)
-    if not valid.any():
-        raise InputError(
-            f"{path}: no pixel holds a depth (all {metres.size} are 0, {invalid:g} or not finite); "
-            "check the invalid value, or leave this file out"
-        )
-    depth_m = np.where(valid, metres, 0).astype(np.float32)
-    return torch.from_numpy(depth_m), torch.from_numpy(valid)
-
-
-def check_encoding(encoding: str) -> None:
-    """Accept the encodings of ``read_depth``.
-
-    Raises:
-        InputError: for any other string.
-    """
-    if encoding not in ("sunrgbd", "kinect-disparity"):
-        _counts_per_metre(encoding)
-
-
-def write_depth_png(
-    path: str | Path, depth_m: Float[Tensor, "h w"], valid: Bool[Tensor, "h w"]
-) -> None:
-    """Write a 16-bit PNG of millimetres; 0 stands for no depth, also for more than 65.535 m.
-
-    Text chunks of the file repeat unit and marker. ``read_depth(path, "mm")`` is the inverse.
-
-    Raises:
-        InputError: if the file cannot be written; nothing half-written stays behind.
-    """
-    counts = (depth_m.double() * 1000).round()
-    fits = valid & (counts > 0) & (counts <= 65535)
-    values = torch.where(fits, counts, 0).to(torch.int32).cpu().numpy().astype(np.uint16)
-    notes = PngImagePlugin.PngInfo()
-    notes.add_text("depth_unit", "mm")
-    notes.add_text("depth_invalid", "0")
-    with replacing(path) as temporary:
-        Image.fromarray(values).save(temporary, format="PNG", pnginfo=notes)
 
 
 @contextlib.contextmanager
@@ -145,39 +105,169 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def list_files(folder: Path) -> list[Path]:
+    """Return the files below a folder in the order of their names.
+
+    Links to folders are followed, but not to one that they lie in. Hidden files are left out.
+
+    Raises:
+        InputError: if a folder cannot be read.
+    """
+    files: list[Path] = []
+
+    def search(folder: str, above: frozenset[tuple[int, int]]) -> None:
+        status = os.stat(folder)
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:
+            return
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    search(entry.path, above | {identity})
+                elif entry.is_file():
+                    files.append(Path(entry.path))
+
+    try:
+        search(str(folder), frozenset())
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(
+            f"{error.filename or folder}: cannot be read ({reason}); check the path"
+        ) from error
+    return sorted(files)
+
+
+def read_text(path: Path, what: str = "text") -> str:
+    """Return the contents of a text file in UTF-8, UTF-16 or UTF-32; a byte-order mark is removed.
+
+    Args:
+        path: the file.
+        what: what it should be, for messages.
+
+    Raises:
+        InputError: if it cannot be read, or is in another encoding.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{path}: cannot be read as {what} ({reason}); check the path") from error
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8-sig")
+    try:
+        text = io.TextIOWrapper(io.BytesIO(data), encoding=encoding).read()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{path}: cannot be read as {what} (line {line} is not in {encoding[:-4].upper()}); "
+            "save it in UTF-8"
+        ) from error
+    if "\0" in text:
+        raise InputError(f"{path}: cannot be read as {what} (it holds zeros); save it in UTF-8")
+    return text
+
+
+def read_json(path: Path) -> Any:
+    """Return the contents of a JSON file.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    try:
+        return json.loads(read_text(path, "JSON"))
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error}); save it again") from None
+
+
 def decode(
     path: Path, formats: tuple[str, ...], to_array: Callable[[Image.Image], np.ndarray]
 ) -> np.ndarray:
-    """Open, check and decode one picture; every way in which that fails ends in one line.
+    """Open, check, turn upright and decode one picture; every failure ends in one line.
 
     Raises:
         InputError: that line.
     """
-    data = _read_bytes(path)
+    data = read_bytes(path)
+    if _READS_HEIF and path.suffix.lower() in _HEIF_SUFFIXES:
+        import pillow_heif  # pyright: ignore[reportMissingImports]
+
+        pillow_heif.register_heif_opener()
     try:
         # Pillow warns of large images, which are checked here, and of harmless odd metadata
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=formats) as image:
-                _check_size(path, *image.size)
+                check_size(path, *image.size)
+                _announce_large(path, *image.size)
+                _check_png(path, data)
                 image.load()
-                return to_array(image)
+                return to_array(upright(image))
     except InputError:
         raise
     except UnidentifiedImageError as error:
         known = ", ".join(formats)
+        repair = UNREADABLE.get(path.suffix.lower(), "convert it to PNG")
         raise InputError(
-            f"{path}: not a picture of a known format ({known}), or damaged; convert it to PNG"
+            f"{path}: not a picture of a known format ({known}), or damaged; {repair}"
         ) from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: has more than {MAX_PIXELS:,} pixels; scale it down") from error
     except MemoryError:
         raise InputError(f"{path}: not enough memory to read it; scale it down") from None
     except Exception as error:  # decoders raise nearly anything on broken bytes
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
-def _read_bytes(path: Path) -> bytes:
+def upright(image: Image.Image) -> Image.Image:
+    """Return an opened image as its EXIF orientation says; a damaged note is ignored."""
+    try:
+        method = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # as decoders do
+        return image
+    if method is None:
+        return image
+    turned = image.transpose(method)
+    turned.format = image.format
+    return turned
+
+
+def _announce_large(path: Path, width: int, height: int) -> None:
+    count = width * height
+    if count * _BYTES_PER_PIXEL > LARGE_BYTES:
+        log.warning(
+            "%s: %.0f megapixels: reading it takes about %.1f GB of memory",
+            *(path, count / 1e6, count * _BYTES_PER_PIXEL / 1e9),
+        )
+
+
+def _check_png(path: Path, data: bytes) -> None:
+    """Refuse a PNG whose pixels or palette do not have their checksum; Pillow does not look."""
+    if not data.startswith(_PNG_START):
+        return
+    view, start = memoryview(data), len(_PNG_START)
+    while start + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, start)
+        end = start + 8 + length
+        if end + 4 > len(data):
+            return  # cut off, which decoding finds
+        (checksum,) = struct.unpack_from(">I", data, end)
+        if kind in (b"IDAT", b"PLTE", b"tRNS") and zlib.crc32(view[start + 4 : end]) != checksum:
+            what = "pixels" if kind == b"IDAT" else "palette"
+            raise InputError(
+                f"{path}: damaged (the checksum of the {what} is wrong): copy it again"
+            )
+        start = end + 4
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the contents of a file that is not empty.
+
+    Raises:
+        InputError: if it cannot be read, or is empty.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -188,12 +278,18 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
-def _damaged(path: Path, error: Exception) -> InputError:
+def damaged(path: Path, error: Exception) -> InputError:
+    """Return the error of a file that a decoder cannot read."""
     reason = (str(error) or type(error).__name__).splitlines()[0]
     return InputError(f"{path}: damaged or cut off ({reason}); copy or download it again")
 
 
-def _check_size(path: Path, width: int, height: int) -> None:
+def check_size(path: Path, width: int, height: int) -> None:
+    """Refuse sizes that no method can use.
+
+    Raises:
+        InputError: with the repair.
+    """
     short, long = sorted((width, height))
     if short < MIN_SIDE_PX:
         repair = f"the shorter side must have at least {MIN_SIDE_PX}; use a larger image"
@@ -212,7 +308,10 @@ def upright_rgb(path: str | Path, image: Image.Image) -> UInt8[np.ndarray, "h w 
     Raises:
         InputError: if it holds samples of more than 16 bit.
     """
-    image = ImageOps.exif_transpose(image)
+    return _rgb(path, upright(image))
+
+
+def _rgb(path: str | Path, image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
     if image.mode == "F":
         raise InputError(f"{path}: holds floating-point samples; convert it to 8 or 16 bit")
     if image.mode.startswith("I"):
@@ -223,43 +322,7 @@ def upright_rgb(path: str | Path, image: Image.Image) -> UInt8[np.ndarray, "h w 
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("RGB"))
-
-
-def read_counts(path: Path) -> np.ndarray:
-    """Return the numbers of a depth file as they are stored, two-dimensional.
-
-    Raises:
-        InputError: if there are none.
-    """
-    suffix = path.suffix.lower()
-    if suffix == ".npy":
-        return _read_npy(path)
-    if suffix == ".pgm":
-        return _read_pgm(path)
-    return decode(path, _DEPTH_FORMATS, lambda image: _one_channel(path, image))
-
-
-def _one_channel(path: Path, image: Image.Image) -> np.ndarray:
-    if image.mode not in ("L", "F") and not image.mode.startswith("I"):
-        raise InputError(
-            f"{path}: a picture with colours (mode {image.mode}), not a depth map; give the "
-            "file with one channel of counts (16-bit PNG or NPY)"
-        )
-    return np.array(image)
-
-
-def _read_npy(path: Path) -> np.ndarray:
-    counts = read_array(path)
-    if counts.ndim == 3 and 1 in (counts.shape[0], counts.shape[2]):  # one channel, said as one
-        counts = counts[0] if counts.shape[0] == 1 else counts[..., 0]
-    if counts.ndim != 2:
-        raise InputError(
-            f"{path}: holds {counts.dtype} {counts.shape}, not one 2-D array: save depth as "
-            "(height, width)"
-        )
-    _check_size(path, counts.shape[1], counts.shape[0])
-    return counts
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def read_array(path: Path, kinds: str = "fiu") -> np.ndarray:
@@ -268,74 +331,16 @@ def read_array(path: Path, kinds: str = "fiu") -> np.ndarray:
     Raises:
         InputError: if it cannot be read or holds something else.
     """
-    data = _read_bytes(path)
+    data = read_bytes(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             array = np.load(io.BytesIO(data), allow_pickle=False)
     except Exception as error:  # as for pictures
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in kinds:
         found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "an archive"
         raise InputError(
             f"{path}: holds {found}, not one array of numbers: save such a one with numpy.save"
         )
     return array
-
-
-def _read_pgm(path: Path) -> np.ndarray:
-    """Return the counts of a binary PGM; Pillow would stretch them to the type's range."""
-    data = _read_bytes(path)
-    header = _PGM_HEADER.match(data)
-    if header is None:
-        raise InputError(f"{path}: not a binary PGM (P5); convert it to 16-bit PNG")
-    width, height, largest = (int(field) for field in header.groups())
-    _check_size(path, width, height)
-    kind = np.dtype(">u2" if largest > 255 else "u1")
-    if len(data) - header.end() < width * height * kind.itemsize:
-        raise _damaged(path, ValueError("fewer samples than its header says"))
-    counts = np.frombuffer(data, kind, count=width * height, offset=header.end())
-    return counts.reshape(height, width).astype(kind.newbyteorder("="))
-
-
-def _to_metres(path: Path, counts: np.ndarray, encoding: str) -> np.ndarray:
-    """Return metres in double precision; NaN where a count stands for no distance."""
-    if encoding == "sunrgbd":
-        counts = _sixteen_bits(path, counts, encoding)
-        return ((counts >> 3) | (counts << 13) & 0xFFFF) / 1000
-    if encoding == "kinect-disparity":
-        gap = 1092.5 - counts
-        return np.where(gap > 0, 351.3 / gap, np.nan)
-    return counts / _counts_per_metre(encoding)
-
-
-def _counts_per_metre(encoding: str) -> float:
-    if encoding in _UNITS:
-        return _UNITS[encoding]
-    with contextlib.suppress(ValueError):
-        divisor = float(encoding.removeprefix("m/"))
-        if encoding.startswith("m/") and 0 < divisor < float("inf"):
-            return divisor
-    raise InputError(
-        f"unknown depth encoding {encoding!r}; use the unit of one count: mm, cm, m or m/N (such "
-        "as m/256, m/5000), or sunrgbd, or kinect-disparity"
-    )
-
-
-def _sixteen_bits(path: Path, counts: np.ndarray, encoding: str) -> np.ndarray:
-    if counts.dtype.kind not in "iu" or counts.min() < 0 or counts.max() > 65535:
-        raise InputError(f"{path}: {encoding} needs 16-bit integers; give the unit of one count")
-    return counts.astype(np.int32)
-
-
-def _kinect_byte_order(path: Path, counts: np.ndarray) -> np.ndarray:
-    """Return raw Kinect values (11 bits); NYU's dumps store them low byte first in a PGM."""
-    counts = _sixteen_bits(path, counts, "kinect-disparity")
-    swapped = (counts >> 8) | (counts & 0xFF) << 8
-    for candidate in (counts, swapped):
-        if candidate.max() <= 2047:
-            return candidate
-    raise InputError(
-        f"{path}: kinect-disparity has values from 0 to 2047, this file up to {counts.max()}; give "
-        "the unit of one count"
-    )

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.datasets.files import DEPTH_SUFFIXES, check_encoding
+from diffsight.datasets.depth import DEPTH_SUFFIXES, check_encoding
+from diffsight.datasets.files import read_text
 from diffsight.datasets.manifest import read_manifest
 from diffsight.datasets.pairs import Pair, match_names, one_side, read_pair, require_files
 from diffsight.datasets.transforms import resize
@@ -62,8 +63,9 @@ class Folder(AbstractDataset):
         if manifest is None:
             pairs = _match(root / images, root / labels, unit)
         else:
-            pairs = read_manifest(root / manifest, unit)
-            require_files(pairs, f"correct the paths in {root / manifest}")
+            pairs = require_files(
+                read_manifest(root / manifest, unit), f"correct the paths in {root / manifest}"
+            )
         self.name = root.resolve().name
         pairs = sorted(pairs, key=lambda pair: pair.id) if split != "all" else pairs
         side = one_side([pair.image for pair in pairs], split, val_fraction, root)
@@ -106,10 +108,10 @@ def _match(images: Path, labels: Path, unit: str) -> list[Pair]:
 def _read_camera(path: Path) -> tuple[Camera, tuple[int, int]]:
     """Return intrinsics, and the height and width they belong to."""
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(read_text(path, "a camera"))
         fx_px, fy_px, cx_px, cy_px, width, height = (float(values[key]) for key in _CAMERA_KEYS)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except InputError:
+        raise
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(
             f"{path}: not a camera ({error}); give JSON with the numbers {', '.join(_CAMERA_KEYS)}"

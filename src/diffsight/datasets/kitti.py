@@ -55,8 +55,9 @@ class KITTIDepth(AbstractDataset):
         self.without_depth = len(rows) - len(with_depth)
         self.name = f"kitti-{split}"
         self.kb_crop = kb_crop
-        self.pairs = _locate(root, with_depth)
-        require_files(self.pairs, f"{root} is incomplete, or the list is of another layout")
+        self.pairs = require_files(
+            _locate(root, with_depth), f"{root} is incomplete, or the list is of another layout"
+        )
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -74,11 +75,11 @@ class KITTIDepth(AbstractDataset):
 
 def _locate(root: Path, rows: list[tuple[str, str]]) -> list[Pair]:
     """Return the pairs, each file in the first folder that has it."""
-    exists = file_finder()
+    find = file_finder()
 
     def locate(inner: str, folders: tuple[str, ...]) -> Path:
         candidates = [root / folder / inner for folder in folders]
-        return next((path for path in candidates if exists(path)), candidates[0])
+        return next((path for path in candidates if find(path)), candidates[0])
 
     return [
         Pair(

@@ -1,25 +1,30 @@
 """A folder of images with a folder of their labels: the training set of a new task."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.datasets.files import read_image
-from diffsight.datasets.labels import (
-    LABEL_SUFFIXES,
-    NO_CLASS,
-    Colour,
-    Label,
-    LabelFormat,
-    read_label,
+from diffsight.datasets.class_ids import (
+    MAX_CLASSES,
+    Mask,
+    as_ids_of,
+    count_ids,
+    hex_colour,
+    named_ids,
+    settle,
 )
-from diffsight.datasets.pairs import content_hash, match_names
+from diffsight.datasets.class_lists import ClassList
+from diffsight.datasets.files import read_image
+from diffsight.datasets.find_labels import find_labels
+from diffsight.datasets.label_source import AbstractLabelSource
+from diffsight.datasets.labels import Colour, Label, LabelFormat, colour_of
+from diffsight.datasets.pairs import content_hash
 from diffsight.errors import InputError
 
 # colours of classes whose files have none; the first is for a background
@@ -28,7 +33,6 @@ COLOURS: tuple[Colour, ...] = (
     *((145, 30, 180), (70, 240, 240), (240, 50, 230), (210, 245, 60), (250, 190, 212)),
     *((0, 128, 128), (220, 190, 255), (170, 110, 40), (255, 250, 200), (128, 0, 0)),
 )
-MAX_CLASSES = 1024
 LABELS: Mapping[str, str] = {
     "segmentation": "semantic",
     "depth": "depth_m",
@@ -52,6 +56,7 @@ class LabelledFolder(AbstractDataset):
         ids: of the classes, as the files have them; empty for other kinds.
         names: of the classes.
         colours: of the classes.
+        notes: how files were paired and numbers understood, a line each.
         name: short name of the data set.
     """
 
@@ -63,6 +68,7 @@ class LabelledFolder(AbstractDataset):
         ids: Sequence[int] = (),
         names: Sequence[str] = (),
         colours: Sequence[Colour] = (),
+        notes: Sequence[str] = (),
         name: str = "labelled folder",
     ) -> None:
         self.form = form
@@ -71,6 +77,7 @@ class LabelledFolder(AbstractDataset):
         self.ids = tuple(ids)
         self.names = tuple(names)
         self.colours = tuple(colours)
+        self.notes = tuple(notes)
         self.name = name
         self.class_names = {self.label: self.names} if names else {}
 
@@ -127,10 +134,6 @@ class _Pair:
     label: Label
     file: Path
 
-    @property
-    def class_ids(self) -> Int[Tensor, "h w"]:
-        return self.label.value[0].long()
-
     def sample(self, name: str, value: Tensor) -> Sample:
         return Sample(self.id, self.image, {name: value}, {name: self.label.valid})
 
@@ -140,18 +143,20 @@ def read_labelled_folder(
     labels: Path,
     form: LabelFormat,
     *,
-    classes: Sequence[str] = (),
+    classes: Sequence[str] | ClassList = (),
     shots: int | None = None,
     like: LabelledFolder | None = None,
 ) -> LabelledFolder:
     """Return images and labels of the same names, or the first of them in the order of content.
 
+    Images without a label are left out, and named in the notes.
+
     Args:
         images: folder.
-        labels: folder.
+        labels: folder or file, see ``find_labels``.
         form: how labels are read.
         classes: names of the class ids from 0 on, or of the colours in the order of their 24-bit
-            numbers; without them the ids that occur are the classes.
+            numbers, or by id or colour; without them the ids that occur are the classes.
         shots: number of images; default: all.
         like: a data set whose classes these labels have, or some of them.
 
@@ -161,47 +166,74 @@ def read_labelled_folder(
     """
     if shots is not None and shots < 1:
         raise InputError(f"{shots} shots: there is nothing to learn from: ask for 1 or more")
-    for name, count in Counter(classes).items():
+    classes = ClassList.of(classes)
+    for name, count in Counter(classes.names.values()).items():
         if count > 1:
             raise InputError(f"{count} classes are named {name!r}: give each a name of its own")
-    files = match_names(images, labels, LABEL_SUFFIXES, "label")
-    if shots is not None and len(files) < shots:
+    found = find_labels(images, labels, form.kind, some_without=True)
+    source = found.source
+    if shots is not None and len(found.pairs) < shots:
         raise InputError(
-            f"{images}: {len(files)} labelled image(s), but {shots} shots are asked for: add "
-            f"images, or give --shots {len(files)}"
+            f"{images}: {len(found.pairs)} labelled image(s), but {shots} shots are asked for: add "
+            f"images, or give --shots {len(found.pairs)}"
         )
     # copies of an image are in the order of their labels' content, not of their names
-    ordered = sorted((*map(content_hash, pair), *pair) for pair in files)[:shots]
-    pairs = [_read_pair(digest, image, label, form) for digest, _, image, label in ordered]
+    ordered = sorted(
+        (content_hash(image), source.digest(name), image, name) for image, name in found.pairs
+    )[:shots]
+    # what 255 is in ids of classes, all files together show
+    is_open = form.kind == "segmentation" and form.invalid is None
+    read_form = replace(form, invalid=-1) if is_open else form
+    pairs = [
+        _read_pair(digest, image, source, label, read_form) for digest, _, image, label in ordered
+    ]
     name = Path(images).resolve().name
-    if form.kind == "segmentation":
-        if like is not None:
-            return _with_classes_of(like, pairs, name)
-        return _classified(form, pairs, classes, name)
-    _require_same_channels(pairs)
-    samples = tuple(pair.sample(LABELS[form.kind], pair.label.value) for pair in pairs)
-    if like is not None:
-        channels = len(like.samples[0].labels[like.label])
-        if len(pairs[0].label.value) != channels:
-            raise InputError(
-                f"{labels}: {len(pairs[0].label.value)} channels, but the labels that are learned "
-                f"from have {channels}"
-            )
-    return LabelledFolder(form, samples, name=name)
+    if form.kind != "segmentation":
+        folder = _of_numbers(form, pairs, like, labels, name)
+    elif like is not None:
+        folder = _with_classes_of(like, form, pairs, source.classes, name)
+    else:
+        folder = _of_classes(form, pairs, classes or source.classes or classes, name)
+    folder.notes = (*found.notes, *folder.notes, *_unlabelled_pixels(folder, form))
+    return folder
 
 
-def _read_pair(digest: str, image_file: Path, label_file: Path, form: LabelFormat) -> _Pair:
-    image, label = read_image(image_file), read_label(label_file, form)
+def _read_pair(
+    digest: str, image_file: Path, source: AbstractLabelSource, name: str, form: LabelFormat
+) -> _Pair:
+    image, label, file = read_image(image_file), source.read(name, form), source.file(name)
     if label.valid.shape != image.shape[-2:]:
         (rows, columns), (height, width) = label.valid.shape, image.shape[-2:]
         raise InputError(
-            f"{label_file}: a label of {columns} x {rows} pixels for an image ({image_file}) of "
+            f"{file}: a label of {columns} x {rows} pixels for an image ({image_file}) of "
             f"{width} x {height}: give both the same size, upright as the image is shown"
         )
-    return _Pair(digest, image, label, label_file)
+    return _Pair(digest, image, label, file)
 
 
-def _require_same_channels(pairs: Sequence[_Pair]) -> None:
+def _unlabelled_pixels(folder: LabelledFolder, form: LabelFormat) -> list[str]:
+    """Return a note about pixels without a label, and why; 255 has a note of its own."""
+    masks = [sample.valid[folder.label] for sample in folder.samples]
+    count = sum(int((~mask).sum()) for mask in masks)
+    if not count or (form.kind == "segmentation" and form.invalid is None):
+        return []
+    reasons = [] if form.invalid is None else [f"{form.invalid:g} (--invalid)"]
+    reasons += {"depth": ["0"], "normals": ["no direction"]}.get(form.kind, [])
+    whole = sum(mask.numel() for mask in masks)
+    return [
+        f"{count} pixels ({100 * count / whole:.1f} %) have no label: "
+        f"{', '.join([*reasons, 'not finite'])}"
+    ]
+
+
+def _of_numbers(
+    form: LabelFormat,
+    pairs: Sequence[_Pair],
+    like: LabelledFolder | None,
+    labels: Path,
+    name: str,
+) -> LabelledFolder:
+    """Return the samples of labels that are no classes."""
     first = pairs[0]
     for pair in pairs:
         if len(pair.label.value) != len(first.label.value):
@@ -209,88 +241,69 @@ def _require_same_channels(pairs: Sequence[_Pair]) -> None:
                 f"{pair.file}: {len(pair.label.value)} channels, but {first.file} has "
                 f"{len(first.label.value)}: labels of one task have the same number"
             )
+    samples = tuple(pair.sample(LABELS[form.kind], pair.label.value) for pair in pairs)
+    if like is not None:
+        channels = len(like.samples[0].labels[like.label])
+        if len(first.label.value) != channels:
+            raise InputError(
+                f"{labels}: {len(first.label.value)} channels, but the labels that are learned "
+                f"from have {channels}"
+            )
+    return LabelledFolder(form, samples, name=name)
 
 
-def _classified(
-    form: LabelFormat, pairs: Sequence[_Pair], names: Sequence[str], name: str
+def _of_classes(
+    form: LabelFormat, pairs: Sequence[_Pair], classes: ClassList, name: str
 ) -> LabelledFolder:
     """Return the samples with their classes numbered from 0 on."""
-    counts: Counter[int] = Counter()
-    palette: dict[int, Colour] = {}
     first = pairs[0]
-    coloured = first.label.coloured  # ids that are colours have no order
     for pair in pairs:
-        if pair.label.coloured != coloured:
+        if pair.label.coloured != first.label.coloured:
             what = ("one channel of ids", "colours")
             raise InputError(
                 f"{pair.file}: holds {what[pair.label.coloured]}, but {first.file} holds "
-                f"{what[coloured]}: give all labels one form"
+                f"{what[first.label.coloured]}: give all labels one form"
             )
-        ids, numbers = pair.class_ids[pair.label.valid].unique(return_counts=True)
-        counts.update(dict(zip(ids.tolist(), numbers.tolist(), strict=True)))
-        palette |= pair.label.palette
-    ids = _class_ids(counts, names, coloured)
-    folder = first.file.parent
+    masks = [Mask(pair.file, pair.label) for pair in pairs]
+    labels, form, notes = settle(masks, form, classes)
+    counts, coloured, folder = count_ids(labels), labels[0].coloured, first.file.parent
+    ids, names = named_ids(folder, counts, classes, coloured)
     if len(counts) < 2:
-        hidden = 0 if coloured else _hidden_by_default(pairs, form)
-        reason = "there is nothing to tell apart, check --kind and the labels"
-        if hidden:
-            reason = (
-                f"{hidden} pixels of {NO_CLASS} are taken for 'no label', give --invalid -1 if "
-                "they are a class"
-            )
-        raise InputError(f"{folder}: every label pixel is of class {next(iter(counts))}: {reason}")
+        (only,) = counts
+        raise InputError(
+            f"{folder}: every label pixel is of class {hex_colour(only) if coloured else only}: "
+            "there is nothing to tell apart, check --kind and the labels"
+        )
     if len(ids) > MAX_CLASSES:
         raise InputError(
             f"{folder}: {len(ids)} different numbers are no classes (depth, or another map of "
             "numbers?): check --kind"
         )
-    if not names:
-        names = [_class_name(number, coloured) for number in ids]
+    palette = {n: colour for label in labels for n, colour in label.palette.items()}
+    if coloured:
+        palette = {n: colour_of(n) for n in ids}
     colours = [palette.get(n, COLOURS[i % len(COLOURS)]) for i, n in enumerate(ids)]
-    samples = [_numbered(pair, ids) for pair in pairs]
-    return LabelledFolder(form, samples, ids=ids, names=names, colours=colours, name=name)
+    samples = [
+        _numbered(replace(pair, label=label), ids)
+        for pair, label in zip(pairs, labels, strict=True)
+    ]
+    return LabelledFolder(
+        form, samples, ids=ids, names=names, colours=colours, notes=notes, name=name
+    )
 
 
-def _class_ids(counts: Mapping[int, int], names: Sequence[str], coloured: bool) -> list[int]:
-    """Return the ids that occur, or those that have a name."""
-    present = sorted(counts)
-    if coloured and len(names) not in (0, len(present)):
-        listed = ", ".join(f"{_class_name(n, True)} ({counts[n]} px)" for n in present)
-        raise InputError(
-            f"{len(names)} class names, but the labels hold {len(present)} colours: {listed}: give "
-            "a name for each, in this order"
-        )
-    if coloured or not names:
-        return present
-    unnamed = ", ".join(f"{n} ({counts[n]} px)" for n in present if n >= len(names))
-    if unnamed:
-        raise InputError(
-            f"{len(names)} class names, but the labels hold class ids without one: {unnamed}: add "
-            "names, one per id from 0 on, leave them all out, or mark the ids with --invalid"
-        )
-    return list(range(len(names)))
-
-
-def _hidden_by_default(pairs: Iterable[_Pair], form: LabelFormat) -> int:
-    """Return how many pixels are left out because of the default marker alone."""
-    if form.invalid is not None:
-        return 0
-    whole = replace(form, invalid=-1)
-    return sum(int((read_label(pair.file, whole).value == NO_CLASS).sum()) for pair in pairs)
-
-
-def _with_classes_of(like: LabelledFolder, pairs: Sequence[_Pair], name: str) -> LabelledFolder:
+def _with_classes_of(
+    like: LabelledFolder,
+    form: LabelFormat,
+    pairs: Sequence[_Pair],
+    classes: ClassList | None,
+    name: str,
+) -> LabelledFolder:
     """Return a data set of this name with the classes of another one."""
+    samples = []
     for pair in pairs:
-        present = pair.class_ids[pair.label.valid].unique()
-        unknown = present[~torch.isin(present, torch.tensor(like.ids))].tolist()
-        if unknown:
-            raise InputError(
-                f"{pair.file}: holds class {unknown[0]}, of which nothing is learned: the labelled "
-                f"images have {', '.join(map(str, like.ids))}"
-            )
-    samples = [_numbered(pair, like.ids) for pair in pairs]
+        label = as_ids_of(like.ids, like.names, pair.file, pair.label, form, classes)
+        samples.append(_numbered(replace(pair, label=label), like.ids))
     return LabelledFolder(
         like.form, samples, ids=like.ids, names=like.names, colours=like.colours, name=name
     )
@@ -298,9 +311,5 @@ def _with_classes_of(like: LabelledFolder, pairs: Sequence[_Pair], name: str) ->
 
 def _numbered(pair: _Pair, ids: Sequence[int]) -> Sample:
     """Return the sample with the numbers of the classes instead of their ids."""
-    numbers = torch.searchsorted(torch.tensor(ids), pair.class_ids.contiguous())
+    numbers = torch.searchsorted(torch.tensor(ids), pair.label.class_ids.contiguous())
     return pair.sample("semantic", numbers * pair.label.valid)
-
-
-def _class_name(number: int, coloured: bool) -> str:
-    return f"#{number:06x}" if coloured else f"class {number}"

@@ -1,24 +1,27 @@
 """Labels of any dense task on disk: what counts, colours or numbers in a file mean."""
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 
 from diffsight.choices import LabelKind
-from diffsight.datasets.files import decode, read_array, read_counts, read_depth
+from diffsight.datasets.depth import DEPTH_SUFFIXES, read_counts, read_depth
+from diffsight.datasets.files import decode, read_array, read_bytes
 from diffsight.errors import InputError
 
 KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
-LABEL_SUFFIXES = frozenset({".npy", ".pgm", ".png", ".tif", ".tiff"})
+LABEL_SUFFIXES = DEPTH_SUFFIXES | {".bmp", ".gif", ".ppm", ".webp"}
+LOSSY_SUFFIXES = frozenset({".jpeg", ".jpg"})
 NO_CLASS = 255  # the marker of most data sets of classes
 MOST_COLOURS = 256
+_FORMATS = ("PNG", "TIFF", "BMP", "GIF", "PPM", "WEBP", "JPEG")
 HIGHEST_ID = 65535  # that a file of one channel can hold
 # 127.5 / 127.5 is no vector: below half of the full length a pixel has no direction
 SHORTEST_NORMAL = 0.5
@@ -42,11 +45,13 @@ class LabelFormat:
         invalid: the count that stands for "no label", in a file of several channels the one that
             all of them have; for ids of classes (not for colours) 255 by default. NaN always does;
             for depth 0 too.
+        snap: class masks may be smoothed or compressed: any number of values is read, and JPEG.
     """
 
     kind: str
     unit: str | None = None
     invalid: int | float | None = None
+    snap: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what does not fit together."""
@@ -56,6 +61,8 @@ class LabelFormat:
             raise InputError(f"labels of kind {self.kind} have no unit: leave --unit out")
         if self.kind == "scalar":
             _ = self.scale
+        if self.snap and self.kind != "segmentation":
+            raise InputError(f"labels of kind {self.kind} are no classes: leave --snap out")
 
     @property
     def scale(self) -> float:
@@ -92,6 +99,21 @@ class Label:
     palette: dict[int, Colour] = field(default_factory=dict)
     coloured: bool = False
 
+    @property
+    def class_ids(self) -> Int[Tensor, "h w"]:
+        """The ids of classes, or the numbers of their colours."""
+        return self.value[0].long()
+
+    def with_ids(self, ids: Int[Tensor, "h w"], *, coloured: bool) -> "Label":
+        """Return the label with other ids for its pixels."""
+        value = torch.where(self.valid, ids, 0).float()[None]
+        return replace(self, value=value, coloured=coloured)
+
+    def without(self, marker: int | float) -> "Label":
+        """Return the label where pixels of this value have none."""
+        valid = self.valid & (self.value[0] != marker)
+        return replace(self, value=torch.where(valid, self.value, 0), valid=valid)
+
 
 def read_label(path: Path, form: LabelFormat) -> Label:
     """Return the label of one file.
@@ -103,7 +125,7 @@ def read_label(path: Path, form: LabelFormat) -> Label:
         unit = form.unit or ("m" if _floating(path) else "mm")
         depth_m, valid = read_depth(path, unit, 0 if form.invalid is None else form.invalid)
         return Label(depth_m[None], valid)
-    values, palette, coloured = _numbers(path, form.kind)
+    values, palette, coloured = _numbers(path, form)
     marker = form.invalid
     if marker is None and form.kind == "segmentation" and not coloured:
         marker = NO_CLASS
@@ -122,11 +144,12 @@ def read_label(path: Path, form: LabelFormat) -> Label:
     return _label(path, values, valid, palette, coloured)
 
 
-def _numbers(path: Path, kind: str) -> tuple[np.ndarray, dict[int, Colour], bool]:
+def _numbers(path: Path, form: LabelFormat) -> tuple[np.ndarray, dict[int, Colour], bool]:
     """Return the numbers of a file, the colours of its palette, and whether ids are colours.
 
     Channels come first. Numbers keep the type of the file, in which a marker is compared.
     """
+    kind = form.kind
     if path.suffix.lower() == ".npy":
         values = read_array(path, "fiub" if kind in ("segmentation", "scalar") else "fiu")
         return _channels_first(path, values, kind), {}, False
@@ -135,18 +158,12 @@ def _numbers(path: Path, kind: str) -> tuple[np.ndarray, dict[int, Colour], bool
     found: list[tuple[np.ndarray, dict[int, Colour]]] = []
 
     def take(image: Image.Image) -> np.ndarray:
-        palette: dict[int, Colour] = {}
-        if image.mode == "P" and kind == "segmentation":
-            flat = image.getpalette("RGB") or []
-            rows = zip(*(flat[i::3] for i in range(3)), strict=True)
-            palette = {i: (r, g, b) for i, (r, g, b) in enumerate(rows)}
-        elif image.mode in ("P", "RGBA", "LA", "CMYK"):
-            image = image.convert("RGB")
-        pixels = np.array(image)
-        found.append((pixels, palette))
-        return pixels
+        if not form.snap:
+            _require_lossless(path, image)
+        found.append(_pixels(image, kind))
+        return found[0][0]
 
-    decode(path, ("PNG", "TIFF"), take)
+    decode(path, _FORMATS, take)
     ((pixels, palette),) = found
     if pixels.ndim == 2:
         if kind in ("normals", "vector"):
@@ -154,12 +171,58 @@ def _numbers(path: Path, kind: str) -> tuple[np.ndarray, dict[int, Colour], bool
         return pixels[None], palette, False
     rgb = pixels[..., :3]
     if kind == "segmentation":
-        return *_colours(path, rgb), True
+        return *_colours(path, rgb, form.snap), True
     if kind == "scalar":
         if (rgb != rgb[..., :1]).any():
             raise InputError(f"{path}: a picture with colours, but a scalar is one channel")
         return rgb[None, ..., 0], {}, False
     return rgb.transpose(2, 0, 1), {}, False
+
+
+def _pixels(image: Image.Image, kind: str) -> tuple[np.ndarray, dict[int, Colour]]:
+    """Return the numbers of a picture, and the colours of its palette."""
+    if kind == "segmentation" and image.mode in ("RGBA", "LA"):
+        alpha, pixels = np.array(image.getchannel("A")), np.array(image.convert("RGB"))
+        # where all pixels have one colour, only the transparency tells classes apart
+        is_constant = (pixels == pixels[0, 0]).all()
+        return (alpha if is_constant and (alpha != 255).any() else pixels), {}
+    if image.mode == "P" and kind == "segmentation":
+        flat = image.getpalette("RGB") or []
+        rows = zip(*(flat[i::3] for i in range(3)), strict=True)
+        return np.array(image), {i: (r, g, b) for i, (r, g, b) in enumerate(rows)}
+    if image.mode in ("P", "RGBA", "LA", "CMYK"):
+        image = image.convert("RGB")
+    return np.array(image), {}
+
+
+def _require_lossless(path: Path, image: Image.Image) -> None:
+    """Refuse pictures whose compression has changed the numbers."""
+    name = image.format
+    if name == "TIFF":
+        is_lossy = str(image.info.get("compression")) in ("jpeg", "tiff_jpeg", "webp")
+    elif name == "WEBP":
+        is_lossy = _is_lossy_webp(read_bytes(path))
+    else:
+        is_lossy = name == "JPEG"
+    if is_lossy:
+        raise InputError(
+            f"{path}: lossy compression ({name}) changes the numbers at every edge: save labels as "
+            "PNG from their source, or give --snap for class masks"
+        )
+
+
+def _is_lossy_webp(data: bytes) -> bool:
+    """Return whether a WebP file has no chunk of lossless pixels."""
+    start = 12
+    while start + 8 <= len(data):
+        kind, length = (
+            data[start : start + 4],
+            int.from_bytes(data[start + 4 : start + 8], "little"),
+        )
+        if kind in (b"VP8L", b"VP8 "):
+            return kind == b"VP8 "
+        start += 8 + length + length % 2
+    return True
 
 
 def _channels_first(path: Path, values: np.ndarray, kind: str) -> np.ndarray:
@@ -178,17 +241,23 @@ def _channels_first(path: Path, values: np.ndarray, kind: str) -> np.ndarray:
     return values
 
 
-def _colours(path: Path, rgb: np.ndarray) -> tuple[np.ndarray, dict[int, Colour]]:
+def colour_of(number: int) -> Colour:
+    """Return the colour of a 24-bit number."""
+    return number >> 16, number >> 8 & 255, number & 255
+
+
+def _colours(path: Path, rgb: np.ndarray, snap: bool) -> tuple[np.ndarray, dict[int, Colour]]:
     """Return class ids, the 24-bit numbers of colours, and the colours."""
     codes = rgb.astype(np.int64) @ (1 << 16, 1 << 8, 1)
     known = np.unique(codes)
+    if snap:
+        return codes[None], {}
     if len(known) > MOST_COLOURS:
         raise InputError(
             f"{path}: {len(known)} colours are no classes (a smoothed or compressed picture?): "
-            "save it as PNG without smoothing, a colour per class"
+            "save it as PNG without smoothing, a colour per class, or give --snap"
         )
-    palette = {int(c): (int(c) >> 16, int(c) >> 8 & 255, int(c) & 255) for c in known}
-    return codes[None], palette
+    return codes[None], {int(code): colour_of(int(code)) for code in known}
 
 
 def _check_ids(path: Path, ids: np.ndarray) -> None:
@@ -211,11 +280,14 @@ def _label(
     palette: dict[int, Colour] | None = None,
     coloured: bool = False,
 ) -> Label:
+    with np.errstate(over="ignore"):
+        values = np.where(valid, values, 0).astype(np.float32)
+    valid = valid & np.isfinite(values).all(axis=0)  # 1e300 is infinite here
     if not valid.any():
         raise InputError(
             f"{path}: no pixel has a label; check --kind and --invalid, or leave this file out"
         )
-    values = np.where(valid, values, 0).astype(np.float32)
+    values = np.where(valid, values, np.float32(0))
     return Label(torch.from_numpy(values), torch.from_numpy(valid), palette or {}, coloured)
 
 

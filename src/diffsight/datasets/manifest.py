@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffsight.datasets.files import check_encoding
+from diffsight.datasets.depth import check_encoding
+from diffsight.datasets.files import read_text
 from diffsight.datasets.pairs import Pair
 from diffsight.errors import InputError
 
@@ -42,8 +43,8 @@ def read_manifest(path: Path, unit: str) -> list[Pair]:
 
 def _rows(path: Path) -> list[tuple[int, Any]]:
     """Return rows with their numbers, the header of a CSV not counted."""
+    text = read_text(path, "a manifest")
     try:
-        text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() == ".csv":
             rows: list[Any] = list(csv.DictReader(text.splitlines(), skipinitialspace=True))
         elif path.suffix.lower() == ".jsonl":
@@ -52,10 +53,7 @@ def _rows(path: Path) -> list[tuple[int, Any]]:
             rows = json.loads(text)
         else:
             raise InputError(f"{path}: a manifest is a .csv, .json or .jsonl file; rename it")
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{path}: cannot be read ({reason}); check the path") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, csv.Error) as error:
+    except (json.JSONDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not valid {path.suffix[1:]} ({error}); correct it") from error
     if not isinstance(rows, list):
         raise InputError(f"{path}: must hold a list of objects with image and label")

@@ -43,7 +43,7 @@ class NYUDepth(AbstractDataset):
         base = Path(root) / ("sync" if split == "train" else "official_splits/test")
         rows = _find(base) if list_file is None else read_list(Path(list_file), columns=2)
         self.name = f"nyu-{split}"
-        self.pairs = [
+        pairs = [
             Pair(
                 Path(image).with_suffix("").as_posix(),
                 base / image,
@@ -53,7 +53,7 @@ class NYUDepth(AbstractDataset):
             )
             for image, depth in rows
         ]
-        require_files(self.pairs, f"{base} is incomplete, or the list is of another layout")
+        self.pairs = require_files(pairs, f"{base} is incomplete, or the list is of another layout")
 
     def __len__(self) -> int:
         """Return the number of samples."""

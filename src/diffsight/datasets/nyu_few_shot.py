@@ -153,13 +153,13 @@ def _require_size(pair: Pair, image: UInt8[Tensor, "3 h w"]) -> None:
 
 def _find_normals(folder: Path, pairs: Sequence[Pair], split: Split) -> list[tuple[Pair, Path]]:
     """Return the samples that have a file of normals, with the file."""
-    exists = file_finder()
+    find = file_finder()
     inner = folder / _FOLDERS[split]
     files = []
     for pair in pairs:
         # of two files the one without rounding
         paths = [inner / f"{pair.id}{suffix}" for suffix in (".npy", ".png")]
-        path = next(filter(exists, paths), None)
+        path = next(filter(None, map(find, paths)), None)
         if path is not None:
             files.append((pair, path))
     if not files:

@@ -1,17 +1,33 @@
 """An image and its label on disk: what every data set of files reads, lists and checks."""
 
+import difflib
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import itertools
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
 
 from diffsight.datasets.base import Sample
-from diffsight.datasets.files import IMAGE_SUFFIXES, read_depth, read_image
+from diffsight.datasets.depth import read_depth
+from diffsight.datasets.files import IMAGE_SUFFIXES, UNREADABLE, list_files, read_image, read_text
 from diffsight.errors import InputError
+
+MOST_COMPARED = 100  # names in the search for some that are alike
+# of files that are no masks or photographs, for messages
+_HINTS: Mapping[str, str] = {
+    ".jpg": ": JPEG changes numbers; save labels as PNG",
+    ".jpeg": ": JPEG changes numbers; save labels as PNG",
+    ".json": ": polygons? give the file itself, if it is one for all images",
+    ".txt": ": boxes or polygons of YOLO? export them as COCO JSON",
+    ".xml": ": boxes of Pascal VOC? export masks",
+    **{suffix: f": {repair}" for suffix, repair in UNREADABLE.items()},
+}
 
 
 @dataclass(frozen=True)
@@ -57,12 +73,8 @@ def read_list(path: Path, columns: int) -> list[tuple[str, ...]]:
     Raises:
         InputError: if the file cannot be read, has no line, or a line with too few fields.
     """
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a list ({error}); check the path") from error
     rows = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(path, "a list").splitlines(), start=1):
         fields = line.split()
         if not fields:
             continue
@@ -77,37 +89,64 @@ def read_list(path: Path, columns: int) -> list[tuple[str, ...]]:
     return rows
 
 
-def file_finder() -> Callable[[Path], bool]:
-    """Return a test for existence that lists every folder once: lists are long, folders few."""
+def same_form(name: str) -> str:
+    """Return a name in the one Unicode form in which names of files are compared."""
+    return unicodedata.normalize("NFC", name)
+
+
+def name_of(path: Path) -> str:
+    """Return what an image and its label have in common: the path without suffix, in one form."""
+    return same_form(path.with_suffix("").as_posix()).casefold()
+
+
+def file_finder() -> Callable[[Path], Path | None]:
+    """Return a function that returns the file of a path, or None where there is none.
+
+    The file's name may have another Unicode form. Every folder is listed once: lists are long,
+    folders few.
+    """
 
     @functools.cache
-    def names(folder: Path) -> frozenset[str]:
-        return frozenset(p.name for p in folder.iterdir()) if folder.is_dir() else frozenset()
+    def files(folder: Path) -> dict[str, Path]:
+        if not folder.is_dir():
+            there = None if folder == folder.parent else find(folder)
+            if there is None or not there.is_dir():
+                return {}
+            folder = there
+        return {same_form(path.name): path for path in folder.iterdir()}
 
-    return lambda path: path.name in names(path.parent)
+    def find(path: Path) -> Path | None:
+        return files(path.parent).get(same_form(path.name))
+
+    return find
 
 
-def require_files(pairs: Iterable[Pair], repair: str) -> None:
-    """Check that every file is there.
+def require_files(pairs: Iterable[Pair], repair: str) -> list[Pair]:
+    """Return the pairs with the paths of files that are there.
 
     Raises:
         InputError: with the number of missing files, the first of them, and ``repair``.
     """
-    exists = file_finder()
+    find = file_finder()
+    pairs = list(pairs)
     paths = [path for pair in pairs for path in (pair.image, pair.depth)]
-    missing = [path for path in paths if not exists(path)]
+    missing = [path for path in paths if find(path) is None]
     if missing:
         raise InputError(
             f"{len(missing)} of {len(paths)} files are missing (first: {missing[0]}); {repair}"
         )
+    return [
+        replace(pair, image=find(pair.image) or pair.image, depth=find(pair.depth) or pair.depth)
+        for pair in pairs
+    ]
 
 
 def match_names(
     images: Path, labels: Path, suffixes: frozenset[str], kind: str, otherwise: str = ""
 ) -> list[tuple[Path, Path]]:
-    """Return images and their labels, ordered by name.
+    """Return images and their labels, ordered by name; every file has a partner.
 
-    The paths below the two folders agree but for the suffix and for upper and lower case.
+    The paths below the two folders agree as in ``pair_names``.
 
     Args:
         images: folder of the images.
@@ -119,19 +158,108 @@ def match_names(
     Raises:
         InputError: if a folder is missing or empty, or a file has no partner.
     """
-    image_files = _by_name(images, IMAGE_SUFFIXES, "image", otherwise)
-    label_files = _by_name(labels, suffixes, kind, otherwise)
-    for files, others, which, partner in (
-        (image_files, label_files, f"image(s) in {images}", f"{kind} in {labels}"),
-        (label_files, image_files, f"{kind}(s) in {labels}", f"image in {images}"),
-    ):
-        alone = [file for name, file in files.items() if name not in others]
-        if alone:
-            raise InputError(
-                f"{len(alone)} of {len(files)} {which} have no {partner} of the same name (first: "
-                f"{alone[0]}); add or remove files{otherwise}"
-            )
-    return [(file, label_files[name]) for name, file in image_files.items()]
+    image_files = files_by_name(images, IMAGE_SUFFIXES, "image", otherwise)
+    label_files = files_by_name(labels, suffixes, kind, otherwise)
+    names = pair_names(list(image_files), list(label_files), is_one_folder=is_same(images, labels))
+    used = set(names.values())
+    if is_same(images, labels) and names:
+        image_files = {name: file for name, file in image_files.items() if name not in used}
+        label_files = {name: label_files[name] for name in names.values()}
+    require_partners(
+        [file for name, file in image_files.items() if name not in names],
+        len(image_files),
+        f"image(s) in {images}",
+        f"{kind} in {labels}",
+        otherwise + looks_like(image_files, label_files, names),
+    )
+    require_partners(
+        [file for name, file in label_files.items() if name not in used],
+        len(label_files),
+        f"{kind}(s) in {labels}",
+        f"image in {images}",
+        otherwise,
+    )
+    return [(file, label_files[names[name]]) for name, file in image_files.items()]
+
+
+def require_partners(
+    alone: Sequence[Path], count: int, which: str, partner: str, otherwise: str = ""
+) -> None:
+    """Refuse files without a partner.
+
+    Raises:
+        InputError: with their number and the first.
+    """
+    if alone:
+        raise InputError(
+            f"{len(alone)} of {count} {which} have no {partner} of the same name (first: "
+            f"{alone[0]}); add or remove files{otherwise}"
+        )
+
+
+def is_same(images: Path, labels: Path) -> bool:
+    """Return whether two paths lead to one folder."""
+    return images.resolve() == labels.resolve()
+
+
+def pair_names(
+    images: Sequence[str], labels: Sequence[str], *, is_one_folder: bool = False
+) -> dict[str, str]:
+    """Return the name of the label for every image that has one, in the order of the images.
+
+    Names are equal, or else those of all labels end with the same letters after the image's name
+    (``p0`` and ``p0_mask``), or else the last parts of the paths are equal.
+
+    Args:
+        images: names as ``files_by_name`` returns them.
+        labels: likewise.
+        is_one_folder: images and labels are in one folder, where the ending tells them apart. It
+            begins with no letter or digit.
+    """
+    there = set(labels)
+    equal = {} if is_one_folder else {name: name for name in images if name in there}
+    if equal:
+        return equal
+    ending = common_ending(images, labels, is_one_folder=is_one_folder)
+    if ending:
+        return {name: name + ending for name in images if name + ending in there}
+    if is_one_folder:
+        return {}
+    by_last = {name.rpartition("/")[2]: name for name in labels}
+    last = [name.rpartition("/")[2] for name in images]
+    if len(by_last) < len(labels) or len(set(last)) < len(last):
+        return {}  # a name in two folders
+    return {
+        name: by_last[short] for name, short in zip(images, last, strict=True) if short in by_last
+    }
+
+
+def common_ending(
+    images: Sequence[str], labels: Sequence[str], *, is_one_folder: bool = False
+) -> str:
+    """Return what the names of labels have after those of their images; empty if nothing fits."""
+    there, endings = set(images), Counter[str]()
+    for label in labels:
+        for length in range(1, len(label)):
+            ending = label[length:]
+            if label[:length] in there and not (is_one_folder and ending[0].isalnum()):
+                endings[ending] += 1
+    if not endings:
+        return ""
+    ending, count = max(endings.items(), key=lambda item: (item[1], len(item[0])))
+    return ending if is_one_folder or count == len(labels) else ""
+
+
+def looks_like(
+    images: Mapping[str, Path], labels: Mapping[str, Path], names: Mapping[str, str]
+) -> str:
+    """Return a hint for a message: two files without partner whose names are alike."""
+    used = set(names.values())
+    free = [name for name in labels if name not in used][:MOST_COMPARED]
+    for name, image in itertools.islice(images.items(), MOST_COMPARED):
+        if name not in names and (near := difflib.get_close_matches(name, free, n=1)):
+            return f" ({labels[near[0]].name} looks like {image.name})"
+    return ""
 
 
 def require_one_size(label: Path, ids: Tensor, path: Path, image: Tensor) -> None:
@@ -183,17 +311,29 @@ def content_hash(path: Path) -> str:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
 
 
-def _by_name(folder: Path, suffixes: frozenset[str], kind: str, otherwise: str) -> dict[str, Path]:
-    """Return files below ``folder`` by their path without suffix, in lower case."""
+def files_by_name(
+    folder: Path, suffixes: frozenset[str], kind: str, otherwise: str = ""
+) -> dict[str, Path]:
+    """Return files below ``folder`` by their path without suffix, in lower case and one form.
+
+    Args:
+        folder: searched through; links to folders are followed.
+        suffixes: of the files.
+        kind: what a file is called in messages.
+        otherwise: another way out, for messages.
+
+    Raises:
+        InputError: if there is no such folder or file, or two of the same name.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; put the {kind}s there or name another folder")
     files: dict[str, Path] = {}
-    for file in sorted(folder.rglob("*")):
-        inner = file.relative_to(folder)
-        hidden = any(part.startswith(".") for part in inner.parts)
-        if hidden or file.suffix.lower() not in suffixes or not file.is_file():
+    others = Counter[str]()
+    for file in list_files(folder):
+        if file.suffix.lower() not in suffixes:
+            others[file.suffix.lower()] += 1
             continue
-        name = inner.with_suffix("").as_posix().casefold()
+        name = name_of(file.relative_to(folder))
         if name in files:
             raise InputError(
                 f"{file}: has the same name as {files[name]}, so its partner is not clear; "
@@ -202,5 +342,7 @@ def _by_name(folder: Path, suffixes: frozenset[str], kind: str, otherwise: str) 
         files[name] = file
     if not files:
         known = " ".join(sorted(suffixes))
-        raise InputError(f"{folder}: holds no {kind} ({known}); check the folder's name")
+        there = ", ".join(f"{count} {name or 'file'}" for name, count in others.most_common(3))
+        found = f"; it holds {there}{_HINTS.get(next(iter(others)), '')}" if there else ""
+        raise InputError(f"{folder}: holds no {kind} ({known}); check the folder's name{found}")
     return files

@@ -1,7 +1,6 @@
 """RefCOCO, RefCOCO+ and RefCOCOg: sentences about things in COCO's images, and their masks."""
 
 import json
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.datasets.files import read_image, replacing
+from diffsight.datasets.files import read_image, read_text, replacing
+from diffsight.datasets.plain_pickle import load_plain
+from diffsight.datasets.shapes import count_parts
 from diffsight.errors import InputError
 
 Variant = Literal["refcoco", "refcoco+", "refcocog"]
@@ -101,7 +102,8 @@ class RefCOCO(AbstractDataset):
                 f"{path}: {image.shape[2]} x {image.shape[1]} pixels, instances.json says "
                 f"{width} x {height}: take COCO's own file"
             )
-        mask = rasterised(thing.outline, height, width)
+        parts = count_parts(self.root, thing.outline, (height, width))
+        mask = torch.from_numpy(parts)
         if self.size is not None:
             image, mask = stretched(image, mask, self.size)
         return Sample(
@@ -138,13 +140,12 @@ def read_refs(path: Path) -> list[dict[str, Any]]:
     copy = path.with_suffix(".json")
     if copy.is_file():
         try:
-            known = json.loads(copy.read_text(encoding="utf-8"))
+            known = json.loads(read_text(copy))
             return [{key: row[key] for key in _KEYS} for row in known]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{copy}: damaged ({error}): delete it") from None
     try:
-        with path.open("rb") as file:
-            rows = [_row(ref) for ref in _Plain(file, encoding="latin1").load()]
+        rows = [_row(ref) for ref in load_plain(path)]
     except OSError as error:
         raise InputError(
             f"{path}: {error.strerror}: unpack the data set of the REFER tool there"
@@ -159,21 +160,6 @@ def read_refs(path: Path) -> list[dict[str, Any]]:
     except (InputError, OSError):
         pass  # a folder that may only be read: the pickle is read again next time
     return rows
-
-
-def rasterised(outline: Any, height: int, width: int) -> Tensor:
-    """Return how many parts of a COCO segmentation cover every pixel, ``h w``.
-
-    Args:
-        outline: polygons, or run lengths.
-        height: of the image.
-        width: of the image.
-    """
-    from faster_coco_eval.core import mask as coco  # a fifth of a second
-
-    runs = coco.frPyObjects(outline, height, width)
-    parts = coco.decode(runs if isinstance(runs, list) else [runs])
-    return torch.from_numpy(parts.astype(np.uint8).sum(axis=2, dtype=np.uint8))
 
 
 def stretched(image: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -198,28 +184,25 @@ class _Thing:
     outline: Any
 
 
-class _Plain(pickle.Unpickler):
-    """Lists, dicts, numbers and texts; whatever else a pickle names is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise InputError(
-            f"names {module}.{name}, but a list of references is plain data: do not trust this file"
-        )
-
-
 def _row(ref: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "ref_id": int(ref["ref_id"]),
-        "ann_id": int(ref["ann_id"]),
-        "split": str(ref["split"]),
-        "sentences": [str(sentence["sent"]) for sentence in ref["sentences"]],
+    row = {
+        "ref_id": ref["ref_id"],
+        "ann_id": ref["ann_id"],
+        "split": ref["split"],
+        "sentences": [sentence["sent"] for sentence in ref["sentences"]],
     }
+    # the text of a list that holds itself many times over would fill the memory
+    if not all(isinstance(row[key], int) for key in ("ref_id", "ann_id")):
+        raise TypeError("an id is no number")
+    if not all(isinstance(text, str) for text in (row["split"], *row["sentences"])):
+        raise TypeError("a sentence or split is no text")
+    return row
 
 
 def _things(path: Path, wanted: set[int]) -> dict[int, _Thing]:
     """Return the things by annotation."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_text(path, "COCO's instances"))
         images = {
             image["id"]: (image["file_name"], (image["height"], image["width"]))
             for image in data["images"]
@@ -229,7 +212,7 @@ def _things(path: Path, wanted: set[int]) -> dict[int, _Thing]:
             for a in data["annotations"]
             if a["id"] in wanted
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: not COCO's instances of this data set ({error}): unpack it there"
         ) from None

@@ -1,6 +1,7 @@
 """Predictions on disk: the numbers, what they mean, and a picture."""
 
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,13 +15,15 @@ from jaxtyping import Float, UInt8
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from diffsight.datasets.files import IMAGE_SUFFIXES, replacing
+from diffsight.datasets.files import IMAGE_SUFFIXES, list_files, replacing
 from diffsight.errors import InputError
+from diffsight.inference.left_out import count_files, labels_among, unreadable_types
 from diffsight.tasks import Prediction, StoredArray
 
 # of `diffsight explain`: the numbers, and the pictures
 EXPLAINED = "explain.json"
 PICTURES = ("concepts.png", "maps.png", "codebook.png", "bins.png")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ def find_images(arguments: Sequence[str]) -> list[Job]:
 
     Args:
         arguments: files, folders (searched through), or patterns such as ``photos/*.jpg``. Results
-            of an earlier run that lie among them are left out.
+            of an earlier run that lie among them are left out, and so are, with a line in the log,
+            labels of the photographs and files of a type that is not read.
 
     Raises:
         InputError: if a folder or a pattern has no image.
@@ -52,10 +56,20 @@ def find_images(arguments: Sequence[str]) -> list[Job]:
     images: dict[Path, None] = {}
     for argument in arguments:
         expanded = _expand(argument)
-        if not expanded:
+        if expanded is None:
+            images[_absolute(Path(argument))] = None
+            continue
+        skipped = unreadable_types(expanded)
+        found = [path for path in expanded if _is_image(path)]
+        if not found:
             suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-            raise InputError(f"{argument}: no images there ({suffixes}): check the path")
-        images.update(dict.fromkeys(expanded))
+            hint = f", {skipped}" if skipped else ""
+            raise InputError(f"{argument}: no images there ({suffixes}{hint}): check the path")
+        if skipped:
+            log.info("%s left out", skipped)
+        if labels := labels_among(found):
+            log.info("%s: %s left out", argument, count_files(labels, "label of a photograph"))
+        images.update(dict.fromkeys(path for path in found if path not in labels))
     return _named(list(images))
 
 
@@ -168,15 +182,17 @@ def _picture(array: StoredArray) -> Image.Image:
     return image
 
 
-def _expand(argument: str) -> list[Path]:
+def _expand(argument: str) -> list[Path] | None:
+    """Return the files of a folder or a pattern; None if it is the path of a file."""
     path = Path(argument)
     if path.is_dir():
-        return sorted(_absolute(p) for p in path.rglob("*") if _is_image(p.relative_to(path), p))
+        return [_absolute(one) for one in list_files(path)]
     if any(sign in argument for sign in "*?[") and not path.exists():
         root = Path(path.anchor) if path.anchor else Path()
         pattern = str(path.relative_to(path.anchor)) if path.anchor else argument
-        return sorted(_absolute(p) for p in root.glob(pattern) if _is_image(Path(p.name), p))
-    return [_absolute(path)]
+        found = (one for one in root.glob(pattern) if not one.name.startswith("."))
+        return sorted(_absolute(one) for one in found if one.is_file())
+    return None
 
 
 def _absolute(path: Path) -> Path:
@@ -184,9 +200,8 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))
 
 
-def _is_image(inner: Path, path: Path) -> bool:
-    hidden = any(part.startswith(".") for part in inner.parts)
-    if hidden or path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
+def _is_image(path: Path) -> bool:
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
         return False
     if path.name in PICTURES and path.with_name(EXPLAINED).is_file():
         return False

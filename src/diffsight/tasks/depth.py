@@ -140,12 +140,18 @@ class DepthPrediction(Prediction):
         return self.depth_m[None]
 
     def arrays(self) -> dict[str, StoredArray]:
-        """Return ``depth`` (16-bit millimetres, 0 is unknown) and ``uncertainty`` (metres)."""
+        """Return ``depth`` (16-bit millimetres, 0 is unknown) and ``uncertainty`` (metres).
+
+        Where a depth does not fit into 16 bits, ``metres`` has all of them as numbers.
+        """
         counts = (self.depth_m.double() * 1000).round()
         fits = self.valid & (counts > 0) & (counts <= 65535)
         values = torch.where(fits, counts, 0).to(torch.int32).cpu().numpy().astype(np.uint16)
         notes = {"depth_unit": "mm", "depth_invalid": "0"}
         found = {"depth": StoredArray(values, notes=notes)}
+        if bool((self.valid & ~fits).any()):
+            metres = torch.where(self.valid, self.depth_m, 0).float()
+            found["metres"] = StoredArray(metres.cpu().numpy())
         if self.uncertainty_m is not None:
             found["uncertainty"] = StoredArray(self.uncertainty_m.cpu().numpy())
         return found
