@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from diffsight.cli.console import write_json
 from diffsight.cli.flags import Flag, command
-from diffsight.cli.options import printable
+from diffsight.cli.console import printable
 
 
 @command("show")
