@@ -117,8 +117,8 @@ def test_too_long_a_prompt_names_its_tokens(embedded: Path) -> None:
         ({"steps": 1000}, "steps 1000: give fewer than the 1000"),
         ({"guidance": float("nan")}, "guidance nan: give a number"),
         ({"prompts": []}, "number of prompts 0"),
-        ({"model": "nowhere"}, "nowhere: no such file or folder, and not a hub id"),
-        ({"model": "tests"}, "tests: no scheduler/ in it: give tiny, or"),
+        ({"model": "nowhere"}, "nowhere: no scheduler/ in it: give tiny, or"),
+        ({"model": "owner/name"}, "owner/name: not on this machine and the hub cannot be reached"),
     ],
 )
 def test_bad_arguments(embedded: Path, arguments: dict, message: str) -> None:

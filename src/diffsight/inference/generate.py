@@ -25,7 +25,7 @@ from diffsight.errors import InputError
 from diffsight.inference.pipeline import default_device
 from diffsight.prompts.encoder import load_text_encoder
 from diffsight.types import Draws
-from diffsight.weights import locate
+from diffsight.weights import locate, resolve_folder
 
 PARTS = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
 BATCH_PIXELS = 2**19  # two images of 512 x 512, 32 of 128 x 128
@@ -107,7 +107,8 @@ class _Pipeline:
 
 
 def _load(model: str | Path, device: torch.device) -> _Pipeline:
-    folder = locate(model, PARTS)
+    is_name = model in assets.NAMES or "/" in str(model)  # another word is a mistyped tiny
+    folder = locate(model, PARTS) if is_name else resolve_folder(Path(model))
     missing = [part for part in PARTS if not (folder / part).is_dir()]
     if missing:
         raise InputError(
