@@ -272,7 +272,7 @@ def test_numbers_that_learn(backbone: BackboneSource, tmp_path: Path) -> None:
     ("change", "options", "message"),
     [
         (None, {"shots": 7}, r"6 labelled image\(s\), but 7 shots .* --shots 6"),
-        ("no label", {}, r"1 of 6 image\(s\) .* have no label .*4\.png"),
+        ("no image", {}, r"1 of 6 label\(s\) .* have no image .*4\.png"),
         ("size", {}, r"labels/2\.png: a label of 30 x 20 pixels for an image .* 64 x 64"),
         ("constant", {}, r"labels: every label is 5"),
         (None, {"kind": "segmentation", "classes": ["a", "b"]}, "class ids without one: .* px"),
@@ -298,8 +298,8 @@ def test_bad_input_is_one_line(
     tmp_path: Path,
 ) -> None:
     folder = pictures(tmp_path)
-    if change == "no label":
-        (folder / "labels" / "4.png").unlink()
+    if change == "no image":
+        (folder / "images" / "4.png").unlink()
     elif change == "size":
         Image.new("I;16", (30, 20), 7).save(folder / "labels" / "2.png")
     elif change == "constant":

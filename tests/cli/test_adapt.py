@@ -198,14 +198,14 @@ def test_names_of_models_that_cannot_be_written(
 def test_black_and_white_masks(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """255 is no label, unless --invalid names another number."""
+    """255 is a class, unless --invalid says that it is none."""
     out = tmp_path / "mine.safetensors"
     for path in (folder / "labels").iterdir():
         mask = np.asarray(Image.open(path)) == 7
         Image.fromarray(mask.astype(np.uint8) * 255).save(path)
-    assert adapt(folder, out, "--kind", "segmentation") == 2
-    assert "--invalid -1" in capsys.readouterr().err
-    assert adapt(folder, out, "--kind", "segmentation", "--invalid", -1) == 0
+    assert adapt(folder, out, "--kind", "segmentation", "--invalid", 255) == 2
+    assert "there is nothing to tell apart" in capsys.readouterr().err
+    assert adapt(folder, out, "--kind", "segmentation") == 0
     assert run("predict", folder / "images", "--model", out, "--out", tmp_path / "p") == 0
     about = json.loads((tmp_path / "p" / "0.json").read_text())
     assert about["names"] == {"0": "class 0", "255": "class 255"}

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -149,3 +150,14 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     )
     done = python(program)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_control_characters_do_not_reach_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "\x1b[31mred.txt"
+    assert (
+        cli.main(["text-table", str(path), "--encoder", "tiny", "--out", str(tmp_path / "a")]) == 2
+    )
+    assert "\x1b" not in (text := capsys.readouterr().err)
+    assert "[31mred.txt" in text

@@ -2,6 +2,7 @@
 
 import json
 import os
+import unicodedata
 from pathlib import Path
 
 import jsonargparse
@@ -118,6 +119,17 @@ def test_a_manifest_replaces_the_folders(tmp_path: Path) -> None:
         InputError, match=r"1 of 2 files are missing .*b\.png.*correct the paths in"
     ):
         Folder(root=tmp_path, manifest="far/list.json")
+
+
+def test_names_in_a_manifest_may_have_another_unicode_form(tmp_path: Path) -> None:
+    folder, name = (unicodedata.normalize("NFD", text) for text in ("Küche", "é.png"))
+    image = write_image(tmp_path / folder / name)
+    write_depth(tmp_path / "d.png", 512)
+    composed = unicodedata.normalize("NFC", f"{folder}/{name}")
+    (tmp_path / "list.csv").write_bytes(f"image,label\n{composed},d.png\n".encode("utf-16"))
+    data = Folder(root=tmp_path, manifest="list.csv")
+    assert data.pairs[0].image == image
+    assert data[0].image.shape == (3, 20, 24)
 
 
 def test_camera_and_size(tmp_path: Path) -> None:

@@ -73,6 +73,11 @@ def test_depth_beyond_16_bits_is_reported(tmp_path: Path) -> None:
     about = write_prediction(far, tmp_path, Job(Path("a"), Path("a")), {})
     assert about["beyond_range_share"] == 0.5
     assert np.asarray(Image.open(tmp_path / "a_depth.png")).tolist() == [[0, 60_000]]
+    assert about["metres"] == "a_metres.npy"
+    assert np.load(tmp_path / "a_metres.npy").tolist() == [[70, 60]]
+    near = DepthPrediction(depth_m / 2, torch.ones(1, 2, dtype=torch.bool), "z")
+    assert "metres" not in write_prediction(near, tmp_path, Job(Path("a"), Path("a")), {})
+    assert not (tmp_path / "a_metres.npy").exists()
 
 
 def test_a_map_without_any_valid_pixel(tmp_path: Path) -> None:
