@@ -49,6 +49,25 @@ class Latents(Protocol):
         ...
 
 
+@runtime_checkable
+class TextFeatures(Protocol):
+    """What a frozen text tower gives for sentences, computed once for each of them."""
+
+    def get(
+        self,
+        encoder: object,
+        sentences: Sequence[str | None],
+        compute: Callable[[str | None], Float[Tensor, "1 n c"]],
+        device: torch.device,
+    ) -> Float[Tensor, "b n c"]:
+        """Return what ``compute`` gives for each sentence, or what it gave before on this device.
+
+        Raises:
+            InputError: as ``compute``.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Record:
     """A dataclass whose tensors are changed together; everything else in it stays."""
@@ -80,12 +99,14 @@ class Inputs(Record):
         text: instead of sentences what a text tower reads or gives: token ids ``b n``, or
             features ``b n c``.
         latents: shared with other models that predict on the same image.
+        text_features: of sentences that were encoded before; kept by whoever makes the batches.
     """
 
     image: Images
     prompts: tuple[str | None, ...] | None = None
     text: Tensor | None = None
     latents: Latents | None = None
+    text_features: TextFeatures | None = None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from diffsight.outputs import Output
 from diffsight.types import Pyramid
 
 ROW_TOLERANCE = 1e-5
@@ -43,3 +44,12 @@ def assert_declared(
     expected = [(size[0] // stride, size[1] // stride) for stride in strides]
     assert [tuple(f.shape[-2:]) for f in pyramid.features] == expected
     assert pyramid.valid_hw == size
+
+
+def assert_in_32_bit(output: Output) -> None:
+    """All tensors have 32 bits, and the maps are none that bfloat16 could hold."""
+    tensors = [value for value in vars(output).values() if isinstance(value, Tensor)]
+    assert {tensor.dtype for tensor in tensors} == {torch.float32}
+    for maps in (tensor for tensor in tensors if tensor.ndim == 4):
+        needs_more_bits = (maps.bfloat16().float() != maps).float().mean()
+        assert needs_more_bits > 0.5, f"{needs_more_bits:.0%} of the numbers need more than 8 bits"

@@ -17,7 +17,11 @@ from diffsight.methods import AbstractMethod
 from diffsight.methods.base import FitSettings
 from diffsight.model import DenseModel
 from diffsight.types import Draws, Encoded, Inputs, Target
-from tests.contracts.checks import assert_gradients_reach, assert_rows_independent
+from tests.contracts.checks import (
+    assert_gradients_reach,
+    assert_in_32_bit,
+    assert_rows_independent,
+)
 from tests.support import enliven, images, random_target
 
 
@@ -150,6 +154,12 @@ class MethodContract(abc.ABC):
             assert maps.shape == self.sizes[-1]
         if found.weights is not None:
             torch.testing.assert_close(found.weights.sum(), torch.ones(()))
+
+    def test_outputs_have_32_bits_in_mixed_precision(self) -> None:
+        model = enliven(self.build()).eval()
+        inputs = self.inputs(1, *self.sizes[1])
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            assert_in_32_bit(model(inputs, draws=Draws((0,))))
 
     def test_a_pass_needs_no_data_to_be_counted(self) -> None:
         model = self.build().to("meta").eval()

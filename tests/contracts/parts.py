@@ -1,9 +1,11 @@
 """The contracts of heads, necks and backbones."""
 
 import abc
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
+import torch
 from torch import Tensor, nn
 
 from diffsight.errors import InputError
@@ -12,6 +14,7 @@ from diffsight.types import Pyramid
 from tests.contracts.checks import (
     assert_declared,
     assert_gradients_reach,
+    assert_in_32_bit,
     assert_rows_independent,
 )
 from tests.support import enliven, images, pyramid_of, take_row, weighted_sum
@@ -48,6 +51,20 @@ class HeadContract(abc.ABC):
         assert_rows_independent(
             lambda i: head(pyramid if i is None else take_row(pyramid, i)).stack, 3
         )
+
+    def test_mixed_precision_leaves_it_in_32_bit(self) -> None:
+        channels, strides = self.pyramids[0]
+        head = enliven(self.build(channels, strides)).eval()
+        pyramid = pyramid_of(channels, strides, 2, *self.size)
+        half = replace(pyramid, features=tuple(f.bfloat16() for f in pyramid.features))
+        rounded = replace(half, features=tuple(f.float() for f in half.features))
+        with torch.no_grad():
+            expected, expected_of_half = head(pyramid), head(rounded)
+            with torch.autocast("cpu", torch.bfloat16):
+                found, found_of_half = head(pyramid), head(half)
+        for one, other in ((found, expected), (found_of_half, expected_of_half)):
+            assert_in_32_bit(one)
+            assert torch.equal(one.stack, other.stack)
 
     def test_gradients_reach_every_weight(self) -> None:
         for channels, strides in self.pyramids:

@@ -180,3 +180,13 @@ def test_at_most_seventy_thousand_numbers_learn(backbone, classes) -> None:
     learning = [n for n, p in method.named_parameters() if p.requires_grad]
     assert not [n for n in learning if n.startswith("backbone.")]
     assert sum(method.get_parameter(n).numel() for n in learning) <= 70_000
+
+
+def test_mixed_precision_ends_before_the_head(backbone) -> None:
+    method, inputs = head(backbone), Inputs(images(2, 64, 64))
+    encoded, draws = method.encode(inputs), Draws((5, 6))
+    for training in (False, True):
+        method.train(training)
+        expected = probability(method, inputs, encoded, draws=draws)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(probability(method, inputs, encoded, draws=draws), expected)

@@ -90,3 +90,12 @@ def test_its_default_backbone_is_the_clip_model_beside_the_unet() -> None:
     assert isinstance(model.method.backbone, ClipTokens)
     assert model.method.backbone.side == 48
     assert set(model.method.frozen()) == {"backbone.clip"}
+
+
+def test_mixed_precision_ends_before_the_probe(folder) -> None:
+    probe = build(folder).method
+    inputs = Inputs(torch.rand(2, 3, 40, 60, generator=torch.Generator().manual_seed(1)))
+    encoded = probe.encode(inputs)
+    expected = probe(inputs, encoded).probability
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(probe(inputs, encoded).probability, expected)

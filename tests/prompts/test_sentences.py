@@ -34,3 +34,14 @@ def test_what_is_missing() -> None:
         Sentences(12, dim=32)(Inputs(IMAGE, ("a", "b")))
     with pytest.raises(InputError, match=r"\(2, 3, 32\) text features for 2 images: .* 12 tokens"):
         prompts(Inputs(IMAGE, text=torch.zeros(2, 3, 32)))
+
+
+def test_the_tower_runs_where_the_images_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no part of the module's state, but follows the device of its inputs."""
+    prompts = Sentences(12, dim=128, encoder="tiny")
+    prompts.features(["a table"])
+    tower = prompts._tower[0]
+    assert not any(p.requires_grad for p in tower.parameters())
+    meta = prompts.features(["a table"], torch.device("meta"))
+    assert meta.is_meta
+    assert all(p.is_meta for p in tower.parameters())

@@ -184,3 +184,11 @@ def test_validation_runs_every_sentence() -> None:
     prompts = [prompt for batch in batches for prompt in batch.inputs.prompts or ()]
     assert [len(batch.ids) for batch in batches] == [4, 3]
     assert prompts[1:] == ["1 0", "2 0", "2 1", "3 0", "3 1", "3 2"]
+
+
+def test_all_batches_of_a_training_and_its_validation_know_the_same_text_features():
+    stream = stream_of()
+    batches = [one.batch for one in take(stream, 3)]
+    batches += stream.validation_batches(Stripes(), 0, 1)
+    known = {id(batch.to("meta").inputs.text_features) for batch in batches}
+    assert known == {id(stream.text_features)}

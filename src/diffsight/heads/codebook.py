@@ -58,8 +58,9 @@ class Codebook(nn.Module):
         if self.size == 1:
             return self.scaled_tables.expand(batch, -1, -1)
         assert features is not None
+        weights = self.weights(features)
         with without_autocast(features):
-            return torch.einsum("bk,knd->bnd", self.weights(features), self.tables) * std
+            return torch.einsum("bk,knd->bnd", weights, self.tables) * std
 
     @property
     def scaled_tables(self) -> Float[Tensor, "k n d"]:
@@ -68,4 +69,5 @@ class Codebook(nn.Module):
 
     def weights(self, features: Float[Tensor, "b f"]) -> Float[Tensor, "b k"]:
         """Return the weight of each of several tables in an image; they sum to 1."""
-        return self.mix(features.to(self.mix.weight)).softmax(dim=1)
+        with without_autocast(features):
+            return self.mix(features.to(self.mix.weight)).softmax(dim=1)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsight.inference.plan import Plan
+from diffsight.inference.text_features import TextFeatureCache
 from diffsight.model import DenseModel
 from diffsight.ops.memory import keep_freed_memory, memory_for
 from diffsight.ops.tiles import PassAverage, Window
@@ -139,6 +140,7 @@ class Predictor:
         self.model = model.to(self.device).eval()
         self.dtype = dtype
         self.latents = latents
+        self.text_features = TextFeatureCache()
         self._image_dtype = first.dtype
         if self.device.type == "cpu":  # not earlier: what a load leaves behind would split the heap
             keep_freed_memory()
@@ -218,7 +220,8 @@ class Predictor:
         """Return what has to be averaged of every pass, in the orientation of the image."""
         image = torch.stack([step.image() for step in batch]).to(self._image_dtype)
         prompts = tuple(step.canvas.prompt for step in batch)
-        inputs = Inputs(image, prompts, latents=self.latents)
+        known = {"latents": self.latents, "text_features": self.text_features}
+        inputs = Inputs(image, prompts, **known)
         mixed = torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
         height, width = image.shape[-2:]
         advice = (

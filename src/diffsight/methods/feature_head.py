@@ -18,6 +18,7 @@ from diffsight.backbones import AbstractBackbone, BackboneSource
 from diffsight.methods.base import FitSettings, MethodBuilder, Variant, builder_of
 from diffsight.methods.conditioned import Conditioned
 from diffsight.methods.frozen import AbstractFrozen
+from diffsight.ops.precision import without_autocast
 from diffsight.outputs import Output, OutputSpec
 from diffsight.prompts import Unprompted
 from diffsight.types import Draws, Encoded, Inputs, Maps, Target
@@ -170,19 +171,21 @@ class FeatureHead(AbstractFrozen):
         grid = encoded.levels[0].shape[-2:]
         sides = zip(grid, inputs.image.shape[-2:], encoded.covered.shape[-2:], strict=True)
         rows, columns = (count * side / covered for count, side, covered in sides)
-        position = self.position(_positions(grid, (rows, columns)).to(self.out.weight))
         seen = torch.zeros(())
-        for level, project in enumerate(self.project):
-            x = encoded.levels[level].float() - self.get_buffer(f"mean{level}")
-            if draws is not None:
-                x = x * self._kept(draws, level, x.shape[1]).to(x)
-            x = project((x * self.get_buffer(f"scale{level}")).contiguous())
-            seen = seen + functional.interpolate(x, grid, mode="bilinear")
+        with without_autocast(self.out.weight):
+            position = self.position(_positions(grid, (rows, columns)).to(self.out.weight))
+            for level, project in enumerate(self.project):
+                x = encoded.levels[level].float() - self.get_buffer(f"mean{level}")
+                if draws is not None:
+                    x = x * self._kept(draws, level, x.shape[1]).to(x)
+                x = project((x * self.get_buffer(f"scale{level}")).contiguous())
+                seen = seen + functional.interpolate(x, grid, mode="bilinear")
         return position, seen
 
     def _classes(self, hidden: Maps, inputs: Inputs, encoded: EncodedLevels) -> Tensor:
         """Mix, and bring to the size of the image."""
-        logits = self.out(functional.gelu(self.mix(functional.gelu(hidden)))).float()
+        with without_autocast(self.out.weight):
+            logits = self.out(functional.gelu(self.mix(functional.gelu(hidden)))).float()
         return self._at_image_size(logits, encoded.covered, inputs).softmax(dim=1)
 
     def _kept(self, draws: Draws, level: int, channels: int) -> Float[Tensor, "b c 1 1"]:

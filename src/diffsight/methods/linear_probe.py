@@ -16,6 +16,7 @@ from torch.nn import functional
 from diffsight.backbones import AbstractBackbone, BackboneSource, ClipTokens
 from diffsight.methods.base import FitSettings, MethodBuilder, builder_of
 from diffsight.methods.frozen import AbstractFrozen
+from diffsight.ops.precision import without_autocast
 from diffsight.outputs import Output, OutputSpec
 from diffsight.types import Draws, Encoded, Inputs, Target
 
@@ -64,7 +65,9 @@ class LinearProbe(AbstractFrozen):
     ) -> Output:
         """Return the probability of every class at the size of the image."""
         encoded = encoded or self.encode(inputs)
-        probability = self.out(encoded.tokens).float().softmax(dim=1)
+        with without_autocast(self.out.weight):
+            logits = self.out(encoded.tokens.to(self.out.weight))
+        probability = logits.float().softmax(dim=1)
         return self._output(self._at_image_size(probability, encoded.covered, inputs))
 
     @classmethod

@@ -1,6 +1,7 @@
 """A sentence per image, token by token (VPD and EVP, referring segmentation)."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffsight.errors import InputError
+from diffsight.ops.precision import without_autocast
 from diffsight.prompts.base import AbstractPrompt
 from diffsight.prompts.encoder import load_text_model
 from diffsight.prompts.text import TextAdapter
@@ -26,8 +28,9 @@ class Sentences(AbstractPrompt):
         num_tokens: of a sentence, begin and end included: 40 for RefCOCO and RefCOCO+, 77 for
             G-Ref.
         dim: width of a vector (768 for Stable Diffusion 1.x, 1024 for 2.x).
-        encoder: as for ``load_text_encoder``; read when the first sentence comes, frozen, and never
-            stored with the model. None: features come with the inputs.
+        encoder: as for ``load_text_encoder``; read when the first sentence comes, frozen, run where
+            the images are, and never stored with the model: its name is. None: features come with
+            the inputs.
         pooled: one vector per sentence, that of its end (rows of EVP's table 4).
     """
 
@@ -58,7 +61,7 @@ class Sentences(AbstractPrompt):
         """
         features = inputs.text
         if features is None:
-            features = self.features(inputs.prompts or ()).to(inputs.image)
+            features = self._features_of(inputs).to(inputs.image)
         if features.shape[1:] != (self.num_tokens, self.dim) or len(features) != len(inputs.image):
             raise InputError(
                 f"{tuple(features.shape)} text features for {len(inputs.image)} images: the model "
@@ -66,9 +69,14 @@ class Sentences(AbstractPrompt):
             )
         return self.adapter(features)
 
-    @torch.no_grad()
-    def features(self, sentences: Sequence[str | None]) -> Float[Tensor, "b n c"]:
-        """What the frozen tower says; the same sentence always gives the same.
+    def features(
+        self, sentences: Sequence[str | None], device: torch.device | None = None
+    ) -> Float[Tensor, "b n c"]:
+        """Return what the frozen tower says, in 32 bit; the same sentence always gives the same.
+
+        Args:
+            sentences: one per image.
+            device: where to compute; the tower is moved there. Default: where it is.
 
         Raises:
             InputError: if there is no tower, it cannot be loaded, or a sentence is missing.
@@ -79,9 +87,25 @@ class Sentences(AbstractPrompt):
             )
         tokens = self.tokenizer(sentences, max(1, len(sentences)))
         if not self._tower:
-            self._tower.append(load_text_model(self.encoder))
-        found = self._tower[0](input_ids=tokens)
+            self._tower.append(load_text_model(self.encoder).requires_grad_(False))
+        tower = self._tower[0] if device is None else self._tower[0].to(device)
+        # validation runs in inference mode, but a later training step may use the same features
+        with torch.inference_mode(False), torch.no_grad():
+            tokens = tokens.to(tower.device)
+            with without_autocast(tokens):
+                found = tower(input_ids=tokens)
         return found.pooler_output[:, None] if self.pooled else found.last_hidden_state
+
+    def _features_of(self, inputs: Inputs) -> Float[Tensor, "b n c"]:
+        """Return the features of the prompts, those that are known from ``text_features``."""
+        device, known = inputs.image.device, inputs.text_features
+        if known is None or not inputs.prompts:
+            return self.features(inputs.prompts or (), device)
+        compute = partial(self._one, device=device)
+        return known.get(self, inputs.prompts, compute, device)
+
+    def _one(self, sentence: str | None, *, device: torch.device) -> Float[Tensor, "1 n c"]:
+        return self.features([sentence], device)
 
     def check(self, text: str) -> None:
         """Refuse a sentence with more tokens than are read."""

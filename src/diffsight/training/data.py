@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -14,8 +14,9 @@ from diffsight.datasets.class_transforms import RandomScale
 from diffsight.datasets.transforms import Resize
 from diffsight.errors import InputError
 from diffsight.inference.predictor import neighbours
+from diffsight.inference.text_features import TextFeatureCache
 from diffsight.training.stream import AbstractStream, seed_of
-from diffsight.types import Draws
+from diffsight.types import Draws, TextFeatures
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,13 @@ class TrainingStream(AbstractStream):
         dataset: training set.
         label: the task's key of ``Sample.labels``.
         augment: changes, applied in order.
+        text_features: of sentences, encoded once for all epochs as far as they fit.
     """
 
     dataset: AbstractDataset
     label: str
     augment: Sequence[AbstractTransform] = ()
+    text_features: TextFeatures = field(default_factory=TextFeatureCache, compare=False)
 
     @property
     def size(self) -> int:
@@ -76,7 +79,22 @@ class TrainingStream(AbstractStream):
         """
         for rows in _read_all(self._augmented, self.keys(start, rank, world), self.workers):
             samples, seeds = zip(*rows, strict=True)
-            yield TrainingBatch(collate(samples, self.label), Draws(seeds))
+            batch = with_text_features(collate(samples, self.label), self.text_features)
+            yield TrainingBatch(batch, Draws(seeds))
+
+    def validation_batches(
+        self, dataset: AbstractDataset, rank: int, world: int
+    ) -> Iterator[Batch]:
+        """Yield a device's part of a validation set, read and batched like the training set."""
+        return validation_batches(
+            dataset,
+            label=self.label,
+            batch_size=self.batch_size,
+            workers=self.workers,
+            rank=rank,
+            world=world,
+            text_features=self.text_features,
+        )
 
     def _augmented(self, keys: Sequence[tuple[int, int]]) -> list[tuple[Sample, int]]:
         """Return the samples of a batch with their seeds."""
@@ -99,6 +117,7 @@ def validation_batches(
     workers: int = 0,
     rank: int = 0,
     world: int = 1,
+    text_features: TextFeatures | None = None,
 ) -> Iterator[Batch]:
     """Yield every sample of a data set once, in order, with each of its sentences.
 
@@ -111,6 +130,7 @@ def validation_batches(
         workers: processes that read; 0 does it in the training process.
         rank: this device.
         world: devices; sample i belongs to device i modulo ``world``.
+        text_features: of sentences that were encoded before.
 
     Raises:
         InputError: for a sample that cannot be read, or if a device has none.
@@ -123,7 +143,12 @@ def validation_batches(
     samples = (one for sample in read for one in sample.per_sentence())
     size = max(1, batch_size // world)
     for batch in neighbours(samples, size, lambda sample: sample.image.shape):
-        yield collate(batch, label)
+        yield with_text_features(collate(batch, label), text_features)
+
+
+def with_text_features(batch: Batch, text_features: TextFeatures | None) -> Batch:
+    """Return a batch whose sentences are looked up before they are encoded."""
+    return replace(batch, inputs=replace(batch.inputs, text_features=text_features))
 
 
 def read_samples(dataset: AbstractDataset, label: str, workers: int = 0) -> Iterator[Sample]:

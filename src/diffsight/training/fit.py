@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from diffsight.methods.base import MethodBuilder
 from diffsight.model import DenseModel
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.callbacks import LAST, Pictures
-from diffsight.training.data import TrainingStream, validation_batches
+from diffsight.training.data import TrainingStream
 from diffsight.training.learner import Learner
 from diffsight.training.objective import Supervised
 from diffsight.training.optim import AdamW
@@ -128,14 +129,7 @@ def fit(
         steps=settings.length(stream.batches_per_epoch),
         accumulate=settings.accumulate,
         clip_norm=settings.clip_norm,
-        validation=lambda rank, world: validation_batches(
-            val,
-            label=task.label,
-            batch_size=settings.batch_size,
-            workers=settings.workers,
-            rank=rank,
-            world=world,
-        ),
+        validation=partial(stream.validation_batches, val),
         recipe=recipe,
     )
     trainer = trainer_for(learner, out, settings, Pictures(out / "pictures", model.task), done=done)

@@ -1,0 +1,108 @@
+"""Features of sentences: computed once, in bounded memory, and the same whoever makes them."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from tests.support import SMALL, images
+
+from diffsight.backbones import StableDiffusion
+from diffsight.errors import InputError
+from diffsight.heads import ReferringDecoder
+from diffsight.inference import Plan, Predictor
+from diffsight.inference.text_features import TextFeatureCache
+from diffsight.methods import VPD
+from diffsight.model import DenseModel
+from diffsight.prompts import Sentences
+from diffsight.tasks import Referring
+from diffsight.types import Inputs
+
+CPU = torch.device("cpu")
+TEXTS = ("the red chair", "a table", "the red chair")
+
+
+class Tower:
+    """Counts what it encodes."""
+
+    def __init__(self) -> None:
+        self.encoded: list[str | None] = []
+
+    def __call__(self, sentence: str | None) -> torch.Tensor:
+        self.encoded.append(sentence)
+        return torch.full((1, 2, 4), float(len(sentence or "")))
+
+
+def count_encoded(prompts: Sentences, monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """Return a list that grows with every sentence that the tower encodes."""
+    encoded: list[str | None] = []
+    features = prompts.features
+
+    def noted(sentences, device=None):
+        encoded.extend(sentences)
+        return features(sentences, device)
+
+    monkeypatch.setattr(prompts, "features", noted)
+    return encoded
+
+
+def model() -> DenseModel:
+    torch.manual_seed(0)
+    shape = {**SMALL, "unet": {**SMALL["unet"], "cross_attention_dim": 128}}
+    method = partial(
+        VPD,
+        backbone=StableDiffusion(shape),
+        prompts=Sentences(8, dim=128, encoder="tiny"),
+        head=partial(ReferringDecoder, width=8),
+    )
+    return DenseModel(task=Referring(), method=method).eval()
+
+
+def test_a_sentence_is_encoded_once_for_each_tower() -> None:
+    cache, tower, other = TextFeatureCache(), Tower(), Tower()
+    rows = cache.get(tower, TEXTS, tower, CPU)
+    assert rows[:, 0, 0].tolist() == [13, 7, 13]
+    cache.get(tower, ("a table", "a sofa"), tower, CPU)
+    cache.get(other, ("a table",), other, CPU)
+    assert tower.encoded == ["the red chair", "a table", "a sofa"]
+    assert other.encoded == ["a table"]
+
+
+def test_the_sentence_that_was_not_used_for_longest_makes_room() -> None:
+    cache, tower = TextFeatureCache(max_bytes=2 * 2 * 4 * 4), Tower()
+    for sentence in ("a", "bb", "a", "ccc", "a", "bb"):
+        cache.get(tower, (sentence,), tower, CPU)
+        assert sum(value.nbytes for _, value in cache._entries.values()) <= cache.max_bytes
+    assert tower.encoded == ["a", "bb", "ccc", "bb"]
+
+
+def test_kept_features_give_the_same_output() -> None:
+    prompts, cache = Sentences(8, dim=128, encoder="tiny"), TextFeatureCache()
+    inputs = Inputs(images(3, 64, 64), TEXTS)
+    with torch.inference_mode():
+        alone = prompts(inputs)
+        first = prompts(replace(inputs, text_features=cache))
+    again = prompts(replace(inputs, text_features=cache))
+    torch.testing.assert_close(first, alone)
+    assert torch.equal(again, first)
+    again.sum().backward()  # features that were kept in inference mode can be trained on
+    assert prompts.adapter.gamma.grad is not None
+    with torch.autocast("cpu", torch.bfloat16):  # what is kept does not depend on the precision
+        assert torch.equal(prompts.features(TEXTS[:1]), prompts.features(TEXTS[:1]).float())
+
+
+def test_a_missing_sentence_is_refused() -> None:
+    prompts = Sentences(8, dim=128, encoder="tiny")
+    for texts in (None, ("a", None), ("a", " ")):
+        inputs = Inputs(images(2, 64, 64), texts, text_features=TextFeatureCache())
+        with pytest.raises(InputError, match="every image needs a sentence"):
+            prompts(inputs)
+
+
+def test_a_prediction_encodes_its_sentence_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = Predictor(model(), Plan(windows=2, flip=True))
+    encoded = count_encoded(predictor.model.method.prompts, monkeypatch)
+    pixels = images(1, 64, 128)[0]
+    for _ in range(2):
+        predictor.one(pixels, "the red chair")
+    assert encoded == ["the red chair"]
