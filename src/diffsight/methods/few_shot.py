@@ -4,6 +4,7 @@ A frozen Stable Diffusion; one learned concept per class in place of the text (s
 label codebook that says what the classes are worth in an image (section 3.4).
 """
 
+import difflib
 import functools
 import logging
 from dataclasses import dataclass, fields
@@ -202,20 +203,19 @@ class FewShot(AbstractMethod):
             raise InputError(f"a codebook of {codebook} tables: give 0 (fixed values) or more")
         can_mix = clip is not None or source.has_clip
         tables = codebook if codebook is not None else (TABLES if can_mix else 1)
-        if tables > 1 and not can_mix:
-            raise InputError(
-                f"a codebook of {tables} tables is mixed by a CLIP vision model, and {source.name} "
-                "has none: give one (--clip), or choose 1 table"
-            )
         known = {f.name for f in fields(ConceptRequest)}
-        if unknown := (maps or {}).keys() - known:
-            raise InputError(
-                f"maps have no option {', '.join(sorted(unknown))}: see ConceptRequest"
-            )
+        if unknown := sorted((maps or {}).keys() - known):
+            (close,) = difflib.get_close_matches(unknown[0], sorted(known), n=1, cutoff=0)
+            raise InputError(f"maps have no option {unknown[0]}: did you mean {close!r}?")
         request = ConceptRequest(**(maps or {}))
 
         def make(output: OutputSpec) -> AbstractMethod:
             several = tables > 1 and output.codec is not None
+            if several and not can_mix:
+                raise InputError(
+                    f"a codebook of {tables} tables is mixed by a CLIP vision model, and "
+                    f"{source.name} has none: give one (--clip), or choose 1 table"
+                )
             if output.codec is not None and codebook is None and not can_mix:
                 _log_one_table(source.name)
             return cls(
