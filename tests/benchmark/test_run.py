@@ -73,6 +73,52 @@ def test_an_interrupted_training_leaves_no_unit(pretrained, tmp_path, monkeypatc
     assert not list(tmp_path.rglob("rep*.json"))
 
 
+def test_a_curve_is_recorded_and_changes_nothing(pretrained, tmp_path) -> None:
+    methods = benchmark_methods(("feature_head", "few_shot:codebook=1", "constant"))
+    runs = {}
+    for name, every in (("with", 2), ("without", None)):
+        benchmark(
+            squares(),
+            tasks=("size",),
+            methods=methods,
+            pretrained=pretrained,
+            out=tmp_path / name,
+            repeats=2,
+            settings=Settings(shots=3, steps=5, curve_every=every),
+        )
+        paths = sorted((tmp_path / name).rglob("rep*.json"))
+        runs[name] = [json.loads(path.read_text()) for path in paths]
+    for unit, plain in zip(runs["with"], runs["without"], strict=True):
+        assert (unit["method"], unit["per_image"]) == (plain["method"], plain["per_image"])
+        assert "curve" not in plain
+        if unit["method"] != "constant":
+            assert [step for step, _ in unit["curve"]] == [2, 4, 5]
+            assert unit["curve"][-1][1] == unit["score"]
+    page = write_report(tmp_path / "with")
+    assert "| mean after steps | 2 | 4 | 5 |" in page
+    entries = json.loads((tmp_path / "with" / "report.json").read_text())["size, 3 shots"]
+    curves = {entry["method"]: entry.get("curve") for entry in entries}
+    assert curves["constant"] is None
+    rows = [unit["curve"] for unit in runs["with"] if unit["method"] == "feature_head"]
+    assert curves["feature_head"]["4"] == pytest.approx((rows[0][1][1] + rows[1][1][1]) / 2)
+
+
+def test_several_numbers_of_shots_have_a_table(pretrained, tmp_path) -> None:
+    for shots in (2, 3):
+        benchmark(
+            squares(),
+            tasks=("size",),
+            methods=METHODS,
+            pretrained=pretrained,
+            out=tmp_path,
+            repeats=1,
+            settings=Settings(shots=shots, steps=1),
+        )
+    page = write_report(tmp_path)
+    assert "### size: mean by number of labelled images" in page
+    assert "| method | 2 | 3 |" in page
+
+
 def test_a_target_is_shown_with_its_own_measure_only() -> None:
     def title(measure: str) -> str:
         unit = {"measure": measure, "higher_is_better": False}

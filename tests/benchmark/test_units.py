@@ -19,8 +19,8 @@ from diffsight.benchmark.units import Settings, Unit, draw, run, save, stored
 from diffsight.errors import InputError
 
 FAST = Settings(shots=3, steps=1)
-ALL = ("feature_head", "few_shot", "few_shot-k1", "few_shot-k0", "few_shot-no-self-attention")
-ALL += ("vpd", "linear_probe", "clip-linear")
+ALL = ("feature_head", "few_shot", "few_shot:codebook=1", "few_shot:codebook=0")
+ALL += ("few_shot:maps.self_attention=false:timestep=100", "vpd", "linear_probe", "clip-linear")
 
 
 def drawn(source, name: str, shots: int, repeat: int = 0) -> list[str]:
@@ -99,7 +99,7 @@ def test_the_regression_is_between_the_extremes(pretrained) -> None:
     assert method.supports(source.tasks["size"])
     for name in ("where", "way", "pair"):
         assert not method.supports(source.tasks[name])
-    several = replace(source.tasks["size"], codebook=lambda values: None)
+    several = replace(source.tasks["size"], codebook=lambda values, bins: None)
     assert not method.supports(several)  # a scalar that is scored as vectors
 
 

@@ -34,6 +34,43 @@ def test_rooms_from_the_command_line(embedded, tmp_path, capsys) -> None:
     assert capsys.readouterr().out == page
 
 
+@pytest.mark.parametrize(
+    ("words", "rows"),
+    [
+        (
+            "--methods clip-linear,few_shot:codebook=0,few_shot:codebook=1 --tasks normal",
+            {"clip-linear", "few_shot:codebook=0", "few_shot:codebook=1"},
+        ),
+        (
+            "--methods few_shot,few_shot:maps.self_attention=false --tasks depth_zbuffer",
+            {"few_shot", "few_shot:maps.self_attention=false"},
+        ),
+        (
+            "--methods few_shot:codebook=1,few_shot:codebook=5 --tasks normal",
+            {"few_shot:codebook=1", "few_shot:codebook=5"},
+        ),
+        (
+            "--methods few_shot,few_shot-regression --tasks depth_zbuffer --curve-every 1",
+            {"few_shot", "few_shot-regression"},
+        ),
+        ("--methods few_shot,vpd:batch_size=2 --shots 2,3", {"few_shot", "vpd:batch_size=2"}),
+    ],
+    ids=["table 1", "table 3", "table 4", "figure 3", "figure 4"],
+)
+def test_a_table_of_the_paper_is_one_command(words, rows, embedded, tmp_path) -> None:
+    out = tmp_path / "bench"
+    line = ["benchmark", "few-shot", "--out", str(out), "--steps", "2", "--repeats", "1"]
+    line += ["--size", "32", "--max-images", "2", "--tasks", "normal", "--shots", "2"]
+    assert main([*line, *words.split()]) == 0
+    units = [json.loads(path.read_text()) for path in out.rglob("rep0*.json")]
+    assert {unit["method"] for unit in units} == rows
+    assert all(unit["facts"]["steps"] for unit in units)
+    page = (out / "report.md").read_text()
+    assert ("mean after steps | 1 | 2 |" in page) == ("--curve-every" in words)
+    assert ("mean by number of labelled images" in page) == ("2,3" in words)
+    assert {unit["shots"] for unit in units} == ({2, 3} if "2,3" in words else {2})
+
+
 def test_a_part_of_taskonomy(embedded, tmp_path, caplog) -> None:
     """What is not there, and what there is too little of, is named; the rest is run."""
     caplog.set_level("INFO")
@@ -61,6 +98,8 @@ def test_a_part_of_taskonomy(embedded, tmp_path, caplog) -> None:
     [
         (["--data", "taskonomy"], "needs --root"),
         (["--methods", "best"], "unknown method 'best'"),
+        (["--methods", "few_shot:codebok=1"], "no option 'codebok': did you mean 'codebook'"),
+        (["--methods", "constant:codebook=1"], "constant has no options"),
         (["--tasks", "colour"], "has no task 'colour'"),
         (["--report"], "holds no finished unit"),
         (["--shots", "0"], "shots 0: give a whole number from 1 on"),

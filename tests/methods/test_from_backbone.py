@@ -1,17 +1,23 @@
 """Methods with their default parts on a pretrained model, for few labelled images."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tests.support import images, random_target
 
+from diffsight.adaptation.candidates import candidates
 from diffsight.backbones import BackboneSource
 from diffsight.config import class_of, to_config
 from diffsight.errors import InputError
 from diffsight.methods import EVP, VPD, AbstractMethod, FeatureHead, FewShot, LinearProbe
 from diffsight.model import DenseModel
+from diffsight.prompts import ClassTokens, TextTable, Unprompted
+from diffsight.prompts.text import build_text_table
 from diffsight.tasks import Depth, Segmentation
+from diffsight.training.loop import few_shot_losses
+from diffsight.training.step import TrainingStep
 from diffsight.types import Draws, Inputs
 
 
@@ -72,3 +78,42 @@ def test_a_method_without_default_parts_says_so(tiny: BackboneSource) -> None:
     with pytest.raises(InputError, match="Own has no default parts for few labelled images"):
         Own.from_backbone(tiny)
     assert Own.few_shot_defaults().learning_rates == {"": 5e-4}
+
+
+@pytest.mark.parametrize("kind", ["depth", "classes"])
+def test_vpd_on_stable_diffusion_has_the_authors_parts_and_rates(
+    pipeline_folder: Path, kind: str
+) -> None:
+    source, names = BackboneSource(pipeline_folder), ("wall", "door")
+    task = Depth() if kind == "depth" else Segmentation(names)
+    (made,) = candidates(
+        ["vpd:gradient_checkpointing=true:batch_size=2"], source, lambda **options: task
+    )
+    ratio = 0.01 if kind == "depth" else 0.1
+    rates = made.settings.learning_rates
+    assert rates["backbone"] == pytest.approx(ratio * rates[""])
+    assert made.settings.batch_size == 2
+    model = DenseModel(task=task, method=made.builder)
+    method = model.method
+    assert isinstance(method, VPD)
+    assert method.backbone.gradient_checkpointing
+    assert method.backbone.latent_scale == 1.0
+    if kind == "classes":
+        expected = build_text_table(names, encoder=pipeline_folder, templates="single")
+        assert isinstance(method.prompts, ClassTokens)
+        assert torch.equal(method.prompts.rows, expected)
+        assert method.maps.levels == (1, 2)
+    else:
+        assert isinstance(method.prompts, Unprompted)
+    step = TrainingStep.of_settings(model, few_shot_losses(model), made.settings, 1)
+    scales = {g.lr_scale for g in step.groups}
+    assert scales == {1.0, pytest.approx(ratio)}
+    inputs, target = Inputs(images(2, 64, 64)), random_target(task, 2, 64, 64)
+    model.losses(inputs, target, draws=Draws((1, 2)))["loss"].backward()
+
+
+def test_vpd_on_the_embedded_model_keeps_its_own_defaults(tiny: BackboneSource) -> None:
+    task = Segmentation(("wall", "door"))
+    (made,) = candidates(["vpd"], tiny, lambda **options: task)
+    assert made.settings == VPD.few_shot_defaults()
+    assert isinstance(DenseModel(task=task, method=made.builder).method.prompts, TextTable)

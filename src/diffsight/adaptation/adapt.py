@@ -4,13 +4,14 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from diffsight.adaptation.candidates import AUTO, candidates
+from diffsight.adaptation.candidates import AUTO, candidates, split_specs
 from diffsight.adaptation.options import AdaptOptions
 from diffsight.adaptation.selection import Progress, Selection
 from diffsight.backbones import BackboneSource
@@ -29,7 +30,8 @@ from diffsight.training.state import AdaptState
 
 log = logging.getLogger(__name__)
 # options that a resumed adaptation must agree with
-DECISIVE = ("steps", "seed", "alpha", "codebook", "clip", "maps", "device", "dtype")
+TASK_FIELDS = ("bins", "spacing", "alpha", "hard_labels")  # that a method spec may have too
+DECISIVE = ("steps", "seed", "alpha", "hard_labels", "codebook", "clip", "maps", "device", "dtype")
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def adapt(
         kind: ``segmentation``, ``depth``, ``scalar``, ``normals`` or ``vector``.
         method: ``few_shot`` is the paper's, ``feature_head`` a light head on the frozen features,
             ``auto`` the better of the two on held-out images; also ``linear_probe``, ``vpd``,
-            ``evp``, the full path of a class, or several of them with commas.
+            ``evp``, the full path of a class, or several of them with commas. Each may have options
+            (``few_shot:codebook=5``), see ``candidates.parse_spec``.
         backbone: ``tiny``, a folder or hub id of a diffusion model or of a vision backbone, or one
             that is loaded.
         announce: called with what was read, before anything is computed.
@@ -85,15 +88,19 @@ def adapt(
     runtime = Runtime(torch.device(usable_device(settings.device)), settings.dtype)
     keep_freed_memory()
     source = backbone if isinstance(backbone, BackboneSource) else BackboneSource(backbone)
-    folder, others, task = _read(Path(images), Path(labels), kind, settings)
+    folder, others = _read(Path(images), Path(labels), kind, settings)
+    fit_task = partial(_task_of, folder, labels, settings)
+    task = fit_task()
     side = settings.short_side or source.short_side_px
     every = [*folder.samples, *(others.samples if others else ())]
     with memory_for(f"not enough memory for images of {side} px: choose a smaller --short-side"):
         _check_labels(every, folder.label, side)
     if announce:
         announce(Plan(folder, task, source))
-    names = AUTO if method == "auto" else tuple(part.strip() for part in method.split(","))
-    methods = candidates(names, source, options=settings.of_methods, trusted=settings.trusted)
+    names = AUTO if method == "auto" else tuple(split_specs(method))
+    methods = candidates(
+        names, source, fit_task, options=settings.of_methods, trusted=settings.trusted
+    )
     mirror = task.is_mirrorable if settings.mirror is None else settings.mirror
     decisive = {
         "settings": [kind, names, side, mirror, *(str(getattr(settings, n)) for n in DECISIVE)],
@@ -124,16 +131,24 @@ def adapt(
 
 def _read(
     images: Path, labels: Path, kind: str, settings: AdaptOptions
-) -> tuple[LabelledFolder, LabelledFolder | None, AbstractTask]:
-    """Return the training images, the validation images, and the task that the labels describe."""
+) -> tuple[LabelledFolder, LabelledFolder | None]:
+    """Return the training images and the validation images."""
     form = LabelFormat(kind, settings.unit, settings.invalid, settings.snap)
     names, shots = settings.classes, settings.shots
     folder = read_labelled_folder(images, labels, form, classes=names, shots=shots)
+    return folder, _read_validation(settings.validation, form, folder)
+
+
+def _task_of(
+    folder: LabelledFolder, labels: str | Path, settings: AdaptOptions, **options: Any
+) -> AbstractTask:
+    """Return the task with the options of a method spec, or of the adaptation."""
+    given = replace(settings, **options)
+    given.check_kind(folder.form.kind)
     try:
-        task = task_for(folder, bins=settings.bins, spacing=settings.spacing, alpha=settings.alpha)
+        return task_for(folder, **{name: getattr(given, name) for name in TASK_FIELDS})
     except InputError as error:
         raise InputError(f"{labels}: {error}") from None
-    return folder, _read_validation(settings.validation, form, folder), task
 
 
 def task_for(
@@ -142,6 +157,7 @@ def task_for(
     bins: int | None = None,
     spacing: Spacing | None = None,
     alpha: float = 1.0,
+    hard_labels: bool = False,
 ) -> AbstractTask:
     """Return the task that labels describe, fitted to them.
 
@@ -151,6 +167,7 @@ def task_for(
             paper's), and no more than there are different values.
         spacing: of the bins; default: ``log`` for depth, ``log1p`` for a scalar.
         alpha: weight of the squared error.
+        hard_labels: vectors become the nearest codebook vector, not a mixture.
 
     Raises:
         InputError: if the labels cannot be learned (constant, not finite, fewer than the bins).
@@ -167,10 +184,12 @@ def task_for(
     if kind == "depth":
         task = Depth(max_depth_m=None, **shared, **spaced)
     elif kind == "normals":
-        task = Normals(**shared)
+        task = Normals(hard_labels=hard_labels, **shared)
     else:
         unit = folder.form.value_unit
-        task = Values(channels=values.shape[1], unit=unit, **shared, **spaced)
+        task = Values(
+            channels=values.shape[1], unit=unit, hard_labels=hard_labels, **shared, **spaced
+        )
     return task.fitted(values)
 
 

@@ -1,15 +1,26 @@
-"""Methods that can be trained on a few labelled images, by their short names."""
+"""Methods that can be trained on a few labelled images, and their options, by method specs.
+
+A method spec is a name and options, ``few_shot:codebook=5:maps.self_attention=false``. Values are
+written in YAML.
+"""
 
 import inspect
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import re
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union
 
 from diffsight.backbones import BackboneSource
+from diffsight.choices import Spacing
 from diffsight.errors import InputError
-from diffsight.hub.build import nearest, resolve_class
+from diffsight.hub.build import nearest, read_plain, resolve_class, typed_value
 from diffsight.methods import EVP, VPD, AbstractMethod, FeatureHead, FewShot, LinearProbe
 from diffsight.methods.base import FitSettings, MethodBuilder
+from diffsight.model import choose_output
+from diffsight.tasks import AbstractTask
 
 SHORT_NAMES: Mapping[str, type[AbstractMethod]] = {
     "feature_head": FeatureHead,
@@ -19,6 +30,38 @@ SHORT_NAMES: Mapping[str, type[AbstractMethod]] = {
     "evp": EVP,
 }
 AUTO = ("feature_head", "few_shot")  # cheap ones first
+# options of a task, for methods that predict a distribution over its classes
+TASK_OPTIONS = {"alpha": float, "bins": int, "spacing": Spacing, "hard_labels": bool}
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method and the options that were given for it.
+
+    Attributes:
+        method: its class.
+        options: of ``from_backbone``.
+        settings: fields of ``FitSettings``; a mapping replaces single entries.
+        task: of the task's constructor.
+    """
+
+    method: type[AbstractMethod]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    task: Mapping[str, Any] = field(default_factory=dict)
+
+    def change(self, settings: FitSettings) -> FitSettings:
+        """Return settings of the method's training, changed as the spec says."""
+        changes = {
+            name: {**getattr(settings, name), **value} if isinstance(value, dict) else value
+            for name, value in self.settings.items()
+        }
+        return replace(settings, **changes)
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """Beginnings of parameters' names that the spec has settings for."""
+        return tuple(p for some in self.settings.values() if isinstance(some, dict) for p in some)
 
 
 @dataclass(frozen=True)
@@ -29,11 +72,78 @@ class Candidate:
         name: as it was given.
         builder: makes the method for a task.
         settings: of its training.
+        task: fitted for it; all have the same metric.
+        spec: what was given for it.
     """
 
     name: str
     builder: MethodBuilder
     settings: FitSettings
+    task: AbstractTask
+    spec: MethodSpec
+
+    def limit(self, steps: int) -> int:
+        """Return the steps of a training, but no more than its spec says."""
+        return min(steps, self.spec.settings.get("max_steps", steps))
+
+    def require_parameters(self, method: AbstractMethod) -> None:
+        """Refuse beginnings of names that no trained parameter of the method has.
+
+        Raises:
+            InputError: naming the nearest beginning that exists.
+        """
+        names = [name for name, p in method.named_parameters() if p.requires_grad]
+        parts = [name.split(".") for name in names]
+        known = {".".join(part[:count]) for part in parts for count in range(1, len(part) + 1)}
+        for prefix in self.spec.prefixes:
+            if prefix and prefix not in known:
+                raise InputError(
+                    f"{self.name}: no trained parameter begins with {prefix!r}"
+                    f"{nearest(prefix, known)}"
+                )
+
+
+def split_specs(text: str) -> list[str]:
+    """Return the method specs of a list with commas; those within brackets belong to a value."""
+    return [part.strip() for part in re.split(r",(?![^\[{]*[\]}])", text)]
+
+
+def parse_spec(text: str, *, trusted: Sequence[str] = ()) -> MethodSpec:
+    """Return the method and the options of ``NAME:KEY=VALUE:KEY=VALUE``.
+
+    Args:
+        text: a short name or the full path of a class, and options.
+        trusted: further packages whose classes may be named.
+
+    Raises:
+        InputError: for an unknown method or key (naming the nearest), a repeated key, or a value of
+            another type.
+    """
+    name, *pairs = text.split(":")
+    spec = MethodSpec(method_class(name, trusted=trusted), {}, {}, {})
+    kinds = {
+        "options": _option_types(spec.method),
+        "settings": _types_of(FitSettings, [f.name for f in fields(FitSettings)]),
+        "task": TASK_OPTIONS if "distribution" in spec.method.output_kinds else {},
+    }
+    seen = set()
+    for pair in pairs:
+        key, is_given, value = pair.partition("=")
+        if not is_given or key in seen:
+            problem = f"repeats {key!r}" if is_given else f"{pair!r} has no value"
+            raise InputError(f"{text}: {problem}: give every option once, as KEY=VALUE")
+        seen.add(key)
+        first, dot, rest = key.partition(".")
+        group = next((group for group, known in kinds.items() if first in known), None)
+        if group is None:
+            known = [key for some in kinds.values() for key in some]
+            raise InputError(f"{text}: {name} has no option {first!r}{nearest(first, known)}")
+        given: dict[str, Any] = getattr(spec, group)
+        parsed = read_plain(value, where=text)
+        if dot or typing.get_origin(kinds[group][first]) is Mapping:
+            parsed = {**given.get(first, {}), rest: parsed}
+        given[first] = typed_value(kinds[group][first], parsed, where=f"{text}: {first}")
+    return spec
 
 
 def method_class(name: str, *, trusted: Sequence[str] = ()) -> type[AbstractMethod]:
@@ -55,33 +165,65 @@ def method_class(name: str, *, trusted: Sequence[str] = ()) -> type[AbstractMeth
 def candidates(
     names: Sequence[str],
     source: BackboneSource,
+    fit_task: Callable[..., AbstractTask],
     *,
     options: Mapping[str, Any] | None = None,
     trusted: Sequence[str] = (),
 ) -> list[Candidate]:
-    """Return the methods of these names on a backbone.
+    """Return the methods of these specs on a backbone.
 
     Args:
-        names: short names, or full paths of classes.
+        names: method specs.
         source: the backbone.
-        options: of ``from_backbone``; each goes to the methods that take it.
+        fit_task: returns the fitted task, given the options of the task that a spec has.
+        options: of ``from_backbone``; each goes to the methods that take it, unless their spec has
+            it.
         trusted: further packages whose classes may be named.
 
     Raises:
         InputError: for an unknown method, one that cannot stand on the backbone, or an option that
             none of them takes.
     """
-    classes = {name: method_class(name, trusted=trusted) for name in dict.fromkeys(names)}
+    specs = {name: parse_spec(name, trusted=trusted) for name in dict.fromkeys(names)}
     given = dict(options or {})
-    taken = {name: inspect.signature(cls.from_backbone).parameters for name, cls in classes.items()}
+    taken = {
+        name: inspect.signature(s.method.from_backbone).parameters for name, s in specs.items()
+    }
     for option in given:
         if not any(option in parameters for parameters in taken.values()):
-            raise InputError(f"{option} is no option of {', '.join(classes)}: leave it out")
-    return [
-        Candidate(
-            name,
-            cls.from_backbone(source, **{k: v for k, v in given.items() if k in taken[name]}),
-            cls.few_shot_defaults(),
-        )
-        for name, cls in classes.items()
-    ]
+            raise InputError(f"{option} is no option of {', '.join(specs)}: leave it out")
+    made = []
+    for name, spec in specs.items():
+        task = fit_task(**spec.task)
+        shared = {**given, "class_names": task.class_names}
+        own = {k: v for k, v in shared.items() if k in taken[name]} | dict(spec.options)
+        builder = spec.method.from_backbone(source, **own)
+        settings = spec.method.few_shot_settings(source, choose_output(task, builder))
+        made.append(Candidate(name, builder, spec.change(settings), task, spec))
+    return made
+
+
+def _option_types(cls: type[AbstractMethod]) -> dict[str, Any]:
+    """Return the types of the options of ``from_backbone`` that are plain values, by name."""
+    parameters = dict(inspect.signature(cls.from_backbone).parameters)
+    others = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    names = [name for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    types = _types_of(cls.from_backbone, names)
+    if others:  # the rest goes to the constructor
+        types = _types_of(cls.__init__, inspect.signature(cls.__init__).parameters) | types
+    return {name: kind for name, kind in types.items() if _is_plain(kind)}
+
+
+def _types_of(owner: Any, names: Iterable[str]) -> dict[str, Any]:
+    types = typing.get_type_hints(owner)
+    return {name: types[name] for name in names if name in types}
+
+
+def _is_plain(kind: Any) -> bool:
+    """Return whether a value of a type can be written into a spec."""
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return True
+    if origin in (Union, UnionType, tuple, list, dict, Sequence, Mapping):
+        return all(_is_plain(part) for part in parts)
+    return kind in (bool, int, float, str, Path, Any, NoneType, Ellipsis)

@@ -68,6 +68,8 @@ class AdaptOptions(FewShotOptions):
             vectors).
         spacing: spacing of the bins (default: log for depth, log1p for a scalar).
         alpha: weight of the squared error relative to the cross-entropy.
+        hard_labels: labels of normals and vectors become the nearest codebook vector, not a mixture
+            of those around them.
         codebook: tables of the label codebook of few_shot; 0 keeps the values fixed (default: 10,
             or 1 where no CLIP vision model can mix them).
         mirror: train on mirrored images too (default: yes, except for vectors, whose numbers may
@@ -93,6 +95,7 @@ class AdaptOptions(FewShotOptions):
     bins: int | None = None
     spacing: Spacing | None = None
     alpha: float = 1.0
+    hard_labels: bool = False
     codebook: int | None = None
     mirror: bool | None = None
     maps: Mapping[str, Any] | None = None
@@ -124,6 +127,8 @@ class AdaptOptions(FewShotOptions):
             raise InputError(f"labels of kind {kind} have no classes: leave their names out")
         if self.spacing is not None and kind not in ("depth", "scalar"):
             raise InputError(f"labels of kind {kind} have no bins: leave their spacing out")
+        if self.hard_labels and kind not in ("normals", "vector"):
+            raise InputError(f"labels of kind {kind} are no mixtures: leave hard_labels out")
 
     @property
     def of_methods(self) -> dict[str, Any]:

@@ -51,6 +51,6 @@ def plan_steps(
     for done, name in enumerate(cheapest_first):
         part = left / ((len(cheapest_first) - done) * folds + final)
         steps = math.floor(part / seconds_per_step[name])
-        plan[name] = max(MIN_STEPS, min(max_steps[name], steps))
+        plan[name] = min(max_steps[name], max(MIN_STEPS, steps))
         left -= folds * plan[name] * seconds_per_step[name]
     return {name: plan[name] for name in seconds_per_step}

@@ -58,6 +58,7 @@ class Selection:
         compare: hold images out; without, the first candidate is trained on all of them.
         mirror: train on mirrored images too.
         runtime: device and precision.
+        inspect: called with step, steps and model in a training on all images, after every step.
     """
 
     samples: Sequence[Sample]
@@ -71,6 +72,7 @@ class Selection:
     compare: bool = True
     mirror: bool = True
     runtime: Runtime = CPU
+    inspect: Callable[[int, int, DenseModel], None] | None = None
     _encoded: dict[str, list[Views]] = field(init=False, default_factory=dict)
     _held: dict[str, list[Views]] = field(init=False, default_factory=dict)
     _seconds: dict[str, float] = field(init=False, default_factory=dict)
@@ -99,9 +101,8 @@ class Selection:
             self.candidates = self.candidates[:1]
         for candidate in self.candidates:
             self._encode(candidate)
-        names = [candidate.name for candidate in self.candidates]
         if steps is not None:
-            self.state.plan = dict.fromkeys(names, steps)
+            self.state.plan = {c.name: c.limit(steps) for c in self.candidates}
         if self.state.plan:  # of an interrupted selection: another clock would plan other steps
             return self.state.plan
         self._seconds = {c.name: self._time(c) for c in self.candidates}
@@ -211,6 +212,8 @@ class Selection:
         def note(number: int, losses: dict[str, float]) -> None:
             done = before + self._cost_of(name) * number / steps
             self.advance(Progress(key, number, steps, losses, min(1.0, done / self._whole)))
+            if self.inspect and not held:
+                self.inspect(number, steps, model)
 
         batch_size = candidate.settings.batch_size
         self._run(step, model, key, partial(few_shot_batches, images, batch_size, self.seed), note)
@@ -270,7 +273,8 @@ class Selection:
     def _model(self, candidate: Candidate, images: Sequence[Views] = ()) -> DenseModel:
         """Return a new model with its random start and the statistics of these images."""
         torch.manual_seed(self.seed)
-        model = DenseModel(task=self.task, method=candidate.builder).to(self.runtime.device)
+        model = DenseModel(task=candidate.task, method=candidate.builder).to(self.runtime.device)
+        candidate.require_parameters(model.method)
         if images:
             fit_statistics(model, images)
         return model

@@ -29,6 +29,7 @@ class BackboneSource:
         name: as given; of a folder or file the whole path.
         folder: where its files are, or the one file.
         is_diffusion: whether it is Stable Diffusion.
+        is_embedded: whether it comes with the package.
 
     Raises:
         InputError: if there is no such model.
@@ -39,6 +40,7 @@ class BackboneSource:
         local = Path(name).exists() and name not in assets.NAMES
         self.name = str(self.folder.resolve() if local else name)
         self.is_local = local
+        self.is_embedded = str(name) in assets.NAMES
         self.revision = revision or _commit(self.folder)
         self.is_diffusion = self.folder.is_file() or (self.folder / "unet").is_dir()
         self._clip: dict[str, ClipVision] = {}

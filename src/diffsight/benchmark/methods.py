@@ -9,14 +9,16 @@ import functools
 import hashlib
 import inspect
 import math
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
-from diffsight.adaptation.candidates import candidates, method_class
+from diffsight.adaptation.candidates import candidates, parse_spec
 from diffsight.adaptation.selection import select
 from diffsight.backbones import BackboneSource
 from diffsight.benchmark.measures import map_output
@@ -33,7 +35,10 @@ from diffsight.ops.resize import resized_image, working_hw
 from diffsight.outputs import Output
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.loop import CPU, Runtime
+from diffsight.training.rng import restore_rng, rng_state
 from diffsight.types import Draws, Inputs
+
+Predict = Callable[[Sample], Output]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +64,7 @@ class Episode:
         short_side: pixels at which methods work.
         seed: of everything random.
         settings: of the benchmark.
+        score: returns the measure of predictions over the test images.
     """
 
     spec: BenchmarkTask
@@ -68,6 +74,7 @@ class Episode:
     short_side: int
     seed: int
     settings: Settings
+    score: Callable[[Predict], float]
 
 
 @dataclass
@@ -77,10 +84,14 @@ class FittedMethod:
     Attributes:
         predict: from an image to the output for it, at any size, on the CPU.
         facts: steps, parameters and the like, for the record.
+        curve: steps of the training, and scores on the test images after them.
+        curve_seconds: that recording the curve took.
     """
 
-    predict: Callable[[Sample], Output]
+    predict: Predict
     facts: dict[str, Any] = field(default_factory=dict)
+    curve: Sequence[tuple[int, float]] = ()
+    curve_seconds: float = 0.0
 
 
 class BenchmarkMethod(abc.ABC):
@@ -116,45 +127,50 @@ class Adapted(BenchmarkMethod):
     """One or several methods, as ``diffsight adapt`` trains and compares them.
 
     Attributes:
-        names: short names or full paths of classes; several are compared on folds of the training
-            images.
-        options: of the methods.
+        specs: of the methods; several are compared on folds of the training images.
+        options: of ``from_backbone``, for methods that take them and whose spec does not have them.
         backbone: another pretrained model than that of the benchmark.
         trusted: packages besides diffsight whose classes may be named.
+        reads_clip: whether a method is one of the CLIP vision model, whatever the backbone.
     """
 
-    names: tuple[str, ...]
+    specs: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     backbone: str | None = None
     trusted: tuple[str, ...] = ()
+    reads_clip: bool = False
 
     def fit(self, episode: Episode) -> FittedMethod:
         """Train on the images of the episode alone."""
-        return self._fit(episode, episode.task)
+        return self._fit(episode, partial(episode.spec.fitted, episode.samples))
 
-    def _fit(self, episode: Episode, task: AbstractTask) -> FittedMethod:
+    def _fit(self, episode: Episode, fit_task: Callable[..., AbstractTask]) -> FittedMethod:
         source = BackboneSource(self.backbone) if self.backbone else episode.source
-        options = self.options_for(episode.spec)
         settings = episode.settings
-        if settings.clip is not None and self._takes_clip:
+        options = dict(self.options)
+        if settings.clip is not None and self._takes("clip"):
             options["clip"] = settings.clip
+        methods = candidates(self.specs, source, fit_task, options=options, trusted=self.trusted)
+        curve = Curve(episode)
         model = select(
             episode.samples,
-            task,
-            candidates(self.names, source, options=options, trusted=self.trusted),
+            episode.task,
+            methods,
             short_side=episode.short_side,
             minutes=settings.minutes,
             steps=settings.steps,
             seed=episode.seed,
-            compare=len(self.names) > 1,
+            compare=len(self.specs) > 1,
             runtime=settings.runtime,
+            inspect=curve.record if settings.curve_every else None,
         )
         if model.info["interrupted"]:  # half a training is a model for adapt, no result for a table
             raise KeyboardInterrupt
         info = {name: model.info[name] for name in ("steps", "chosen", "held_out")}
-        facts = {"parameters": learned_parameters(model.method), **info, "options": options}
-        predict = functools.partial(predict_sample, model.eval(), episode)
-        return FittedMethod(predict, facts)
+        used = options | {k: v for c in methods for k, v in c.spec.options.items()}
+        facts = {"parameters": learned_parameters(model.method), **info, "options": used}
+        predict = partial(predict_sample, model.eval(), episode)
+        return FittedMethod(predict, facts, curve.points, curve.seconds)
 
     def dependency_hash(
         self, spec: BenchmarkTask, source: BackboneSource, clip: str | Path | None
@@ -162,64 +178,33 @@ class Adapted(BenchmarkMethod):
         """Return the hash of the other pretrained model, or of a CLIP model that may be used."""
         if self.backbone is not None:
             return files_hash(BackboneSource(self.backbone).folder)
-        if reason := self.clip_use(spec):
+        if reason := self._clip_use(spec):
             return files_hash(required_clip(reason, source, clip))
-        if not self._takes_clip:
+        if not self._takes("clip"):
             return ""
         folder = source.clip_folder(clip)
         return "" if folder is None else files_hash(folder)
 
-    def options_for(self, spec: BenchmarkTask) -> dict[str, Any]:
-        """Return the options of the methods for a task."""
-        return dict(self.options)
-
-    def clip_use(self, spec: BenchmarkTask) -> str:
+    def _clip_use(self, spec: BenchmarkTask) -> str:
         """Return what cannot do without a CLIP model; empty if nothing."""
-        return ""
+        if self.reads_clip:
+            return "a linear probe"
+        parsed = [parse_spec(text, trusted=self.trusted) for text in self.specs]
+        tables = max({**self.options, **one.options}.get("codebook") or 0 for one in parsed)
+        return f"a codebook of {tables} tables" if tables > 1 and spec.has_values else ""
 
-    @property
-    def _takes_clip(self) -> bool:
-        classes = (method_class(name, trusted=self.trusted) for name in self.names)
-        return any("clip" in inspect.signature(c.from_backbone).parameters for c in classes)
-
-
-@dataclass(frozen=True)
-class FewShotTables(Adapted):
-    """The paper's method with a fixed number of codebook tables.
-
-    Attributes:
-        tables: of the label codebook; several are mixed by CLIP features.
-    """
-
-    names: tuple[str, ...] = ("few_shot",)
-    tables: int = 10
-
-    def options_for(self, spec: BenchmarkTask) -> dict[str, Any]:
-        """Return the options with the number of tables, where classes have values."""
-        tables = {"codebook": self.tables} if spec.has_values else {}
-        return {**self.options, **tables}
-
-    def dependency_hash(
-        self, spec: BenchmarkTask, source: BackboneSource, clip: str | Path | None
-    ) -> str:
-        """Return the hash of the CLIP model whose features mix the tables."""
-        return super().dependency_hash(spec, source, clip) if self.clip_use(spec) else ""
-
-    def clip_use(self, spec: BenchmarkTask) -> str:
-        """Return the codebook, if it has several tables."""
-        several = self.tables > 1 and spec.has_values
-        return f"a codebook of {self.tables} tables" if several else ""
+    def _takes(self, option: str) -> bool:
+        classes = (parse_spec(text, trusted=self.trusted).method for text in self.specs)
+        return any(option in inspect.signature(c.from_backbone).parameters for c in classes)
 
 
 @dataclass(frozen=True)
-class FewShotRegression(FewShotTables):
+class FewShotRegression(Adapted):
     """One concept that says how large the value is, learned by the squared error alone (Figure 3).
 
     Differs from the paper, which does not say how it bounds the map: two concepts of the extreme
     values, whose softmax is a sigmoid. For one number per pixel.
     """
-
-    tables: int = 0
 
     def supports(self, spec: BenchmarkTask) -> bool:
         """Return whether a label is one number per pixel."""
@@ -231,18 +216,37 @@ class FewShotRegression(FewShotTables):
         low, high = float(values.min()), float(values.max())
         edges = torch.tensor([low, (low + high) / 2, high])
         codec = ScalarBins.of(edges, torch.tensor([low, high])).with_statistics(values)
-        return self._fit(episode, episode.task.with_codec(codec, bins=2, alpha=math.inf))
+        task = episode.task.with_codec(codec, bins=2, alpha=math.inf)
+        return self._fit(episode, lambda **options: task)
 
 
-@dataclass(frozen=True)
-class ClipProbe(Adapted):
-    """A linear probe of a CLIP vision model."""
+class Curve:
+    """The score on the test images during a training.
 
-    names: tuple[str, ...] = ("linear_probe",)
+    Args:
+        episode: whose settings say how often it is recorded.
 
-    def clip_use(self, spec: BenchmarkTask) -> str:
-        """Return the probe."""
-        return "a linear probe"
+    Attributes:
+        points: steps and scores.
+        seconds: that the recording took.
+    """
+
+    def __init__(self, episode: Episode) -> None:
+        self.episode = episode
+        self.points: list[tuple[int, float]] = []
+        self.seconds = 0.0
+
+    def record(self, step: int, steps: int, model: DenseModel) -> None:
+        """Score the model every so many steps, and at the last; training goes on unchanged."""
+        every = self.episode.settings.curve_every
+        if not every or (step % every and step != steps):
+            return
+        begin, state = time.monotonic(), rng_state()
+        predict = partial(predict_sample, model.eval(), self.episode)
+        self.points.append((step, self.episode.score(predict)))
+        model.train()
+        restore_rng(state)
+        self.seconds += time.monotonic() - begin
 
 
 @torch.no_grad()

@@ -13,12 +13,16 @@ class UnitOptions(FewShotOptions):
         shots: labelled images that a method trains on.
         minutes: time of one training, unless the number of steps is given.
         seed: seed of the choice of training images and of everything random.
+        curve_every: score the test images every N steps of a training too, for a curve (default:
+            only at the end).
     """
 
     shots: int = 10
     minutes: float = 1.5
+    curve_every: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that are out of range."""
         check_whole("shots", self.shots, 1)
+        check_whole("curve every", self.curve_every, 1)
         FewShotOptions.__post_init__(self)

@@ -37,6 +37,15 @@ UNIT_KEYS |= {"measures", "training_images", "conditions", "fit_seconds", "per_i
 Rows = Mapping[str, Mapping[int, dict[str, Any]]]
 
 
+def finished_methods(out: Path) -> set[str]:
+    """Return the methods of the units in a folder.
+
+    Raises:
+        InputError: if a unit is damaged.
+    """
+    return {read_unit(path, UNIT_KEYS)["method"] for path in out.glob("**/shots*/rep*.json")}
+
+
 def write_report(out: Path, *, reference: str | None = None) -> str:
     """Write ``report.md`` and ``report.json`` into the folder of a benchmark.
 
@@ -70,6 +79,9 @@ def write_report(out: Path, *, reference: str | None = None) -> str:
         entries = _table(rows, chosen)
         data[f"{task}, {shots} shots"] = entries
         text += ["", _title(task, shots, rows), "", *_lines(entries, chosen)]
+        curves = {entry["method"]: entry["curve"] for entry in entries if "curve" in entry}
+        text += _matrix("mean after steps", curves)
+    text += _shots(tables)
     text.append(
         "\n± is half the 95 % interval of the mean (Student's t), spread is 1.96 standard "
         "deviations of the runs. Differences are paired by training images, with the 95 % interval "
@@ -149,9 +161,46 @@ def _table(rows: Rows, reference: str) -> list[dict[str, Any]]:
             entry["difference"] = vars(paired_difference(*map(np.array, pairs)))
         measures = {name for unit in repeats.values() for name in unit["measures"]}
         entry["measures"] = _mean_measures(repeats.values(), sorted(measures))
+        if curve := _mean_curve(repeats.values()):
+            entry["curve"] = curve
         entry["fit_seconds"] = float(np.mean([unit["fit_seconds"] for unit in repeats.values()]))
         entries.append(entry)
     return sorted(entries, key=lambda e: e["mean"], reverse=first["higher_is_better"])
+
+
+def _mean_curve(units: Collection[dict[str, Any]]) -> dict[int, float]:
+    """Return the mean score by steps, where all units have one of the same steps."""
+    curves = [dict(unit.get("curve", ())) for unit in units]
+    steps = [step for step in curves[0] if all(step in curve for curve in curves)]
+    return {step: float(np.mean([curve[step] for curve in curves])) for step in steps}
+
+
+def _shots(tables: Mapping[tuple[str, int], Rows]) -> list[str]:
+    """Return a table of means by number of shots for every task that has several."""
+    means: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    for (task, shots), rows in sorted(tables.items()):
+        for method, repeats in sorted(rows.items()):
+            scores = [unit["score"] for unit in repeats.values()]
+            means[task][method][shots] = float(np.mean(scores))
+    lines = []
+    for task, rows in means.items():
+        if len({shots for row in rows.values() for shots in row}) > 1:
+            lines += ["", f"### {task}: mean by number of labelled images"]
+            lines += _matrix("method", rows)
+    return lines
+
+
+def _matrix(corner: str, rows: Mapping[str, Mapping[int, float]]) -> list[str]:
+    """Return a table of numbers by method and by another number; empty without rows."""
+    if not rows:
+        return []
+    columns = sorted({column for row in rows.values() for column in row})
+    lines = ["", f"| {' | '.join([corner, *map(str, columns)])} |"]
+    lines.append("|" + "---|" * (len(columns) + 1))
+    for name, row in rows.items():
+        cells = [f"{row[column]:.4g}" if column in row else "" for column in columns]
+        lines.append(f"| {' | '.join([name, *cells])} |")
+    return lines
 
 
 def _title(task: str, shots: int, rows: Rows) -> str:

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -14,7 +15,7 @@ from diffsight.errors import InputError
 from diffsight.outputs import LabelCodec
 from diffsight.tasks.base import AbstractTask
 
-Codebook = Callable[[Float[Tensor, "m d"]], LabelCodec]
+Codebook = Callable[[Float[Tensor, "m d"], int | None], LabelCodec]
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class BenchmarkTask:
         test: its images are scored. A label may have another size than its image: predictions are
             brought to the size of the label.
         measure: how predictions are scored; default: by the task's own metric.
-        codebook: makes the classes of the labels from the values of the training images; default:
-            the task's own.
+        codebook: makes the classes of the labels from the values of the training images and the
+            number of classes, None for the usual one; default: the task's own.
     """
 
     name: str
@@ -52,10 +53,14 @@ class BenchmarkTask:
         one = codec is not None and codec.centres.shape[1] == 1
         return self.codebook is None and one and changeable
 
-    def fitted(self, samples: Sequence[Sample]) -> AbstractTask:
+    def fitted(self, samples: Sequence[Sample], **options: Any) -> AbstractTask:
         """Return the task for these training images.
 
         It has as many bins as were asked for, or as there are different labels.
+
+        Args:
+            samples: training images.
+            options: of the task's constructor; one that the task does not have plays no part.
 
         Raises:
             InputError: if the labels cannot be learned.
@@ -63,9 +68,11 @@ class BenchmarkTask:
         if not self.task.needs_fitting:
             return self.task
         values = sample_values(samples, self.task.label)
+        known = inspect.signature(type(self.task)).parameters
+        given = {name: value for name, value in options.items() if name in known}
         if self.codebook is not None:
-            return self.task.with_codec(self.codebook(values))
-        arguments = dict(self.task._arguments)
+            return self.task.with_codec(self.codebook(values, given.get("bins")), **given)
+        arguments = {**self.task._arguments, **given}
         if isinstance(arguments.get("bins"), int):
             arguments["bins"] = min(arguments["bins"], len(values.unique(dim=0)))
         return type(self.task)(**arguments).fitted(values)

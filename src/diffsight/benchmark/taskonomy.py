@@ -166,7 +166,7 @@ def _task(name: str, preset: Preset, train: Taskonomy, test: Taskonomy) -> Bench
     return BenchmarkTask(name, task, train, test, measure, codebook)
 
 
-def curve_codebook(curve: Curve, limits: tuple[float, float], bins: int) -> Codebook:
+def curve_codebook(curve: Curve, limits: tuple[float, float], usual_bins: int) -> Codebook:
     """Return what makes the codebook of labels whose channels are all functions of one number.
 
     Its vectors are the labels at the centres of equal bins of that number, whatever the training
@@ -175,12 +175,12 @@ def curve_codebook(curve: Curve, limits: tuple[float, float], bins: int) -> Code
     Args:
         curve: channels of a number.
         limits: of the number.
-        bins: of it.
+        usual_bins: of it, where no other number is given.
     """
-    steps = torch.linspace(*limits, 2 * bins + 1)
-    vectors = curve(ScalarBins.of(steps[::2], steps[1::2]).centres[:, 0])
 
-    def make(values: Float[Tensor, "m d"]) -> VectorCodebook:
+    def make(values: Float[Tensor, "m d"], bins: int | None) -> VectorCodebook:
+        steps = torch.linspace(*limits, 2 * (bins or usual_bins) + 1)
+        vectors = curve(ScalarBins.of(steps[::2], steps[1::2]).centres[:, 0])
         codebook = VectorCodebook.of(vectors).with_statistics(values)
         # some channel may hold nearly one value in the training images
         std = torch.maximum(values.std(dim=0), MIN_STD * vectors.std(dim=0))

@@ -14,12 +14,14 @@ import torch
 
 import diffsight
 from diffsight.backbones import BackboneSource
-from diffsight.benchmark.methods import BenchmarkMethod, Episode, Settings
+from diffsight.benchmark.measures import AbstractMeasure
+from diffsight.benchmark.methods import BenchmarkMethod, Episode, Predict, Settings
 from diffsight.benchmark.source import BenchmarkSource, BenchmarkTask
 from diffsight.datasets.base import Sample
 from diffsight.datasets.files import replacing
 from diffsight.errors import InputError
 from diffsight.hub.artifact import fingerprint
+from diffsight.tasks.base import AbstractTask
 from diffsight.training.stream import seed_of
 from diffsight.types import Target
 
@@ -42,7 +44,8 @@ class Unit:
 
     def path(self, out: Path, shots: int) -> Path:
         """Return the path of the unit's file."""
-        folder = out / self.task / self.method / f"shots{shots}"
+        method = self.method.replace("/", "__").replace(":", "+")  # of a method spec
+        folder = out / self.task / method / f"shots{shots}"
         return folder / f"rep{self.repeat:03d}.json"
 
     def key(
@@ -60,7 +63,7 @@ class Unit:
         files = method.dependency_hash(source.tasks[self.task], pretrained, settings.clip)
         shared, runtime = conditions(source.name, pretrained, settings), settings.runtime
         parts = (repr(self), repr(method), files, shared, runtime.device.type, str(runtime.dtype))
-        return _hash(*parts)
+        return _hash(*parts, settings.curve_every)
 
 
 def conditions(source: str, pretrained: BackboneSource, settings: Settings) -> str:
@@ -129,6 +132,10 @@ def run(
     spec = source.tasks[unit.task]
     samples = draw(source, spec, settings.shots, settings.seed, unit.repeat)
     task = spec.fitted(samples)
+
+    def score(predict: Predict) -> float:
+        return _score(predict, source, spec, task)[0].compute()[spec.measure(task).name]
+
     episode = Episode(
         spec=spec,
         samples=samples,
@@ -137,20 +144,14 @@ def run(
         short_side=settings.short_side or pretrained.short_side_px,
         seed=seed_of(settings.seed, unit.repeat),
         settings=settings,
+        score=score,
     )
     begin = time.monotonic()
     fitted = method.fit(episode)
-    fit_seconds = time.monotonic() - begin
-    measure = spec.measure(task)
-    per_image: dict[str, float] = {}
-    for index in range(len(spec.test)):
-        if (sample := source.read(spec.test, index)) is None:
-            continue
-        label = spec.task.label
-        target = Target(sample.labels[label][None], sample.valid[label][None])
-        output = fitted.predict(prompted(sample, spec))
-        per_image[sample.id] = measure.update(output, target)
+    fit_seconds = time.monotonic() - begin - fitted.curve_seconds
+    measure, per_image = _score(fitted.predict, source, spec, task)
     measures = measure.compute()
+    curve = {"curve": fitted.curve} if fitted.curve else {}
     return {
         **vars(unit),
         "shots": settings.shots,
@@ -163,9 +164,25 @@ def run(
         "per_image": per_image,
         "training_images": [sample.id for sample in samples],
         "facts": fitted.facts,
+        **curve,
         "fit_seconds": round(fit_seconds, 2),
         "seconds": round(time.monotonic() - begin, 2),
     }
+
+
+def _score(
+    predict: Predict, source: BenchmarkSource, spec: BenchmarkTask, task: AbstractTask
+) -> tuple[AbstractMeasure, dict[str, float]]:
+    """Return the measure of all test images, and the score of every one."""
+    measure = spec.measure(task)
+    per_image: dict[str, float] = {}
+    for index in range(len(spec.test)):
+        if (sample := source.read(spec.test, index)) is None:
+            continue
+        label = spec.task.label
+        target = Target(sample.labels[label][None], sample.valid[label][None])
+        per_image[sample.id] = measure.update(predict(prompted(sample, spec)), target)
+    return measure, per_image
 
 
 def save(path: Path, key: str, result: Mapping[str, Any]) -> None:

@@ -61,7 +61,8 @@ def main(
             (default: folds of the images).
         method: few_shot (the paper's), feature_head (a light head), linear_probe, vpd, evp, a class
             of your own (package.Class), or several with commas, of which the best on held-out
-            images is trained on all; auto is feature_head,few_shot.
+            images is trained on all; auto is feature_head,few_shot. Options follow a name, as in
+            few_shot:codebook=5:max_steps=500 (docs/adapt.md).
         training: how labels are read, and how methods are trained.
         runtime: what it runs on.
     """
@@ -70,6 +71,7 @@ def main(
 
     from diffsight import hub
     from diffsight.adaptation.adapt import adapt
+    from diffsight.adaptation.candidates import split_specs
     from diffsight.cli.show import describe
     from diffsight.datasets.class_lists import read_class_list
 
@@ -85,7 +87,7 @@ def main(
             **training.keywords,
             device=options.device_of(runtime.device),
             dtype=options.dtype_of(runtime.dtype),
-            trusted=runtime.trusted(method.split(",")),
+            trusted=runtime.trusted(split_specs(method)),
             state=state,
             resume=resume,
             announce=_announce,

@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -75,18 +76,23 @@ class MethodOptions:
     """Which methods are compared.
 
     Attributes:
-        methods: names of docs/benchmark.md, or classes of your own (package.Class).
+        methods: names of docs/benchmark.md, or classes of your own (package.Class); options follow
+            a name, as in few_shot:codebook=5:max_steps=500.
         reference: method that the others are compared with (default: auto, or the first by name).
         predictions: predictions of another program to score too: DIR/TASK/ID.npy.
         dino: DINOv2 model, for dinov2-linear.
-        clip_side: pixels of the input of clip-linear (default: the model's).
     """
 
     methods: tuple[str, ...] = ("auto", "few_shot", "mean-map", "constant")
     reference: Annotated[str | None, Flag("A")] = None
     predictions: options.Folder | None = None
     dino: Annotated[str | None, Flag("DIR")] = None
-    clip_side: int | None = None
+
+    def __post_init__(self) -> None:
+        """Put specs together that a comma within brackets divided."""
+        from diffsight.adaptation.candidates import split_specs
+
+        object.__setattr__(self, "methods", tuple(split_specs(",".join(self.methods))))
 
     def rows(self, out: Path, trusted: Sequence[str]) -> "dict[str, BenchmarkMethod]":
         """Return the rows of the table.
@@ -95,15 +101,13 @@ class MethodOptions:
             InputError: for an unknown method or reference.
         """
         from diffsight.benchmark.registry import benchmark_methods
+        from diffsight.benchmark.report import finished_methods
         from diffsight.benchmark.trivial_baselines import Stored
 
-        rows = benchmark_methods(
-            self.methods, dino=self.dino, clip_side=self.clip_side, trusted=trusted
-        )
+        rows = benchmark_methods(self.methods, dino=self.dino, trusted=trusted)
         if self.predictions:
             rows["predictions"] = Stored(self.predictions)
-        known = {*rows, *(path.parents[1].name for path in out.glob("**/shots*/rep*.json"))}
-        if self.reference is not None and self.reference not in known:
+        if self.reference is not None and self.reference not in {*rows, *finished_methods(out)}:
             raise InputError(f"--reference {self.reference}: choose from {', '.join(rows)}")
         return rows
 
@@ -123,12 +127,13 @@ def few_shot(
     out: options.Folder,
     report: bool = False,
     tasks: tuple[str, ...] = ("all",),
+    shots: tuple[int, ...] = (10,),
     repeats: int = 5,
     shard: Annotated[str, Flag("I/N")] = "0/1",
     backbone: options.Backbone = "tiny",
     data: DataOptions,
     methods: MethodOptions,
-    training: UnitOptions,
+    training: partial[UnitOptions],
     runtime: options.RuntimeOptions,
 ) -> int:
     """Compare methods on the same few labelled images.
@@ -137,6 +142,7 @@ def few_shot(
         out: folder of results.
         report: run nothing, report what the folder holds.
         tasks: names of tasks.
+        shots: numbers of labelled images that a method trains on.
         repeats: draws of the labelled images.
         shard: run part I of N, counted from 0, such as 0/4.
         data: what methods are compared on.
@@ -162,18 +168,22 @@ def few_shot(
         hardware = Runtime(
             torch.device(options.device_of(runtime.device)), options.dtype_of(runtime.dtype)
         )
-        benchmark(
-            source,
-            tasks=_usable(source, training.shots) if tasks == ("all",) else tasks,
-            methods=rows,
-            pretrained=BackboneSource(backbone),
-            out=out,
-            repeats=repeats,
-            settings=Settings(**vars(training), runtime=hardware),
-            shard=part,
-            announce=_announce,
-            advance=_advance,
-        )
+        settings = [Settings(**training.keywords, shots=n, runtime=hardware) for n in shots]
+        chosen = _usable(source, max(shots)) if tasks == ("all",) else tasks
+        pretrained = BackboneSource(backbone)
+        for some in settings:
+            benchmark(
+                source,
+                tasks=chosen,
+                methods=rows,
+                pretrained=pretrained,
+                out=out,
+                repeats=repeats,
+                settings=some,
+                shard=part,
+                announce=_announce,
+                advance=_advance,
+            )
         for reason in source.skipped:
             log.warning("skipped %s", reason)
     sys.stdout.write(write_report(out, reference=methods.reference))

@@ -26,7 +26,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 METAVARS = {int: "N", float: "FLOAT", Path: "PATH"}
-LISTS = {str: "A,B,...", float: "S,S,..."}
+LISTS = {str: "A,B,...", float: "S,S,...", int: "N,N,..."}
 Parameter = inspect.Parameter
 Function = Callable[..., int]
 

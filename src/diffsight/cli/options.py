@@ -182,6 +182,10 @@ def error_of(job: "Job", error: InputError) -> dict[str, Any]:
 
 
 def package_of(name: str) -> tuple[str, ...]:
-    """Return the package of a class that is typed on the command line; none of a short name."""
-    module = name.rpartition(".")[0]
+    """Return the package of a class that is typed on the command line; none of a short name.
+
+    Args:
+        name: of the class; options of a method spec may follow it.
+    """
+    module = name.partition(":")[0].rpartition(".")[0]
     return (module.partition(".")[0],) if module else ()

@@ -4,9 +4,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
-from diffsight.cli.console import write_json
+from diffsight.cli.console import printable, write_json
 from diffsight.cli.flags import Flag, command
-from diffsight.cli.console import printable
 
 
 @command("show")

@@ -17,9 +17,10 @@ from argparse import ArgumentError
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, get_loader
 from torch import nn
 from torch.overrides import TorchFunctionMode
+from yaml import YAMLError
 
 from diffsight.config import Configurable, Plain
 from diffsight.errors import InputError
@@ -176,6 +177,32 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``: did you mean 'x'?`` with the closest of the known names; empty without any."""
     close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0)
     return f": did you mean {close[0]!r}?" if close else ""
+
+
+def read_plain(text: str, *, where: str) -> Any:
+    """Return the plain value that is written as in a recipe (YAML).
+
+    Raises:
+        InputError: if it is no YAML.
+    """
+    try:
+        return get_loader("yaml")(text)
+    except YAMLError as error:
+        raise InputError(f"{where}: {text!r} is no value ({_one_line(error)})") from None
+
+
+def typed_value(kind: Any, value: Any, *, where: str) -> Any:
+    """Return a plain value as a type says, such as a list as a tuple.
+
+    Raises:
+        InputError: for a value of another type.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=kind)
+    try:
+        return parser.parse_object({"value": value}).value
+    except ArgumentError as error:
+        raise InputError(f"{where}: {_one_line(error)}") from None
 
 
 def without_weights(config: Plain) -> tuple[Plain, list[str]]:

@@ -37,6 +37,20 @@ class FitSettings:
     weight_decay: float = 0.0
     clip_norms: Mapping[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that are out of range."""
+        rates = {f"learning_rates {k!r}": v > 0 for k, v in self.learning_rates.items()}
+        norms = {f"clip_norms {k!r}": v > 0 for k, v in self.clip_norms.items()}
+        rules = {
+            "batch_size": self.batch_size >= 1,
+            "max_steps": self.max_steps >= 1,
+            "constant_fraction": 0 <= self.constant_fraction <= 1,
+            "weight_decay": self.weight_decay >= 0,
+        }
+        for name, is_sound in {**rules, **rates, **norms}.items():
+            if not is_sound:
+                raise InputError(f"{name} of a training is out of range: give another number")
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -164,6 +178,11 @@ class AbstractMethod(nn.Module, Configurable, abc.ABC):
     def few_shot_defaults(cls) -> FitSettings:
         """Return how the method is trained on a few labelled images."""
         return FitSettings({"": 5e-4}, batch_size=8, max_steps=2000, weight_decay=0.01)
+
+    @classmethod
+    def few_shot_settings(cls, source: BackboneSource, output: OutputSpec) -> FitSettings:
+        """Return the same for a backbone and an output; default: ``few_shot_defaults``."""
+        return cls.few_shot_defaults()
 
 
 @runtime_checkable

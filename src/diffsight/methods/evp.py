@@ -97,16 +97,21 @@ class EVP(AbstractPrompted):
         return self.head(without_padding(pyramid)).cropped(height, width)
 
     @classmethod
-    def from_backbone(cls, source: BackboneSource, **options: Any) -> MethodBuilder:
+    def from_backbone(
+        cls, source: BackboneSource, *, gradient_checkpointing: bool = False, **options: Any
+    ) -> MethodBuilder:
         """Return a builder of an EVP whose UNet is trained, under fixed vectors for all images.
 
         Args:
             source: Stable Diffusion; every method built has a copy of its own.
+            gradient_checkpointing: recompute the UNet in the backward pass, to save memory.
             options: of the constructor.
         """
 
         def make(output: OutputSpec) -> AbstractMethod:
-            backbone = source.fresh_diffusion(trainable=("unet",))
+            backbone = source.fresh_diffusion(
+                trainable=("unet",), gradient_checkpointing=gradient_checkpointing
+            )
             levels = map_levels("A32", ("up", "down"), backbone)
             widths = widths_with_maps(backbone.channels, levels, TOKENS)
             groups = math.gcd(*widths, *(width // 2 for width in widths[:-1]))

@@ -4,6 +4,7 @@ A frozen Stable Diffusion; one learned concept per class in place of the text (s
 label codebook that says what the classes are worth in an image (section 3.4).
 """
 
+import difflib
 import functools
 import logging
 from dataclasses import dataclass, fields
@@ -201,30 +202,29 @@ class FewShot(AbstractMethod):
         """
         if codebook is not None and codebook < 0:
             raise InputError(f"a codebook of {codebook} tables: give 0 (fixed values) or more")
-        if codebook is not None and codebook > 1 and not (clip or source.default_clip):
-            raise InputError(
-                f"a codebook of {codebook} tables is mixed by a CLIP vision model, but "
-                f"{source.name} has none and {CLIP} cannot be fetched: go online, give one "
-                "(--clip), or choose 1 table"
-            )
         known = {f.name for f in fields(ConceptRequest)}
-        if unknown := (maps or {}).keys() - known:
-            raise InputError(
-                f"maps have no option {', '.join(sorted(unknown))}: see ConceptRequest"
-            )
+        if unknown := sorted((maps or {}).keys() - known):
+            (close,) = difflib.get_close_matches(unknown[0], sorted(known), n=1, cutoff=0)
+            raise InputError(f"maps have no option {unknown[0]}: did you mean {close!r}?")
         request = ConceptRequest(**(maps or {}))
 
         def make(output: OutputSpec) -> AbstractMethod:
             tables = TABLES if codebook is None else codebook
-            has_values = output.codec is not None  # nothing is fetched for classes
-            if has_values and codebook is None and not (clip or source.default_clip):
+            mixed = output.codec is not None and tables > 1  # nothing is fetched for classes
+            if mixed and not (clip or source.default_clip):
+                if codebook is not None:
+                    raise InputError(
+                        f"a codebook of {codebook} tables is mixed by a CLIP vision model, but "
+                        f"{source.name} has none and {CLIP} cannot be fetched: go online, give "
+                        "one (--clip), or choose 1 table"
+                    )
                 _log_one_table(source.name)
-                tables = 1
+                tables, mixed = 1, False
             return cls(
                 output=output,
                 backbone=source.diffusion,
                 codebook=tables,
-                vision=source.clip(clip) if has_values and tables > 1 else None,
+                vision=source.clip(clip) if mixed else None,
                 maps=request,
                 **options,
             )

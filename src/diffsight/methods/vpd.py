@@ -7,20 +7,22 @@ and ``SemanticFPN``, referring segmentation: ``Sentences`` and ``ReferringDecode
 ``attention_maps="A32"``.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from diffsight.backbones import BackboneSource, StableDiffusion
 from diffsight.backbones.attention_maps import Place
-from diffsight.heads import DeconvHead
+from diffsight.heads import DeconvHead, SemanticFPN
 from diffsight.heads.base import HeadBuilder
 from diffsight.methods.base import AbstractMethod, FitSettings, MethodBuilder, builder_of
 from diffsight.methods.parts import AttentionMaps, EncodedLatent, build_neck, without_padding
 from diffsight.methods.prompted import AbstractPrompted
-from diffsight.necks import Merging
+from diffsight.necks import FPN, Merging
 from diffsight.necks.base import NeckBuilder
 from diffsight.outputs import Output, OutputSpec
-from diffsight.prompts import AbstractPrompt, TextTable
+from diffsight.prompts import AbstractPrompt, ClassTokens, TextTable, Unprompted
 from diffsight.types import Draws, Inputs, Target
 
 
@@ -84,24 +86,54 @@ class VPD(AbstractPrompted):
         return self.head(without_padding(pyramid)).cropped(height, width)
 
     @classmethod
-    def from_backbone(cls, source: BackboneSource, **options: Any) -> MethodBuilder:
-        """Return a builder of a VPD whose UNet is trained, under one learned vector.
+    def from_backbone(
+        cls,
+        source: BackboneSource,
+        *,
+        class_names: Sequence[str] = (),
+        gradient_checkpointing: bool = False,
+        **options: Any,
+    ) -> MethodBuilder:
+        """Return a builder of a VPD whose UNet is trained.
 
-        Differs from the paper's unstated recipe for few images: no text but one learned vector, and
-        a narrow deconvolution head.
+        On Stable Diffusion the parts are the authors': for classes one token per class name, maps
+        of them, and Semantic FPN; else the deconvolution head, under an empty sentence, because few
+        images come without a scene type. On the model of the package they are small, under one
+        learned vector.
 
         Args:
             source: Stable Diffusion; every method built has a copy of its own.
+            class_names: of the classes that are predicted, for their tokens.
+            gradient_checkpointing: recompute the UNet in the backward pass, to save memory.
             options: of the constructor.
         """
 
         def make(output: OutputSpec) -> AbstractMethod:
-            backbone = source.fresh_diffusion(trainable=("unet",))
-            parts: dict[str, Any] = {
-                "prompts": TextTable(names=["any"], dim=backbone.context_dim, learn_rows=True),
-                "neck": partial(Merging, width=128, groups=8),
-                "head": partial(DeconvHead, widths=(32, 32, 32), width=32),
-            }
+            scale = {} if source.is_embedded else {"latent_scale": 1.0}
+            backbone = source.fresh_diffusion(
+                trainable=("unet",), gradient_checkpointing=gradient_checkpointing, **scale
+            )
+            parts: dict[str, Any]
+            if source.is_embedded:
+                parts = {
+                    "prompts": TextTable(names=["any"], dim=backbone.context_dim, learn_rows=True),
+                    "neck": partial(Merging, width=128, groups=8),
+                    "head": partial(DeconvHead, widths=(32, 32, 32), width=32),
+                }
+            elif output.kind == "classes" and class_names:
+                tokens = ClassTokens.of_names(class_names, source.name, dim=backbone.context_dim)
+                parts = {
+                    "prompts": tokens,
+                    "attention_maps": "A32",
+                    "neck": FPN,
+                    "head": SemanticFPN,
+                }
+            else:
+                parts = {
+                    "prompts": Unprompted.of_folder(source.folder, backbone.context_dim),
+                    "neck": partial(Merging, width=1536),
+                    "head": partial(DeconvHead, widths=(32, 32, 32), width=192),
+                }
             return cls(output=output, backbone=backbone, **{**parts, **options})
 
         return builder_of(cls, make)
@@ -110,7 +142,21 @@ class VPD(AbstractPrompted):
     def few_shot_defaults(cls) -> FitSettings:
         """Return AdamW with VPD's rate and decay, batches of 8.
 
-        The whole UNet has the head's rate; the authors' depth recipe takes a hundredth of it, but
-        on ten rooms the full rate did better than a tenth.
+        The whole UNet has the head's rate, for the model of the package: on ten rooms it did better
+        than a tenth.
         """
         return FitSettings({"": 5e-4}, batch_size=8, max_steps=2000, weight_decay=0.1)
+
+    @classmethod
+    def few_shot_settings(cls, source: BackboneSource, output: OutputSpec) -> FitSettings:
+        """Return the authors' rates and decay on Stable Diffusion.
+
+        The UNet has a hundredth of the head's rate in their depth recipe, a tenth for classes.
+        """
+        usual = cls.few_shot_defaults()
+        if source.is_embedded:
+            return usual
+        if output.kind == "classes":
+            rates = {"": 8e-5, "backbone": 8e-6}
+            return replace(usual, learning_rates=rates, weight_decay=1e-3)
+        return replace(usual, learning_rates={"": 5e-4, "backbone": 5e-6})

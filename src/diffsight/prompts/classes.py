@@ -1,9 +1,13 @@
 """Class names as tokens: every image is asked about all of them at once (VPD, segmentation)."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from jaxtyping import Float
 from torch import Tensor
 
-from diffsight.prompts.text import AbstractTable
+from diffsight.errors import InputError
+from diffsight.prompts.text import AbstractTable, build_text_table
 from diffsight.types import Inputs
 
 
@@ -12,6 +16,28 @@ class ClassTokens(AbstractTable):
 
     Arguments as of ``AbstractTable``.
     """
+
+    @classmethod
+    def of_names(cls, names: Sequence[str], encoder: str | Path, *, dim: int) -> "ClassTokens":
+        """Return the tokens of names by a text tower, from the one template of VPD.
+
+        Args:
+            names: of the classes.
+            encoder: as for ``load_text_encoder``.
+            dim: width of the UNet's condition.
+
+        Raises:
+            InputError: if the encoder cannot be loaded, has another width, or a name is too long.
+        """
+        rows = build_text_table(names, encoder=encoder, templates="single")
+        if rows.shape[1] != dim:
+            raise InputError(
+                f"{encoder}: its text tower gives vectors of {rows.shape[1]} numbers, the UNet "
+                f"takes {dim}: take the tower that the UNet was trained with"
+            )
+        made = cls(names, dim=dim)
+        made.rows.copy_(rows)
+        return made
 
     @property
     def num_tokens(self) -> int:  # type: ignore[override]

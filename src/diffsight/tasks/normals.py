@@ -32,6 +32,8 @@ class Normals(AbstractNumbers):
             labels; None offers values alone.
         alpha: weight of the squared error beside the cross-entropy; infinity leaves it alone.
         simplices: triangles of the codebook; set when it is fitted.
+        hard_labels: a direction becomes the nearest codebook vector, not a mixture of the three
+            around it.
     """
 
     metric_name = "mean angle, °"
@@ -43,6 +45,7 @@ class Normals(AbstractNumbers):
         bins: Bins | None = None,
         alpha: float = 1.0,
         simplices: int = 0,
+        hard_labels: bool = False,
     ) -> None:
         super().__init__(
             channels=3,
@@ -52,6 +55,7 @@ class Normals(AbstractNumbers):
             alpha=alpha,
             spherical=True,
             simplices=simplices,
+            hard_labels=hard_labels,
         )
 
     def mirror_label(self, label: Float[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b 3 h w"]:

@@ -52,6 +52,8 @@ class AbstractNumbers(AbstractTask):
         spacing: of the bins of a scalar, see ``ScalarBins.fit``.
         spherical: whether vectors are directions.
         simplices: of the codebook; set when it is fitted.
+        hard_labels: the class of a vector is the nearest codebook vector, not a mixture of those
+            around it.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class AbstractNumbers(AbstractTask):
         spacing: Spacing = "log1p",
         spherical: bool = False,
         simplices: int = 0,
+        hard_labels: bool = False,
     ) -> None:
         super().__init__()
         self.channels = channels
@@ -76,6 +79,7 @@ class AbstractNumbers(AbstractTask):
         self.bounds = bounds
         self.spacing: Spacing = spacing
         self.spherical = spherical
+        self.hard_labels = hard_labels
         self.codec: LabelCodec | None = None
         if bins is not None:
             count = bin_count(bins, default_bins)
@@ -104,8 +108,11 @@ class AbstractNumbers(AbstractTask):
         if self.channels == 1:
             codec = ScalarBins.fit(values, count, spacing=self.spacing)
             return self.with_codec(codec.with_statistics(values), bins=count)
-        book = VectorCodebook.fit(values, count, spherical=self.spherical).with_statistics(values)
-        return self.with_codec(book, bins=count, simplices=len(book.simplices))
+        book = VectorCodebook.fit(values, count, spherical=self.spherical)
+        if self.hard_labels:
+            book = VectorCodebook.of(book.vectors, spherical=self.spherical)
+        codec = book.with_statistics(values)
+        return self.with_codec(codec, bins=count, simplices=len(book.simplices))
 
     def with_codec(self, codec: LabelCodec, **arguments: Any) -> Self:
         """Return the task of the same constructor call, with other arguments and this codec."""

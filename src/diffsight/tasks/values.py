@@ -33,6 +33,8 @@ class Values(AbstractNumbers):
         spacing: of the bins of a scalar, see ``ScalarBins.fit``.
         alpha: weight of the squared error beside the cross-entropy; infinity leaves it alone.
         simplices: of the codebook; set when it is fitted.
+        hard_labels: several numbers become the nearest codebook vector, not a mixture of those
+            around them.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Values(AbstractNumbers):
         spacing: Spacing = "log1p",
         alpha: float = 1.0,
         simplices: int = 0,
+        hard_labels: bool = False,
     ) -> None:
         super().__init__(
             channels=channels,
@@ -54,6 +57,7 @@ class Values(AbstractNumbers):
             alpha=alpha,
             spacing=spacing,
             simplices=simplices,
+            hard_labels=hard_labels,
         )
         self.unit = unit
         self.metric_name = f"RMSE, {unit}" if unit else "RMSE"
