@@ -123,6 +123,16 @@ def test_names_are_found_and_the_nearest_is_named(tmp_path):
         recipes.find(Path("vpd/dept_nyu"))
 
 
+def test_a_mistyped_name_shows_three_names_and_the_way_to_all():
+    with pytest.raises(InputError) as caught:
+        recipes.find("vpd/folder_dept")
+    message = str(caught.value)
+    assert sum(name in message.replace("'", " ").split() for name in recipes.names()) == 3
+    assert "'vpd/folder_depth'" in message
+    assert "all: `diffsight show recipes`" in message
+    assert len(message) < 200
+
+
 def groups_of(name: str) -> dict[str, tuple[float, float, int]]:
     built, model = instantiate(name)
     return {g.name: (g.lr_scale, g.weight_decay, g.numel) for g in built.optim.groups(model)}

@@ -24,7 +24,8 @@ def baselines_of(dataset: AbstractDataset, task: AbstractTask) -> dict[str, Tens
     Returns:
         ``h w`` or 1 x 1, of floats or ids as the labels are.
     """
-    return dict(task.baselines(_labels(dataset, task.label)))
+    # ordered as they are stored, so that every report lists them alike
+    return dict(sorted(task.baselines(_labels(dataset, task.label)).items()))
 
 
 def even_samples(dataset: AbstractDataset, most: int) -> Iterator[Sample]:
