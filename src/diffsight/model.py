@@ -1,6 +1,6 @@
 """DenseModel: one task and one method; what is trained, saved, loaded and asked for predictions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,8 @@ class DenseModel(nn.Module, Configurable):
     Attributes:
         info: what is known about the model, as plain data: ``short_side`` of its training images,
             ``held_out`` scores, ``evaluations``, ``license`` ... Saved with the model.
+        baselines: label maps of the training set by name, the same for every image
+            (``AbstractTask.baselines``). ``save`` stores them, ``hub.read_baselines`` reads them.
 
     Raises:
         InputError: if the method can give nothing that the task has a loss for, or does not read
@@ -43,6 +45,7 @@ class DenseModel(nn.Module, Configurable):
                 "needs: choose VPD or EVP"
             )
         self.info: dict[str, Any] = {}
+        self.baselines: Mapping[str, Tensor] = {}
 
     @property
     def requires_prompt(self) -> bool:

@@ -127,3 +127,20 @@ def test_names_and_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "did you mean 'ade20k'" in capsys.readouterr().err
     assert main(["check-data", "ade20k", str(tmp_path / "none")]) == 2
     assert "no such folder" in capsys.readouterr().err
+
+
+def test_one_split_of_a_data_set_of_which_only_a_part_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Known({"training": 1, "validation": 1}, KNOWN["ade20k"].build)
+    monkeypatch.setitem(KNOWN, "ade20k", whole)
+    values = np.arange(150, dtype=np.uint8).reshape(15, 10).repeat(2, axis=0).repeat(2, axis=1)
+    write(tmp_path, values + 1, "validation", "b")
+    assert main(["check-data", "ade20k", str(tmp_path)]) == 2
+    assert "add --split NAME" in capsys.readouterr().err
+    assert main(["check-data", "ade20k", str(tmp_path), "--split", "validation", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [one["name"] for one in report["splits"]] == ["validation"]
+    assert report["same_images"] == {}
+    assert main(["check-data", "ade20k", str(tmp_path), "--split", "valid"]) == 2
+    assert "ade20k has no split 'valid': did you mean 'validation'?" in capsys.readouterr().err

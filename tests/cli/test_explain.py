@@ -75,7 +75,7 @@ def test_several_images_have_a_folder_each(
         for line in whole:
             about = json.loads((Path(line["folder"]) / "explain.json").read_text())
             assert {"folder": line["folder"], **about} == line
-            assert sum(row["share"] for row in about["classes"]) == pytest.approx(1, abs=1e-5)
+            assert sum(row["weight"] for row in about["classes"]) == pytest.approx(1, abs=1e-5)
 
 
 def test_options_that_cannot_be_used(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.inference.baselines import baselines_of
+from diffsight.inference.baselines import baselines_of, small_baselines_of
 from diffsight.tasks import Depth, Referring, Segmentation
 
 
@@ -93,3 +93,21 @@ def test_several_channels_have_none():
             return replace(sample, labels={"depth_m": sample.labels["depth_m"].expand(3, -1, -1)})
 
     assert baselines_of(Vectors([[[1.0, 2.0]]]), Depth()) == {}
+
+
+def test_small_maps_have_64_pixels_and_the_values_of_the_large_ones():
+    ramp = torch.linspace(1, 9, 200).expand(100, 200)
+    result = small_baselines_of(Given([ramp.tolist()]), Depth(), short_side=100)
+    assert result["mean map"].shape == (32, 64)
+    assert result["mean map"][0, [0, -1]].tolist() == pytest.approx([1.05, 8.95], abs=0.05)
+    assert result["constant median"].item() == pytest.approx(5, abs=0.05)
+    ids = Ids("semantic", [(ramp > 3).long().tolist()])
+    result = small_baselines_of(ids, Segmentation(["a", "b"]), short_side=100)
+    assert result["majority map"].shape == (32, 64)
+    assert result["majority map"][5].tolist() == [0] * 16 + [1] * 48
+    assert result["constant majority"].tolist() == [[1]]
+
+
+def test_labels_of_other_sizes_are_brought_to_the_size_of_the_first():
+    data = Given([[[1.0] * 32] * 16, [[3.0] * 64] * 32])
+    assert small_baselines_of(data, Depth(), short_side=16)["mean map"].unique().tolist() == [2.0]

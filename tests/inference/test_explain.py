@@ -80,13 +80,13 @@ def test_figures_are_those_of_a_direct_pass(kind: str, models: dict[str, DenseMo
     classes = about["classes"]
     assert len(classes) == dense.task.outputs[0].channels
     for key, value in {
-        "share": maps.mean(dim=(1, 2)),
+        "weight": maps.mean(dim=(1, 2)),
         "spatial_std": maps.flatten(1).std(dim=1, correction=0),
         "largest": maps.flatten(1).max(dim=1).values,
     }.items():
         assert [row[key] for row in classes] == pytest.approx(value.tolist(), rel=1e-3, abs=1e-6)
-    assert sum(row["share"] for row in classes) == pytest.approx(1, abs=1e-5)
-    assert sum(row["answered"] for row in classes) == pytest.approx(1, abs=1e-5)
+    assert sum(row["weight"] for row in classes) == pytest.approx(1, abs=1e-5)
+    assert sum(row["predicted"] for row in classes) == pytest.approx(1, abs=1e-5)
     entropy = -(maps * maps.log()).sum(dim=0).mean()
     assert about["entropy_nats"]["mean"] == pytest.approx(float(entropy), rel=1e-4)
     assert about["entropy_nats"]["uniform"] == pytest.approx(math.log(len(classes)), rel=1e-6)
@@ -96,9 +96,9 @@ def test_classes_are_counted_as_predicted(models: dict[str, DenseModel]) -> None
     dense, photo = models["segmentation"], image()
     found = Predictor(dense, Plan(short_side=32)).one(photo)
     classes = figures(explain(dense, photo))["classes"]
-    assert [row["name"] for row in classes] == ["class 2", "class 7"]
+    assert [row["class"] for row in classes] == ["class 2", "class 7"]
     fractions = [float((found.ids == number).double().mean()) for number in (2, 7)]
-    assert [row["answered"] for row in classes] == pytest.approx(fractions)
+    assert [row["predicted"] for row in classes] == pytest.approx(fractions)
     assert "value" not in classes[0]
 
 
@@ -109,8 +109,8 @@ def test_values_fall_into_their_bins(models: dict[str, DenseModel]) -> None:
     inner = torch.tensor([row["edges"][0] for row in classes[1:]])
     counts = torch.bincount(torch.bucketize(values.flatten(), inner), minlength=len(classes))
     expected = (counts / values.numel()).tolist()
-    assert [row["answered"] for row in classes] == pytest.approx(expected, abs=1e-3)
-    assert all(row["name"] == f"{row['value'][0]:.3g} m" for row in classes)
+    assert [row["predicted"] for row in classes] == pytest.approx(expected, abs=1e-3)
+    assert all(row["class"] == f"{row['value'][0]:.3g} m" for row in classes)
 
 
 def test_the_codebook_is_mixed_as_in_the_pass(models: dict[str, DenseModel]) -> None:
@@ -190,8 +190,8 @@ def test_a_method_without_maps_shows_its_prediction(tmp_path: Path) -> None:
 def test_logits_are_shown_as_probabilities(tmp_path: Path) -> None:
     dense = DenseModel(task=Segmentation(["a", "b", "c"]), method=Logits).eval()
     about = write_explanation(explain(dense, image()), tmp_path, {})
-    assert sum(row["share"] for row in about["classes"]) == pytest.approx(1, abs=1e-5)
-    assert [row["name"] for row in about["classes"]] == ["a", "b", "c"]
+    assert sum(row["weight"] for row in about["classes"]) == pytest.approx(1, abs=1e-5)
+    assert [row["class"] for row in about["classes"]] == ["a", "b", "c"]
 
 
 def test_masks_are_two_classes(source: BackboneSource) -> None:

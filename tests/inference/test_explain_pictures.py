@@ -26,8 +26,8 @@ ANSWER = torch.zeros(3, 20, 40, dtype=torch.uint8)
 def sheet(probability: torch.Tensor, names: Sequence[str] | None = None) -> Image.Image:
     classes = [
         {
-            "name": names[i] if names else f"class {i}",
-            "share": float(each.mean()),
+            "class": names[i] if names else f"class {i}",
+            "weight": float(each.mean()),
             "largest": float(each.max()),
         }
         for i, each in enumerate(probability)
@@ -58,8 +58,8 @@ def test_the_sheet_has_a_cell_for_the_image_the_answer_and_every_class() -> None
 def test_more_than_fifty_maps_are_the_largest_ones() -> None:
     few, many = sheet(uniform(50)), sheet(uniform(150))
     assert many.size == few.size
-    shares = torch.arange(1, 53).float()
-    maps = (shares / shares.sum())[:, None, None].expand(-1, 20, 40)
+    weights = torch.arange(1, 53).float()
+    maps = (weights / weights.sum())[:, None, None].expand(-1, 20, 40)
     long = "the same for all others"
     ours = sheet(maps, ["left out", "left out too", *[long] * 50])
     theirs = sheet(maps, ["never", "seen", *[long] * 50])
@@ -78,7 +78,7 @@ def test_a_map_is_bright_at_its_maximum_and_flat_if_constant() -> None:
     assert flat[0] >= ramp_row[-1] - 2  # all of it is its maximum
 
 
-def test_bars_are_as_long_as_their_shares() -> None:
+def test_bars_are_as_long_as_their_weights() -> None:
     chart = bar_chart(["a", "b", "nothing"], {"one": [0.1, 0.05, 0.0], "two": [0.5, 1.0, 0.0]})
     blue = (pixels(chart) == BLUE).all(axis=-1)
     first = blue[:, LABEL_PX : LABEL_PX + BAR_PX + 2].sum(axis=1)
@@ -88,7 +88,7 @@ def test_bars_are_as_long_as_their_shares() -> None:
 
 
 def test_a_label_that_is_too_long_does_not_run_over_the_bars() -> None:
-    chart = pixels(bar_chart(["name " * 40], {"share": [0.0]}))
+    chart = pixels(bar_chart(["name " * 40], {"weight": [0.0]}))
     assert (chart[30:, LABEL_PX : LABEL_PX + BAR_PX] == 255).all()
 
 

@@ -122,5 +122,7 @@ def test_description_is_one_line_and_says_what_was_done() -> None:
 
 
 def test_unknown_name_gets_the_nearest() -> None:
-    with pytest.raises(InputError, match="did you mean 'nyu-eigen-v1'"):
+    with pytest.raises(InputError, match="did you mean 'nyu-eigen-v1'") as caught:
         protocols.get("nyu_eigen")
+    assert sum(repr(name) in str(caught.value) for name in protocols.names()) == 3
+    assert "`diffsight show protocols`" in str(caught.value)

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests.datasets.disk import write_depth, write_image
 
 from diffsight import recipes
@@ -123,6 +125,16 @@ def test_names_are_found_and_the_nearest_is_named(tmp_path):
         recipes.find(Path("vpd/dept_nyu"))
 
 
+def test_a_mistyped_name_shows_three_names_and_the_way_to_all():
+    with pytest.raises(InputError) as caught:
+        recipes.find("vpd/folder_dept")
+    message = str(caught.value)
+    assert sum(name in message.replace("'", " ").split() for name in recipes.names()) == 3
+    assert "'vpd/folder_depth'" in message
+    assert "all: `diffsight show recipes`" in message
+    assert len(message) < 200
+
+
 def groups_of(name: str) -> dict[str, tuple[float, float, int]]:
     built, model = instantiate(name)
     return {g.name: (g.lr_scale, g.weight_decay, g.numel) for g in built.optim.groups(model)}
@@ -234,6 +246,22 @@ def test_classes_of_ones_own(tmp_path):
     assert sample.image.shape == (3, 512, 614)
     assert sample.valid["semantic"].all()
     assert set(sample.labels["semantic"].unique().tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize(("kind", "labels"), [("depth", "depth"), ("semantic", "labels")])
+def test_two_steps_of_the_small_recipes_on_ones_own_folder(kind, labels, tmp_path):
+    data = tmp_path / "data"
+    for index in range(4):
+        write_image(data / "images" / f"{index}.png", seed=index, size=(160, 120))
+        path = write_depth(data / labels / f"{index}.png", 2000, size=(160, 120))
+        if kind == "semantic":
+            ids = np.zeros((120, 160), np.uint8)
+            ids[:, index * 40 :] = 1
+            Image.fromarray(ids).save(path)
+    words = ["--recipe", f"vpd/folder_{kind}_small", "--out", str(tmp_path / "run")]
+    words += ["--train.root", str(data), "--val.root", str(data)]
+    assert main(["fit", *words, *SMALL[:10]]) == 0
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("name", [n for n in recipes.names() if "ade20k" in n])

@@ -20,6 +20,7 @@ from diffsight.datasets.base import Sample
 from diffsight.datasets.labelled_folder import LabelledFolder, read_labelled_folder
 from diffsight.datasets.labels import LabelFormat
 from diffsight.errors import InputError
+from diffsight.inference.baselines import small_baselines_of
 from diffsight.inference.pipeline import usable_device
 from diffsight.model import DenseModel
 from diffsight.ops.memory import TooLargeError, keep_freed_memory, memory_for
@@ -121,6 +122,7 @@ def adapt(
         runtime=runtime,
     )
     model = _run(selection, settings.minutes, settings.steps, every, folder.label)
+    model.baselines = small_baselines_of(folder, task, short_side=side)
     # the path of a folder on this machine says nothing to others
     name = Path(source.name).name if source.is_local else source.name
     model.info |= {"kind": kind, "unit": folder.form.value_unit, "backbone": name}

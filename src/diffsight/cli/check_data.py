@@ -1,11 +1,12 @@
 """``diffsight check-data``: read a data set end to end."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from diffsight.cli.console import progress, write_json
-from diffsight.cli.flags import command
+from diffsight.cli.flags import Flag, command
 from diffsight.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,7 +17,13 @@ LISTED = 5
 
 
 @command("check-data")
-def main(name: str, root: Path, *, json: bool = False) -> int:
+def main(
+    name: str,
+    root: Path,
+    *,
+    split: Annotated[Sequence[str], Flag("NAME", repeat=True)] = (),
+    json: bool = False,
+) -> int:
     """Read a data set end to end: counts, labels, unreadable files, images shared by splits.
 
     The exit status is 1 if something looks wrong.
@@ -24,6 +31,7 @@ def main(name: str, root: Path, *, json: bool = False) -> int:
     Args:
         name: name of the data set: ade20k, nyu, kitti ... (docs/data.md).
         root: folder of the data set, laid out as in docs/data.md.
+        split: read only this split, such as train or validation; may be repeated (default: all).
     """
     from dataclasses import asdict
 
@@ -33,7 +41,9 @@ def main(name: str, root: Path, *, json: bool = False) -> int:
     if name not in KNOWN:
         raise InputError(f"unknown data set {name!r}{nearest(name, KNOWN)}")
     with progress(f"reading {name}") as advance:
-        reports, overlap = check(name, root, advance=lambda total: advance(total=total))
+        reports, overlap = check(
+            name, root, splits=split, advance=lambda total: advance(total=total)
+        )
     wrong = any(one.notes or one.unreadable for one in reports) or any(overlap.values())
     if json:
         report = {"splits": [asdict(one) for one in reports], "same_images": overlap}

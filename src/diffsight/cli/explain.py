@@ -82,10 +82,10 @@ def _summary(result: Mapping[str, Any]) -> str:
     """Return a line about the most frequent class, or about the strongest map."""
     if "classes" in result:
         entropy = result["entropy_nats"]
-        first = max(result["classes"], key=lambda row: row["share"])
+        first = max(result["classes"], key=lambda row: row["weight"])
         return (
             f"entropy {entropy['mean']:.2f} of {entropy['uniform']:.2f} nats, largest class "
-            f"{first['name']} ({first['share']:.0%})"
+            f"{first['class']} ({first['weight']:.0%})"
         )
     maps = result.get("maps", [])
     return f"{len(maps)} attention maps" if maps else "no classes and no attention maps"

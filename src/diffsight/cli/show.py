@@ -2,22 +2,35 @@
 
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from diffsight.cli.console import printable, write_json
 from diffsight.cli.flags import Flag, command
+
+LISTS = ("recipes", "protocols")
 
 
 @command("show")
 def main(model: Annotated[str, Flag("PATH|ID")], *, json: bool = False) -> int:
     """Describe a saved model: task, method, held-out scores, and how to use it.
 
-    Nothing of the model is imported or loaded but its configuration.
+    Nothing of the model is imported or loaded but its configuration. `diffsight show recipes` and
+    `diffsight show protocols` list the names of all recipes and evaluation protocols.
 
     Args:
-        model: folder or .safetensors file of a model, folder of a training, or a hub id.
+        model: folder or .safetensors file of a model, folder of a training, or a hub id; or
+            recipes, or protocols.
         json: print the whole configuration as JSON.
     """
+    if model in LISTS and not Path(model).exists():
+        rows = _listed(model)
+        if json:
+            write_json(rows, indent=1)
+        else:
+            width = max(map(len, rows))
+            sys.stdout.writelines(f"{name:<{width}}  {text}\n" for name, text in rows.items())
+        return 0
     from diffsight.hub import read_config
 
     config = read_config(model)
@@ -26,6 +39,17 @@ def main(model: Annotated[str, Flag("PATH|ID")], *, json: bool = False) -> int:
     else:
         sys.stdout.write(describe(config, model) + "\n")
     return 0
+
+
+def _listed(what: str) -> dict[str, str]:
+    """Return the names of all recipes or protocols, with a line about each."""
+    if what == "recipes":
+        from diffsight import recipes
+
+        return {name: recipes.summary(name) for name in recipes.names()}
+    from diffsight import protocols
+
+    return {name: protocols.get(name).describe() for name in protocols.names()}
 
 
 def describe(config: Mapping[str, Any], source: str) -> str:

@@ -1,7 +1,7 @@
 """Reading a data set end to end: counts, labels, unusable files, images in two splits."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.kitti import KITTIDepth
 from diffsight.datasets.nyu import NYUDepth
 from diffsight.datasets.refcoco import RefCOCO
-from diffsight.errors import InputError
+from diffsight.errors import InputError, suggest
 
 
 @dataclass
@@ -94,25 +94,38 @@ KNOWN: Mapping[str, Known] = {
 
 
 def check(
-    name: str, root: Path, *, advance: Callable[[int], None] = lambda total: None
+    name: str,
+    root: Path,
+    *,
+    splits: Sequence[str] = (),
+    advance: Callable[[int], None] = lambda total: None,
 ) -> tuple[list[SplitReport], dict[str, int]]:
-    """Read every sample of every split.
+    """Read every sample of some splits.
 
     Args:
         name: one of ``KNOWN``.
         root: folder of the data set.
+        splits: which ones; default: all.
         advance: called with the number of samples of the split, after each.
 
     Returns:
         A report per split, and for pairs of splits how many images are the same.
 
     Raises:
-        InputError: if a split cannot be opened at all.
+        InputError: for an unknown split, or if one cannot be opened at all.
     """
     checked = KNOWN[name]
+    for split in splits:
+        if split not in checked.splits:
+            raise InputError(f"{name} has no split {split!r}: {suggest(split, checked.splits)}")
     reports, images = [], {}
-    for split, official in checked.splits.items():
-        data = checked.build(root, split)
+    for split in dict.fromkeys(splits) or checked.splits:
+        official = checked.splits[split]
+        try:
+            data = checked.build(root, split)
+        except InputError as error:
+            hint = "" if splits else "; where only a part of the data is there, add --split NAME"
+            raise InputError(f"{error}{hint}") from None
         counter = _Counter(data)
         for index in range(len(data)):
             try:

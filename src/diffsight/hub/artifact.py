@@ -147,7 +147,7 @@ def write_file(path: Path, config: Mapping[str, Any], tensors: Mapping[str, Tens
         InputError: if it cannot be written.
     """
     with replacing(path) as partial:
-        write_tensors(tensors, partial, {KEY: json.dumps(config, sort_keys=True)})
+        write_tensors(tensors, partial, {KEY: json.dumps(config)})
 
 
 def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:

@@ -1,5 +1,6 @@
 """Loading: a folder, a file or a hub id becomes a model, without running anything from it."""
 
+import difflib
 import json
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import nn
 
 from diffsight.backbones import PretrainedPart
 from diffsight.config import to_config
-from diffsight.errors import InputError
+from diffsight.errors import InputError, suggest
 from diffsight.hub.artifact import (
     BASELINES,
     CARD,
@@ -102,15 +103,27 @@ def resolve(source: str | Path, *, revision: str | None = None) -> Artifact:
         return Artifact(path / "model" if is_run else path)
     if path.is_file():
         return Artifact(path)
+    near = _near(path)
     is_path = str(source).startswith((".", "/", "~")) or path.suffix == ".safetensors"
     if str(source).count("/") != 1 or is_path:
         raise InputError(
-            f"{source}: no such file or folder, and not a hub id of the form owner/name"
+            f"{source}: no such file or folder, and not a hub id of the form owner/name{near}"
         )
     wanted = [CONFIG, WEIGHTS, CARD, BASELINES]
-    with hub_errors(source):
-        folder = snapshot_download(str(source), revision=revision, allow_patterns=wanted)
+    try:
+        with hub_errors(source):
+            folder = snapshot_download(str(source), revision=revision, allow_patterns=wanted)
+    except InputError as error:
+        raise InputError(f"{error}{near}") from None
     return Artifact(Path(folder))
+
+
+def _near(path: Path) -> str:
+    """Return a question with the nearest names in the folder of a path."""
+    folder = path.expanduser().parent
+    known = [one.name for one in folder.glob("[!.]*")] if folder.is_dir() else []
+    close = difflib.get_close_matches(path.name, known)
+    return f"; {suggest(path.name, close)}" if close else ""
 
 
 def read_weights(

@@ -72,9 +72,12 @@ def save(
     config = describe(model, frozen, tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == SINGLE:
-        write_file(path, config, tensors)
+        maps = {PREFIX + name: value for name, value in model.baselines.items()}
+        write_file(path, config, tensors | maps)
     else:
         _write_folder(path, config, tensors)
+        if model.baselines:
+            Artifact(path).write_baselines(model.baselines)
     model.info["fingerprint"] = config["fingerprint"]
     return path
 

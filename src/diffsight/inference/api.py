@@ -1,6 +1,6 @@
 """``diffsight.evaluate``: a model or a saved model on a data set or a folder of labelled images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -56,8 +56,10 @@ def evaluate(
     Raises:
         InputError: if model, labels and protocol do not fit together.
     """
-    stored: dict[str, Tensor] = {}
-    if not isinstance(model, DenseModel):
+    stored: Mapping[str, Tensor]
+    if isinstance(model, DenseModel):
+        stored = model.baselines
+    else:
         stored = hub.read_baselines(model)
         model = hub.load(model, backbone=backbone, trusted=trusted)
     if dataset is None:

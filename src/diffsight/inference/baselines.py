@@ -6,9 +6,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsight.datasets.base import AbstractDataset, Sample
+from diffsight.ops.resize import resized_label, working_hw
 from diffsight.tasks import AbstractTask
 
 MAX_SAMPLES = 1000
+SMALL_PX = 64  # longer side of a map that is stored in a small model
 
 
 def baselines_of(dataset: AbstractDataset, task: AbstractTask) -> dict[str, Tensor]:
@@ -24,7 +26,43 @@ def baselines_of(dataset: AbstractDataset, task: AbstractTask) -> dict[str, Tens
     Returns:
         ``h w`` or 1 x 1, of floats or ids as the labels are.
     """
-    return dict(task.baselines(_labels(dataset, task.label)))
+    # ordered as they are stored, so that every report lists them alike
+    return dict(sorted(task.baselines(_labels(dataset, task.label)).items()))
+
+
+def small_baselines_of(
+    dataset: AbstractDataset, task: AbstractTask, *, short_side: int
+) -> dict[str, Tensor]:
+    """Return baselines whose maps have at most 64 pixels on their longer side.
+
+    They are made of labels at the size at which the model works. ``evaluate`` brings them to the
+    size of an image.
+
+    Args:
+        dataset: training samples.
+        task: whose label is learned.
+        short_side: pixels at which the model works.
+    """
+    hw = working_hw(*dataset[0].image.shape[-2:], short_side=short_side)
+
+    def labels() -> Iterator[tuple[Tensor, Tensor]]:
+        for sample in even_samples(dataset, MAX_SAMPLES):
+            label, valid = sample.labels[task.label], sample.valid[task.label]
+            channels = label[None] if label.ndim == 2 else label
+            resized = resized_label(channels, hw)
+            yield resized[0] if label.ndim == 2 else resized, resized_label(valid[None], hw)[0]
+
+    maps = {name: _small(one) for name, one in sorted(task.baselines(labels()).items())}
+    return {name: one for name, one in maps.items() if bool(one.isfinite().all())}
+
+
+def _small(label_map: Tensor) -> Tensor:
+    """Return a map of at most 64 pixels a side: means of numbers, the nearest of ids."""
+    factor = min(1.0, SMALL_PX / max(label_map.shape))
+    height, width = (max(1, round(side * factor)) for side in label_map.shape)
+    if label_map.is_floating_point():
+        return functional.interpolate(label_map[None, None], (height, width), mode="area")[0, 0]
+    return resized_label(label_map[None], (height, width))[0]
 
 
 def even_samples(dataset: AbstractDataset, most: int) -> Iterator[Sample]:

@@ -51,14 +51,14 @@ class ClassFigures:
     def rows(self) -> list[dict[str, Any]]:
         """Return the numbers of every class, for ``explain.json``.
 
-        ``share`` is a class's mean probability, ``answered`` the fraction of the pixels that are
+        ``weight`` is a class's mean probability, ``predicted`` the fraction of the pixels that are
         predicted as it; ``spatial_std`` is the standard deviation of its map, 0 for a concept that
         collapsed to a constant.
         """
         columns: dict[str, Sequence[Any]] = {
-            "name": self.names,
-            "share": self.probability.mean(dim=(1, 2)).tolist(),
-            "answered": self.predicted.tolist(),
+            "class": self.names,
+            "weight": self.probability.mean(dim=(1, 2)).tolist(),
+            "predicted": self.predicted.tolist(),
             "spatial_std": self.probability.std(dim=(1, 2), correction=0).tolist(),
             "largest": self.probability.amax(dim=(1, 2)).tolist(),
         }
@@ -251,7 +251,7 @@ def _pictures(result: ExplainedImage, about: Mapping[str, Any]) -> dict[str, Ima
         if tables is not None and centres is not None and values is not None:
             unit = about["unit"]
             pictures["codebook"] = codebook_chart(centres, values, tables, result.weights, unit)
-        columns = {"mean probability": "share", "share of the pixels' answers": "answered"}
+        columns = {"mean probability": "weight", "fraction of the pixels": "predicted"}
         bars = {title: [row[key] for row in rows] for title, key in columns.items()}
         pictures["bins"] = bar_chart(classes.bin_names, bars)
     if classes is None or result.maps:

@@ -46,18 +46,18 @@ def concept_sheet(
         image: RGB in [0, 1].
         prediction: in colours.
         probability: of every class.
-        classes: ``name``, ``share`` (mean probability) and ``largest`` of every class.
+        classes: ``class``, ``weight`` (mean probability) and ``largest`` of every class.
     """
-    means = torch.tensor([row["share"] for row in classes])
+    means = torch.tensor([row["weight"] for row in classes])
     shown = sorted(means.argsort(descending=True, stable=True)[:MOST].tolist())
-    cells = [_Cell(_bytes(image), "image"), _Cell(prediction, "answer")]
+    cells = [_Cell(_bytes(image), "image"), _Cell(prediction, "prediction")]
     for i in shown:
         row = classes[i]
-        line = f"{row['share']:.1%} of image, max {row['largest']:.2g}"
-        cells.append(_Cell(_heat(image, probability[i]), row["name"], line))
+        line = f"{row['weight']:.1%} of image, max {row['largest']:.2g}"
+        cells.append(_Cell(_heat(image, probability[i]), row["class"], line))
     which = f"all {len(classes)} classes"
     if len(shown) < len(classes):
-        which = f"{len(shown)} of {len(classes)} classes: those with the largest shares"
+        which = f"{len(shown)} of {len(classes)} classes: those of the largest weight"
     return _sheet(cells, f"Probability of {which}. Dark: 0, bright: the map's own maximum")
 
 

@@ -1,8 +1,6 @@
 """Named evaluation protocols: ``get("nyu-eigen-v1")``."""
 
-import difflib
-
-from diffsight.errors import InputError
+from diffsight.errors import InputError, suggest
 from diffsight.protocols.base import AbstractProtocol, PromptRule
 from diffsight.protocols.classes import ADE20K_MS_V1, ADE20K_SS_V1, CLASSES_V1, ClassProtocol
 from diffsight.protocols.depth import KITTI_GARG_V1, NYU_EIGEN_V1, ROOMS_V1, DepthProtocol
@@ -50,12 +48,10 @@ def get(name: str, *, prompt: PromptRule = "mean") -> AbstractProtocol:
     """Return a protocol by name, with the prompt rule that the evaluation wants.
 
     Raises:
-        InputError: naming the nearest protocol, if there is none of this name; or for a scene type
+        InputError: naming the nearest three, if there is none of this name; or for a scene type
             where no depth is scored.
     """
     if name not in _PROTOCOLS:
-        nearest = difflib.get_close_matches(name, names(), n=1, cutoff=0)[0]
-        raise InputError(
-            f"unknown protocol {name!r}: did you mean {nearest!r}? (known: {', '.join(names())})"
-        )
+        near = suggest(name, names(), listing="`diffsight show protocols`")
+        raise InputError(f"unknown protocol {name!r}: {near}")
     return _PROTOCOLS[name].with_prompt(prompt)

@@ -198,9 +198,8 @@ def _finish(
         "training": {"steps": learner.steps, "samples": len(stream.dataset)},
         "short_side": stream.short_side(),
     }
+    model.baselines = baselines_of(stream.dataset, model.task)
     folder = hub.save(model, out / "model", info=info)
-    baselines = baselines_of(stream.dataset, model.task)
-    hub.write_baselines(folder, baselines)
     if protocol is None:
         return Fitted(model, out, learner.scores, val, None)
     predictor = Predictor(
@@ -209,6 +208,6 @@ def _finish(
         device=trainer.strategy.root_device,
         dtype=settings.dtype,
     )
-    evaluation = evaluate(predictor, val, protocol, baselines=baselines)
+    evaluation = evaluate(predictor, val, protocol, baselines=model.baselines)
     hub.record(folder, evaluation.as_dict())
     return Fitted(model, out, evaluation.scores["model"], val, evaluation)

@@ -1,0 +1,50 @@
+"""``diffsight show``: lists of names, and names that do not exist."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.hub.tiny import tiny
+
+from diffsight import cli, protocols, recipes
+from diffsight.hub import save
+
+
+@pytest.mark.parametrize(
+    ("what", "names"), [("recipes", recipes.names()), ("protocols", protocols.names())]
+)
+def test_all_names_are_listed_with_a_line_each(
+    what: str, names: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["show", what]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert tuple(line.split()[0] for line in lines) == names
+    assert all(len(line.split()) > 2 for line in lines)
+    assert cli.main(["show", what, "--json"]) == 0
+    assert tuple(json.loads(capsys.readouterr().out)) == names
+
+
+def test_a_mistyped_model_gets_the_nearest_names_of_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(tiny(), Path("cracks.safetensors"))
+    save(tiny(), Path("runs/kitchen"))
+    for wrong, right in (
+        ("crack.safetensors", "cracks.safetensors"),
+        ("runs/kitchn", "kitchen"),
+        (str(tmp_path / "craks.safetensors"), "cracks.safetensors"),
+    ):
+        assert cli.main(["show", wrong]) == 2
+        assert f"did you mean {right!r}?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--recipe", "--protocol"])
+def test_a_mistyped_name_is_one_short_line(
+    option: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    model = save(tiny(), tmp_path / "model")
+    assert cli.main(["evaluate", "--model", str(model), option, "roms/vp"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert len(error) < 250
