@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 import diffsight
+from diffsight.atomic import replacing
 from diffsight.backbones import BackboneSource
 from diffsight.benchmark.methods import BenchmarkMethod, Episode, Settings
 from diffsight.benchmark.source import BenchmarkSource, BenchmarkTask
 from diffsight.datasets.base import Sample
-from diffsight.datasets.files import replacing
 from diffsight.errors import InputError
 from diffsight.hub.artifact import fingerprint
 from diffsight.training.stream import seed_of

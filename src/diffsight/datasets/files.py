@@ -2,10 +2,9 @@
 
 import contextlib
 import io
-import os
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
+from diffsight.atomic import replacing
 from diffsight.errors import InputError
 
 IMAGE_SUFFIXES = frozenset(
@@ -121,28 +121,6 @@ def write_depth_png(
     notes.add_text("depth_invalid", "0")
     with replacing(path) as temporary:
         Image.fromarray(values).save(temporary, format="PNG", pnginfo=notes)
-
-
-@contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary name in the folder of ``path``; afterwards it becomes ``path``.
-
-    Raises:
-        InputError: if the folder cannot be written to, or the disk is full.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(
-            f"{path}: cannot be written ({reason}); choose a folder that exists, is writable and "
-            "has space"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def decode(

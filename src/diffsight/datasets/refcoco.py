@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from diffsight.atomic import replacing
 from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.datasets.files import read_image, replacing
+from diffsight.datasets.files import read_image
 from diffsight.errors import InputError
 
 Variant = Literal["refcoco", "refcoco+", "refcocog"]

@@ -14,7 +14,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from diffsight.datasets.files import IMAGE_SUFFIXES, replacing
+from diffsight.atomic import replacing
+from diffsight.datasets.files import IMAGE_SUFFIXES
 from diffsight.errors import InputError
 from diffsight.tasks import Prediction, StoredArray
 

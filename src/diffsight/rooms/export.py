@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from diffsight.datasets.files import replacing, write_depth_png
+from diffsight.atomic import replacing
+from diffsight.datasets.files import write_depth_png
 from diffsight.errors import InputError
 from diffsight.rooms.dataset import Rendering, render_scene
 from diffsight.rooms.draw import RENDERER_VERSION
