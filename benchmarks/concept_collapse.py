@@ -19,10 +19,10 @@ from PIL import Image
 from reporting import RESULTS, table, write_block
 
 from diffsight.adaptation.candidates import candidates
+from diffsight.atomic import replacing
 from diffsight.backbones import BackboneSource, StableDiffusion
 from diffsight.benchmark.rooms import rooms_source
 from diffsight.benchmark.units import draw
-from diffsight.datasets.files import replacing
 from diffsight.inference.explain_pictures import concept_sheet
 from diffsight.model import DenseModel
 from diffsight.ops.memory import keep_freed_memory

@@ -34,7 +34,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
-from diffsight.datasets.files import replacing
+from diffsight.atomic import replacing
 from diffsight.errors import InputError
 from diffsight.rooms import CLASSES
 from diffsight.rooms.labels import Geometry

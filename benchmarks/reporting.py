@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from diffsight.atomic import replacing
 from diffsight.benchmark.statistics import summarise
-from diffsight.datasets.files import replacing
 from diffsight.errors import InputError
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results.md"

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from tests.datasets.disk import RED, assert_one_line, plain, save
 
+from diffsight.atomic import replacing
 from diffsight.datasets.depth import read_depth, write_depth_png
-from diffsight.datasets.files import decode, read_image, replacing
+from diffsight.datasets.files import decode, read_image
 from diffsight.errors import InputError
 
 

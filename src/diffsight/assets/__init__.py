@@ -6,9 +6,9 @@ A model is a folder in diffusers' layout with a ``SHA256SUMS`` that ``sha256sum 
 import difflib
 import functools
 import hashlib
-import os
 from pathlib import Path
 
+from diffsight.atomic import replacing
 from diffsight.errors import InputError
 
 NAMES = ("tiny",)
@@ -39,7 +39,8 @@ def write_checksums(folder: Path) -> None:
     """Write ``SHA256SUMS`` for all files of ``folder`` that are not hidden; replaces an older one.
 
     Raises:
-        OSError: if a file cannot be read or the folder cannot be written to.
+        OSError: if a file cannot be read.
+        InputError: if the folder cannot be written to.
     """
     names = sorted(
         path.relative_to(folder).as_posix()
@@ -47,9 +48,8 @@ def write_checksums(folder: Path) -> None:
         if path.is_file() and path.name != CHECKSUMS
     )
     lines = [f"{_digest(folder / name)}  {name}\n" for name in names]
-    partial = folder / f".{CHECKSUMS}.partial"
-    partial.write_text("".join(lines), encoding="utf-8", newline="\n")
-    os.replace(partial, folder / CHECKSUMS)
+    with replacing(folder / CHECKSUMS) as partial:
+        partial.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
 @functools.cache

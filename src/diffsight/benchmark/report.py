@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from diffsight.atomic import replacing
 from diffsight.benchmark.statistics import paired_difference, summarise
 from diffsight.benchmark.units import read_unit
-from diffsight.datasets.files import replacing
 from diffsight.errors import InputError
 
 # FewShot's row of the paper's Table 2, under the measure that it holds (VTM's for Taskonomy)

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 import diffsight
+from diffsight.atomic import replacing
 from diffsight.backbones import BackboneSource
 from diffsight.benchmark.measures import AbstractMeasure
 from diffsight.benchmark.methods import BenchmarkMethod, Episode, Predict, Settings
 from diffsight.benchmark.source import BenchmarkSource, BenchmarkTask
 from diffsight.datasets.base import Sample
-from diffsight.datasets.files import replacing
 from diffsight.errors import InputError
 from diffsight.hub.artifact import fingerprint
 from diffsight.tasks.base import AbstractTask

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from diffsight.adaptation.options import AdaptOptions
+from diffsight.atomic import remove_leftovers_of
 from diffsight.choices import LabelKind
 from diffsight.cli import options
 from diffsight.cli.console import console, progress
 from diffsight.cli.flags import Flag, command
 from diffsight.errors import InputError
+from diffsight.locks import claim_name
 
 if TYPE_CHECKING:
     from diffsight.adaptation.adapt import Plan
@@ -25,7 +27,7 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 log = logging.getLogger(__name__)
 
 
-@command("adapt", without=("maps", "state", "trusted"))
+@command("adapt", without=("maps", "state", "trusted"), claim=claim_name)
 def main(
     *,
     images: options.Folder,
@@ -67,6 +69,7 @@ def main(
         runtime: what it runs on.
     """
     state = out.parent / f"{out.name}.resume"
+    remove_leftovers_of(state)
     _check_out(out, overwrite or resume, state.exists() and not resume)
 
     from diffsight import hub
@@ -159,8 +162,6 @@ def _values(folder: "LabelledFolder") -> list[str]:
 
 def _check_out(out: Path, overwrite: bool, interrupted: bool) -> None:
     """Refuse a name that cannot be written, before the training."""
-    if not out.name:
-        raise InputError(f"{out}: names no model: give --out a name, such as mine.safetensors")
     if interrupted and not overwrite:
         raise InputError(
             f"{out}: its adaptation was interrupted: continue with --resume, or start anew with "
@@ -176,4 +177,3 @@ def _check_out(out: Path, overwrite: bool, interrupted: bool) -> None:
         )
     if out.is_dir() and not (out / "config.json").is_file() and any(out.iterdir()):
         raise InputError(f"{out}: is a folder that holds no model: give another --out")
-    options.require_writable(out, is_file=True)

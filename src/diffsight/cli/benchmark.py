@@ -14,6 +14,7 @@ from diffsight.choices import Preset
 from diffsight.cli import options
 from diffsight.cli.flags import Flag, command
 from diffsight.errors import InputError
+from diffsight.locks import share_folder
 
 if TYPE_CHECKING:
     from diffsight.benchmark.methods import BenchmarkMethod
@@ -121,7 +122,7 @@ def main(argv: Sequence[str]) -> int:
     return few_shot(argv[1:])
 
 
-@command("benchmark few-shot")
+@command("benchmark few-shot", claim=share_folder)
 def few_shot(
     *,
     out: options.Folder,

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ from diffsight.cli import options
 from diffsight.cli.console import progress, write_line
 from diffsight.cli.flags import Flag, command
 from diffsight.errors import InputError
+from diffsight.locks import claim_name
 
 if TYPE_CHECKING:
     from diffsight.datasets.base import AbstractDataset, Sample
@@ -19,7 +21,12 @@ log = logging.getLogger(__name__)
 SAVE_EVERY = 50  # images
 
 
-@command("caption", either=("images", "data"), is_required=True)
+def _claim(out: Path) -> AbstractContextManager[None]:
+    options.require_writable(out.parent)  # which is made
+    return claim_name(out)
+
+
+@command("caption", either=("images", "data"), is_required=True, claim=_claim)
 def main(
     *,
     images: options.Images | None = None,
@@ -49,7 +56,6 @@ def main(
         raise InputError(f"--batch-size {batch_size}: give at least 1")
     if out.is_dir():
         raise InputError(f"{out}: a folder: give --out the name of a .json file in it")
-    options.require_writable(out.parent)
     samples = _Photos(images, out) if images else data_of(data or (), trusted=trust)
     source = captioner or BLIP2
     captions = _Captions(out, samples.name, source)
@@ -92,7 +98,7 @@ class _Captions:
 
     def save(self) -> None:
         """Write the file, if there is something new."""
-        from diffsight.datasets.files import replacing
+        from diffsight.atomic import replacing
 
         if not self._unsaved:
             return

@@ -12,6 +12,7 @@ from diffsight.cli import options
 from diffsight.cli.console import write_table
 from diffsight.cli.flags import command
 from diffsight.errors import InputError
+from diffsight.locks import claim_folder
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,7 @@ ROOM = re.compile(r"room\d+\.png")  # names of a demo's images and labels
 log = logging.getLogger(__name__)
 
 
-@command("demo")
+@command("demo", claim=claim_folder)
 def main(*, out: options.Folder = Path("demo"), seed: int = 0, steps: int = 150) -> int:
     """Render ten rooms, learn depth from them on the embedded model, and draw predictions.
 
@@ -86,8 +87,8 @@ def _write(samples: Sequence["Sample"], images: Path, labels: Path) -> None:
     """Write images and labels as a user has them: PNG, and 16-bit PNG of millimetres."""
     from PIL import Image
 
+    from diffsight.atomic import replacing
     from diffsight.datasets.depth import write_depth_png
-    from diffsight.datasets.files import replacing
 
     earlier = [path for folder in (images, labels) for path in _earlier(folder)]
     for folder in (images, labels):
@@ -161,8 +162,8 @@ def _picture(
     import torch
     from PIL import Image
 
+    from diffsight.atomic import replacing
     from diffsight.datasets.base import collate
-    from diffsight.datasets.files import replacing
 
     task, batch = model.task, collate(tests, "depth_m")
     panels = map(task.panel, batch.inputs.image, task.truth(batch.target), predictions)

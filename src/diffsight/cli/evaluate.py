@@ -97,7 +97,7 @@ def main(
         plan: how an image is run; part of every result.
     """
     from diffsight import hub, protocols
-    from diffsight.datasets.files import replacing
+    from diffsight.atomic import replacing
     from diffsight.inference.api import labelled_folder, oracle_baselines
     from diffsight.inference.evaluate import First, evaluate, protocol_for
 

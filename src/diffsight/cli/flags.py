@@ -20,6 +20,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import UnionType
@@ -62,7 +63,12 @@ class CommonFlags:
 
 
 def command(
-    name: str, *, either: Sequence[str] = (), is_required: bool = False, without: Sequence[str] = ()
+    name: str,
+    *,
+    either: Sequence[str] = (),
+    is_required: bool = False,
+    without: Sequence[str] = (),
+    claim: Callable[[Path], AbstractContextManager[None]] = lambda out: nullcontext(),
 ) -> Callable[[Function], Callable[[Sequence[str]], int]]:
     """Make a function of words out of a function with options.
 
@@ -71,6 +77,7 @@ def command(
         either: flags of which at most one can be given.
         is_required: whether one of them must be given.
         without: fields of dataclasses that are no flags.
+        claim: keeps other runs away from ``out`` while the function runs.
     """
 
     def decorate(function: Function) -> Callable[[Sequence[str]], int]:
@@ -93,7 +100,9 @@ def command(
                 else:
                     add_flag(exclusive.get(key, parser), parameter, texts)
             given = vars(parser.parse_args(argv))
-            return function(**given | {key: group.take(given) for key, group in groups.items()})
+            given |= {key: group.take(given) for key, group in groups.items()}
+            with claim(given.get("out", Path())):
+                return function(**given)
 
         return main
 

@@ -47,7 +47,7 @@ def main(
     from einops import rearrange
     from PIL import Image
 
-    from diffsight.datasets.files import replacing
+    from diffsight.atomic import replacing
     from diffsight.inference.generate import generate
 
     with progress("generating", len(prompts) * count * steps) as advance:

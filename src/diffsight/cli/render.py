@@ -12,6 +12,7 @@ from diffsight.cli import options
 from diffsight.cli.console import progress, write_line
 from diffsight.cli.flags import Flag, command
 from diffsight.errors import InputError
+from diffsight.locks import share_folder
 
 if TYPE_CHECKING:
     from diffsight.rooms.export import Export
@@ -20,7 +21,7 @@ SHEET_ROWS = 8
 SHEET_PX = 192
 
 
-@command("render")
+@command("render", claim=share_folder)
 def main(
     *,
     out: options.Folder,
@@ -111,7 +112,7 @@ def _write_sheet(export: "Export", out: Path, rows: int) -> None:
 
     from PIL import Image
 
-    from diffsight.datasets.files import replacing
+    from diffsight.atomic import replacing
     from diffsight.rooms.pictures import contact_sheet
 
     longer = max(export.size)

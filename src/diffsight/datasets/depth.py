@@ -10,13 +10,13 @@ from jaxtyping import Bool, Float
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
+from diffsight.atomic import replacing
 from diffsight.datasets.files import (
     check_size,
     damaged,
     decode,
     read_array,
     read_bytes,
-    replacing,
 )
 from diffsight.errors import InputError
 

@@ -1,7 +1,6 @@
 """Files on disk, each read in one way: bytes, texts, arrays, pictures, and lists of a folder."""
 
 import codecs
-import contextlib
 import importlib.util
 import io
 import json
@@ -10,7 +9,7 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,28 +80,6 @@ def read_image(path: str | Path) -> UInt8[Tensor, "3 h w"]:
     path = Path(path)
     pixels = decode(path, _IMAGE_FORMATS, lambda image: _rgb(path, image))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-
-
-@contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary name in the folder of ``path``; afterwards it becomes ``path``.
-
-    Raises:
-        InputError: if the folder cannot be written to, or the disk is full.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(
-            f"{path}: cannot be written ({reason}); choose a folder that exists, is writable and "
-            "has space"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def list_files(folder: Path) -> list[Path]:

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from diffsight.atomic import replacing
 from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.datasets.files import read_image, read_text, replacing
+from diffsight.datasets.files import read_image, read_text
 from diffsight.datasets.plain_pickle import load_plain
 from diffsight.datasets.shapes import count_parts
 from diffsight.errors import InputError

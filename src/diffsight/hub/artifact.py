@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from diffsight.datasets.files import replacing
+from diffsight.atomic import replacing, staging
 from diffsight.errors import InputError
 from diffsight.hub.card import card
 from diffsight.weights import write_tensors
@@ -126,12 +125,10 @@ class Artifact:
         if self.is_file:
             write_file(self.path, config, load_file(self.path))
             return
-        with tempfile.TemporaryDirectory(
-            prefix=f".{self.path.name}.", dir=self.path.parent
-        ) as staging:
-            write_about(Path(staging), config)
+        with staging(self.path) as scratch:
+            write_about(scratch, config)
             for name in (CARD, CONFIG):
-                os.replace(Path(staging) / name, self.path / name)
+                os.replace(scratch / name, self.path / name)
 
 
 def write_about(folder: Path, config: Mapping[str, Any]) -> None:

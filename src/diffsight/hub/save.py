@@ -1,7 +1,6 @@
 """Saving: configuration, weights and card, complete or not at all; and sending them to the hub."""
 
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 import diffsight
 from diffsight import assets
+from diffsight.atomic import staging
 from diffsight.backbones import PretrainedPart
 from diffsight.config import to_config
 from diffsight.errors import InputError
@@ -223,16 +223,13 @@ def _refuse_local(folder: Path, frozen: Mapping[str, Mapping[str, Any]]) -> None
 def _write_folder(
     directory: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
-    staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
-        write_about(staging, config)
-        write_tensors(tensors, staging / WEIGHTS)
+    with staging(directory) as scratch:
+        write_about(scratch, config)
+        write_tensors(tensors, scratch / WEIGHTS)
         directory.mkdir(exist_ok=True)
         # the configuration comes last: it makes the folder a model
         for name in (CARD, WEIGHTS, CONFIG):
-            os.replace(staging / name, directory / name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+            os.replace(scratch / name, directory / name)
 
 
 def _unpack(artifact: Artifact, folder: Path) -> None:

@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from diffsight.datasets.files import replacing
+from diffsight.atomic import replacing
 from diffsight.errors import InputError
 from diffsight.inference.explain_pictures import bar_chart, codebook_chart, concept_sheet, map_sheet
 from diffsight.inference.plan import Plan

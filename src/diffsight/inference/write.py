@@ -15,7 +15,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from diffsight.datasets.files import IMAGE_SUFFIXES, list_files, replacing
+from diffsight.atomic import replacing
+from diffsight.datasets.files import IMAGE_SUFFIXES, list_files
 from diffsight.errors import InputError
 from diffsight.inference.left_out import count_files, labels_among, unreadable_types
 from diffsight.tasks import Prediction, StoredArray

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
 from diffsight import assets
-from diffsight.datasets.files import replacing
+from diffsight.atomic import replacing
 from diffsight.errors import InputError
 from diffsight.inference.generate import generate
 from diffsight.pretrain.denoiser import FIXED_PROMPTS

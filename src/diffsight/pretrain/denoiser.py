@@ -16,8 +16,8 @@ from torch.nn import functional
 from torchmetrics import MeanMetric
 from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
+from diffsight.atomic import replacing
 from diffsight.backbones.architectures import PRESETS
-from diffsight.datasets.files import replacing
 from diffsight.errors import InputError
 from diffsight.inference.generate import generate
 from diffsight.pretrain.clip import load_towers, standardised, tokenized

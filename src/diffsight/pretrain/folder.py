@@ -3,13 +3,13 @@
 import copy
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import ModelMixin
 
+from diffsight.atomic import staging
 from diffsight.errors import InputError
 
 
@@ -46,16 +46,13 @@ def write_json(path: Path, content: Any, *, sort_keys: bool = False) -> None:
 def write(folder: Path, save: Any) -> None:
     """Replace ``folder`` by what ``save`` writes into a temporary one."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        save(staging)
-        for path in (staging, *staging.rglob("*")):
-            path.chmod(0o755 if path.is_dir() else 0o644)  # both are private otherwise
+    with staging(folder) as scratch:
+        save(scratch)
+        for path in scratch.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)  # files of safetensors are private
         if folder.exists():
             shutil.rmtree(folder)
-        staging.rename(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        scratch.rename(folder)
 
 
 def load_part(cls: Any, model: Path, part: str, by: str) -> Any:

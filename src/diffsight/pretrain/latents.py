@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from diffsight.datasets.files import replacing
+from diffsight.atomic import replacing
 from diffsight.pretrain.pictures import CHUNK, Pictures, signed
 
 BATCH = 50

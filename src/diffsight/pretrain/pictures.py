@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from diffsight.datasets.files import replacing
+from diffsight.atomic import replacing
 from diffsight.errors import InputError
 from diffsight.ops.resize import resized_image
 from diffsight.rooms import RENDERER_VERSION, render_scene

@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from diffsight import assets
+from diffsight.atomic import replacing, staging
 from diffsight.config import Plain, to_config
-from diffsight.datasets.files import replacing
 from diffsight.errors import InputError
 from diffsight.pretrain.card import HISTORY, describe, read_history
 from diffsight.pretrain.folder import stride_of, write_json
@@ -28,7 +28,7 @@ from diffsight.training.learner import Learner
 from diffsight.training.options import TrainerOptions
 from diffsight.training.rng import seed_all
 from diffsight.training.schedules import Constant
-from diffsight.training.trainer import announce, quiet, start, steps_done, trainer_for
+from diffsight.training.trainer import announce, quiet, run_alone, start, steps_done, trainer_for
 
 MODEL, CACHE, DONE = "model", "cache", "done"
 # arguments that are not part of the recipe
@@ -61,6 +61,7 @@ class PretrainOptions(TrainerOptions):
     checkpoint_every: int = 200
 
 
+@run_alone
 def pretrain(*, stages: list[AbstractStage], out: Path, **options: Any) -> Path:
     """Train the stages into a diffusers folder, ``out/model``; return it.
 
@@ -196,7 +197,9 @@ def _lay_out(
     if source is None:
         (out / MODEL).mkdir()
     else:
-        shutil.copytree(source, out / MODEL)
+        with staging(out / MODEL) as scratch:  # a half copy would look like a model
+            shutil.copytree(source, scratch, dirs_exist_ok=True)
+            scratch.rename(out / MODEL)
 
 
 def _pictures(cache: Path, split: str, count: int, size: int) -> Pictures:

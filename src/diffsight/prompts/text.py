@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from diffsight import assets
+from diffsight.atomic import replacing
 from diffsight.errors import InputError
 from diffsight.label_maps import class_names
 from diffsight.prompts.base import AbstractPrompt
@@ -189,12 +190,8 @@ def save_table(path: Path, names: Sequence[str], rows: Float[Tensor, "n c"], sou
 
 def save_rows(path: Path, rows: Float[Tensor, "n c"], metadata: dict[str, str]) -> None:
     """Write vectors to a safetensors file, atomically."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with replacing(path) as partial:
         write_tensors({"rows": rows}, partial, metadata)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_table(path: Path) -> Float[Tensor, "n c"]:

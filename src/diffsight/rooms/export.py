@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from diffsight.atomic import replacing
 from diffsight.datasets.depth import write_depth_png
-from diffsight.datasets.files import replacing
 from diffsight.errors import InputError
 from diffsight.rooms.dataset import Rendering, render_scene
 from diffsight.rooms.draw import RENDERER_VERSION

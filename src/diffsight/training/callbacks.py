@@ -17,8 +17,8 @@ from rich import progress
 from rich.console import Console
 from torch import Tensor
 
+from diffsight.atomic import replacing
 from diffsight.datasets.base import Batch
-from diffsight.datasets.files import replacing
 from diffsight.errors import InputError
 from diffsight.metrics import larger_is_better
 from diffsight.tasks.base import AbstractTask

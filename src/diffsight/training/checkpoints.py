@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
+from diffsight.atomic import replacing
 from diffsight.errors import InputError
 
 KEY = "diffsight"  # our part of a checkpoint; the rest is Lightning's
@@ -16,7 +18,7 @@ PACKAGES = ("diffsight", "torch", "lightning", "diffusers", "transformers", "num
 
 
 class AtomicCheckpoints(CheckpointIO):
-    """Writes a temporary file and renames it; a full disk leaves the previous file whole."""
+    """Checkpoints of Lightning; a full disk leaves the previous file whole."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -26,23 +28,14 @@ class AtomicCheckpoints(CheckpointIO):
         Raises:
             OSError: one line, if it cannot be written.
         """
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.partial")
         try:
-            with partial.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        except (OSError, RuntimeError) as error:
-            # torch reports a short write as a RuntimeError
-            cause = error.__cause__ or error.__context__ or error
-            reason = cause.strerror if isinstance(cause, OSError) else str(cause).splitlines()[0]
+            save_torch(checkpoint, Path(path))
+        except InputError as error:
+            cause = error.__cause__
+            reason = (cause.strerror if isinstance(cause, OSError) else None) or cause
             raise OSError(
                 f"the checkpoint {path} could not be written ({reason}); the previous one is whole"
             ) from None
-        finally:
-            partial.unlink(missing_ok=True)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
@@ -57,6 +50,24 @@ class AtomicCheckpoints(CheckpointIO):
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete a checkpoint."""
         Path(path).unlink(missing_ok=True)
+
+
+def save_torch(content: Any, path: Path) -> None:
+    """Write what ``torch.load`` reads with ``weights_only``, and wait until it is on the disk.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
+    with replacing(path) as partial, partial.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # of a short write
+            cause = error.__cause__ or error.__context__
+            if isinstance(cause, OSError):
+                raise cause from None
+            raise OSError(str(error).splitlines()[0]) from None
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def load(path: str | Path, *, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
@@ -92,13 +103,12 @@ def link_or_copy(source: Path, target: Path) -> None:
 
     ``source`` may be replaced later: checkpoints are never written in place.
     """
-    partial = target.with_name(f".{target.name}.partial")
-    partial.unlink(missing_ok=True)
-    try:
-        os.link(source, partial)
-    except OSError:
-        partial.write_bytes(source.read_bytes())
-    os.replace(partial, target)
+    with replacing(target) as partial:
+        try:
+            partial.unlink()
+            os.link(source, partial)
+        except OSError:
+            shutil.copyfile(source, partial)
 
 
 def versions() -> dict[str, str]:

@@ -37,6 +37,7 @@ from diffsight.training.trainer import (
     has_begun,
     leave_others,
     quiet,
+    run_alone,
     start,
     steps_done,
     trainer_for,
@@ -68,6 +69,7 @@ class Fitted:
     evaluation: Evaluation | None
 
 
+@run_alone
 def fit(
     *,
     task: AbstractTask,

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from diffsight.datasets.files import replacing
+from diffsight.atomic import replacing
 
 
 class CsvLog(Logger):

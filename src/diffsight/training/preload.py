@@ -17,8 +17,8 @@ import torch
 import diffsight
 from diffsight.config import to_config
 from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.datasets.files import replacing
 from diffsight.errors import InputError
+from diffsight.training.checkpoints import save_torch
 from diffsight.training.data import read_samples
 from diffsight.types import Camera
 
@@ -86,11 +86,7 @@ def preload(
     for sample in read_samples(dataset, label, workers):
         samples.append(_owned(sample))
         progress()
-    with replacing(path) as partial:
-        try:
-            torch.save([_packed(sample) for sample in samples], partial)
-        except RuntimeError as error:  # of a short write
-            raise OSError(str(error).splitlines()[0]) from None
+    save_torch([_packed(sample) for sample in samples], path)
     return InMemory(dataset, samples)
 
 

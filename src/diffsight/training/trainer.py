@@ -1,12 +1,13 @@
 """A training from its folder to its last step: what ``fit`` and ``pretrain`` have in common."""
 
+import functools
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
 import yaml
@@ -15,9 +16,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
+from diffsight.atomic import replacing
 from diffsight.config import Plain
-from diffsight.datasets.files import replacing
 from diffsight.errors import InputError
+from diffsight.locks import claim_folder
 from diffsight.ops.memory import keep_freed_memory
 from diffsight.training.callbacks import LAST, Checkpoints, Interrupts, ProgressBar
 from diffsight.training.checkpoints import KEY, AtomicCheckpoints, load, versions
@@ -27,6 +29,8 @@ from diffsight.training.logs import CsvLog
 from diffsight.training.optim import table
 from diffsight.training.options import Precision, TrainerOptions
 
+P = ParamSpec("P")
+T = TypeVar("T")
 RECIPE = "recipe.yaml"
 LIGHTNING_PRECISION: Mapping[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "32": "32-true",
@@ -44,6 +48,23 @@ TRAINER_OVERRIDES: Mapping[str, Any] = {
     "max_epochs": -1,
     "check_val_every_n_epoch": None,
 }
+
+
+def run_alone(training: Callable[P, T]) -> Callable[P, T]:
+    """Return a training that no other run can disturb: its first process claims the folder ``out``.
+
+    Args:
+        training: with a keyword argument ``out``.
+    """
+
+    @functools.wraps(training)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        out = Path(str(kwargs["out"]))
+        # the launcher of several devices starts the command again for each of them
+        with rank_zero_only(claim_folder)(out) or nullcontext():
+            return training(*args, **kwargs)
+
+    return run
 
 
 @rank_zero_only

@@ -1,0 +1,236 @@
+"""Locks of outputs, so that two runs do not write one. This module imports nothing heavy.
+
+The operating system holds a lock for as long as a file is open: it ends with the process, however
+that ends.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+from diffsight.atomic import remove_leftovers, remove_leftovers_of
+from diffsight.errors import InputError
+
+LOCK = ".lock"
+_WAIT_S = 5.0  # for a process that looks for leftovers before it shares a folder
+_held: set[int] = set()  # open lock files of this process
+log = logging.getLogger(__name__)
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try_lock(file: int, *, shared: bool = False) -> None:
+        """Lock a byte behind the text of the file; a locked one cannot be read by others.
+
+        Raises:
+            BlockingIOError: if another process has locked it.
+            OSError: if the file system has no locks.
+        """
+        os.lseek(file, 1 << 30, os.SEEK_SET)
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        except PermissionError as error:
+            raise BlockingIOError(error.errno, error.strerror) from None
+
+    CAN_SHARE = False
+else:
+    import fcntl
+
+    def _try_lock(file: int, *, shared: bool = False) -> None:
+        """Lock a file, or turn its lock into the other kind.
+
+        Raises:
+            BlockingIOError: if another process has locked it.
+            OSError: if the file system has no locks.
+        """
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+
+    def _close_in_child() -> None:
+        """Close what a forked process has inherited: the lock would outlive its owner."""
+        for file in _held:
+            os.close(file)
+        _held.clear()
+
+    os.register_at_fork(after_in_child=_close_in_child)
+    CAN_SHARE = True
+
+
+@contextlib.contextmanager
+def claim_folder(out: Path) -> Iterator[None]:
+    """Be the only process that writes a folder, which is made; leftovers in it are deleted.
+
+    Raises:
+        InputError: if another process writes it, which is named; or if it cannot be written.
+    """
+    with _folder(out), _claim(out, out / LOCK, lambda: remove_leftovers(out)):
+        yield
+
+
+@contextlib.contextmanager
+def claim_name(out: Path) -> Iterator[None]:
+    """Be the only process that writes a file, or a folder that must not hold other files.
+
+    The lock is next to it. Leftovers are deleted.
+
+    Raises:
+        InputError: if another process writes it, which is named; or if it cannot be written.
+    """
+    if not out.name:
+        raise InputError(f"{out}: names no model and no file: give --out a name, such as mine.json")
+    with _claim(out, out.with_name(f".{out.name}{LOCK}"), lambda: remove_leftovers_of(out)):
+        yield
+
+
+@contextlib.contextmanager
+def share_folder(out: Path) -> Iterator[None]:
+    """Write a folder, which is made, together with other processes that share it.
+
+    The first one deletes leftovers. On Windows, whose locks cannot be shared, nothing is locked.
+
+    Raises:
+        InputError: if a process claims the folder for itself, or it cannot be written.
+    """
+    with _folder(out):
+        if not CAN_SHARE:
+            yield
+            return
+        with _claim(out, out / LOCK, lambda: remove_leftovers(out), shared=True):
+            yield
+
+
+@contextlib.contextmanager
+def _folder(out: Path) -> Iterator[None]:
+    """Make a folder; one that was made and stays empty is removed.
+
+    Raises:
+        InputError: if it cannot be made.
+    """
+    is_new = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(out, error) from None
+    try:
+        yield
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):
+                out.rmdir()
+
+
+@contextlib.contextmanager
+def _claim(
+    out: Path, lock: Path, clean: Callable[[], None], *, shared: bool = False
+) -> Iterator[None]:
+    """Hold a lock file, which is removed at the end.
+
+    Args:
+        out: output, for messages.
+        lock: file.
+        clean: called while no other process has the lock.
+        shared: whether others may have it too, afterwards.
+    """
+    file, process = _open(out, lock, clean, shared), os.getpid()
+    _held.add(file)
+    try:
+        yield
+    finally:
+        if os.getpid() == process:
+            with contextlib.suppress(OSError):
+                if shared:
+                    _try_lock(file)  # fails while others share it: the last one removes the file
+                lock.unlink()
+            _held.discard(file)
+            os.close(file)
+
+
+def _open(out: Path, lock: Path, clean: Callable[[], None], shared: bool) -> int:
+    """Return the locked file.
+
+    Raises:
+        InputError: if another process has locked it, or it cannot be opened.
+    """
+    end = time.monotonic() + _WAIT_S
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    while True:
+        try:
+            file = os.open(lock, flags, 0o666)
+        except OSError as error:
+            raise _unwritable(out, error) from None
+        try:
+            if _lock(file, lock, clean, shared):
+                return file
+        except BlockingIOError:
+            if not shared or time.monotonic() > end:
+                os.close(file)
+                raise InputError(
+                    f"{out}: {_owner(lock)}: wait for it, or give another --out"
+                ) from None
+            time.sleep(0.05)
+        except OSError as error:
+            reason = error.strerror or error
+            log.warning(
+                "%s: no locks on this file system (%s): let no other run write there", out, reason
+            )
+            return file
+        os.close(file)
+
+
+def _lock(file: int, lock: Path, clean: Callable[[], None], shared: bool) -> bool:
+    """Lock an open file; return whether it still is the one of its name.
+
+    Its last owner may have removed it after it was opened here.
+
+    Raises:
+        BlockingIOError: if another process has locked it.
+        OSError: if the file system has no locks.
+    """
+    try:
+        _try_lock(file)
+    except BlockingIOError:
+        if not shared:
+            raise
+    else:
+        if not _has_name(file, lock):
+            return False
+        os.ftruncate(file, 0)  # of a killed process
+        if not shared:
+            now = datetime.now().isoformat(timespec="minutes")
+            os.write(file, json.dumps([os.getpid(), socket.gethostname(), now]).encode())
+        clean()
+    if shared:
+        _try_lock(file, shared=True)
+    return _has_name(file, lock)
+
+
+def _has_name(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _owner(lock: Path) -> str:
+    """Return who has locked a file, as far as it says."""
+    for _ in range(10):  # it may be about to be written
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            process, host, time_text = json.loads(lock.read_text(encoding="utf-8"))
+            since = datetime.fromisoformat(time_text)
+            is_today = since.date() == datetime.now().date()
+            shown = f"{since:%H:%M}" if is_today else f"{since:%Y-%m-%d %H:%M}"
+            return f"process {process} on {host} is writing it since {shown}"
+        time.sleep(0.05)
+    return "other processes are writing it"
+
+
+def _unwritable(out: Path, error: OSError) -> InputError:
+    reason = error.strerror or error
+    return InputError(f"{out}: cannot be written ({reason}): choose another --out")
