@@ -1,7 +1,6 @@
 """Compare methods on held-out images, and train the best one on all images."""
 
 import contextlib
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,7 +32,6 @@ from diffsight.training.loop import (
     split_folds,
     train,
 )
-from diffsight.training.rng import restore_rng
 from diffsight.training.state import AdaptState, load_trained_state, trained_state
 from diffsight.training.step import TrainingStep
 
@@ -214,7 +212,8 @@ class Selection:
         cost, before = self._seconds.get(name, 1.0), self._done
         self._done += steps * cost
         if key in self.state.runs:
-            load_trained_state(model, self.state.runs[key]["trained"])
+            with self.state.resuming():
+                load_trained_state(model, self.state.runs[key]["trained"])
             trained[name] = model
             return self.state.runs[key]
         step = self._step(candidate, model, steps)
@@ -249,11 +248,7 @@ class Selection:
         """Train from where the state is; Ctrl-C waits for the step and saves."""
         optimiser, done = step.optimiser(), 0
         if self.state.current.get("run") == key:
-            load_trained_state(model, self.state.current["trained"])
-            # a copy: a step changes in place what it is given
-            optimiser.load_state_dict(copy.deepcopy(self.state.current["optimiser"]))
-            restore_rng(self.state.current["rng"])
-            done = self.state.current["step"]
+            done = self.state.restore(model, optimiser)
         batch_size = candidate.settings.batch_size
         batches = few_shot_batches(images, batch_size, self.seed, start=done)
         try:

@@ -1,7 +1,7 @@
 """Stable Diffusion's shapes as data: what diffusers needs to build the UNet and the VAE encoder."""
 
 import inspect
-import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from diffsight import assets
 from diffsight.errors import InputError
+from diffsight.formats.sizes import check_sizes
+from diffsight.formats.text import read_object, reading
 
 _ATTENTION_DOWN = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
 _ATTENTION_UP = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
@@ -69,7 +71,14 @@ def resolve(architecture: str | Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             f"unknown part {sorted(unknown)} of an architecture: it has 'unet' and 'vae'"
         )
     base = PRESETS["sd15"]
-    return {part: {**base[part], **architecture.get(part, {})} for part in ("unet", "vae")}
+    given = {part: architecture.get(part, {}) for part in ("unet", "vae")}
+    for part, values in given.items():
+        if not isinstance(values, Mapping):
+            raise InputError(f"architecture.{part} is {values!r}: give a mapping")
+    resolved = {part: {**base[part], **values} for part, values in given.items()}
+    for part, values in resolved.items():
+        check_sizes(f"architecture.{part}", values)
+    return resolved
 
 
 def of_folder(folder: Path) -> dict[str, dict[str, Any]]:
@@ -78,17 +87,24 @@ def of_folder(folder: Path) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: if one of them is missing or damaged.
     """
-    unet, vae = (_read(folder / part / "config.json") for part in ("unet", "vae"))
+    paths = [folder / part / "config.json" for part in ("unet", "vae")]
+    unet, vae = map(_read, paths)
     base = PRESETS["sd15"]
     defaults = {
         name: list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
         for name, parameter in inspect.signature(UNet2DConditionModel).parameters.items()
     }
     told = {name: unet[name] for name in defaults if name in unet}
-    return {
+    found = {
         "unet": {k: v for k, v in told.items() if k in base["unet"] or v != defaults[k]},
-        "vae": {name: vae[name] for name in base["vae"]},
+        "vae": {name: vae[name] for name in base["vae"] if name in vae},
     }
+    needed = {"unet": {"block_out_channels", "cross_attention_dim"}, "vae": base["vae"].keys()}
+    for path, (part, values) in zip(paths, found.items(), strict=True):
+        if missing := sorted(needed[part] - values.keys()):
+            raise InputError(f"{path}: no {missing[0]} in it: give a diffusers folder")
+        check_sizes(str(path), values)
+    return found
 
 
 def scaling_factor(folder: Path) -> float:
@@ -97,12 +113,13 @@ def scaling_factor(folder: Path) -> float:
     Raises:
         InputError: if the configuration is missing or damaged.
     """
-    return float(_read(folder / "vae" / "config.json").get("scaling_factor", 0.18215))
+    path = folder / "vae" / "config.json"
+    factor = _read(path).get("scaling_factor", 0.18215)
+    if not isinstance(factor, int | float) or not 0 < factor < math.inf:
+        raise InputError(f"{path}: scaling_factor is {factor!r}: write a positive number")
+    return float(factor)
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: no configuration ({reason}): give a diffusers folder") from None
+    with reading(path, "no configuration ({reason}): give a diffusers folder"):
+        return read_object(path)

@@ -4,9 +4,6 @@ Nothing is unpickled that could run code.
 """
 
 import contextlib
-import pickle
-import re
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +16,6 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from diffsight import assets
@@ -33,6 +28,8 @@ from diffsight.backbones.ldm_keys import (
     vae_value,
 )
 from diffsight.errors import InputError
+from diffsight.formats.tensors import NotPlainError, load_torch, read_safetensors
+from diffsight.formats.text import reason_of
 
 Part = Literal["unet", "vae"]
 LDM_PREFIX: Mapping[Part, str] = {"unet": "model.diffusion_model.", "vae": "first_stage_model."}
@@ -78,34 +75,23 @@ def read_tensors(path: Path) -> Any:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise InputError(
-                f"{path}: not a complete safetensors file ({path.stat().st_size:,} bytes, "
-                f"{error}): "
-                "download or copy it again"
-            ) from None
+        size = f"{path.stat().st_size:,} bytes"
+        return read_safetensors(
+            path,
+            f"not a complete safetensors file ({size}, {{reason}}): download or copy it again",
+        )
     try:
-        with torch.serialization.safe_globals([(_Inert, name) for name in _BESIDE]):
-            zipped = zipfile.is_zipfile(path)  # older files cannot be mapped
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it names {named[1]}" if named else _first_line(error)
+        return load_torch(path, mmap=True, allowed=[(_Inert, name) for name in _BESIDE])
+    except NotPlainError as error:
         raise InputError(
             f"{path}: refused, because it holds more than tensors and could run code when "
-            f"loaded ({reason}): "
+            f"loaded ({error}): "
             "get a .safetensors file, or save its tensors alone with the program that wrote it"
         ) from None
-    except (RuntimeError, EOFError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"{path}: not a readable checkpoint ({_first_line(error)}): copy it again"
+            f"{path}: not a readable checkpoint ({reason_of(error)}): copy it again"
         ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [f"{type(error).__name__}: empty or cut off"])[0]
 
 
 def locate(source: str | Path, *, towers: bool = False, revision: str | None = None) -> Path:

@@ -1,6 +1,7 @@
 """The table of a few-shot benchmark, from the files of its units."""
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from diffsight.benchmark.statistics import paired_difference, summarise
 from diffsight.datasets.files import replacing
 from diffsight.errors import InputError
+from diffsight.formats.text import read_object, reading
 
 # FewShot's row of the paper's Table 2, under the measure that it holds (VTM's for Taskonomy)
 TARGETS = {
@@ -30,8 +32,12 @@ TARGETS = {
 
 TARGET_CLASSES = 12  # of the mean over classes
 # of every unit's file
-UNIT_KEYS = {"task", "method", "repeat", "shots", "source", "measure", "higher_is_better", "score"}
-UNIT_KEYS |= {"measures", "training_images", "conditions", "fit_seconds", "per_image"}
+UNIT_TYPES = {
+    **dict.fromkeys(("task", "method", "source", "measure", "conditions"), str),
+    **{"repeat": int, "shots": int, "higher_is_better": bool},
+    **{"score": float, "fit_seconds": float},
+    **{"measures": dict, "per_image": dict, "training_images": list},
+}
 
 Rows = Mapping[str, Mapping[int, dict[str, Any]]]
 
@@ -82,20 +88,24 @@ def write_report(out: Path, *, reference: str | None = None) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        unit = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(unit, dict) or not unit.keys() >= UNIT_KEYS:
-            raise ValueError("no unit")
+    with reading(path, "damaged ({reason}): delete it, so that the unit runs again"):
+        unit = read_object(path)
+        for name, kind in UNIT_TYPES.items():
+            if type(unit[name]) is not kind and not (kind is float and type(unit[name]) is int):
+                raise ValueError(f"{name} is no {kind.__name__}")
+        numbers = {"score": unit["score"], **unit["measures"]}
+        if wrong := [name for name, value in numbers.items() if not math.isfinite(value)]:
+            raise ValueError(f"{wrong[0]} is no finite number")
+        if unit["measure"] not in unit["measures"]:
+            raise ValueError(f"no measure {unit['measure']!r}")
         return unit
-    except ValueError:
-        raise InputError(f"{path}: damaged: delete it, so that the unit runs again") from None
 
 
 def _check_pairs(units: Mapping[Path, dict[str, Any]]) -> None:
     """Refuse units that cannot be compared.
 
-    Those of one task and number of shots must have the same conditions and scored images, those of
-    one repeat the same training images.
+    Those of one task and number of shots must have the same conditions, measures and scored images,
+    those of one repeat the same training images.
 
     Raises:
         InputError: naming two that differ.
@@ -107,11 +117,12 @@ def _check_pairs(units: Mapping[Path, dict[str, Any]]) -> None:
         for group, name in (
             (task, "conditions"),
             (task, "per_image"),
+            (task, "measures"),
             (repeat, "training_images"),
         ):
             first = first_of.setdefault((*group, name), path)
             own, other = unit[name], units[first][name]
-            if name == "per_image":  # of which images, not how well
+            if name in ("per_image", "measures"):  # which there are, not how good
                 own, other = own.keys(), other.keys()
             if own != other:
                 raise InputError(

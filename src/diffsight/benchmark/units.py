@@ -20,6 +20,7 @@ from diffsight.benchmark.source import BenchmarkSource, BenchmarkTask
 from diffsight.datasets.base import Sample
 from diffsight.datasets.files import replacing
 from diffsight.errors import InputError
+from diffsight.formats.text import read_object, reading
 from diffsight.hub.artifact import fingerprint
 from diffsight.training.loop import CPU, Runtime
 from diffsight.training.stream import seed_of
@@ -121,11 +122,9 @@ def stored(path: Path, key: str) -> dict[str, Any] | None:
     """
     if not path.is_file():
         return None
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+    with reading(path, "damaged ({reason}): delete it, so that the unit runs again"):
+        result = read_object(path)
         its_key = result["key"]
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path}: damaged: delete it, so that the unit runs again") from None
     if its_key != key:
         raise InputError(
             f"{path}: made with other options, data or base: give those again, or another --out"

@@ -19,6 +19,7 @@ from diffsight.cli.options import (
     dtype_of,
 )
 from diffsight.errors import InputError
+from diffsight.formats.text import read_lines
 
 if TYPE_CHECKING:
     from diffsight.adaptation.adapt import Plan
@@ -296,11 +297,8 @@ def _add_training_options(group: "argparse._ArgumentGroup") -> None:
 def _names(path: Path | None) -> tuple[str, ...]:
     if path is None:
         return ()
-    try:
-        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a list of names ({error})") from None
-    names = tuple(line.strip() for line in lines)
+    line = "cannot be read as a list of names ({reason}): give a text file"
+    names = tuple("\n".join(read_lines(path, line, "utf-8-sig")).rstrip().splitlines())
     if not names:
         raise InputError(f"{path}: holds no name: write one per line")
     if "" in names:

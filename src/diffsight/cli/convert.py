@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffsight.errors import InputError
+from diffsight.formats.text import read_lines
 
 if TYPE_CHECKING:
     from diffsight.backbones.ldm_keys import KeyReport
@@ -77,11 +78,8 @@ def _report(report: "KeyReport", *, as_json: bool) -> None:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a list of names ({error})") from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    line = "cannot be read as a list of names ({reason}): give a text file"
+    return list(filter(None, read_lines(path, line)))
 
 
 def _parser() -> argparse.ArgumentParser:

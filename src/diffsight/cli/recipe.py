@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffsight.cli.options import add_trust
 from diffsight.errors import InputError
+from diffsight.formats.text import parse_yaml, read_text, reading
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -45,7 +46,6 @@ def build_parser(
         description: of the command.
     """
     import jsonargparse
-    import yaml
 
     import diffsight.backbones
     import diffsight.datasets
@@ -59,7 +59,7 @@ def build_parser(
     # jsonargparse 4.53 hands the null of an option three levels deep on as the word "None"
     load = jsonargparse.get_loader("yaml")
     jsonargparse.set_loader(
-        "recipe", lambda text: None if text == "None" else load(text), (yaml.YAMLError,)
+        "recipe", lambda text: None if text == "None" else parse_yaml(text, load), (ValueError,)
     )
     parser = jsonargparse.ArgumentParser(
         prog=prog,
@@ -145,16 +145,12 @@ def read(recipe: "str | Path") -> dict[str, Any]:
         InputError: if there is none, or it cannot be read.
     """
     import jsonargparse
-    import yaml
 
     from diffsight import recipes
 
     path = recipes.find(recipe)
-    try:
-        data = jsonargparse.get_loader("yaml")(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not a readable recipe ({reason}): name another") from None
+    with reading(path, "not a readable recipe ({reason}): name another"):
+        data = parse_yaml(read_text(path), jsonargparse.get_loader("yaml"))
     if not isinstance(data, Mapping):
         raise InputError(f"{path}: not a readable recipe (no keys): name another")
     return dict(data)
@@ -193,15 +189,14 @@ def data_of(words: Sequence[str], *, trusted: Sequence[str] = ()) -> "AbstractDa
     Raises:
         InputError: if there is none, or it cannot be used.
     """
-    import yaml
-
     from diffsight.datasets.base import AbstractDataset
     from diffsight.hub.build import construct
 
     name, *pairs = words
     if wrong := [pair for pair in pairs if "=" not in pair]:
         raise InputError(f"--data: {wrong[0]!r} is not of the form key=value")
-    arguments = {key: yaml.safe_load(v) for key, _, v in (pair.partition("=") for pair in pairs)}
+    with reading("--data", "{reason}: write key=value"):
+        arguments = {key: parse_yaml(v) for key, _, v in (pair.partition("=") for pair in pairs)}
     return construct(
         AbstractDataset,
         {"class_path": name, "init_args": arguments},
@@ -237,8 +232,6 @@ def _check_typed(words: Sequence[str], function: Callable[..., Any]) -> None:
     Raises:
         InputError: if one does.
     """
-    import yaml
-
     from diffsight.hub.build import check, check_call, resolve_class
 
     trusted = _typed_packages(words)
@@ -249,8 +242,8 @@ def _check_typed(words: Sequence[str], function: Callable[..., Any]) -> None:
         if key == option:
             continue
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
+            value = parse_yaml(text)
+        except ValueError:
             continue
         if key.endswith(".class_path"):
             resolve_class(text, where=key.removesuffix(".class_path"), trusted=trusted)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffsight.errors import InputError
+from diffsight.formats.text import read_lines
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def _names(source: str) -> list[str]:
 
     path = Path(source)
     if path.exists():
-        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        return list(filter(None, read_lines(path, "no list of names ({reason}): give a text file")))
     try:
         return list(class_names(source))
     except InputError as error:

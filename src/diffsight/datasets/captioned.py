@@ -1,12 +1,12 @@
 """A data set whose prompts are captions that were made before (EVP)."""
 
-import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.errors import InputError
+from diffsight.formats.text import read_json, reading
 
 PHOTOS = "images"  # data set of captions of images that belong to none
 
@@ -74,12 +74,8 @@ def read_captions(path: Path, *, data: str | None = None) -> Captions:
     Raises:
         InputError: if the file is damaged or is of another data set.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: no captions ({error}): write them with `diffsight caption`"
-        ) from None
+    with reading(path, "no captions ({reason}): write them with `diffsight caption`"):
+        content = read_json(path)
     texts = content.get("captions") if isinstance(content, dict) else None
     if not isinstance(texts, dict) or "data" not in content:
         raise InputError(
@@ -89,6 +85,8 @@ def read_captions(path: Path, *, data: str | None = None) -> Captions:
     for name, text in texts.items():
         if not isinstance(text, str):
             raise InputError(f"{path}: the caption of {name} is {text!r}: write a text there")
+    if not isinstance(content.get("captioner"), str | None):
+        raise InputError(f"{path}: captioner is no text: write the id of what made the captions")
     captions = Captions(str(content["data"]), content.get("captioner"), texts)
     if data not in (None, captions.data):
         raise InputError(

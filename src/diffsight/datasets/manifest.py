@@ -1,8 +1,6 @@
 """Lists of samples that a user writes: CSV, JSON or JSON lines, an image and a label per row."""
 
-import csv
 import difflib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 from diffsight.datasets.files import check_encoding
 from diffsight.datasets.pairs import Pair
 from diffsight.errors import InputError
+from diffsight.formats.text import parse_csv, parse_json, read_text, reading
 
 _KEYS = ("image", "label", "encoding", "prompt")
 
@@ -42,21 +41,19 @@ def read_manifest(path: Path, unit: str) -> list[Pair]:
 
 def _rows(path: Path) -> list[tuple[int, Any]]:
     """Return rows with their numbers, the header of a CSV not counted."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() == ".csv":
-            rows: list[Any] = list(csv.DictReader(text.splitlines(), skipinitialspace=True))
-        elif path.suffix.lower() == ".jsonl":
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-        elif path.suffix.lower() == ".json":
-            rows = json.loads(text)
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".json", ".jsonl"):
+        raise InputError(f"{path}: a manifest is a .csv, .json or .jsonl file; rename it")
+    if not path.is_file():
+        raise InputError(f"{path}: cannot be read (no such file); check the path")
+    with reading(path, f"not valid {suffix[1:]} ({{reason}}); correct it"):
+        text = read_text(path, "utf-8-sig")
+        if suffix == ".csv":
+            rows: list[Any] = [*parse_csv(text)]
+        elif suffix == ".jsonl":
+            rows = [parse_json(line) for line in text.splitlines() if line.strip()]
         else:
-            raise InputError(f"{path}: a manifest is a .csv, .json or .jsonl file; rename it")
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{path}: cannot be read ({reason}); check the path") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not valid {path.suffix[1:]} ({error}); correct it") from error
+            rows = parse_json(text)
     if not isinstance(rows, list):
         raise InputError(f"{path}: must hold a list of objects with image and label")
     return list(enumerate(rows, start=1))

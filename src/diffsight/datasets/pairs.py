@@ -12,6 +12,7 @@ from torch import Tensor
 from diffsight.datasets.base import Sample
 from diffsight.datasets.files import IMAGE_SUFFIXES, read_depth, read_image
 from diffsight.errors import InputError
+from diffsight.formats.text import read_lines
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,7 @@ def read_list(path: Path, columns: int) -> list[tuple[str, ...]]:
     Raises:
         InputError: if the file cannot be read, has no line, or a line with too few fields.
     """
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a list ({error}); check the path") from error
+    lines = read_lines(path, "cannot be read as a list ({reason}); check the path")
     rows = []
     for number, line in enumerate(lines, start=1):
         fields = line.split()

@@ -14,6 +14,7 @@ from torch import Tensor
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.files import read_image, replacing
 from diffsight.errors import InputError
+from diffsight.formats.text import read_json, read_object, reading, reason_of
 
 Variant = Literal["refcoco", "refcoco+", "refcocog"]
 SPLITTERS = {
@@ -23,6 +24,7 @@ SPLITTERS = {
 }
 IMAGES = Path("images", "mscoco", "images", "train2014")
 _KEYS = ("ref_id", "ann_id", "split", "sentences")
+MAX_COORDINATE = 2**16  # of a polygon, in pixels
 NAMED = 3  # missing files that a message lists
 
 
@@ -76,7 +78,8 @@ class RefCOCO(AbstractDataset):
             )
         self.samples = [row for row in rows if row["split"] == split]
         wanted = {row["ann_id"] for row in self.samples}
-        self._things = _things(folder / "instances.json", wanted)
+        self._instances = folder / "instances.json"
+        self._things = _things(self._instances, wanted)
         if all_images:
             self._require_images()
 
@@ -101,7 +104,9 @@ class RefCOCO(AbstractDataset):
                 f"{path}: {image.shape[2]} x {image.shape[1]} pixels, instances.json says "
                 f"{width} x {height}: take COCO's own file"
             )
-        mask = rasterised(thing.outline, height, width)
+        file, number = self._instances, row["ann_id"]
+        with reading(file, f"annotation {number} is damaged ({{reason}}): take COCO's own file"):
+            mask = rasterised(thing.outline, height, width)
         if self.size is not None:
             image, mask = stretched(image, mask, self.size)
         return Sample(
@@ -137,11 +142,8 @@ def read_refs(path: Path) -> list[dict[str, Any]]:
     """
     copy = path.with_suffix(".json")
     if copy.is_file():
-        try:
-            known = json.loads(copy.read_text(encoding="utf-8"))
-            return [{key: row[key] for key in _KEYS} for row in known]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{copy}: damaged ({error}): delete it") from None
+        with reading(copy, "damaged ({reason}): delete it"):
+            return [_known(row) for row in read_json(copy)]
     try:
         with path.open("rb") as file:
             rows = [_row(ref) for ref in _Plain(file, encoding="latin1").load()]
@@ -168,12 +170,39 @@ def rasterised(outline: Any, height: int, width: int) -> Tensor:
         outline: polygons, or run lengths.
         height: of the image.
         width: of the image.
+
+    Raises:
+        ValueError: if it is none of an image of this size.
     """
     from faster_coco_eval.core import mask as coco  # a fifth of a second
 
-    runs = coco.frPyObjects(outline, height, width)
-    parts = coco.decode(runs if isinstance(runs, list) else [runs])
+    _check_outline(outline, height, width)
+    try:
+        runs = coco.frPyObjects(outline, height, width)
+        parts = coco.decode(runs if isinstance(runs, list) else [runs])
+    except Exception as error:  # C++ raises errors of its own
+        raise ValueError(reason_of(error)) from None
     return torch.from_numpy(parts.astype(np.uint8).sum(axis=2, dtype=np.uint8))
+
+
+def _check_outline(outline: Any, height: int, width: int) -> None:
+    """Refuse what the decoder would spend any time and memory on.
+
+    Raises:
+        ValueError: saying what is wrong.
+    """
+    if isinstance(outline, dict):
+        if outline.get("size") != [height, width]:
+            raise ValueError(f"run lengths of size {outline.get('size')!r}")
+    elif not isinstance(outline, list) or not outline:
+        raise ValueError("neither polygons nor run lengths")
+    else:
+        for polygon in outline:
+            points = np.asarray(polygon, dtype=np.float64)
+            if points.ndim != 1 or len(points) < 6 or len(points) % 2:
+                raise ValueError("a polygon is a list of three or more x and y")
+            if not (np.abs(points) <= MAX_COORDINATE).all():
+                raise ValueError("a polygon far outside of the image")
 
 
 def stretched(image: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -216,12 +245,27 @@ def _row(ref: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _known(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of our copy, which must be as ``_row`` made it."""
+    split, sentences = row["split"], row["sentences"]
+    if not isinstance(split, str) or not all(isinstance(one, str) for one in sentences):
+        raise ValueError("no texts where split and sentences belong")
+    if not isinstance(sentences, list) or not sentences:
+        raise ValueError("no sentence")
+    return {
+        "ref_id": int(row["ref_id"]),
+        "ann_id": int(row["ann_id"]),
+        "split": split,
+        "sentences": sentences,
+    }
+
+
 def _things(path: Path, wanted: set[int]) -> dict[int, _Thing]:
     """Return the things by annotation."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+    with reading(path, "not COCO's instances of this data set ({reason}): unpack it there"):
+        data = read_object(path)
         images = {
-            image["id"]: (image["file_name"], (image["height"], image["width"]))
+            image["id"]: (str(image["file_name"]), (int(image["height"]), int(image["width"])))
             for image in data["images"]
         }
         found = {
@@ -229,10 +273,6 @@ def _things(path: Path, wanted: set[int]) -> dict[int, _Thing]:
             for a in data["annotations"]
             if a["id"] in wanted
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: not COCO's instances of this data set ({error}): unpack it there"
-        ) from None
     if missing := sorted(wanted - found.keys()):
         raise InputError(
             f"{path}: {len(missing)} of {len(wanted)} annotations are missing (first: "

@@ -6,7 +6,6 @@ The processes of a run and a resumed run find them there: nothing is rendered or
 import hashlib
 import json
 import logging
-import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,6 +18,8 @@ from diffsight.config import to_config
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.files import replacing
 from diffsight.errors import InputError
+from diffsight.formats.tensors import load_torch
+from diffsight.formats.text import reading
 from diffsight.training.data import read_samples
 from diffsight.types import Camera
 
@@ -95,18 +96,8 @@ def preload(
 
 
 def _kept(path: Path) -> list[Sample]:
-    try:
-        return [_unpacked(row) for row in torch.load(path, mmap=True, weights_only=True)]
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        TypeError,
-        EOFError,
-        pickle.UnpicklingError,
-    ) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: no whole file of samples ({reason}): delete it") from None
+    with reading(path, "no whole file of samples ({reason}): delete it"):
+        return [_unpacked(row) for row in load_torch(path, mmap=True)]
 
 
 def _owned(sample: Sample) -> Sample:
