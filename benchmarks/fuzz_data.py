@@ -69,6 +69,7 @@ def pictures(root: Path) -> list[Reader]:
     depth_m = torch.from_numpy(generator.uniform(1, 5, (24, 20)).astype(np.float32))
     write_depth_png(root / "depth.png", depth_m, torch.ones(24, 20, dtype=torch.bool))
     Image.fromarray((depth_m.numpy() * 1000).astype(np.uint16)).save(root / "depth.tif")
+    Image.fromarray((depth_m.numpy() * 8000).astype(np.uint16)).save(root / "sunrgbd.tif")
     Image.fromarray(depth_m.numpy()).save(root / "metres.tif")
     np.save(root / "depth.npy", depth_m.numpy())
     np.save(root / "normals.npy", np.ones((24, 20, 3), np.float32))
@@ -88,17 +89,22 @@ def pictures(root: Path) -> list[Reader]:
         ("depth.png", "png", read_depth),
         ("depth.npy", "npy", lambda path: read_depth(path, "m")),
         ("disparity.pgm", "bytes", lambda path: read_depth(path, "kinect-disparity")),
-        ("depth.tif", "bytes", lambda path: read_depth(path, "sunrgbd")),
-        ("metres.tif", "bytes", label("depth")),
-        ("classes.png", "png", label("segmentation")),
-        ("image.png", "png", label("normals")),
-        ("image.tif", "bytes", label("vector")),
-        ("scalar.tif", "bytes", label("scalar")),
-        ("depth.npy", "npy", label("depth")),
-        ("ids.npy", "npy", label("segmentation")),
-        ("normals.npy", "npy", label("normals")),
+        ("sunrgbd.tif", "bytes", lambda path: read_depth(path, "sunrgbd")),
     ]
-    return [Reader(f"picture {n}", kind, f"pictures/{n}", read) for n, kind, read in rows]
+    labels = (
+        ("depth", "metres.tif", "bytes"),
+        ("depth", "depth.npy", "npy"),
+        ("segmentation", "classes.png", "png"),
+        ("segmentation", "ids.npy", "npy"),
+        ("normals", "image.png", "png"),
+        ("normals", "normals.npy", "npy"),
+        ("vector", "image.tif", "bytes"),
+        ("scalar", "scalar.tif", "bytes"),
+    )
+    return [
+        *(Reader(f"picture {n}", kind, f"pictures/{n}", read) for n, kind, read in rows),
+        *(Reader(f"{k} label {n}", form, f"pictures/{n}", label(k)) for k, n, form in labels),
+    ]
 
 
 def folders(root: Path) -> list[Reader]:

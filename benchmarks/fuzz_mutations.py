@@ -287,7 +287,7 @@ def change_tensors(data: bytes, _: bytes, rng: Random) -> bytes:
 
     def wrong(old: Any) -> Any:
         if isinstance(old, torch.Tensor) and rng.random() < 0.7:
-            shapes = (old[None], old.flatten(), old.flatten()[:0], old.flatten()[:1], old.T)
+            shapes = (old[None], old.flatten(), old.flatten()[:0], old.flatten()[:1], old.mT)
             types = (old.half(), old.bool(), old.long(), old * float("nan"), old.to("meta"))
             sparse = (old.flatten()[:1].expand(10**9), old.to_sparse(), torch.tensor(7))
             return rng.choice((*shapes, *types, *sparse))

@@ -28,7 +28,7 @@ from diffsight.backbones.ldm_keys import (
     vae_value,
 )
 from diffsight.errors import InputError
-from diffsight.formats.tensors import NotPlainError, load_torch, read_safetensors
+from diffsight.formats.tensors import NotPlainError, is_dense, load_torch, read_safetensors
 from diffsight.formats.text import reason_of
 
 Part = Literal["unet", "vae"]
@@ -178,7 +178,7 @@ def load_part(module: nn.Module, part: Part, source: Path) -> KeyReport:
     wanted = module.state_dict()
     if source.is_dir():
         name = _weight_file(source / part)
-        entries, rename = read_tensors(name), folder_key
+        entries, rename = _tensors_of(name, read_tensors(name)), folder_key
     else:
         name = source
         entries, rename = _ldm_entries(source, part), ldm_renamer(module, part)
@@ -215,12 +215,18 @@ def _weight_file(folder: Path) -> Path:
     raise InputError(f"{folder}: no {_STEM}.safetensors in it: is this a diffusers model folder?")
 
 
+def _tensors_of(path: Path, state: Any) -> dict[str, Tensor]:
+    """Return the tensors of a state dict; what else lies in it is of no network."""
+    if not isinstance(state, Mapping):
+        raise InputError(f"{path}: holds a {type(state).__name__}, not a state dict")
+    return {name: one for name, one in state.items() if isinstance(name, str) and is_dense(one)}
+
+
 def _ldm_entries(path: Path, part: Part) -> dict[str, Tensor]:
     tensors = read_tensors(path)
     if isinstance(tensors, Mapping):
         tensors = tensors.get("state_dict", tensors)
-    if not isinstance(tensors, Mapping):
-        raise InputError(f"{path}: holds a {type(tensors).__name__}, not a state dict")
+    tensors = _tensors_of(path, tensors)
     prefix = LDM_PREFIX[part]
     found = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
     if not found:

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeGuard, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -120,6 +120,16 @@ def load_torch(
     except Exception as error:  # a broken file raises nearly anything
         reason = (str(error).splitlines() or [""])[0]
         raise ValueError(reason or f"{type(error).__name__}: empty or cut off") from None
+
+
+def is_dense(value: Any) -> TypeGuard[Tensor]:
+    """Whether a value of a checkpoint is a tensor with one number after the other."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and not value.is_meta
+        and not value.is_quantized
+    )
 
 
 def _require_stored(path: Path) -> None:

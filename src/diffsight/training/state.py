@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from diffsight.errors import InputError
+from diffsight.formats.tensors import is_dense
 from diffsight.formats.text import reading, reason_of
 from diffsight.model import DenseModel
 from diffsight.training.checkpoints import KEY, AtomicCheckpoints, load
@@ -39,14 +40,9 @@ def load_trained_state(model: DenseModel, values: Mapping[str, Tensor]) -> None:
     """
     state = model.state_dict()
     for name, value in values.items():
-        if name not in state or not _is_like(value, state[name]):
+        if name not in state or not is_dense(value) or value.shape != state[name].shape:
             raise ValueError(f"{name} is no tensor of this model")
         state[name].copy_(value)
-
-
-def _is_like(value: Any, target: Tensor) -> bool:
-    is_dense = isinstance(value, Tensor) and value.layout == torch.strided
-    return is_dense and not value.is_meta and value.shape == target.shape
 
 
 @dataclass

@@ -10,6 +10,7 @@ from torch import Tensor
 from diffsight.backbones.ldm_keys import KeyReport
 from diffsight.backbones.sources import read_tensors
 from diffsight.errors import InputError
+from diffsight.formats.tensors import is_dense
 from diffsight.hub.convert.evp import convert_evp_depth, convert_evp_referring
 from diffsight.hub.convert.layout import IncompleteError
 from diffsight.hub.convert.vpd import (
@@ -65,7 +66,7 @@ def read_original(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     tensors: dict[str, Tensor] = {}
     for key, value in container.items():
         name = str(key).removeprefix("module.")
-        if not isinstance(value, Tensor):
+        if not is_dense(value):
             dropped[str(key)] = f"not a tensor: {type(value).__name__}"
         elif name not in tensors:
             tensors[name] = value
