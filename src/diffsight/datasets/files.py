@@ -180,8 +180,8 @@ def decode(
 def _read_bytes(path: Path) -> bytes:
     try:
         data = path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, ValueError) as error:  # a name with a null byte is no OSError
+        reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read ({reason}); check the path") from error
     if not data:
         raise InputError(f"{path}: the file is empty (0 bytes); copy or download it again")

@@ -199,8 +199,8 @@ def _check_outline(outline: Any, height: int, width: int) -> None:
     else:
         for polygon in outline:
             points = np.asarray(polygon, dtype=np.float64)
-            if points.ndim != 1 or len(points) < 6 or len(points) % 2:
-                raise ValueError("a polygon is a list of three or more x and y")
+            if points.ndim != 1 or len(points) < 4 or len(points) % 2:
+                raise ValueError("a polygon is a list of x and y")
             if not (np.abs(points) <= MAX_COORDINATE).all():
                 raise ValueError("a polygon far outside of the image")
 

@@ -116,7 +116,8 @@ def load_torch(
         reason = re.search(r"WeightsUnpickler error: ([^\n]*)", str(error))
         if named:
             raise NotPlainError(f"it names {named[1]}") from None
-        raise NotPlainError(reason[1] if reason else str(error).splitlines()[0]) from None
+        text = reason[1] if reason else reason_of(error)
+        raise NotPlainError(text or "damaged") from None
     except Exception as error:  # a broken file raises nearly anything
         reason = (str(error).splitlines() or [""])[0]
         raise ValueError(reason or f"{type(error).__name__}: empty or cut off") from None

@@ -7,7 +7,6 @@ Whatever a damaged file makes a decoder raise becomes a ``ValueError`` with the 
 import csv
 import itertools
 import json
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,7 +96,8 @@ def parse_json(text: str) -> Any:
         value = json.loads(text, parse_int=_integer)
     except RecursionError as error:
         raise ValueError(reason_of(error)) from None
-    _check_depth(value, math.inf)
+    if excess := _excess(value, None):
+        raise ValueError(excess)
     return value
 
 
@@ -142,7 +142,8 @@ def parse_yaml(text: str, load: Callable[[str], Any] | None = None) -> Any:
         value = (load or yaml.safe_load)(text)
     except Exception as error:  # its constructors raise nearly anything on odd scalars
         raise ValueError(reason_of(error)) from None
-    _check_depth(value, MAX_VALUES)
+    if excess := _excess(value, MAX_VALUES):
+        raise ValueError(excess)
     return value
 
 
@@ -152,23 +153,23 @@ def _integer(text: str) -> int:
     return value
 
 
-def _check_depth(value: Any, most_values: float) -> None:
-    """Refuse data that would exhaust whoever walks through it."""
+def _excess(value: Any, most_values: int | None) -> str:
+    """Return in which way data would exhaust whoever walks through it; empty if it would not."""
     level, count = [value], 0
     for _ in range(MAX_DEPTH):
         level = [one for one in level if isinstance(one, dict | list)]
         if not level:
-            return
+            return ""
         children = itertools.chain.from_iterable(
             one.values() if isinstance(one, dict) else one for one in level
         )
-        if most_values == math.inf:  # JSON, whose values are as many as it has bytes
+        if most_values is None:  # JSON, whose values are as many as it has bytes
             level = [child for child in children if isinstance(child, dict | list)]
             continue
-        level = list(itertools.islice(children, int(most_values) - count + 1))
+        level = list(itertools.islice(children, most_values - count + 1))
         count += len(level)
         if count > most_values:
-            raise ValueError(f"its aliases make more than {most_values:,} values of it")
+            return f"its aliases make more than {most_values:,} values of it"
         if any(isinstance(child, int) and abs(child) >= BEYOND for child in level):
-            raise ValueError("an integer of more than 64 bits")
-    raise ValueError(f"lists and mappings are nested more than {MAX_DEPTH} deep")
+            return "an integer of more than 64 bits"
+    return f"lists and mappings are nested more than {MAX_DEPTH} deep"

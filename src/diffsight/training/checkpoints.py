@@ -76,7 +76,7 @@ def load(path: str | Path, *, map_location: Any = "cpu", mmap: bool = False) -> 
         raise InputError(f"{path}: no such checkpoint: start without --resume")
     with reading(path, "not a readable checkpoint ({reason}): restore it or start again"):
         checkpoint = load_torch(path, map_location=map_location, mmap=mmap)
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(KEY), dict):
+    if not isinstance(checkpoint, dict) or KEY not in checkpoint:
         raise InputError(
             f"{path}: not a checkpoint of diffsight fit: give the folder of such a run"
         )

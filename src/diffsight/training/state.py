@@ -80,6 +80,8 @@ class AdaptState:
             raise InputError(f"{path}: nothing to resume: leave --resume out")
         try:
             stored = load(path)[KEY]
+            if not isinstance(stored, dict):
+                raise InputError("no state")
         except InputError:
             raise InputError(f"{path}: damaged: start again without --resume") from None
         if stored.get("key") != state.key:
