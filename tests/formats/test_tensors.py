@@ -119,7 +119,7 @@ def test_other_files_in_place_of_a_checkpoint(tmp_path: Path) -> None:
             info = tarfile.TarInfo(name)
             info.size = 300
             archive.addfile(info, io.BytesIO(b"-" * 300))
-    with pytest.raises(NotPlainError, match="Unsupported operand 45"):
+    with pytest.raises(ValueError, match=r"files saved in the legacy \.tar format$"):
         load_torch(path)
     for content in (b"", b"-" * 1000, b"\x80\x02.", b"[" * 5000, b"]" * 999 + b"a" * 998 + b"."):
         path.write_bytes(content)

@@ -119,8 +119,9 @@ def load_torch(
         text = reason[1] if reason else reason_of(error)
         raise NotPlainError(text or "damaged") from None
     except Exception as error:  # a broken file raises nearly anything
-        reason = (str(error).splitlines() or [""])[0]
-        raise ValueError(reason or f"{type(error).__name__}: empty or cut off") from None
+        # the first sentence: further ones advise to run what is in the file
+        reason = reason_of(error).partition(". ")[0]
+        raise ValueError(reason) from None
 
 
 def is_dense(value: Any) -> TypeGuard[Tensor]:

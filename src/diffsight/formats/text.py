@@ -156,7 +156,7 @@ def _integer(text: str) -> int:
 def _excess(value: Any, most_values: int | None) -> str:
     """Return in which way data would exhaust whoever walks through it; empty if it would not."""
     level, count = [value], 0
-    for _ in range(MAX_DEPTH):
+    for _ in range(MAX_DEPTH + 1):
         level = [one for one in level if isinstance(one, dict | list)]
         if not level:
             return ""
