@@ -1,31 +1,34 @@
 """The state of an interrupted adaptation that is damaged is refused in one line."""
 
 import copy
-from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from tests.hub.tiny import tiny
 
 from diffsight.errors import InputError
+from diffsight.model import DenseModel
 from diffsight.training.checkpoints import KEY
 from diffsight.training.rng import rng_state
-from diffsight.training.state import AdaptState, load_trained_state
+from diffsight.training.state import AdaptState, load_trained_state, trained_state
 
 DECISIVE = {"images": "x"}
 
 
+NAME = "method.head.output.2.bias"
+
+
 @pytest.fixture
-def network() -> Any:
-    return nn.Linear(2, 3)
+def network() -> DenseModel:
+    return tiny()
 
 
 @pytest.fixture
 def path(tmp_path, network):
     state = AdaptState.open(tmp_path / "state", DECISIVE, resume=False)
     optimiser = torch.optim.AdamW(network.parameters())
-    state.plan, state.runs = {"vpd": 3}, {"vpd, fold 1": {"trained": network.state_dict()}}
-    state.current = {"run": "vpd, fold 2", "step": 2, "trained": network.state_dict()}
+    state.plan, state.runs = {"vpd": 3}, {"vpd, fold 1": {"trained": trained_state(network)}}
+    state.current = {"run": "vpd, fold 2", "step": 2, "trained": trained_state(network)}
     state.current |= {"optimiser": optimiser.state_dict(), "rng": rng_state()}
     state.save()
     return tmp_path / "state"
@@ -48,9 +51,9 @@ def resume(path, network) -> int:
         lambda s: s["current"].pop("step"),
         lambda s: s["current"].update(step="two"),
         lambda s: s["current"].update(trained=None),
-        lambda s: s["current"]["trained"].update(weight=3),
-        lambda s: s["current"]["trained"].update(weight=torch.ones(2)),
-        lambda s: s["current"]["trained"].update(weight=torch.ones(3, 2, device="meta")),
+        lambda s: s["current"]["trained"].update({NAME: 3}),
+        lambda s: s["current"]["trained"].update({NAME: torch.ones(2)}),
+        lambda s: s["current"]["trained"].update({NAME: torch.ones(8, device="meta")}),
         lambda s: s["current"]["trained"].update(other=torch.ones(3, 2)),
         lambda s: s["current"].update(optimiser={}),
         lambda s: s["current"].update(rng={"python": []}),
@@ -68,7 +71,7 @@ def test_damaged_states(path, network, change) -> None:
 
 
 def test_trained_values_of_another_model_are_refused(network) -> None:
-    values = copy.deepcopy(network.state_dict())
+    values = copy.deepcopy(trained_state(network))
     load_trained_state(network, values)
-    with pytest.raises(ValueError, match="bias is no tensor of this model"):
-        load_trained_state(network, values | {"bias": torch.ones(4)})
+    with pytest.raises(ValueError, match=rf"{NAME} is no tensor of this model"):
+        load_trained_state(network, values | {NAME: torch.ones(4)})
