@@ -1,6 +1,7 @@
 """A whole benchmark: finished units stay, shards divide the work, the report pairs units."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -274,3 +275,35 @@ def test_regression_is_left_out_where_it_has_no_meaning(pretrained, tmp_path) ->
 def test_an_unknown_task_names_the_others(pretrained, tmp_path) -> None:
     with pytest.raises(InputError, match="squares has no task 'depth': size, where"):
         go(tmp_path, pretrained, tasks=("depth",))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": 3}, "task is no str"),
+        ({"repeat": 0.5}, "repeat is no int"),
+        ({"higher_is_better": 1}, "higher_is_better is no bool"),
+        ({"score": "low"}, "score is no float"),
+        ({"score": math.nan}, "score is no finite number"),
+        ({"measures": {"rmse": math.inf}}, "rmse is no finite number"),
+        ({"measures": {"rmse": None}}, "NoneType"),
+        ({"measures": {}}, "no measure 'rmse'"),
+        ({"per_image": []}, "per_image is no dict"),
+        ({"training_images": None}, "training_images is no list"),
+    ],
+)
+def test_damaged_units_are_refused_in_one_line(tmp_path, change, message) -> None:
+    texts = {name: "x" for name in ("task", "method", "source", "conditions")}
+    whole = {**texts, "measure": "rmse", "repeat": 0, "shots": 3, "higher_is_better": False}
+    whole |= {"score": 0.5, "fit_seconds": 1, "measures": {"rmse": 0.5}, "per_image": {}}
+    whole |= {"training_images": []}
+    path = tmp_path / "x" / "shots3" / "rep000.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(whole))
+    assert "| x | 0.5 |" in write_report(tmp_path)
+    path.write_text(json.dumps(whole | change))
+    with pytest.raises(InputError, match=rf"rep000\.json: damaged \(.*{message}.*\): delete it"):
+        write_report(tmp_path)
+    path.write_text("[" * 10_000)
+    with pytest.raises(InputError, match=r"damaged \(nested too deeply\)"):
+        write_report(tmp_path)

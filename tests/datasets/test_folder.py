@@ -1,6 +1,7 @@
 """A user's own pairs: matching, splitting by content, cameras, and what can be wrong."""
 
 import json
+import math
 import os
 import unicodedata
 from pathlib import Path
@@ -152,6 +153,34 @@ def test_camera_and_size(tmp_path: Path) -> None:
         Folder(root=tmp_path, camera="camera.json")
     with pytest.raises(InputError, match="cannot be read"):
         Folder(root=tmp_path, camera="none.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fx_px": math.nan}, "fx_px is nan"),
+        ({"cx_px": math.inf}, "cx_px is inf"),
+        ({"fy_px": 0}, "fy_px is 0.0"),
+        ({"width_px": -24}, "width_px is -24.0"),
+        ({"fx_px": None}, "NoneType"),
+        ({"fx_px": [30]}, "list"),
+        ({"fx_px": 10**400}, "an integer of 401 digits"),
+    ],
+)
+def test_numbers_that_no_camera_has(tmp_path: Path, change: dict, message: str) -> None:
+    make_folder(tmp_path, 1)
+    values = {"fx_px": 30, "fy_px": 31, "cx_px": 11.5, "cy_px": 9.5, "width_px": 24}
+    (tmp_path / "camera.json").write_text(json.dumps({**values, "height_px": 20, **change}))
+    with pytest.raises(InputError, match=rf"camera\.json: not a camera \(.*{message}.*\); give"):
+        Folder(root=tmp_path, camera="camera.json")
+
+
+@pytest.mark.parametrize("text", ["[" * 10_000, "[]", "3", '"x"', "7" * 5000, "{"])
+def test_files_that_are_no_camera(tmp_path: Path, text: str) -> None:
+    make_folder(tmp_path, 1)
+    (tmp_path / "camera.json").write_text(text)
+    with pytest.raises(InputError, match=r"camera\.json: not a camera"):
+        Folder(root=tmp_path, camera="camera.json")
 
 
 def test_missing_partners_are_counted_and_the_first_is_named(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from diffsight.datasets.files import read_image
 from diffsight.datasets.manifest import read_manifest
 from diffsight.datasets.pairs import Pair
 from diffsight.errors import InputError
@@ -70,3 +71,23 @@ def test_bad_files(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("image,label\na.jpg,a.png,mm\n")
     with pytest.raises(InputError, match="row 1: unknown field None"):
         read_manifest(tmp_path / "m.csv", "mm")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("m.json", b"[" * 10_000, r"not valid json \(nested too deeply\)"),
+        ("m.jsonl", b'{"image": ' + b"7" * 5000 + b"}", r"an integer of 5000 digits"),
+        ("m.csv", b"image,label\n" + b"x" * 200_000, "field larger than field limit"),
+        ("m.csv", "image,label\nK\u00fcche.png,a.png\n".encode("latin-1"), "0xfc"),
+    ],
+)
+def test_damaged_manifests(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_manifest(tmp_path / name, "mm")
+
+
+def test_a_null_byte_in_a_path_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot be read \(embedded null byte\)"):
+        read_image(tmp_path / "a\0.png")

@@ -150,3 +150,54 @@ def test_bad_files(tmp_path: Path) -> None:
     instances.write_text("{}")
     with pytest.raises(InputError, match="not COCO's instances"):
         RefCOCO(root=root)
+
+
+@pytest.mark.parametrize(
+    ("outline", "message"),
+    [
+        (None, "neither polygons nor run lengths"),
+        ([], "neither polygons nor run lengths"),
+        ([3], "a polygon is a list of x and y"),
+        ([[1.0, 2.0, 3.0]], "a polygon is a list of x and y"),
+        ([[1e9, 0.0, 5.0, 5.0, 5.0, 9.0]], "a polygon far outside of the image"),
+        ([[math.nan, 0.0, 5.0, 5.0, 5.0, 9.0]], "a polygon far outside of the image"),
+        ([["x"] * 6], "could not convert string"),
+        ({"counts": [720]}, "run lengths of size None"),
+        ({"size": [2**31, 2**31], "counts": [720]}, r"run lengths of size \[2147483648"),
+        ({"size": [24, 30], "counts": [10**6]}, "."),
+        ({"size": [24, 30]}, "."),
+        ({"size": [24, 30], "counts": [[1]]}, "."),
+    ],
+)
+def test_damaged_outlines(tmp_path: Path, outline: Any, message: str) -> None:
+    root = write(tmp_path)
+    path = root / "refcoco" / "instances.json"
+    instances = json.loads(path.read_text())
+    instances["annotations"][0]["segmentation"] = outline
+    path.write_text(json.dumps(instances))
+    with pytest.raises(
+        InputError, match=rf"instances\.json: annotation 101 is damaged \(.*{message}"
+    ):
+        RefCOCO(root=root)[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: rows[0].update(split=3),
+        lambda rows: rows[0].update(sentences="a chair"),
+        lambda rows: rows[0].update(sentences=[3]),
+        lambda rows: rows[0].update(sentences=[]),
+        lambda rows: rows[0].update(ann_id=None),
+        lambda rows: rows.append(0.5),
+    ],
+)
+def test_copies_of_the_pickle_with_other_types(tmp_path: Path, change: Any) -> None:
+    root = write(tmp_path)
+    RefCOCO(root=root)
+    path = root / "refcoco" / "refs(unc).json"
+    rows = json.loads(path.read_text())
+    change(rows)
+    path.write_text(json.dumps(rows))
+    with pytest.raises(InputError, match=r"refs\(unc\)\.json: damaged \(.*\): delete it"):
+        RefCOCO(root=root)

@@ -14,6 +14,13 @@ from diffsight.errors import InputError
 from diffsight.hub import fingerprint, load, read_config, save
 from diffsight.model import DenseModel
 
+RESULT = {"protocol": {"name": "p"}, "plan": "whole image", "metrics": {"rmse": 0.5}}
+
+
+def architecture(config: dict[str, Any]) -> dict[str, Any]:
+    """Return that of the backbone, for a change."""
+    return config["method"]["init_args"]["backbone"]["init_args"]["architecture"]
+
 
 def refusal(path: Path, **options: Any) -> str:
     with pytest.raises(InputError) as caught:
@@ -82,6 +89,35 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         ),
         (lambda c: c["info"].update(short_side="wide"), "info.short_side is 'wide'"),
         (lambda c: c["info"].update(results={"rmse": 1}), "info.results is no list"),
+        (lambda c: c.update(parameters="many"), "not whole (parameters is missing)"),
+        (lambda c: c.update(diffsight_version=None), "not whole (diffsight_version is missing)"),
+        (lambda c: c["info"].update(short_side=True), "info.short_side is True: write a number"),
+        (lambda c: c["info"].update(short_side=10**19), "info.short_side is "),
+        (lambda c: c["info"].update(results=[{"metrics": {}}]), "info.results is no list"),
+        (
+            lambda c: c["info"].update(results=[{**RESULT, "metrics": {"rmse": "low"}}]),
+            "info.results is no list of evaluations",
+        ),
+        (
+            lambda c: c["info"].update(results=[{**RESULT, "baselines": {"constant": {}}}]),
+            "info.results is no list of evaluations",
+        ),
+        (lambda c: c["info"].update(training=3), "info.training is 3: write an object"),
+        (lambda c: c["info"].update(samples=5), "info.samples is 5: write a list of texts"),
+        (lambda c: c["info"].update(datasets=[1]), "info.datasets is [1]: write a list of texts"),
+        (lambda c: c["info"].update(seed="x"), "info.seed is 'x': write a number"),
+        (lambda c: c["info"].update(held_out={"vpd": None}), "write an object of numbers"),
+        (lambda c: c["info"].update(held_out={"vpd": 1}), "info.held_out has no info.metric"),
+        (lambda c: c["info"].update(unit=["m"]), "info.unit is ['m']: write a text"),
+        (lambda c: architecture(c).update(unet=3), "architecture.unet is 3: give a mapping"),
+        (
+            lambda c: architecture(c).update(unet={"block_out_channels": [0]}),
+            "block_out_channels is [0]: give a list of positive widths",
+        ),
+        (
+            lambda c: architecture(c).update(unet={"cross_attention_dim": 10**12}),
+            "cross_attention_dim is out of range",
+        ),
     ],
 )
 def test_broken_configurations(artifact: Path, change: Any, message: str) -> None:
@@ -137,6 +173,25 @@ def test_ones_own_package_can_be_trusted(folder: Path) -> None:
     edit(folder, change)
     assert "add --trust tests (in Python trusted=['tests'])" in refusal(folder)
     assert load(folder, trusted=("tests",)).method.bias.item() == 1
+
+
+def test_info_that_could_not_be_read_back_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^info\.seed is 'x': write a number$"):
+        save(tiny(), tmp_path / "model", info={"seed": "x"})
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": ' * 5000 + "1" + "}" * 5000, "not valid JSON (nested too deeply)"),
+        ('{"task": {}, "format": ' + "7" * 5000 + "}", "an integer of 5000 digits"),
+        ("[" * 101 + "]" * 101, "nested more than 100 deep"),
+    ],
+)
+def test_configurations_that_exhaust_a_reader(folder: Path, text: str, message: str) -> None:
+    (folder / "config.json").write_text(text)
+    assert message in refusal(folder)
 
 
 def test_cut_off_weights(artifact: Path) -> None:

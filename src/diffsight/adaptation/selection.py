@@ -1,7 +1,6 @@
 """Compare methods on held-out images, and train the best one on all images."""
 
 import contextlib
-import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,7 +33,6 @@ from diffsight.training.loop import (
     split_folds,
     train,
 )
-from diffsight.training.rng import restore_rng
 from diffsight.training.state import AdaptState, load_trained_state, trained_state
 from diffsight.training.step import TrainingStep
 
@@ -204,7 +202,8 @@ class Selection:
         before = self._done
         self._done += self._cost_of(name)
         if finished := self.state.runs.get(key):
-            load_trained_state(model, finished["trained"])
+            with self.state.resuming():
+                load_trained_state(model, finished["trained"])
             self._trained[name] = model
             return finished
         step = self._step(candidate, model, steps)
@@ -241,11 +240,7 @@ class Selection:
         """Train from where the state is; Ctrl-C waits for the step and saves."""
         optimiser, done = step.optimiser(), 0
         if self.state.current.get("run") == key:
-            load_trained_state(model, self.state.current["trained"])
-            # a copy: a step changes in place what it is given
-            optimiser.load_state_dict(copy.deepcopy(self.state.current["optimiser"]))
-            restore_rng(self.state.current["rng"])
-            done = self.state.current["step"]
+            done = self.state.restore(model, optimiser)
         try:
             with between_steps() as check:
 

@@ -1,7 +1,7 @@
 """Stable Diffusion's shapes as data: what diffusers needs to build the UNet and the VAE encoder."""
 
 import inspect
-import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffsight import assets
 from diffsight.backbones.sources import ldm_entries
 from diffsight.errors import InputError
+from diffsight.formats.sizes import check_sizes
+from diffsight.formats.text import read_object, reading
 
 _ATTENTION_DOWN = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
 _ATTENTION_UP = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
@@ -71,7 +73,14 @@ def resolve(architecture: str | Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             f"unknown part {sorted(unknown)} of an architecture: it has 'unet' and 'vae'"
         )
     base = PRESETS["sd15"]
-    return {part: {**base[part], **architecture.get(part, {})} for part in ("unet", "vae")}
+    given = {part: architecture.get(part, {}) for part in ("unet", "vae")}
+    for part, values in given.items():
+        if not isinstance(values, Mapping):
+            raise InputError(f"architecture.{part} is {values!r}: give a mapping")
+    resolved = {part: {**base[part], **values} for part, values in given.items()}
+    for part, values in resolved.items():
+        check_sizes(f"architecture.{part}", values)
+    return resolved
 
 
 def of_folder(folder: Path) -> dict[str, dict[str, Any]]:
@@ -80,17 +89,24 @@ def of_folder(folder: Path) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: if one of them is missing or damaged.
     """
-    unet, vae = (_read(folder / part / "config.json") for part in ("unet", "vae"))
+    paths = [folder / part / "config.json" for part in ("unet", "vae")]
+    unet, vae = map(_read, paths)
     base = PRESETS["sd15"]
     defaults = {
         name: list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
         for name, parameter in inspect.signature(UNet2DConditionModel).parameters.items()
     }
     told = {name: unet[name] for name in defaults if name in unet}
-    return {
+    found = {
         "unet": {k: v for k, v in told.items() if k in base["unet"] or v != defaults[k]},
-        "vae": {name: vae[name] for name in base["vae"]},
+        "vae": {name: vae[name] for name in base["vae"] if name in vae},
     }
+    needed = {"unet": {"block_out_channels", "cross_attention_dim"}, "vae": base["vae"].keys()}
+    for path, (part, values) in zip(paths, found.items(), strict=True):
+        if missing := sorted(needed[part] - values.keys()):
+            raise InputError(f"{path}: no {missing[0]} in it: give a diffusers folder")
+        check_sizes(str(path), values)
+    return found
 
 
 def of_weights(source: Path) -> tuple[str | dict[str, dict[str, Any]], float]:
@@ -103,8 +119,11 @@ def of_weights(source: Path) -> tuple[str | dict[str, dict[str, Any]], float]:
             Stable Diffusion 1.x or 2.x.
     """
     if source.is_dir():
-        scale = _read(source / "vae" / "config.json").get("scaling_factor", SCALING_FACTOR)
-        return of_folder(source), float(scale)
+        path = source / "vae" / "config.json"
+        factor = _read(path).get("scaling_factor", SCALING_FACTOR)
+        if not isinstance(factor, int | float) or not 0 < factor < math.inf:
+            raise InputError(f"{path}: scaling_factor is {factor!r}: write a positive number")
+        return of_folder(source), float(factor)
     entries = ldm_entries(source, "unet")
     widths = {v.shape[-1] for k, v in entries.items() if k.endswith("attn2.to_k.weight")}
     for name, preset in PRESETS.items():
@@ -117,8 +136,5 @@ def of_weights(source: Path) -> tuple[str | dict[str, dict[str, Any]], float]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: no configuration ({reason}): give a diffusers folder") from None
+    with reading(path, "no configuration ({reason}): give a diffusers folder"):
+        return read_object(path)

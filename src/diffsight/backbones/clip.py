@@ -1,6 +1,6 @@
 """A frozen CLIP vision tower: one vector per image."""
 
-import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,16 @@ from torch.nn import functional
 
 from diffsight.backbones.base import PretrainedPart
 from diffsight.errors import InputError
-from diffsight.weights import load_tower, locate, part_folder, read_config, read_folder
+from diffsight.formats.sizes import check_sizes
+from diffsight.formats.text import read_object, reading
+from diffsight.weights import (
+    load_tower,
+    locate,
+    part_folder,
+    read_config,
+    read_folder,
+    refused,
+)
 
 # of OpenAI's CLIP, for folders without preprocessor_config.json
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -55,14 +64,18 @@ class ClipVision(PretrainedPart):
             architecture = _architecture(tower_folder(weights, revision), weights)
         self._restate({"architecture": architecture})
         config = {k: v for k, v in architecture.items() if k not in ("image_mean", "image_std")}
+        check_sizes("architecture of CLIP", config)
         # what is overwritten with weights must not change the random numbers that follow
-        with torch.random.fork_rng(devices=[], enabled=weights is not None):
+        with (
+            refused(f"{weights or 'architecture'}: no CLIP vision model"),
+            torch.random.fork_rng(devices=[], enabled=weights is not None),
+        ):
             tower = CLIPVisionModelWithProjection(CLIPVisionConfig(**config))
-        self.tower: Any = tower.float().eval().requires_grad_(False)
-        self.width: int = self.tower.config.projection_dim
-        self.squeeze = Squeeze(
-            self.tower.config.image_size, architecture["image_mean"], architecture["image_std"]
-        )
+            self.tower: Any = tower.float().eval().requires_grad_(False)
+            self.width: int = self.tower.config.projection_dim
+            self.squeeze = Squeeze(
+                self.tower.config.image_size, architecture["image_mean"], architecture["image_std"]
+            )
         if weights is not None:
             self.load_weights(weights, revision=revision)
 
@@ -142,10 +155,15 @@ def normalisation(folder: Path) -> tuple[list[float], list[float]]:
     Raises:
         InputError: if ``preprocessor_config.json`` is damaged.
     """
-    path, told = folder / "preprocessor_config.json", {}
-    if path.is_file():
-        try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            raise InputError(f"{path}: damaged: fetch the model again") from None
-    return list(told.get("image_mean", MEAN)), list(told.get("image_std", STD))
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        return list(MEAN), list(STD)
+    with reading(path, "damaged ({reason}): fetch the model again"):
+        about = read_object(path)
+        mean, std = (
+            [float(one) for one in about.get(name, default)]
+            for name, default in (("image_mean", MEAN), ("image_std", STD))
+        )
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not math.isfinite(sum(mean + std)):
+            raise ValueError("image_mean and image_std are three numbers each")
+    return mean, std

@@ -27,7 +27,7 @@ from diffsight.backbones.attention_maps import (
 from diffsight.backbones.base import AbstractDiffusionBackbone, PretrainedPart
 from diffsight.errors import InputError
 from diffsight.types import Draws
-from diffsight.weights import locate
+from diffsight.weights import locate, refused
 
 Part = Literal["unet", "vae"]
 
@@ -114,7 +114,10 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
             weights = embedded
         # a later version may bring a model of other widths under the same name
         self._restate({"architecture": config if embedded else architecture, "weights": weights})
-        with torch.device("meta") if weights is not None else torch.get_default_device():
+        with (
+            refused(f"{weights or 'architecture'}: no UNet and VAE of its configuration"),
+            torch.device("meta") if weights is not None else torch.get_default_device(),
+        ):
             self.unet = _build_unet(config["unet"], conv_out)
             self.vae = VAEEncoder(config["vae"])
         if weights is not None:

@@ -10,8 +10,9 @@ from torch import Tensor
 from diffsight.backbones.base import AbstractBackbone, PretrainedPart
 from diffsight.backbones.clip import ClipVision, Squeeze, normalisation
 from diffsight.errors import InputError
+from diffsight.formats.sizes import check_sizes
 from diffsight.types import Latents, Pyramid
-from diffsight.weights import load_tower, locate, read_config, read_folder
+from diffsight.weights import load_tower, locate, read_config, read_folder, refused
 
 PROBE_PX = 448  # side of the image whose feature maps tell the strides; a multiple of 14, 16 and 32
 KIND, REPAIR = "vision backbone", "give the folder of one"
@@ -54,8 +55,12 @@ class VisionBackbone(AbstractBackbone, PretrainedPart):
                 raise InputError("VisionBackbone: give weights or an architecture")
             architecture = _architecture(locate(weights, (), revision=revision), weights)
         config = {**architecture}
-        mean, std = config.pop("image_mean"), config.pop("image_std")
-        try:
+        check_sizes("architecture of the vision backbone", config)
+        with refused(f"{weights or architecture.get('model_type')}: no {KIND}"):
+            normalised = {"mean": config.pop("image_mean"), "std": config.pop("image_std")}
+            for name, values in normalised.items():
+                value = torch.tensor(values)[:, None, None]
+                self.register_buffer(name, value, persistent=False)
             built = AutoConfig.for_model(**config)
             # all levels of a pyramid; of a plain transformer, whose widths are equal, the last
             hierarchical = getattr(built, "depths", None) is not None
@@ -65,20 +70,14 @@ class VisionBackbone(AbstractBackbone, PretrainedPart):
             # what is overwritten with weights must not change the random numbers that follow
             with torch.random.fork_rng(devices=[], enabled=weights is not None):
                 self.network: Any = AutoBackbone.from_config(built).float().eval()
-        except ValueError as error:
-            reason = " ".join(str(error).split())
-            name = weights or architecture["model_type"]
-            raise InputError(f"{name}: no {KIND} ({reason}): {REPAIR}") from None
+            self.trained_side_px = int(getattr(built, "image_size", 224) or 224)
+            self.channels = tuple(self.network.channels)
+            self.strides = self._strides()
         self._restate({"architecture": architecture, "stages": list(chosen)})
         self.network.requires_grad_(trainable)
-        self.trained_side_px = int(getattr(built, "image_size", 224) or 224)
-        self.channels = tuple(self.network.channels)
-        self.strides = self._strides()
         self.size_multiple = max(self.strides)
         self.mean: Tensor
         self.std: Tensor
-        for name, values in (("mean", mean), ("std", std)):
-            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
         if weights is not None:
             self.load_weights(weights, revision=revision)
 

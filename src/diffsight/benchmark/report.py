@@ -1,6 +1,7 @@
 """The table of a few-shot benchmark, from the files of its units."""
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,8 +11,9 @@ import numpy as np
 
 from diffsight.atomic import replacing
 from diffsight.benchmark.statistics import paired_difference, summarise
-from diffsight.benchmark.units import read_unit
+from diffsight.benchmark.units import DAMAGED, read_unit
 from diffsight.errors import InputError
+from diffsight.formats.text import reading
 
 # FewShot's row of the paper's Table 2, under the measure that it holds (VTM's for Taskonomy)
 TARGETS = {
@@ -31,10 +33,28 @@ TARGETS = {
 
 TARGET_CLASSES = 12  # of the mean over classes
 # of every unit's file
-UNIT_KEYS = {"task", "method", "repeat", "shots", "source", "measure", "higher_is_better", "score"}
-UNIT_KEYS |= {"measures", "training_images", "conditions", "fit_seconds", "per_image"}
+UNIT_TYPES = {
+    **dict.fromkeys(("task", "method", "source", "measure", "conditions"), str),
+    **{"repeat": int, "shots": int, "higher_is_better": bool},
+    **{"score": float, "fit_seconds": float},
+    **{"measures": dict, "per_image": dict, "training_images": list},
+}
 
 Rows = Mapping[str, Mapping[int, dict[str, Any]]]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with reading(path, DAMAGED):
+        unit = read_unit(path, UNIT_TYPES.keys())
+        for name, kind in UNIT_TYPES.items():
+            if type(unit[name]) is not kind and not (kind is float and type(unit[name]) is int):
+                raise ValueError(f"{name} is no {kind.__name__}")
+        numbers = {"score": unit["score"], **unit["measures"]}
+        if wrong := [name for name, value in numbers.items() if not math.isfinite(value)]:
+            raise ValueError(f"{wrong[0]} is no finite number")
+        if unit["measure"] not in unit["measures"]:
+            raise ValueError(f"no measure {unit['measure']!r}")
+        return unit
 
 
 def finished_methods(out: Path) -> set[str]:
@@ -43,7 +63,7 @@ def finished_methods(out: Path) -> set[str]:
     Raises:
         InputError: if a unit is damaged.
     """
-    return {read_unit(path, UNIT_KEYS)["method"] for path in out.glob("**/shots*/rep*.json")}
+    return {_read(path)["method"] for path in out.glob("**/shots*/rep*.json")}
 
 
 def write_report(out: Path, *, reference: str | None = None) -> str:
@@ -63,7 +83,7 @@ def write_report(out: Path, *, reference: str | None = None) -> str:
     paths = sorted(out.glob("**/shots*/rep*.json"))
     if not paths:
         raise InputError(f"{out}: holds no finished unit: run the benchmark first")
-    units = [read_unit(path, UNIT_KEYS) for path in paths]
+    units = [_read(path) for path in paths]
     _check_pairs(dict(zip(paths, units, strict=True)))
     units += _class_means(units)
     tables: dict[tuple[str, int], dict[str, dict[int, dict[str, Any]]]] = defaultdict(dict)
@@ -97,8 +117,8 @@ def write_report(out: Path, *, reference: str | None = None) -> str:
 def _check_pairs(units: Mapping[Path, dict[str, Any]]) -> None:
     """Refuse units that cannot be compared.
 
-    Those of one task and number of shots must have the same conditions and scored images, those of
-    one repeat the same training images.
+    Those of one task and number of shots must have the same conditions, measures and scored images,
+    those of one repeat the same training images.
 
     Raises:
         InputError: naming two that differ.
@@ -107,11 +127,16 @@ def _check_pairs(units: Mapping[Path, dict[str, Any]]) -> None:
     for path, unit in units.items():
         task = unit["task"], unit["shots"]
         repeat = (*task, unit["repeat"])
-        same = ((task, "conditions"), (task, "per_image"), (repeat, "training_images"))
+        same = (
+            (task, "conditions"),
+            (task, "per_image"),
+            (task, "measures"),
+            (repeat, "training_images"),
+        )
         for group, name in same:
             first = first_of.setdefault((*group, name), path)
             own, other = unit[name], units[first][name]
-            if name == "per_image":  # of which images, not how well
+            if name in ("per_image", "measures"):  # which there are, not how good
                 own, other = own.keys(), other.keys()
             if own != other:
                 raise InputError(

@@ -15,6 +15,7 @@ from diffsight.benchmark.measures import map_output, map_spec
 from diffsight.benchmark.methods import BenchmarkMethod, Episode, FittedMethod, files_hash
 from diffsight.benchmark.source import BenchmarkTask
 from diffsight.datasets.base import Sample
+from diffsight.datasets.files import read_array
 from diffsight.errors import InputError
 from diffsight.ops.resize import resized_label
 from diffsight.outputs import Output
@@ -85,13 +86,12 @@ class Stored(BenchmarkMethod):
 
         def predict(sample: Sample) -> Output:
             path = self.folder / spec.name / f"{sample.id.replace('/', '__')}.npy"
-            try:
-                values = np.load(path, allow_pickle=False)
-            except (OSError, ValueError) as error:
-                raise InputError(f"{path}: no prediction there ({error})") from None
+            if not path.is_file():
+                raise InputError(f"{path}: no prediction there")
+            values = read_array(path)
             if values.ndim == 2:
                 values = values[None]
-            if values.ndim != 3 or len(values) != channels or values.dtype.kind not in "fiu":
+            if values.ndim != 3 or len(values) != channels or values.size == 0:
                 raise InputError(
                     f"{path}: {values.dtype} of {' x '.join(map(str, values.shape))}, but a "
                     f"prediction of {spec.name} is {channels} channel(s) x height x width"

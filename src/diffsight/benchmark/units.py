@@ -20,11 +20,13 @@ from diffsight.benchmark.methods import BenchmarkMethod, Episode, Predict, Setti
 from diffsight.benchmark.source import BenchmarkSource, BenchmarkTask
 from diffsight.datasets.base import Sample
 from diffsight.errors import InputError
+from diffsight.formats.text import read_object, reading
 from diffsight.hub.artifact import fingerprint
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.stream import seed_of
 from diffsight.types import Target
 
+DAMAGED = "damaged ({reason}): delete it, so that the unit runs again"
 FORMAT = 3  # of a unit's file; another one makes other files of the same options
 
 
@@ -108,13 +110,11 @@ def read_unit(path: Path, keys: Set[str]) -> dict[str, Any]:
     Raises:
         InputError: if the file is damaged.
     """
-    try:
-        unit = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(unit, dict) and unit.keys() >= keys:
-            return unit
-    except ValueError:
-        pass
-    raise InputError(f"{path}: damaged: delete it, so that the unit runs again")
+    with reading(path, DAMAGED):
+        unit = read_object(path)
+        if missing := sorted(keys - unit.keys()):
+            raise ValueError(f"no {missing[0]} in it")
+        return unit
 
 
 def run(

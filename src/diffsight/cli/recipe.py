@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from diffsight.cli.flags import add_flag, texts_of
 from diffsight.cli.options import Trust, package_of
 from diffsight.errors import InputError
+from diffsight.formats.text import parse_yaml, reading
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -47,7 +48,6 @@ def build_parser(
         description: of the command.
     """
     import jsonargparse
-    import yaml
 
     # importing makes the short names known
     for part in ("backbones", "datasets", "heads", "methods", "necks", "prompts", "rooms", "tasks"):
@@ -55,7 +55,7 @@ def build_parser(
     # jsonargparse 4.53 hands the null of an option three levels deep on as the word "None"
     load = jsonargparse.get_loader("yaml")
     jsonargparse.set_loader(
-        "recipe", lambda text: None if text == "None" else load(text), (yaml.YAMLError,)
+        "recipe", lambda text: None if text == "None" else parse_yaml(text, load), (ValueError,)
     )
     parser = jsonargparse.ArgumentParser(
         prog=prog,
@@ -141,19 +141,14 @@ def read(recipe: "str | Path") -> dict[str, Any]:
         InputError: if there is none, or it cannot be read.
     """
     import jsonargparse
-    import yaml
 
     from diffsight import recipes
     from diffsight.datasets.files import read_text
 
     path = recipes.find(recipe)
-    try:
-        data = jsonargparse.get_loader("yaml")(read_text(path, "a recipe"))
-    except InputError:
-        raise
-    except (ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not a readable recipe ({reason}): name another") from None
+    text = read_text(path, "a recipe")
+    with reading(path, "not a readable recipe ({reason}): name another"):
+        data = parse_yaml(text, jsonargparse.get_loader("yaml"))
     if not isinstance(data, Mapping):
         raise InputError(f"{path}: not a readable recipe (no keys): name another")
     return dict(data)
@@ -192,15 +187,14 @@ def data_of(words: Sequence[str], *, trusted: Sequence[str] = ()) -> "AbstractDa
     Raises:
         InputError: if there is none, or it cannot be used.
     """
-    import yaml
-
     from diffsight.datasets.base import AbstractDataset
     from diffsight.hub.build import construct
 
     name, *pairs = words
     if wrong := [pair for pair in pairs if "=" not in pair]:
         raise InputError(f"--data: {wrong[0]!r} is not of the form key=value")
-    arguments = {key: yaml.safe_load(v) for key, _, v in (pair.partition("=") for pair in pairs)}
+    with reading("--data", "{reason}: write key=value"):
+        arguments = {key: parse_yaml(v) for key, _, v in (pair.partition("=") for pair in pairs)}
     return construct(
         AbstractDataset,
         {"class_path": name, "init_args": arguments},
@@ -230,8 +224,6 @@ def _check_typed(words: Sequence[str], function: Callable[..., Any]) -> None:
     Raises:
         InputError: if one does.
     """
-    import yaml
-
     from diffsight.hub.build import check, check_call, resolve_class
 
     trusted = _typed_packages(words)
@@ -242,8 +234,8 @@ def _check_typed(words: Sequence[str], function: Callable[..., Any]) -> None:
         if key == option:
             continue
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
+            value = parse_yaml(text)
+        except ValueError:
             continue
         if key.endswith(".class_path"):
             resolve_class(text, where=key.removesuffix(".class_path"), trusted=trusted)

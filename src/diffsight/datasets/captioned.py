@@ -1,6 +1,5 @@
 """A data set whose prompts are captions that were made before (EVP)."""
 
-import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.files import read_text
 from diffsight.errors import InputError
+from diffsight.formats.text import parse_json, reading
 
 PHOTOS = "images"  # data set of captions of images that belong to none
 
@@ -75,12 +75,9 @@ def read_captions(path: Path, *, data: str | None = None) -> Captions:
     Raises:
         InputError: if the file is damaged or is of another data set.
     """
-    try:
-        content = json.loads(read_text(path, "captions"))
-    except ValueError as error:
-        raise InputError(
-            f"{path}: no captions ({error}): write them with `diffsight caption`"
-        ) from None
+    text = read_text(path, "captions")
+    with reading(path, "no captions ({reason}): write them with `diffsight caption`"):
+        content = parse_json(text)
     texts = content.get("captions") if isinstance(content, dict) else None
     if not isinstance(texts, dict) or "data" not in content:
         raise InputError(
@@ -90,6 +87,8 @@ def read_captions(path: Path, *, data: str | None = None) -> Captions:
     for name, text in texts.items():
         if not isinstance(text, str):
             raise InputError(f"{path}: the caption of {name} is {text!r}: write a text there")
+    if not isinstance(content.get("captioner"), str | None):
+        raise InputError(f"{path}: captioner is no text: write the id of what made the captions")
     captions = Captions(str(content["data"]), content.get("captioner"), texts)
     if data not in (None, captions.data):
         raise InputError(

@@ -1,9 +1,7 @@
 """Files on disk, each read in one way: bytes, texts, arrays, pictures, and lists of a folder."""
 
-import codecs
 import importlib.util
 import io
-import json
 import logging
 import os
 import struct
@@ -20,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from diffsight.errors import InputError
+from diffsight.formats.text import decode_text, parse_json, reading
 
 _READS_HEIF = importlib.util.find_spec("pillow_heif") is not None
 _HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
@@ -54,12 +53,6 @@ _UPRIGHT = {
 }
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 # UTF-32 comes first: its mark begins with that of UTF-16
-_MARKS = (
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 log = logging.getLogger(__name__)
 
 
@@ -131,18 +124,8 @@ def read_text(path: Path, what: str = "text") -> str:
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{path}: cannot be read as {what} ({reason}); check the path") from error
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8-sig")
-    try:
-        text = io.TextIOWrapper(io.BytesIO(data), encoding=encoding).read()
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{path}: cannot be read as {what} (line {line} is not in {encoding[:-4].upper()}); "
-            "save it in UTF-8"
-        ) from error
-    if "\0" in text:
-        raise InputError(f"{path}: cannot be read as {what} (it holds zeros); save it in UTF-8")
-    return text
+    with reading(path, f"cannot be read as {what} ({{reason}}); save it in UTF-8"):
+        return decode_text(data)
 
 
 def read_json(path: Path) -> Any:
@@ -151,12 +134,9 @@ def read_json(path: Path) -> Any:
     Raises:
         InputError: if it cannot be read.
     """
-    try:
-        return json.loads(read_text(path, "JSON"))
-    except InputError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error}); save it again") from None
+    text = read_text(path, "JSON")
+    with reading(path, "cannot be read as JSON ({reason}); save it again"):
+        return parse_json(text)
 
 
 def decode(
@@ -247,8 +227,8 @@ def read_bytes(path: Path) -> bytes:
     """
     try:
         data = path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, ValueError) as error:  # a name with a null byte is no OSError
+        reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read ({reason}); check the path") from error
     if not data:
         raise InputError(f"{path}: the file is empty (0 bytes); copy or download it again")

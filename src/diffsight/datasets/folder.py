@@ -1,6 +1,6 @@
 """A user's own images and depth maps, by name or by a manifest."""
 
-import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -12,6 +12,7 @@ from diffsight.datasets.manifest import read_manifest
 from diffsight.datasets.pairs import Pair, match_names, one_side, read_pair, require_files
 from diffsight.datasets.transforms import resize
 from diffsight.errors import InputError
+from diffsight.formats.text import parse_json, reading
 from diffsight.types import Camera
 
 MANIFEST = ", or list the pairs in a manifest"
@@ -107,13 +108,13 @@ def _match(images: Path, labels: Path, unit: str) -> list[Pair]:
 
 def _read_camera(path: Path) -> tuple[Camera, tuple[int, int]]:
     """Return intrinsics, and the height and width they belong to."""
-    try:
-        values = json.loads(read_text(path, "a camera"))
-        fx_px, fy_px, cx_px, cy_px, width, height = (float(values[key]) for key in _CAMERA_KEYS)
-    except InputError:
-        raise
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            f"{path}: not a camera ({error}); give JSON with the numbers {', '.join(_CAMERA_KEYS)}"
-        ) from error
+    text = read_text(path, "a camera")
+    keys = ", ".join(_CAMERA_KEYS)
+    with reading(path, f"not a camera ({{reason}}); give JSON with the numbers {keys}"):
+        values = parse_json(text)
+        numbers = {key: float(values[key]) for key in _CAMERA_KEYS}
+        for key, number in numbers.items():
+            if not math.isfinite(number) or (not key.startswith("c") and number <= 0):
+                raise ValueError(f"{key} is {number}")
+        fx_px, fy_px, cx_px, cy_px, width, height = numbers.values()
     return Camera(fx_px, fy_px, cx_px, cy_px), (int(height), int(width))

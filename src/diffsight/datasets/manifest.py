@@ -1,8 +1,6 @@
 """Lists of samples that a user writes: CSV, JSON or JSON lines, an image and a label per row."""
 
-import csv
 import difflib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from diffsight.datasets.depth import check_encoding
 from diffsight.datasets.files import read_text
 from diffsight.datasets.pairs import Pair
 from diffsight.errors import InputError
+from diffsight.formats.text import parse_csv, parse_json, reading
 
 _KEYS = ("image", "label", "encoding", "prompt")
 
@@ -43,18 +42,17 @@ def read_manifest(path: Path, unit: str) -> list[Pair]:
 
 def _rows(path: Path) -> list[tuple[int, Any]]:
     """Return rows with their numbers, the header of a CSV not counted."""
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".json", ".jsonl"):
+        raise InputError(f"{path}: a manifest is a .csv, .json or .jsonl file; rename it")
     text = read_text(path, "a manifest")
-    try:
-        if path.suffix.lower() == ".csv":
-            rows: list[Any] = list(csv.DictReader(text.splitlines(), skipinitialspace=True))
-        elif path.suffix.lower() == ".jsonl":
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-        elif path.suffix.lower() == ".json":
-            rows = json.loads(text)
+    with reading(path, f"not valid {suffix[1:]} ({{reason}}); correct it"):
+        if suffix == ".csv":
+            rows: list[Any] = [*parse_csv(text)]
+        elif suffix == ".jsonl":
+            rows = [parse_json(line) for line in text.splitlines() if line.strip()]
         else:
-            raise InputError(f"{path}: a manifest is a .csv, .json or .jsonl file; rename it")
-    except (json.JSONDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not valid {path.suffix[1:]} ({error}); correct it") from error
+            rows = parse_json(text)
     if not isinstance(rows, list):
         raise InputError(f"{path}: must hold a list of objects with image and label")
     return list(enumerate(rows, start=1))

@@ -16,6 +16,7 @@ from diffsight.datasets.files import read_image, read_text
 from diffsight.datasets.plain_pickle import load_plain
 from diffsight.datasets.shapes import count_parts
 from diffsight.errors import InputError
+from diffsight.formats.text import parse_json, read_json, reading
 
 Variant = Literal["refcoco", "refcoco+", "refcocog"]
 SPLITTERS = {
@@ -25,6 +26,7 @@ SPLITTERS = {
 }
 IMAGES = Path("images", "mscoco", "images", "train2014")
 _KEYS = ("ref_id", "ann_id", "split", "sentences")
+MAX_COORDINATE = 2**16  # of a polygon, in pixels
 NAMED = 3  # missing files that a message lists
 
 
@@ -78,7 +80,8 @@ class RefCOCO(AbstractDataset):
             )
         self.samples = [row for row in rows if row["split"] == split]
         wanted = {row["ann_id"] for row in self.samples}
-        self._things = _things(folder / "instances.json", wanted)
+        self._instances = folder / "instances.json"
+        self._things = _things(self._instances, wanted)
         if all_images:
             self._require_images()
 
@@ -103,7 +106,9 @@ class RefCOCO(AbstractDataset):
                 f"{path}: {image.shape[2]} x {image.shape[1]} pixels, instances.json says "
                 f"{width} x {height}: take COCO's own file"
             )
-        parts = count_parts(self.root, thing.outline, (height, width))
+        file, number = self._instances, row["ann_id"]
+        with reading(file, f"annotation {number} is damaged ({{reason}}): take COCO's own file"):
+            parts = count_parts(self.root, thing.outline, (height, width))
         mask = torch.from_numpy(parts)
         if self.size is not None:
             image, mask = stretched(image, mask, self.size)
@@ -140,11 +145,8 @@ def read_refs(path: Path) -> list[dict[str, Any]]:
     """
     copy = path.with_suffix(".json")
     if copy.is_file():
-        try:
-            known = json.loads(read_text(copy))
-            return [{key: row[key] for key in _KEYS} for row in known]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{copy}: damaged ({error}): delete it") from None
+        with reading(copy, "damaged ({reason}): delete it"):
+            return [_known(row) for row in read_json(copy)]
     try:
         rows = [_row(ref) for ref in load_plain(path)]
     except OSError as error:
@@ -200,12 +202,28 @@ def _row(ref: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
+def _known(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of our copy, which must be as ``_row`` made it."""
+    split, sentences = row["split"], row["sentences"]
+    if not isinstance(split, str) or not all(isinstance(one, str) for one in sentences):
+        raise ValueError("no texts where split and sentences belong")
+    if not isinstance(sentences, list) or not sentences:
+        raise ValueError("no sentence")
+    return {
+        "ref_id": int(row["ref_id"]),
+        "ann_id": int(row["ann_id"]),
+        "split": split,
+        "sentences": sentences,
+    }
+
+
 def _things(path: Path, wanted: set[int]) -> dict[int, _Thing]:
     """Return the things by annotation."""
-    try:
-        data = json.loads(read_text(path, "COCO's instances"))
+    text = read_text(path, "COCO's instances")
+    with reading(path, "not COCO's instances of this data set ({reason}): unpack it there"):
+        data = parse_json(text)
         images = {
-            image["id"]: (image["file_name"], (image["height"], image["width"]))
+            image["id"]: (str(image["file_name"]), (int(image["height"]), int(image["width"])))
             for image in data["images"]
         }
         found = {
@@ -213,10 +231,6 @@ def _things(path: Path, wanted: set[int]) -> dict[int, _Thing]:
             for a in data["annotations"]
             if a["id"] in wanted
         }
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: not COCO's instances of this data set ({error}): unpack it there"
-        ) from None
     if missing := sorted(wanted - found.keys()):
         raise InputError(
             f"{path}: {len(missing)} of {len(wanted)} annotations are missing (first: "

@@ -3,27 +3,27 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from diffsight.atomic import replacing, staging
 from diffsight.errors import InputError
+from diffsight.formats.tensors import TensorFile, read_safetensors
+from diffsight.formats.text import DAMAGE, parse_json, read_text, reading
 from diffsight.hub.card import card
+from diffsight.hub.check import check_config
 from diffsight.weights import write_tensors
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 BASELINES = "baselines.safetensors"  # mean map and median of the training labels
 PREFIX = "baselines."  # of the same in a single file
 KEY = "diffsight"  # of a single file's metadata
-FORMAT = 2
+DAMAGED = "damaged ({reason}): copy or download it again"
 
 
 @dataclass(frozen=True)
@@ -54,35 +54,36 @@ class Artifact:
         """
         where = self.path if self.is_file else self.path / CONFIG
         text = self._text(where)
-        try:
-            config = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(
-                f"{where}: not valid JSON ({reason}): copy or download it again"
-            ) from None
-        return _checked(where, config)
+        with reading(where, "not valid JSON ({reason}): copy or download it again"):
+            config = parse_json(text)
+        return check_config(where, config)
 
     def _text(self, where: Path) -> str:
         if self.is_file:
             check_complete(where)
             with opened(where) as file:
-                text = (file.metadata() or {}).get(KEY)
+                text = file.metadata.get(KEY)
             if text is None:
                 raise InputError(
                     f"{where}: not a model of diffsight: give what `diffsight adapt`, `diffsight "
                     "fit` or diffsight.save wrote"
                 )
             return text
-        try:
-            return where.read_text(encoding="utf-8")
-        except FileNotFoundError:
+        if not where.exists():
             raise InputError(
                 f"{self.path}: no {CONFIG} in it: give a folder that `diffsight fit`, `diffsight "
                 "convert` or diffsight.save wrote"
-            ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{where}: cannot be read ({error}): copy it again") from None
+            )
+        with reading(where, "cannot be read ({reason}): copy it again"):
+            return read_text(where)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all tensors of a single file, those of the baselines included.
+
+        Raises:
+            InputError: if it is damaged.
+        """
+        return read_safetensors(self.path, DAMAGED)
 
     def baselines(self) -> dict[str, Tensor]:
         """Return label maps of the training set that are the same for every image; may be empty.
@@ -93,17 +94,13 @@ class Artifact:
         path = self.path if self.is_file else self.path / BASELINES
         if not path.is_file():
             return {}
-        try:
-            maps = load_file(path)
-            if self.is_file:
-                maps = {n.removeprefix(PREFIX): v for n, v in maps.items() if n.startswith(PREFIX)}
-            if any(one.ndim != 2 for one in maps.values()):
-                raise SafetensorError("not maps of height and width")
-            return dict(sorted(maps.items()))
-        except (SafetensorError, OSError) as error:
-            raise InputError(
-                f"{path}: damaged ({error}): delete it, or copy the model again"
-            ) from None
+        line = "damaged ({reason}): delete it, or copy the model again"
+        maps = read_safetensors(path, line)
+        if self.is_file:
+            maps = {n.removeprefix(PREFIX): v for n, v in maps.items() if n.startswith(PREFIX)}
+        if any(one.ndim != 2 for one in maps.values()):
+            raise InputError(f"{path}: {line.format(reason='not maps of height and width')}")
+        return dict(sorted(maps.items()))
 
     def write_baselines(self, maps: Mapping[str, Tensor]) -> None:
         """Store label maps of the training set by their names."""
@@ -111,7 +108,7 @@ class Artifact:
             with replacing(self.path / BASELINES) as partial:
                 write_tensors(maps, partial)
             return
-        config, tensors = self.config(), load_file(self.path)
+        config, tensors = self.config(), self.tensors()
         kept = {name: value for name, value in tensors.items() if not name.startswith(PREFIX)}
         kept |= {PREFIX + name: value for name, value in maps.items()}
         write_file(self.path, config, kept)
@@ -123,7 +120,7 @@ class Artifact:
             OSError: if they cannot be written; the old ones are whole.
         """
         if self.is_file:
-            write_file(self.path, config, load_file(self.path))
+            write_file(self.path, config, self.tensors())
             return
         with staging(self.path) as scratch:
             write_about(scratch, config)
@@ -157,16 +154,9 @@ def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
     return digest.hexdigest()
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> TensorFile:
     """Open a safetensors file; one line for whatever is wrong with it."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except (SafetensorError, OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: damaged ({error}): copy or download it again") from None
+    return TensorFile(path, DAMAGED)
 
 
 def check_complete(path: Path) -> None:
@@ -181,13 +171,13 @@ def check_complete(path: Path) -> None:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if length < size else {}
+            header = parse_json(file.read(length).decode()) if length < size else {}
         ends = [
             int(entry["data_offsets"][1])
             for name, entry in header.items()
             if name != "__metadata__"
         ]
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+    except DAMAGE:
         length, ends = size, []
     if length >= size and not ends:
         raise InputError(
@@ -199,33 +189,3 @@ def check_complete(path: Path) -> None:
         raise InputError(
             f"{path}: {size:,} bytes where {expected:,} belong: copy or download it again"
         )
-
-
-def _checked(where: Path, config: Any) -> dict[str, Any]:
-    parts = ("task", "method", "info", "frozen")
-    if not isinstance(config, dict) or not all(
-        isinstance(config.get(part), Mapping) for part in parts[:2]
-    ):
-        raise InputError(f"{where}: names no task and method: is it a model of diffsight?")
-    version = config.get("format", FORMAT)
-    if not isinstance(version, int) or version > FORMAT:
-        writer = config.get("diffsight_version", "a newer version")
-        raise InputError(f"{where}: written by diffsight {writer}: pip install -U diffsight")
-    for part in parts:
-        if not isinstance(config.get(part), Mapping):
-            raise InputError(f"{where}: not whole ({part} is missing): copy it again")
-    if not isinstance(config.get("fingerprint"), str):
-        raise InputError(f"{where}: not whole (fingerprint is missing): copy it again")
-    for path, entry in config["frozen"].items():
-        keys = ("source", "fingerprint")
-        if not isinstance(entry, Mapping) or not all(isinstance(entry.get(k), str) for k in keys):
-            raise InputError(f"{where}: not whole (frozen part {path!r}): copy it again")
-        if not isinstance(entry.get("revision"), str | None):
-            raise InputError(f"{where}: not whole (revision of {path!r}): copy it again")
-    short_side = config["info"].get("short_side")
-    if not isinstance(short_side, int | None):
-        raise InputError(f"{where}: info.short_side is {short_side!r}: write a number of pixels")
-    results = config["info"].get("results", [])
-    if not isinstance(results, list) or not all(isinstance(one, Mapping) for one in results):
-        raise InputError(f"{where}: info.results is no list of evaluations: delete it")
-    return config

@@ -26,6 +26,7 @@ from diffsight.hub.artifact import (
 )
 from diffsight.hub.build import build, uninitialised, without_weights
 from diffsight.model import DenseModel
+from diffsight.ops.memory import memory_for
 from diffsight.weights import hub_errors, require_finite, resolve_folder
 
 LISTED = 6
@@ -65,7 +66,7 @@ def load(
     assert isinstance(stripped, dict)
     where = artifact.path if artifact.is_file else artifact.path / CONFIG
     try:
-        with uninitialised():
+        with uninitialised(), memory_for("not enough memory for a model of this size"):
             model = build(stripped, trusted=trusted)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
@@ -145,12 +146,12 @@ def read_weights(
     check_complete(path)
     state = stored_state(model, frozen)
     with opened(path) as file:
-        names = {name for name in file.keys() if not name.startswith(PREFIX)}  # noqa: SIM118
+        names = {name for name in file.names if not name.startswith(PREFIX)}
         _check_names(path, set(state), names)
 
         def tensors() -> Any:
             for name in sorted(state):
-                value, target = file.get_tensor(name), state[name]
+                value, target = file.tensor(name), state[name]
                 if value.shape != target.shape:
                     raise InputError(
                         f"{path}: {name} has shape {tuple(value.shape)}, its configuration "

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi
-from safetensors.torch import load_file
 from torch import Tensor
 
 import diffsight
@@ -21,7 +20,6 @@ from diffsight.hub.artifact import (
     BASELINES,
     CARD,
     CONFIG,
-    FORMAT,
     PREFIX,
     WEIGHTS,
     Artifact,
@@ -30,6 +28,7 @@ from diffsight.hub.artifact import (
     write_file,
 )
 from diffsight.hub.build import without_weights
+from diffsight.hub.check import FORMAT, check_info
 from diffsight.hub.load import resolve, stored_state
 from diffsight.model import DenseModel
 from diffsight.weights import write_tensors
@@ -63,10 +62,11 @@ def save(
 
     Raises:
         OSError: if a folder cannot be written; naming the file.
-        InputError: if a file cannot be written.
+        InputError: if a file cannot be written, or ``info`` holds a value that cannot be read back.
     """
     path = Path(path)
     model.info = {**model.info, **(info or {})}
+    check_info(model.info)
     frozen = _references(model, embed)
     tensors = stored_state(model, tuple(frozen))
     config = describe(model, frozen, tensors)
@@ -235,7 +235,7 @@ def _write_folder(
 def _unpack(artifact: Artifact, folder: Path) -> None:
     """Write a single file as a folder."""
     maps = artifact.baselines()
-    tensors = load_file(artifact.path)
+    tensors = artifact.tensors()
     kept = {name: value for name, value in tensors.items() if not name.startswith(PREFIX)}
     _write_folder(folder, artifact.config(), kept)
     if maps:

@@ -22,6 +22,7 @@ from torch import Tensor
 from diffsight import assets
 from diffsight.backbones import sources
 from diffsight.errors import InputError
+from diffsight.formats.text import reason_of
 from diffsight.inference.pipeline import default_device
 from diffsight.prompts.encoder import load_text_encoder
 from diffsight.types import Draws
@@ -119,8 +120,8 @@ def _load(model: str | Path, device: torch.device) -> _Pipeline:
         unet = _without_weights(UNet2DConditionModel, folder / "unet")
         vae = _without_weights(AutoencoderKL, folder / "vae")
         scheduler = DPMSolverMultistepScheduler.from_pretrained(folder / "scheduler")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: {' '.join(str(error).split())}: copy it again") from None
+    except Exception as error:  # diffusers raises anything on a configuration that is damaged
+        raise InputError(f"{folder}: {reason_of(error)}: copy it again") from None
     sources.load_part(unet, "unet", folder)
     sources.load_part(vae, "vae", folder)
     tokenizer, text_encoder = load_text_encoder(folder)

@@ -18,6 +18,7 @@ from torch import Tensor
 from diffsight.atomic import replacing
 from diffsight.datasets.files import IMAGE_SUFFIXES, list_files
 from diffsight.errors import InputError
+from diffsight.formats.text import read_object
 from diffsight.inference.left_out import count_files, labels_among, unreadable_types
 from diffsight.tasks import Prediction, StoredArray
 
@@ -149,10 +150,10 @@ def _written(sidecar: Path, name: str) -> set[str]:
     Under ``depth`` it has ``NAME_depth.png``.
     """
     try:
-        about = json.loads(sidecar.read_text(encoding="utf-8"))
+        about = read_object(sidecar)
     except (OSError, ValueError):
         return set()
-    if not isinstance(about, dict) or not {"image", "colour"} <= about.keys():
+    if not {"image", "colour"} <= about.keys():
         return set()
     files = (f"{name}_{key}.{suffix}" for key in about for suffix in ("png", "npy"))
     values = {value for value in about.values() if isinstance(value, str)}

@@ -1,6 +1,5 @@
 """What comes with a pretrained model: its card, a picture of samples, checksums."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from PIL import Image
 
 from diffsight import assets
 from diffsight.atomic import replacing
-from diffsight.errors import InputError
+from diffsight.formats.text import read_json, reading
 from diffsight.inference.generate import generate
 from diffsight.pretrain.denoiser import FIXED_PROMPTS
 from diffsight.rooms import RENDERER_VERSION
@@ -46,24 +45,22 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     path = folder / HISTORY
     if not path.is_file():
         return []
-    try:
-        history = json.loads(path.read_text(encoding="utf-8"))
-        if all(stage.keys() >= ENTRY for stage in history):
-            return history
-    except (AttributeError, TypeError, ValueError):
-        pass
-    raise InputError(
-        f"{path}: not the history of a pretraining (a list of {', '.join(sorted(ENTRY))} per "
-        "stage): delete it, and the card lists the stages that are trained from now on"
+    keys = ", ".join(sorted(ENTRY))
+    line = (
+        f"not the history of a pretraining (a list of {keys} per stage): delete it, and the card "
+        "lists the stages that are trained from now on"
     )
+    with reading(path, line):
+        history = read_json(path)
+        if not isinstance(history, list):
+            raise ValueError("no list")
+        for stage in history:
+            _row(stage)
+        return history
 
 
 def _card(folder: Path) -> str:
-    stages = "\n".join(
-        f"| {h['stage']} | {h['pictures']:,} | {h['steps']:,} x {h['batch_size']} | "
-        f"{h['minutes']:.0f} | {_listed(h['scores'])} |"
-        for h in read_history(folder)
-    )
+    stages = "\n".join(_row(stage) for stage in read_history(folder))
     prompts = "\n".join(f"{i}. {prompt}" for i, prompt in enumerate(FIXED_PROMPTS, 1))
     parameters = "\n".join(f"- `{part}/`: {_numbers(folder / part):,}" for part in PARTS)
     return f"""---
@@ -99,6 +96,14 @@ Row by row, `diffsight generate` with its defaults:
 
 {prompts}
 """
+
+
+def _row(stage: dict[str, Any]) -> str:
+    """Return the row of a stage in the card's table."""
+    return (
+        f"| {stage['stage']} | {stage['pictures']:,} | {stage['steps']:,} x {stage['batch_size']} "
+        f"| {stage['minutes']:.0f} | {_listed(stage['scores'])} |"
+    )
 
 
 def _numbers(part: Path) -> int:

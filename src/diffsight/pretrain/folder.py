@@ -11,11 +11,18 @@ from diffusers import ModelMixin
 
 from diffsight.atomic import staging
 from diffsight.errors import InputError
+from diffsight.formats.text import read_object, reading
 
 
 def config_of(part: Path) -> dict[str, Any]:
-    """Return the configuration of a part."""
-    return json.loads((part / "config.json").read_text(encoding="utf-8"))
+    """Return the configuration of a part.
+
+    Raises:
+        InputError: if it is damaged.
+    """
+    path = part / "config.json"
+    with reading(path, "no configuration ({reason}): run the stage that makes it again"):
+        return read_object(path)
 
 
 def stride_of(vae: Path) -> int:

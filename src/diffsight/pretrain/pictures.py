@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsight.atomic import replacing
-from diffsight.errors import InputError
+from diffsight.formats.text import read_json, reading
 from diffsight.ops.resize import resized_image
 from diffsight.rooms import RENDERER_VERSION, render_scene
 
@@ -138,10 +138,12 @@ def _render(job: tuple[Path, int, str, int]) -> None:
 
 def _read(place: Path, number: int) -> tuple[np.ndarray, list[str]]:
     images, captions = _paths(place, number)
-    try:
-        return np.load(images, mmap_mode="r"), json.loads(captions.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{images}: not a whole chunk of pictures ({error}): delete {captions.name} in its "
-            "folder, so that it is rendered again"
-        ) from None
+    line = (
+        f"not a whole chunk of pictures ({{reason}}): delete {captions.name} in its folder, so "
+        "that it is rendered again"
+    )
+    with reading(images, line):
+        texts = read_json(captions)
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise ValueError("its captions are no list of texts")
+        return np.load(images, mmap_mode="r"), texts

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from diffsight.errors import InputError
+from diffsight.formats.tensors import read_safetensors
+from diffsight.formats.text import reading
 from diffsight.prompts.base import AbstractPrompt
 from diffsight.prompts.text import TextAdapter
 from diffsight.types import Inputs
@@ -48,12 +48,9 @@ class Aggregated(AbstractPrompt):
 
 
 def _read(path: Path, num_tokens: int, dim: int) -> Float[Tensor, "n c"]:
-    try:
-        rows = load_file(path)["rows"]
-    except (SafetensorError, OSError, KeyError) as error:
-        raise InputError(
-            f"{path}: no aggregated prompt ({error}): write it with `diffsight aggregate-prompts`"
-        ) from None
+    line = "no aggregated prompt ({reason}): write it with `diffsight aggregate-prompts`"
+    with reading(path, line):
+        rows = read_safetensors(path, line)["rows"]
     if tuple(rows.shape) != (num_tokens, dim):
         raise InputError(
             f"{path}: {' x '.join(map(str, rows.shape))} numbers, the model takes {num_tokens} "

@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffsight.errors import InputError
+from diffsight.formats.sizes import check_sizes
+from diffsight.formats.text import reason_of
 from diffsight.prompts.base import AbstractPrompt
 from diffsight.prompts.encoder import load_text_model
 from diffsight.prompts.text import TextAdapter
@@ -58,12 +60,17 @@ class LearnedSentences(AbstractPrompt):
         super().__init__()
         from transformers import CLIPTextConfig, CLIPTextModel  # half a second
 
-        config = CLIPTextConfig(**(CLIP_L14 if architecture is None else architecture))
+        sizes = CLIP_L14 if architecture is None else architecture
+        check_sizes("architecture of the text tower", sizes)
+        try:
+            config = CLIPTextConfig(**sizes)
+            self.tower: Any = CLIPTextModel(config)
+        except Exception as error:  # transformers raises anything on sizes that do not fit
+            raise InputError(f"architecture: no CLIP text model ({reason_of(error)})") from None
         self.num_tokens = 1 if pooled else num_tokens
         self.pooled = pooled
         self.dim: int = config.hidden_size
         self.tokenizer = Tokenizer(tokenizer, num_tokens)
-        self.tower: Any = CLIPTextModel(config)
         positions = torch.arange(config.max_position_embeddings, device="cpu")
         self.tower.embeddings.position_ids = positions[None]  # a meta device makes them unusable
         if weights is not None:

@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from diffsight import assets
 from diffsight.atomic import replacing
 from diffsight.errors import InputError
+from diffsight.formats.tensors import TensorFile
+from diffsight.formats.text import parse_json, reading
 from diffsight.label_maps import class_names
 from diffsight.prompts.base import AbstractPrompt
 from diffsight.prompts.encoder import load_text_encoder
@@ -233,15 +234,16 @@ def _rows_by_name(path: Path, names: Sequence[str], dim: int) -> Tensor:
 
 
 def _open_table(path: Path) -> tuple[list[str], Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            known = json.loads((file.metadata() or {}).get("names", "null"))
-            rows = file.get_tensor("rows") if "rows" in file.keys() else None  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path}: not a text table ({error}): write it with `diffsight text-table`"
-        ) from None
-    if known is None or rows is None:
-        raise InputError(f"{path}: no names in it: write it with `diffsight text-table`")
+    line = "not a text table ({reason}): write it with `diffsight text-table`"
+    with TensorFile(path, line) as file:
+        if "names" not in file.metadata or "rows" not in file.names:
+            raise InputError(f"{path}: no names in it: write it with `diffsight text-table`")
+        rows = file.tensor("rows")
+        with reading(path, line):
+            known = parse_json(file.metadata["names"])
+            if not isinstance(known, list) or not all(isinstance(name, str) for name in known):
+                raise ValueError("its names are no list of texts")
+            if rows.ndim != 2 or len(rows) != len(known):
+                raise ValueError(f"{len(known)} names for rows of shape {tuple(rows.shape)}")
     require_finite([("rows", rows)], path)
     return known, rows

@@ -13,6 +13,7 @@ from PIL import Image
 from diffsight.atomic import replacing
 from diffsight.datasets.depth import write_depth_png
 from diffsight.errors import InputError
+from diffsight.formats.text import read_object, reading
 from diffsight.rooms.dataset import Rendering, render_scene
 from diffsight.rooms.draw import RENDERER_VERSION
 from diffsight.rooms.person import KEYPOINTS
@@ -104,15 +105,12 @@ class Export:
 
 
 def _check_same(note: Path, settings: Mapping[str, Any]) -> None:
-    try:
-        recorded = json.loads(note.read_text())
-    except (OSError, ValueError):
-        raise InputError(f"{note}: cannot be read: remove it, or choose another --out") from None
+    with reading(note, "cannot be read: remove it, or choose another --out"):
+        recorded = read_object(note)
     for name, value in settings.items():
-        if not isinstance(recorded, dict) or recorded.get(name) != value:
-            was = recorded.get(name) if isinstance(recorded, dict) else None
+        if recorded.get(name) != value:
             raise InputError(
-                f"{note}: this folder holds rooms with {name} {was}, not {value}: "
+                f"{note}: this folder holds rooms with {name} {recorded.get(name)}, not {value}: "
                 "choose another --out"
             )
 

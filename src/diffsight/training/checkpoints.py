@@ -12,6 +12,8 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from diffsight.atomic import replacing
 from diffsight.errors import InputError
+from diffsight.formats.tensors import load_torch
+from diffsight.formats.text import reading
 
 KEY = "diffsight"  # our part of a checkpoint; the rest is Lightning's
 PACKAGES = ("diffsight", "torch", "lightning", "diffusers", "transformers", "numpy")
@@ -81,16 +83,10 @@ def load(path: str | Path, *, map_location: Any = "cpu", mmap: bool = False) -> 
     Raises:
         InputError: if it cannot be read safely, is truncated, or is no checkpoint of diffsight.
     """
-    try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such checkpoint: start without --resume") from None
-    except Exception as error:
-        # a broken file raises almost anything: RuntimeError, UnpicklingError, EOFError, KeyError
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"{path}: not a readable checkpoint ({reason}): restore it or start again"
-        ) from None
+    if not Path(path).exists():
+        raise InputError(f"{path}: no such checkpoint: start without --resume")
+    with reading(path, "not a readable checkpoint ({reason}): restore it or start again"):
+        checkpoint = load_torch(path, map_location=map_location, mmap=mmap)
     if not isinstance(checkpoint, dict) or KEY not in checkpoint:
         raise InputError(
             f"{path}: not a checkpoint of diffsight fit: give the folder of such a run"

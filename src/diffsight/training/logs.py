@@ -10,6 +10,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from diffsight.atomic import replacing
+from diffsight.formats.text import parse_csv, read_text, reading
 
 
 class CsvLog(Logger):
@@ -55,7 +56,8 @@ class CsvLog(Logger):
     def _keep_until(self, first_step: int) -> None:
         rows = [["step", "name", "value"]]
         if first_step and self.path.exists():
-            with self.path.open(newline="") as file:
-                rows += [row for row in list(csv.reader(file))[1:] if int(row[0]) < first_step]
+            with reading(self.path, "damaged ({reason}): delete it, or the broken line"):
+                kept = parse_csv(read_text(self.path))
+                rows += [list(row.values()) for row in kept if int(row["step"]) < first_step]
         with replacing(self.path) as partial, partial.open("w", newline="") as file:
             csv.writer(file).writerows(rows)

@@ -6,18 +6,17 @@ The processes of a run and a resumed run find them there: nothing is rendered or
 import hashlib
 import json
 import logging
-import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import diffsight
 from diffsight.config import to_config
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.errors import InputError
+from diffsight.formats.tensors import load_torch
+from diffsight.formats.text import reading
 from diffsight.training.checkpoints import save_torch
 from diffsight.training.data import read_samples
 from diffsight.types import Camera
@@ -91,18 +90,8 @@ def preload(
 
 
 def _kept(path: Path) -> list[Sample]:
-    try:
-        return [_unpacked(row) for row in torch.load(path, mmap=True, weights_only=True)]
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        TypeError,
-        EOFError,
-        pickle.UnpicklingError,
-    ) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: no whole file of samples ({reason}): delete it") from None
+    with reading(path, "no whole file of samples ({reason}): delete it"):
+        return [_unpacked(row) for row in load_torch(path, mmap=True)]
 
 
 def _owned(sample: Sample) -> Sample:

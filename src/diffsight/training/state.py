@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import torch
 from torch import Tensor
 
 from diffsight.errors import InputError
+from diffsight.formats.tensors import is_dense
+from diffsight.formats.text import reading, reason_of
 from diffsight.model import DenseModel
 from diffsight.training.checkpoints import KEY, AtomicCheckpoints, load
-from diffsight.training.rng import rng_state
+from diffsight.training.rng import restore_rng, rng_state
 
 SAVE_SECONDS = 20.0
 log = logging.getLogger(__name__)
@@ -35,9 +38,15 @@ def outside(state: Mapping[str, Tensor], prefixes: Iterable[str]) -> dict[str, T
 
 @torch.no_grad()
 def load_trained_state(model: DenseModel, values: Mapping[str, Tensor]) -> None:
-    """Put back what ``trained_state`` gave."""
+    """Put back what ``trained_state`` gave.
+
+    Raises:
+        ValueError: if it is of another model.
+    """
     state = model.state_dict()
     for name, value in values.items():
+        if name not in state or not is_dense(value) or value.shape != state[name].shape:
+            raise ValueError(f"{name} is no tensor of this model")
         state[name].copy_(value)
 
 
@@ -85,9 +94,33 @@ class AdaptState:
                 f"{path}: belongs to other images, labels or options: give those again, or start "
                 "again without --resume"
             )
-        state.plan, state.runs = stored["plan"], stored["runs"]
-        state.current = stored["current"]
+        with state.resuming():
+            state.plan = {str(name): int(steps) for name, steps in stored["plan"].items()}
+            for run in stored["runs"].values():
+                _ = run["trained"].items()
+            _ = stored["current"].get("run")
+            state.runs, state.current = stored["runs"], stored["current"]
         return state
+
+    def resuming(self) -> AbstractContextManager[None]:
+        """Return a context in which something of the file is put back, and nothing else."""
+        return reading(self.path or "", "damaged ({reason}): start again without --resume")
+
+    def restore(self, model: DenseModel, optimiser: Any) -> int:
+        """Put the training under way back into a model and its optimiser; return its steps.
+
+        Raises:
+            InputError: if the file is damaged.
+        """
+        with self.resuming():
+            load_trained_state(model, self.current["trained"])
+            try:
+                # a copy: a step changes in place what it is given
+                optimiser.load_state_dict(copy.deepcopy(self.current["optimiser"]))
+                restore_rng(self.current["rng"])
+            except RuntimeError as error:  # of a tensor of another shape or type
+                raise ValueError(reason_of(error)) from None
+            return int(self.current["step"])
 
     def note(self, run: str, step: int, model: DenseModel, optimiser: Any) -> None:
         """Write the file after a step, if the last time was some seconds ago."""

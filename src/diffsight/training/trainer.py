@@ -19,6 +19,7 @@ from rich.console import Console
 from diffsight.atomic import replacing
 from diffsight.config import Plain
 from diffsight.errors import InputError
+from diffsight.formats.text import reading
 from diffsight.locks import claim_folder
 from diffsight.ops.memory import keep_freed_memory
 from diffsight.training.callbacks import LAST, Checkpoints, Interrupts, ProgressBar
@@ -100,13 +101,14 @@ def steps_done(out: Path, recipe: Mapping[str, Plain], fixed: Sequence[str]) -> 
         InputError: if it was made with others, or left no checkpoint.
     """
     ours = load(out / LAST, mmap=True)[KEY]
-    for name in fixed:
-        if ours["recipe"][name] != recipe[name]:
-            raise InputError(
-                f"{out / LAST}: trained with another {name!r} than this recipe's: resume with "
-                f"{out / 'recipe.yaml'}, or start again in another folder"
-            )
-    return ours["schedule"]["step"]
+    with reading(out / LAST, "damaged ({reason}): restore it or start again"):
+        for name in fixed:
+            if ours["recipe"][name] != recipe[name]:
+                raise InputError(
+                    f"{out / LAST}: trained with another {name!r} than this recipe's: resume with "
+                    f"{out / 'recipe.yaml'}, or start again in another folder"
+                )
+        return int(ours["schedule"]["step"])
 
 
 def trainer_for(

@@ -9,7 +9,7 @@ from diffsight.weights.files import (
     write_tensors,
 )
 from diffsight.weights.location import hub_errors, locate, part_folder, resolve_folder
-from diffsight.weights.towers import load_tower, read_config
+from diffsight.weights.towers import load_tower, read_config, refused
 
 __all__ = [
     "hub_errors",
@@ -19,6 +19,7 @@ __all__ = [
     "read_checkpoint",
     "read_config",
     "read_folder",
+    "refused",
     "require_finite",
     "resolve_folder",
     "variant_of",

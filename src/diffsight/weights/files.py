@@ -3,19 +3,19 @@
 import errno
 import json
 import os
-import pickle
 import re
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from diffsight.errors import InputError
+from diffsight.formats.tensors import NotPlainError, is_dense, load_torch, read_safetensors
+from diffsight.formats.text import reason_of
 
 WEIGHTS = re.compile(
     r"(diffusion_pytorch_model|pytorch_model|model)(\.[\w-]+)?\.(safetensors|bin)", re.ASCII
@@ -55,34 +55,21 @@ def _read(path: Path) -> Any:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise InputError(
-                f"{path}: not a complete safetensors file ({path.stat().st_size:,} bytes, "
-                f"{error}): "
-                "download or copy it again"
-            ) from None
+        size = f"{path.stat().st_size:,} bytes"
+        line = f"not a complete safetensors file ({size}, {{reason}}): download or copy it again"
+        return read_safetensors(path, line)
     try:
-        with torch.serialization.safe_globals([(_Inert, name) for name in _INERT_CLASSES]):
-            zipped = zipfile.is_zipfile(path)  # older files cannot be mapped
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it names {named[1]}" if named else _first_line(error)
+        return load_torch(path, mmap=True, allowed=[(_Inert, name) for name in _INERT_CLASSES])
+    except NotPlainError as error:
         raise InputError(
-            f"{path}: refused, because it holds more than tensors and could run code when "
-            f"loaded ({reason}): "
-            "get a .safetensors file, or save its tensors alone with the program that wrote it"
+            f"{path}: refused, because it holds more than tensors and could run code when loaded "
+            f"({error}): get a .safetensors file, or save its tensors alone with the program that "
+            "wrote it"
         ) from None
-    except (RuntimeError, EOFError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"{path}: not a readable checkpoint ({_first_line(error)}): copy it again"
+            f"{path}: not a readable checkpoint ({reason_of(error)}): copy it again"
         ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [f"{type(error).__name__}: empty or cut off"])[0]
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -108,7 +95,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]
     for key, value in container.items():
         prefix = WRAPPERS.match(str(key))
         name = str(key)[prefix.end() :] if prefix else str(key)
-        if not isinstance(value, Tensor):
+        if not is_dense(value):
             dropped[str(key)] = f"not a tensor: {type(value).__name__}"
         elif name not in tensors:
             tensors[name] = value

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffsight.errors import InputError
+from diffsight.formats.text import reason_of
 from diffsight.weights.files import require_finite
 
 OWN_NORMS = "hidden_states_norms."  # of feature maps; checkpoints lack them, they change little
@@ -35,8 +36,7 @@ def read_config(
     try:
         return cls.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # a tokenizer raises nothing narrow on a damaged file
-        reason = " ".join(str(error).split())
-        raise InputError(f"{missing} ({reason}): {repair}") from None
+        raise InputError(f"{missing} ({reason_of(error)}): {repair}") from None
 
 
 def load_tower(
@@ -55,7 +55,8 @@ def load_tower(
     Raises:
         InputError: if weights are missing, have another shape, or are not finite.
     """
-    with _quiet(), torch.random.fork_rng(devices=[]):  # the model's random start is overwritten
+    # the model's random start is overwritten
+    with refused(f"{where}: no {kind}"), _quiet(), torch.random.fork_rng(devices=[]):
         model, report = cls.from_pretrained(
             None,
             config=config,
@@ -74,6 +75,24 @@ def load_tower(
         )
     require_finite(model.state_dict().items(), where)
     return model.eval()
+
+
+@contextlib.contextmanager
+def refused(what: str) -> Iterator[None]:
+    """Turn what a library raises on a configuration that it did not expect into one line.
+
+    Args:
+        what: whose configuration it is and what is not there, for the message.
+
+    Raises:
+        InputError: for every error inside.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # of sizes that do not fit: anything
+        raise InputError(f"{what} ({reason_of(error)}): give the folder of one") from None
 
 
 @contextlib.contextmanager

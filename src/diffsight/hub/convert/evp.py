@@ -12,6 +12,7 @@ from diffsight.heads import MetricBins, ReferringDecoder
 from diffsight.hub.convert.layout import Layout, convert, require, unneeded
 from diffsight.hub.convert.vpd import DEPTH as VPD_DEPTH
 from diffsight.hub.convert.vpd import REFERRING as VPD_REFERRING
+from diffsight.hub.convert.vpd import count_tokens
 from diffsight.methods import EVP
 from diffsight.model import DenseModel
 from diffsight.necks import IMAFR, Merging
@@ -106,6 +107,10 @@ def convert_evp_depth(
     """
     require(state, DEPTH)
     rows = state.get("encoder.class_embeddings")
+    if rows is not None and (rows.ndim < 2 or rows.numel() != rows.shape[-2:].numel()):
+        raise InputError(
+            f"encoder.class_embeddings has shape {tuple(rows.shape)}: a prompt is tokens x width"
+        )
     divisor = latent_std or LATENT_STD["nyu" if max_depth_m <= 10 else "kitti"]
 
     def build() -> DenseModel:
@@ -146,7 +151,7 @@ def convert_evp_referring(
         InputError: if it is a checkpoint of something else, or entries are missing.
     """
     require(state, REFERRING)
-    tokens = state["classifier.conv1_4.weight"].shape[1] - 2 * 1280
+    tokens = count_tokens(state)
 
     def build() -> DenseModel:
         method = bind(

@@ -17,6 +17,7 @@ from diffsight.necks import FPN, Merging
 from diffsight.prompts import ClassTokens, Sentences, TextTable
 from diffsight.tasks import Depth, Referring, Segmentation
 
+MAX_TOKENS = 77  # of a sentence; CLIP's text tower takes no more
 _LDM = "unet.unet.diffusion_model."
 DEPTH = Layout(
     kind="vpd-depth",
@@ -148,7 +149,7 @@ def convert_vpd_referring(
         InputError: if it is a checkpoint of something else, or entries are missing.
     """
     require(state, REFERRING)
-    tokens = state["classifier.conv1_4.weight"].shape[1] - 2 * 1280
+    tokens = count_tokens(state)
 
     def build() -> DenseModel:
         method = bind(
@@ -163,6 +164,19 @@ def convert_vpd_referring(
     return convert(state, REFERRING, build, partial=partial)
 
 
+def count_tokens(state: Mapping[str, Tensor]) -> int:
+    """Return the number of tokens of a sentence, from the size of the referring decoder.
+
+    Raises:
+        InputError: if it is of another model.
+    """
+    name = "classifier.conv1_4.weight"
+    shape = tuple(state[name].shape)
+    if len(shape) != 4 or not 0 < shape[1] - 2 * 1280 <= MAX_TOKENS:
+        raise InputError(f"{name} has shape {shape}: it takes 2560 channels and one per token")
+    return shape[1] - 2 * 1280
+
+
 def _rows(
     state: Mapping[str, Tensor], layout: Layout, table: str, names: Sequence[str]
 ) -> tuple[tuple[str, ...], int]:
@@ -172,6 +186,10 @@ def _rows(
         InputError: if it is another model's, or has another number of rows.
     """
     require(state, layout)
+    if state[table].ndim != 2:
+        raise InputError(
+            f"{table} has shape {tuple(state[table].shape)}: a text table has two sizes"
+        )
     rows, width = state[table].shape
     if len(names) != rows:
         raise InputError(

@@ -1,0 +1,1 @@
+"""Files become text, plain data or tensors: every reader of diffsight opens its files here."""

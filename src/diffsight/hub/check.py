@@ -1,0 +1,120 @@
+"""What the configuration of a saved model must hold."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from diffsight.errors import InputError
+
+FORMAT = 2
+
+
+def check_config(where: Path, config: Any) -> dict[str, Any]:
+    """Return a configuration that is whole.
+
+    Raises:
+        InputError: if it is of another library, of a newer format, or lacks something.
+    """
+    parts = ("task", "method", "info", "frozen")
+    if not isinstance(config, dict) or not all(
+        isinstance(config.get(part), Mapping) for part in parts[:2]
+    ):
+        raise InputError(f"{where}: names no task and method: is it a model of diffsight?")
+    version = config.get("format", FORMAT)
+    if not isinstance(version, int) or version > FORMAT:
+        writer = config.get("diffsight_version", "a newer version")
+        raise InputError(f"{where}: written by diffsight {writer}: pip install -U diffsight")
+    for part in parts:
+        if not isinstance(config.get(part), Mapping):
+            raise InputError(f"{where}: not whole ({part} is missing): copy it again")
+    for name, kind in (("fingerprint", str), ("diffsight_version", str), ("parameters", int)):
+        if not isinstance(config.get(name), kind):
+            raise InputError(f"{where}: not whole ({name} is missing): copy it again")
+    for path, entry in config["frozen"].items():
+        keys = ("source", "fingerprint")
+        if not isinstance(entry, Mapping) or not all(isinstance(entry.get(k), str) for k in keys):
+            raise InputError(f"{where}: not whole (frozen part {path!r}): copy it again")
+        if not isinstance(entry.get("revision"), str | None):
+            raise InputError(f"{where}: not whole (revision of {path!r}): copy it again")
+    try:
+        check_info(config["info"])
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    return config
+
+
+def check_info(info: Mapping[str, Any]) -> None:
+    """Refuse values of ``DenseModel.info`` that its readers cannot use; other keys are free.
+
+    Raises:
+        InputError: naming the key, and the repair.
+    """
+    for name, (fits, expected) in _INFO.items():
+        if name in info and not fits(info[name]):
+            raise InputError(f"info.{name} is {_short(info[name])}: write {expected}")
+    if "held_out" in info and info["held_out"] and not isinstance(info.get("metric"), str):
+        raise InputError("info.held_out has no info.metric: delete both")
+    results = info.get("results", [])
+    if not isinstance(results, list) or not all(map(_is_result, results)):
+        raise InputError("info.results is no list of evaluations: delete it")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**1023
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(map(_is_number, value.values()))
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_result(value: Any) -> bool:
+    """Whether a value is an evaluation, as a card shows it."""
+    if not isinstance(value, Mapping) or not _are_numbers(value.get("metrics")):
+        return False
+    protocol, rows = value.get("protocol"), value.get("baselines", {})
+    if not isinstance(protocol, Mapping) or not _is_text(protocol.get("name")):
+        return False
+    return (
+        _is_text(value.get("plan"))
+        and isinstance(value.get("data"), str | None)
+        and isinstance(rows, Mapping)
+        and all(
+            _are_numbers(row) and row.keys() >= value["metrics"].keys() for row in rows.values()
+        )
+    )
+
+
+def _short(value: Any) -> str:
+    text = repr(value) if not isinstance(value, int) or abs(value) < 10**20 else "a huge number"
+    return text if len(text) <= 60 else f"{text[:60]} ..."
+
+
+_INFO: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "short_side": (lambda value: value is None or _is_size(value), "a number of pixels"),
+    "training": (_is_mapping, "an object"),
+    "steps": (_is_mapping, "an object"),
+    "variant": (lambda value: value is None or _is_mapping(value), "an object"),
+    "held_out": (_are_numbers, "an object of numbers"),
+    "learned_parameters": (lambda value: isinstance(value, int), "a whole number"),
+    "seed": (_is_number, "a number"),
+    "alpha": (_is_number, "a number"),
+    **dict.fromkeys(("chosen", "metric", "kind", "license"), (_is_text, "a text")),
+    "unit": (lambda value: isinstance(value, str | None), "a text"),
+    **dict.fromkeys(("samples", "datasets", "base_weights"), (_are_texts, "a list of texts")),
+}

@@ -1,0 +1,162 @@
+"""Damaged safetensors files and torch checkpoints end in one line or one reason."""
+
+import io
+import json
+import os
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save, save_file
+
+from diffsight.errors import InputError
+from diffsight.formats.tensors import (
+    NotPlainError,
+    TensorFile,
+    is_dense,
+    load_torch,
+    read_safetensors,
+)
+
+WHOLE = save({"a": torch.ones(2, 3), "b": torch.zeros(4)}, {"names": "x"})
+LINE = "damaged ({reason}): copy it"
+
+
+def header(change: Any) -> bytes:
+    """The file with a changed header."""
+    length = int.from_bytes(WHOLE[:8], "little")
+    entries = json.loads(WHOLE[8 : 8 + length])
+    change(entries)
+    text = json.dumps(entries).encode()
+    return len(text).to_bytes(8, "little") + text + WHOLE[8 + length :]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"\0" * 7, b"\xff" * 100, WHOLE[:60], WHOLE[:-1], WHOLE + b"\0"),
+        (2**63).to_bytes(8, "little") + WHOLE[8:],
+        (len(WHOLE)).to_bytes(8, "little") + WHOLE[8:],
+        b"\x10\x27" + b"\0" * 6 + b"[" * 10_000,
+        header(lambda h: h["a"].update(dtype="F128")),
+        header(lambda h: h["a"].update(dtype=None)),
+        header(lambda h: h["a"].update(shape=[-1, 3])),
+        header(lambda h: h["a"].update(shape=[2**40, 2**40])),
+        header(lambda h: h["a"].update(shape="x")),
+        header(lambda h: h["a"].update(data_offsets=[24, 0])),
+        header(lambda h: h["a"].update(data_offsets=[0, 2**63])),
+        header(lambda h: h["a"].update(data_offsets=[0.5, 24])),
+        header(lambda h: h["a"].update(data_offsets=None)),
+        header(lambda h: h["a"].update(data_offsets=h["b"]["data_offsets"])),
+        header(lambda h: h.pop("a")),
+        header(lambda h: h.update(c=3)),
+        header(lambda h: h.update(__metadata__={"names": 3})),
+        header(lambda h: h.update(__metadata__=[])),
+    ],
+)
+def test_damaged_safetensors_headers(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        read_safetensors(path, LINE)
+    assert str(error.value).startswith(f"{path}: damaged (")
+    assert str(error.value).endswith("): copy it")
+    assert "\n" not in str(error.value)
+
+
+def test_safetensors_files_and_their_metadata(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(WHOLE)
+    with TensorFile(path, LINE) as file:
+        assert (sorted(file.names), file.metadata) == (["a", "b"], {"names": "x"})
+        assert torch.equal(file.tensor("a"), torch.ones(2, 3))
+        with pytest.raises(InputError, match=r"x\.safetensors: damaged \(.*c.*\): copy it"):
+            file.tensor("c")
+    save_file({"a": torch.ones(1)}, path)
+    assert read_safetensors(path, LINE).keys() == {"a"}
+    with pytest.raises(InputError, match="none: damaged"):
+        read_safetensors(tmp_path / "none", LINE)
+
+
+def torch_file(path: Path, *, old: bool = False) -> bytes:
+    torch.save({"a": torch.ones(50, 3), "epoch": 3}, path, _use_new_zipfile_serialization=not old)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("mmap", [False, True])
+def test_torch_checkpoints_of_both_formats(tmp_path: Path, old: bool, mmap: bool) -> None:
+    path = tmp_path / "x.pth"
+    whole = torch_file(path, old=old)
+    found = load_torch(path, mmap=mmap)
+    assert torch.equal(found["a"], torch.ones(50, 3))
+    assert found["epoch"] == 3
+    for length in range(0, len(whole) - 1, len(whole) // 40):
+        path.write_bytes(whole[:length])
+        with pytest.raises((OSError, ValueError)):
+            load_torch(path, mmap=mmap)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_flipped_bits_of_torch_checkpoints(tmp_path: Path, old: bool) -> None:
+    path = tmp_path / "x.pth"
+    whole = torch_file(path, old=old)
+    for position in range(0, min(len(whole), 1500), 31):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x55]) + whole[position + 1 :])
+        try:
+            load_torch(path)
+        except (OSError, ValueError) as error:
+            assert "\n" not in str(error)  # noqa: PT017
+
+
+def test_other_files_in_place_of_a_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    with tarfile.open(path, "w") as archive:
+        for name in ("sys_info", "pickle", "storages", "tensors"):
+            info = tarfile.TarInfo(name)
+            info.size = 300
+            archive.addfile(info, io.BytesIO(b"-" * 300))
+    with pytest.raises(ValueError, match=r"files saved in the legacy \.tar format$"):
+        load_torch(path)
+    for content in (b"", b"-" * 1000, b"\x80\x02.", b"[" * 5000, b"]" * 999 + b"a" * 998 + b"."):
+        path.write_bytes(content)
+        with pytest.raises(ValueError) as error:  # noqa: PT011 - decoders have no common words
+            load_torch(path)
+        assert str(error.value)
+    with pytest.raises(OSError, match="No such file"):
+        load_torch(tmp_path / "none.pth")
+
+
+def test_an_archive_that_unpacks_to_more_than_it_holds_is_refused(tmp_path: Path) -> None:
+    path, packed = tmp_path / "x.pth", tmp_path / "packed.pth"
+    torch_file(path)
+    with (
+        zipfile.ZipFile(path) as source,
+        zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for member in source.infolist():
+            target.writestr(member.filename, source.read(member) + b"\0" * 2**20)
+    with pytest.raises(ValueError, match=r"unpacks to [\d,]+ bytes, more than the file has"):
+        load_torch(packed)
+
+
+class Code:
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("evil",)
+
+
+def test_classes_are_named_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"a": Code()}, "x.pth")
+    with pytest.raises(NotPlainError, match=r"^it names \w+\.mkdir$"):
+        load_torch("x.pth")
+    assert not Path("evil").exists()
+
+
+def test_only_tensors_with_numbers_are_dense() -> None:
+    assert is_dense(torch.ones(2))
+    for value in (None, 3, torch.ones(2, device="meta"), torch.ones(2).to_sparse()):
+        assert not is_dense(value)
