@@ -54,11 +54,16 @@ def settle(
     vouched = len(classes) > 0 and not by_colour
     notes: list[str] = []
     is_coloured, folder = labels[0].coloured, masks[0].file.parent
+    has_values = classes.keys != "position"
+    if form.snap and not has_values:  # before 255 is understood, which noise would hide
+        counts = count_ids(labels)
+        labels, note = _snapped(labels, counts, sorted(_frequent(folder, counts, is_coloured)))
+        notes.append(note)
     if form.invalid is None and not is_coloured:
-        marker, note = _meaning_of_255(labels)
+        marker, reasons = _meaning_of_255(labels)
         form = replace(form, invalid=marker)
         labels = [label.without(marker) for label in labels]
-        notes += note
+        notes += reasons
     for mask, label in zip(masks, labels, strict=True):
         if not label.valid.any():
             raise InputError(
@@ -75,15 +80,11 @@ def settle(
         if conflict or by_colour:
             labels = [palette_colours(label) for label in labels]
             is_coloured = True
-    counts = count_ids(labels)
-    if form.snap:
-        targets = (
-            _frequent(folder, counts, is_coloured) if classes.keys == "position" else classes.names
-        )
-        labels, note = _snapped(labels, counts, sorted(targets))
+    if form.snap and has_values:
+        labels, note = _snapped(labels, count_ids(labels), sorted(classes.names))
         notes.append(note)
-    elif not vouched and not by_colour:
-        _require_sharp(folder, labels, counts)
+    elif not form.snap and not vouched and not by_colour:
+        _require_sharp(folder, labels, count_ids(labels))
     return labels, form, notes
 
 
