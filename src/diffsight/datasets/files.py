@@ -15,6 +15,7 @@ from torch import Tensor
 
 from diffsight.atomic import replacing
 from diffsight.errors import InputError
+from diffsight.ops.memory import memory_for
 
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -47,7 +48,8 @@ def read_image(path: str | Path) -> UInt8[Tensor, "3 h w"]:
     """
     path = Path(path)
     pixels = decode(path, _IMAGE_FORMATS, lambda image: upright_rgb(path, image))
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    with memory_for(f"{path}: not enough memory to read it; scale it down"):
+        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def read_depth(
@@ -157,7 +159,8 @@ def decode(
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        with memory_for(f"{path}: not enough memory to read it; give a smaller file"):
+            data = path.read_bytes()
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{path}: cannot be read ({reason}); check the path") from error
