@@ -10,6 +10,10 @@ class InputError(ValueError):
     """Something that the user gave cannot be used; one line says what, where, and the repair."""
 
 
+class TooLargeError(InputError):
+    """There is too little memory."""
+
+
 def suggest(name: str, known: Collection[str], *, listing: str = "") -> str:
     """Return a question with the nearest of the known names, and where all of them are listed.
 

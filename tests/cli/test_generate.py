@@ -51,6 +51,11 @@ def test_several_make_a_grid(pipeline_folder: Path, tmp_path: Path) -> None:
         (["--out", "gone/x.png"], "gone/x.png: cannot be written (No such file or directory)"),
         (["--out", "file/x.png"], "file/x.png: cannot be written (Not a directory)"),
         (["--out", "x.jpg"], "--out x.jpg: a PNG is written"),
+        (
+            ["--out", "x.png", "--size", "999424"],
+            "1 x 999424 x 999424 px: takes at least ",
+        ),
+        (["--out", "x.png", "--count", "999999999999"], "are free: choose a smaller --size, or a"),
         (["--out", "x.png", "--size", "33"], "size 33: tiny needs a multiple of 32 px"),
         (["--out", "x.png", "--device", "abacus"], "device 'abacus' cannot be used"),
         (["--out", "x.png", "--model", "tinny"], "tinny: no scheduler/ in it: give tiny"),

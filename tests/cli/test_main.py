@@ -1,3 +1,4 @@
+import importlib
 import json
 import subprocess
 import sys
@@ -126,6 +127,39 @@ def test_errors_become_one_line(
     monkeypatch.setattr(doctor, "main", fail)
     assert cli.main(["doctor"]) == status
     assert capsys.readouterr().err.endswith(line)
+
+
+@pytest.mark.parametrize(
+    ("command", "repair"),
+    [
+        ("fit", "choose a smaller --batch_size"),
+        ("generate", "choose a smaller --size"),
+        ("benchmark", "choose a smaller --short-side"),
+        ("caption", "choose a smaller --batch-size"),
+        ("evaluate", "choose a smaller --short-side or --batch-size, or --tile"),
+        ("latent-std", "choose a smaller crop in the recipe"),
+        ("doctor", "run it on a machine with more"),
+    ],
+)
+@pytest.mark.parametrize("is_gpu", [False, True])
+def test_too_little_memory_is_one_line_with_a_repair(
+    command: str,
+    repair: str,
+    is_gpu: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import torch
+
+    def fail(argv: list[str]) -> int:
+        raise torch.OutOfMemoryError("CUDA out of memory") if is_gpu else MemoryError
+
+    module = importlib.import_module(f"diffsight.cli.{command.replace('-', '_')}")
+    monkeypatch.setattr(module, "main", fail)
+    assert cli.main([command]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"diffsight: {command}: not enough memory: {repair}")
+    assert error.count("\n") == 1
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,11 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tests.hub.tiny import tiny
 from tests.support_cli import RNG, photo
@@ -11,6 +13,9 @@ from tests.support_cli import predict as run
 
 from diffsight import cli
 from diffsight.hub import read_config, save
+from diffsight.model import DenseModel
+from diffsight.tasks import DepthPrediction
+from diffsight.types import Inputs
 
 
 @pytest.fixture
@@ -117,6 +122,72 @@ def test_exif_orientation(depth_model: Path, tmp_path: Path) -> None:
     assert run(depth_model, tmp_path / "a.jpg", "--out", tmp_path / "out") == 0
     with Image.open(tmp_path / "out" / "a_depth.png") as depth:
         assert depth.size == (32, 48)
+
+
+@pytest.mark.parametrize("batch_size", ["1", "4"])
+@pytest.mark.parametrize(
+    "raised",
+    [
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+    ],
+)
+def test_an_image_too_large_for_the_memory_is_reported_and_all_others_are_done(
+    raised: Exception,
+    batch_size: str,
+    depth_model: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    forward = DenseModel.forward
+
+    def limited(self: DenseModel, inputs: Inputs, *args: Any, **options: Any) -> Any:
+        if inputs.image.shape[0] * inputs.image.shape[2] * inputs.image.shape[3] > 64 * 96:
+            raise raised
+        return forward(self, inputs, *args, **options)
+
+    monkeypatch.setattr(DenseModel, "forward", limited)
+    photo(photos / "aa.png", 96, 128)  # between the others
+    photo(photos / "c.png", 48, 33)
+    photo(photos / "d.png", 48, 33)
+    out = tmp_path / "out"
+    assert run(depth_model, photos, "--out", out, "--batch-size", batch_size) == 1
+    error = capsys.readouterr().err.splitlines()
+    (line,) = (line for line in error if "not enough memory" in line or "has not enough" in line)
+    assert line.startswith(f"{photos / 'aa.png'}: cpu has not enough memory for 1 x 128 x 96 px")
+    assert "--short-side" in line
+    assert "--tile" in line
+    assert error[-1] == f"5 of 6 predictions -> {out}" or error[-1] == f"5 of 6 images -> {out}"
+    names = {path.stem for path in out.rglob("*.json")}
+    assert names == {"a", "b", "c", "d"}
+
+
+def test_files_too_large_for_the_memory_are_reported(
+    depth_model: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def draw(*args: Any, **options: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(DepthPrediction, "draw", draw)
+    assert run(depth_model, photos, "--out", tmp_path / "out") == 1
+    assert capsys.readouterr().err.count("not enough memory for its files") == 3
+
+
+def test_a_size_beyond_the_memory_is_refused(
+    depth_model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--out", tmp_path / "out", "--short-side", "99999999")
+    assert run(depth_model, photos, *arguments) == 2
+    error = capsys.readouterr().err
+    assert "images at a short side of 99999999 px: takes at least" in error
+    assert error.count("\n") == 1
 
 
 def test_unknown_scene(

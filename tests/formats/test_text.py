@@ -123,5 +123,5 @@ def test_files(tmp_path: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbfwall\nchair")
     assert read_text(path) == "wall\nchair"
     path.write_bytes("K\u00fcche".encode("latin-1"))
-    with pytest.raises(ValueError, match="^line 1 is not in UTF-8$"):
+    with pytest.raises(ValueError, match=r"^line 1 is not in UTF-8$"):
         read_text(path)

@@ -1,13 +1,14 @@
 """Freed memory is kept for the next tensor instead of being cleared by the system again."""
 
+import errno
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from diffsight.errors import InputError
-from diffsight.ops.memory import TooLargeError, keep_freed_memory, memory_for
+from diffsight.errors import InputError, TooLargeError
+from diffsight.ops.memory import keep_freed_memory, memory_for
 
 FAULTS = """
 import resource, sys
@@ -51,5 +52,15 @@ def test_too_little_memory_is_one_line() -> None:
     for error in (MemoryError(), RuntimeError("could not create a primitive")):  # NumPy's, oneDNN's
         with pytest.raises(TooLargeError, match=r"^less$"), memory_for("less"):
             raise error
+    for error in (  # of CUDA and its libraries, of the kernel, of a process of a DataLoader
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ):
+        with pytest.raises(TooLargeError, match=r"^less$"), memory_for("less"):
+            raise error
+    with pytest.raises(FileNotFoundError), memory_for("another error"):
+        raise FileNotFoundError
     with pytest.raises(RuntimeError, match="size of tensor"), memory_for("another error"):
         torch.zeros(2) + torch.zeros(3)

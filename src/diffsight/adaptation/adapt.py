@@ -19,14 +19,15 @@ from diffsight.choices import Spacing
 from diffsight.datasets.base import Sample
 from diffsight.datasets.labelled_folder import LabelledFolder, read_labelled_folder
 from diffsight.datasets.labels import LabelFormat
-from diffsight.errors import InputError
+from diffsight.errors import InputError, TooLargeError
 from diffsight.inference.baselines import small_baselines_of
 from diffsight.inference.pipeline import usable_device
 from diffsight.model import DenseModel
-from diffsight.ops.memory import TooLargeError, keep_freed_memory, memory_for
+from diffsight.ops.machine import require_bytes
+from diffsight.ops.memory import keep_freed_memory, memory_for
 from diffsight.ops.resize import resized_label, working_hw
 from diffsight.tasks import AbstractTask, Depth, Normals, Segmentation, Values
-from diffsight.training.loop import Runtime
+from diffsight.training.loop import IMAGE_BYTES, Runtime
 from diffsight.training.state import AdaptState
 
 log = logging.getLogger(__name__)
@@ -94,6 +95,12 @@ def adapt(
     task = fit_task()
     side = settings.short_side or source.short_side_px
     every = [*folder.samples, *(others.samples if others else ())]
+    require_bytes(
+        len(every) * side**2 * IMAGE_BYTES,
+        f"{len(every)} images at a short side of {side} px",
+        "choose a smaller --short-side",
+        device=str(runtime.device),
+    )
     with memory_for(f"not enough memory for images of {side} px: choose a smaller --short-side"):
         _check_labels(every, folder.label, side)
     if announce:

@@ -13,10 +13,10 @@ from diffsight.adaptation.candidates import Candidate
 from diffsight.adaptation.progress import MIN_STEPS, Progress, plan_steps
 from diffsight.datasets.base import Sample
 from diffsight.datasets.files import MIN_SIDE_PX
-from diffsight.errors import InputError
+from diffsight.errors import InputError, TooLargeError
 from diffsight.methods.base import Variant, learned_parameters
 from diffsight.model import DenseModel
-from diffsight.ops.memory import TooLargeError, give_back_memory, memory_for
+from diffsight.ops.memory import give_back_memory, memory_for
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.interrupts import TornStepError, between_steps
 from diffsight.training.loop import (

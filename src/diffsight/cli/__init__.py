@@ -1,5 +1,6 @@
 """The command line: a table of commands; a command's module is imported only when it runs."""
 
+import errno
 import importlib
 import io
 import logging
@@ -33,12 +34,31 @@ COMMANDS = {
     "doctor": "find problems of this installation",
 }
 
+_LESS_DATA = "run it on a machine with more, or end other programs"
+# of commands whose memory depends on an option
+LESS_MEMORY = {
+    "adapt": "choose a smaller --short-side",
+    "benchmark": "choose a smaller --short-side, or a smaller --size of rooms",
+    "caption": "choose a smaller --batch-size, or --device cpu",
+    "evaluate": "choose a smaller --short-side or --batch-size, or --tile N --stride N",
+    "explain": "give a smaller image, or --device cpu",
+    "fit": "choose a smaller --batch_size (with more --accumulate), or a smaller crop",
+    "generate": "choose a smaller --size, or a smaller --count",
+    "latent-std": "choose a smaller crop in the recipe",
+    "predict": "choose a smaller --short-side or --batch-size, or --tile N --stride N",
+    "pretrain": "choose a smaller --size, or a smaller batch_size of the stage in the recipe",
+    "render": "choose a smaller --size, or fewer --workers",
+}
+# their files may be larger than memory: they are mapped, which counts as used
+UNLIMITED = ("fit", "pretrain")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; errors that the user can mend become one line on stderr.
 
     Exit status: 0 done, 1 the run failed, 2 the input or the usage is wrong, 130 interrupted.
     """
+    is_own_process = argv is None
     argv = sys.argv[1:] if argv is None else list(argv)
     if not argv or argv[0] in ("-h", "--help"):
         sys.stdout.write(_help())
@@ -60,7 +80,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Printable("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    return _guarded(f"{__name__}.{argv[0].replace('-', '_')}", argv[1:])
+    if is_own_process and argv[0] not in UNLIMITED:
+        from diffsight.ops.machine import limit_memory
+
+        limit_memory()
+    return _guarded(argv[0], argv[1:])
 
 
 class _Printable(logging.Formatter):
@@ -70,7 +94,8 @@ class _Printable(logging.Formatter):
         return printable(super().format(record))
 
 
-def _guarded(module: str, argv: Sequence[str]) -> int:
+def _guarded(name: str, argv: Sequence[str]) -> int:
+    module = f"{__name__}.{name.replace('-', '_')}"
     try:
         return importlib.import_module(module).main(argv)
     except KeyboardInterrupt:
@@ -79,6 +104,8 @@ def _guarded(module: str, argv: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            return _fail_without_memory(name)
         where = f" ({error.filename})" if error.filename else ""
         hint = "check the path, its permissions and the free space"
         return _fail(f"{error.strerror or error}{where}: {hint}", 1)
@@ -86,6 +113,16 @@ def _guarded(module: str, argv: Sequence[str]) -> int:
         if not isinstance(error, InputError):
             raise
         return _fail(str(error), 2)
+    except (MemoryError, RuntimeError) as error:
+        from diffsight.ops.memory import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        return _fail_without_memory(name)
+
+
+def _fail_without_memory(name: str) -> int:
+    return _fail(f"{name}: not enough memory: {LESS_MEMORY.get(name, _LESS_DATA)}", 2)
 
 
 def _fail(message: str, status: int) -> int:

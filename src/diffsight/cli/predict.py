@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from diffsight.cli import options
 from diffsight.cli.console import progress, write_json, write_line
 from diffsight.cli.flags import Flag, command
-from diffsight.errors import InputError
+from diffsight.errors import InputError, TooLargeError
 from diffsight.inference.plan import Plan
 
 if TYPE_CHECKING:
@@ -211,7 +211,27 @@ def _check_request(request: _Request, predictor: "Predictor", source: str) -> No
 
 
 def _run(jobs: "Sequence[Job]", one: _Loaded, prompts: Prompts, report: Report) -> None:
-    """Predict and write one image after the other; those that cannot be read are skipped."""
+    """Predict and write one image after the other; those that cannot be used are skipped."""
+    from diffsight.ops.memory import give_back_memory
+
+    rest = iter(jobs)
+    # an error ends the stream of predictions: the next one continues
+    while failed := _run_until_too_large(rest, one, prompts, report):
+        jobs, message = failed
+        give_back_memory()
+        if not jobs:
+            raise InputError(message)
+        if len(jobs) == 1:
+            report(one.out, jobs[0], options.error_of(jobs[0], InputError(message)))
+            continue
+        for job in jobs:  # which ran together: each alone
+            _run([job], one, prompts, report)
+
+
+def _run_until_too_large(
+    jobs: "Iterator[Job]", one: _Loaded, prompts: Prompts, report: Report
+) -> "tuple[Sequence[Job], str] | None":
+    """Predict and write; return the images for which memory did not suffice, and why."""
     waiting: deque[tuple[Job, Tensor]] = deque()
 
     def images() -> Iterator["Tensor"]:
@@ -223,9 +243,13 @@ def _run(jobs: "Sequence[Job]", one: _Loaded, prompts: Prompts, report: Report) 
 
     # evaluated after each image
     texts = (prompts[waiting[-1][0].name] for _ in itertools.count())
-    for prediction in one.predictor(images(), texts):
-        job, image = waiting.popleft()
-        _write(prediction, image, one, job, prompts, report)
+    try:
+        for prediction in one.predictor(images(), texts):
+            job, image = waiting.popleft()
+            _write(prediction, image, one, job, prompts, report)
+    except TooLargeError as error:
+        return [job for job, _ in waiting], str(error)
+    return None
 
 
 def _write(
@@ -237,13 +261,17 @@ def _write(
     report: Report,
 ) -> None:
     from diffsight.inference.write import Occupied, write_prediction
+    from diffsight.ops.memory import memory_for
 
     sentence = prompts[job.name] if one.notes["scene"] is None else None
     notes = {**one.notes, "expression": sentence}
+    advice = f"{job.image}: not enough memory for its files: give a smaller image"
     try:
-        report(one.out, job, write_prediction(prediction, one.out, job, notes, image))
-    except Occupied as error:
-        report(one.out, job, {"image": str(job.image), "error": str(error)})
+        with memory_for(advice):
+            about = write_prediction(prediction, one.out, job, notes, image)
+    except (Occupied, TooLargeError) as error:
+        about = {"image": str(job.image), "error": str(error)}
+    report(one.out, job, about)
 
 
 def _read(job: "Job", one: _Loaded, report: Report) -> "Tensor | None":

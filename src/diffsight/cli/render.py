@@ -55,7 +55,8 @@ def main(
         if value < 1:
             raise InputError(f"--{name} {value}: give a whole number of at least 1")
     names = check_names(LABELS if labels is None else labels)
-    export = Export(check_split(split), seed, _height_width(size), names)
+    hw = _height_width(size, min(workers, count))
+    export = Export(check_split(split), seed, hw, names)
     export.prepare(out)
     missing = [i for i in range(count) if not export.done(out, i)]
     with progress("rendering", count, done=count - len(missing)) as advance:
@@ -66,13 +67,13 @@ def main(
     return 0
 
 
-def _height_width(size: str) -> tuple[int, int]:
+def _height_width(size: str, workers: int) -> tuple[int, int]:
     from diffsight.rooms.dataset import check_size
 
     sides = size.lower().split("x")
     if not all(side.isdecimal() for side in sides) or len(sides) > 2:
         raise InputError(f"--size {size}: give one number or HEIGHTxWIDTH, such as 240x320")
-    return check_size(tuple(int(side) for side in (sides * 2)[:2]))
+    return check_size(tuple(int(side) for side in (sides * 2)[:2]), at_once=workers)
 
 
 def _rendered(export: "Export", out: Path, indices: Sequence[int], workers: int) -> Iterator[int]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from diffsight.errors import InputError
 from diffsight.formats.text import decode_text, parse_json, reading
+from diffsight.ops.memory import memory_for
 
 _READS_HEIF = importlib.util.find_spec("pillow_heif") is not None
 _HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
@@ -72,7 +73,8 @@ def read_image(path: str | Path) -> UInt8[Tensor, "3 h w"]:
     """
     path = Path(path)
     pixels = decode(path, _IMAGE_FORMATS, lambda image: _rgb(path, image))
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    with memory_for(f"{path}: not enough memory to read it; scale it down"):
+        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -226,7 +228,8 @@ def read_bytes(path: Path) -> bytes:
         InputError: if it cannot be read, or is empty.
     """
     try:
-        data = path.read_bytes()
+        with memory_for(f"{path}: not enough memory to read it; give a smaller file"):
+            data = path.read_bytes()
     except (OSError, ValueError) as error:  # a name with a null byte is no OSError
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read ({reason}); check the path") from error

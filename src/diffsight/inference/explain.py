@@ -112,27 +112,27 @@ def explain(
     method.check_prompt(prompt)
     height, width = Plan(short_side=model.info.get("short_side")).working_hw(*image.shape[-2:])
     device = next(model.parameters()).device
-    pixels = resized_image(image[None].to(device).float() / 255, (height, width))
     other = "a model of a smaller short side" if device.type == "cpu" else "--device cpu"
     advice = f"{device} has not enough memory for {width} x {height} px: choose {other}"
     with memory_for(advice), torch.inference_mode():
+        pixels = resized_image(image[None].to(device).float() / 255, (height, width))
         inputs = Inputs(pixels, (prompt,))
         result = method.explain(inputs, method.encode(inputs))
         output = result.output.with_stack(result.output.stack.cpu())
-    shown = pixels[0].cpu()
-    return ExplainedImage(
-        image=shown,
-        picture=task.decode(output)[0].draw(shown),
-        classes=_classes(model, output, result.values),
-        maps={name: one.float().cpu() for name, one in result.maps.items()},
-        tables=None if result.tables is None else result.tables.cpu(),
-        weights=None if result.weights is None else result.weights.cpu(),
-        info={
-            "kind": model.info.get("kind", type(task).__name__.lower()),
-            "method": model.info.get("chosen", type(method).__name__),
-            "unit": task.unit,
-        },
-    )
+        shown = pixels[0].cpu()
+        return ExplainedImage(
+            image=shown,
+            picture=task.decode(output)[0].draw(shown),
+            classes=_classes(model, output, result.values),
+            maps={name: one.float().cpu() for name, one in result.maps.items()},
+            tables=None if result.tables is None else result.tables.cpu(),
+            weights=None if result.weights is None else result.weights.cpu(),
+            info={
+                "kind": model.info.get("kind", type(task).__name__.lower()),
+                "method": model.info.get("chosen", type(method).__name__),
+                "unit": task.unit,
+            },
+        )
 
 
 def _classes(model: DenseModel, output: Output, values: Tensor | None) -> ClassFigures | None:

@@ -24,6 +24,7 @@ from diffsight.backbones import sources
 from diffsight.errors import InputError
 from diffsight.formats.text import reason_of
 from diffsight.inference.pipeline import default_device
+from diffsight.ops.machine import require_bytes
 from diffsight.prompts.encoder import load_text_encoder
 from diffsight.types import Draws
 from diffsight.weights import locate, resolve_folder
@@ -76,6 +77,7 @@ def generate(
     if steps >= trained:
         raise InputError(f"steps {steps}: give fewer than the {trained} of the noise schedule")
     side = _side(size, pipeline)
+    _require_memory(side, len(prompts) * count, pipeline)
     texts = _encode([negative, *prompts], pipeline)
     rows = [(row, seed + i) for row in range(1, 1 + len(prompts)) for i in range(count)]
     batch = max(1, BATCH_PIXELS // side**2)
@@ -145,6 +147,20 @@ def _side(size: int | None, pipeline: _Pipeline) -> int:
             f"size {size}: {pipeline.name} needs a multiple of {multiple} px, such as {near}"
         )
     return side
+
+
+def _require_memory(side: int, count: int, pipeline: _Pipeline) -> None:
+    """Refuse what cannot fit: the decoder at full size, and all images.
+
+    Raises:
+        InputError: if there is too little memory.
+    """
+    repair = "choose a smaller --size, or a smaller --count"
+    what = f"{count} x {side} x {side} px"
+    # input, activation and output of the last block, in 32 bit
+    decoder = 3 * 4 * pipeline.vae.config.block_out_channels[0] * side**2
+    require_bytes(decoder, what, repair, device=str(pipeline.device))
+    require_bytes(2 * 3 * count * side**2, what, repair)
 
 
 def _encode(texts: Sequence[str], pipeline: _Pipeline) -> Float[Tensor, "b n e"]:

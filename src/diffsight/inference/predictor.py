@@ -16,12 +16,14 @@ from torch.nn import functional
 from diffsight.inference.plan import Plan
 from diffsight.inference.text_features import TextFeatureCache
 from diffsight.model import DenseModel
+from diffsight.ops.machine import require_bytes
 from diffsight.ops.memory import keep_freed_memory, memory_for
 from diffsight.ops.tiles import PassAverage, Window
 from diffsight.outputs import Output
 from diffsight.tasks import Prediction
 from diffsight.types import Draws, Encoded, Inputs, Latents
 
+PIXEL_BYTES = 24  # memory of a pixel, at least: three colours, an output and its statistics
 MAX_LATENT_BYTES = 2**26  # that SharedLatents keeps
 T = TypeVar("T")
 Image = UInt8[Tensor, "3 _ _"] | Float[Tensor, "3 _ _"]
@@ -123,6 +125,9 @@ class Predictor:
         dtype: ``torch.bfloat16`` or ``torch.float16`` for mixed precision; None is the model's own
             precision.
         latents: shared with the predictors of other models, such as ``SharedLatents``.
+
+    Raises:
+        InputError: if the device has too little memory for images of the plan's size.
     """
 
     def __init__(
@@ -137,6 +142,13 @@ class Predictor:
         first = next(model.parameters(), torch.empty(0))
         self.plan = plan or Plan()
         self.device = first.device if device is None else torch.device(device)
+        side = (self.plan.short_side or 0) * max(self.plan.scales)
+        require_bytes(
+            side**2 * PIXEL_BYTES,
+            f"images at a short side of {side:.0f} px",
+            "choose a smaller --short-side",
+            device=str(self.device),
+        )
         self.model = model.to(self.device).eval()
         self.dtype = dtype
         self.latents = latents
@@ -168,10 +180,11 @@ class Predictor:
         for batch in neighbours(passes, self.plan.batch_size, lambda step: step.image().shape):
             outputs = self._forward(batch, views)
             for step, output in zip(batch, outputs, strict=True):
-                step.canvas.average.add(output.stack[0], step.window)
+                height, width = step.canvas.original_hw
+                advice = f"not enough memory for the prediction of {width} x {height} px"
+                with memory_for(f"{advice}: give a smaller image"):
+                    step.canvas.average.add(output.stack[0], step.window)
                 if step.last:
-                    height, width = step.canvas.original_hw
-                    advice = f"not enough memory for the prediction of {width} x {height} px"
                     with memory_for(f"{advice}: give a smaller image"):
                         merged = self._merge(step.canvas, output)
                         done = self.model.task.decode(merged)[0] if step.canvas.last else None
@@ -200,9 +213,10 @@ class Predictor:
     def _canvases(self, image: Image, prompt: str | None) -> Iterator[_Canvas]:
         """Yield one canvas, or for several scales one for each of them and each side."""
         original = (image.shape[-2], image.shape[-1])
-        pixels = image.to(self.device).float()
-        if image.dtype == torch.uint8:
-            pixels = pixels / 255
+        with memory_for(_advice(self.device, 1, *original)):
+            pixels = image.to(self.device).float()
+            if image.dtype == torch.uint8:
+                pixels = pixels / 255
         sides = (False, True) if self.plan.flip else (False,)
         scales = self.plan.scales
         together = PassAverage(*original) if len(scales) > 1 else None
@@ -211,32 +225,29 @@ class Predictor:
         for i, (scale, group) in enumerate(views):
             hw = self.plan.working_hw(*original, scale)
             average, last = PassAverage(*hw), i == len(views) - 1
-            yield _Canvas(
-                _resize(pixels, hw), prompt, original, group, average, together, last=last
-            )
+            with memory_for(_advice(self.device, 1, *hw)):
+                resized = _resize(pixels, hw)
+            yield _Canvas(resized, prompt, original, group, average, together, last=last)
 
     @torch.inference_mode()
     def _forward(self, batch: Sequence[_Pass], views: "_EncodedViews") -> list[Output]:
         """Return what has to be averaged of every pass, in the orientation of the image."""
-        image = torch.stack([step.image() for step in batch]).to(self._image_dtype)
         prompts = tuple(step.canvas.prompt for step in batch)
-        known = {"latents": self.latents, "text_features": self.text_features}
-        inputs = Inputs(image, prompts, **known)
         mixed = torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
-        height, width = image.shape[-2:]
-        advice = (
-            f"{self.device} has not enough memory for {len(batch)} x {width} x {height} px: "
-            "choose a smaller batch size or short side, or more windows"
-        )
+        advice = _advice(self.device, len(batch), *batch[0].image().shape[-2:])
         # the same seeds for all images: a prediction is a function of its image
         draws = Draws(tuple(step.member for step in batch))
-        with memory_for(advice), mixed:
-            output = self.model(inputs, views.encode(inputs, batch), draws=draws)
-        rows = [output.row(i).reduced() for i in range(len(batch))]
-        return [
-            self.model.task.mirror_output(row) if step.mirrored else row
-            for row, step in zip(rows, batch, strict=True)
-        ]
+        with memory_for(advice):
+            image = torch.stack([step.image() for step in batch]).to(self._image_dtype)
+            known = {"latents": self.latents, "text_features": self.text_features}
+            inputs = Inputs(image, prompts, **known)
+            with mixed:
+                output = self.model(inputs, views.encode(inputs, batch), draws=draws)
+            rows = [output.row(i).reduced() for i in range(len(batch))]
+            return [
+                self.model.task.mirror_output(row) if step.mirrored else row
+                for row, step in zip(rows, batch, strict=True)
+            ]
 
     def _merge(self, canvas: _Canvas, output: Output) -> Output:
         """Return the average of the image's passes until now, at its own size.
@@ -282,6 +293,13 @@ class _EncodedViews:
         rows = [views[i] for i in itertools.accumulate(step.member == 0 for step in batch)]
         self._last = rows[-1]
         return type(self._last).concatenate(rows)
+
+
+def _advice(device: torch.device, count: int, height: int, width: int) -> str:
+    return (
+        f"{device} has not enough memory for {count} x {width} x {height} px: choose a smaller "
+        "--short-side or --batch-size, or --tile N --stride N"
+    )
 
 
 def _resize(maps: Float[Tensor, "c _ _"], hw: tuple[int, int]) -> Float[Tensor, "c _ _"]:

@@ -1,6 +1,7 @@
 """Memory: what glibc does with what is freed, and what is said when there is too little."""
 
 import ctypes
+import errno
 import gc
 import sys
 from collections.abc import Iterator
@@ -9,17 +10,23 @@ from typing import Any
 
 import torch
 
-from diffsight.errors import InputError
+from diffsight.errors import TooLargeError
 
 # of <malloc.h>
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 MOST = (1 << 31) - 1
-# torch has no class of its own for the machine's memory: its allocator's words, and oneDNN's
-SIGNS = ("DefaultCPUAllocator", "could not create a primitive")
-
-
-class TooLargeError(InputError):
-    """There is too little memory."""
+# torch has no class of its own for the machine's memory: its allocator's words, oneDNN's, those of
+# CUDA and its libraries, and of a process of a DataLoader that the kernel has ended
+SIGNS = (
+    "DefaultCPUAllocator",
+    "could not create a primitive",
+    "could not create a memory object",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+    "is killed by signal: Killed",
+)
 
 
 def keep_freed_memory() -> bool:
@@ -50,7 +57,7 @@ def _of_glibc(name: str) -> Any:
 
 @contextmanager
 def memory_for(advice: str) -> Iterator[None]:
-    """A context whose lack of memory, of a GPU or of the machine, is told in one line.
+    """A context whose lack of memory, of a GPU or of the machine, is reported in one line.
 
     Args:
         advice: the line: where, for what, and what to choose instead.
@@ -60,9 +67,16 @@ def memory_for(advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError):
-        raise TooLargeError(advice) from None
-    except RuntimeError as error:
-        if not any(sign in str(error) for sign in SIGNS):
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not is_out_of_memory(error):
             raise
         raise TooLargeError(advice) from None
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that a GPU or the machine has too little memory."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)

@@ -17,8 +17,10 @@ from torch.nn import functional
 
 from diffsight.atomic import replacing
 from diffsight.formats.text import read_json, reading
+from diffsight.ops.machine import require_bytes
 from diffsight.ops.resize import resized_image
 from diffsight.rooms import RENDERER_VERSION, render_scene
+from diffsight.rooms.dataset import PIXEL_BYTES, check_size
 
 CHUNK = 500
 
@@ -73,6 +75,19 @@ def signed(images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
 def unsigned(images: Float[Tensor, "b 3 h w"]) -> UInt8[Tensor, "b 3 h w"]:
     """Return numbers in [-1, 1] as 8-bit values; others are clipped."""
     return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def check_pictures(count: int, size: int, processes: int) -> None:
+    """Refuse pictures whose chunks do not fit into memory, before anything is written.
+
+    Raises:
+        InputError: if there is too little, or the size is none of rooms.
+    """
+    check_size(size)
+    at_once = max(1, min(processes, -(-count // CHUNK)))
+    needed = at_once * size**2 * (PIXEL_BYTES + 2 * 3 * CHUNK)  # one by one, and as an array
+    what = f"size {size} px: {at_once} x {CHUNK} pictures at once"
+    require_bytes(needed, what, "choose a smaller --size")
 
 
 def open_pictures(

@@ -21,7 +21,7 @@ from diffsight.config import Plain, to_config
 from diffsight.errors import InputError
 from diffsight.pretrain.card import HISTORY, describe, read_history
 from diffsight.pretrain.folder import stride_of, write_json
-from diffsight.pretrain.pictures import Pictures, open_pictures
+from diffsight.pretrain.pictures import Pictures, check_pictures, open_pictures
 from diffsight.pretrain.stage import AbstractStage, PictureStream, StageContext
 from diffsight.training.callbacks import LAST, Checkpoints, write_sheet
 from diffsight.training.learner import Learner
@@ -81,10 +81,12 @@ def pretrain(*, stages: list[AbstractStage], out: Path, **options: Any) -> Path:
     recipe = {k: to_config(v) for k, v in resolved.items() if k not in RUN_ONLY_ARGUMENTS}
     model, cache = out / MODEL, settings.cache or out / CACHE
     _check_names(stages)
+    processes = os.cpu_count() or 1
+    check_pictures(max(settings.images, settings.held_out), settings.size, processes)
     if not settings.resume:
         _lay_out(out, settings.begin, recipe, stages, settings.size)
     train, val = (
-        _pictures(cache, split, count, settings.size)
+        _pictures(cache, split, count, settings.size, processes)
         for split, count in (("train", settings.images), ("val", settings.held_out))
     )
     context = StageContext(model=model, cache=cache, train=train, held_out=val, seed=settings.seed)
@@ -202,7 +204,7 @@ def _lay_out(
             scratch.rename(out / MODEL)
 
 
-def _pictures(cache: Path, split: str, count: int, size: int) -> Pictures:
+def _pictures(cache: Path, split: str, count: int, size: int, processes: int) -> Pictures:
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as bar:
         row = bar.add_task(f"rooms for {split}", total=count)
@@ -211,7 +213,7 @@ def _pictures(cache: Path, split: str, count: int, size: int) -> Pictures:
             split=split,
             count=count,
             size=size,
-            processes=os.cpu_count() or 1,
+            processes=processes,
             advance=lambda images: bar.advance(row, images),
         )
 

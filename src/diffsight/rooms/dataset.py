@@ -10,6 +10,7 @@ from jaxtyping import Bool, UInt8
 
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.errors import InputError
+from diffsight.ops.machine import require_bytes
 from diffsight.rooms.draw import SPLITS
 from diffsight.rooms.labels import LABELS, Geometry, check_names
 from diffsight.rooms.language import caption, expressions, look_around
@@ -20,6 +21,7 @@ from diffsight.rooms.world import CLASSES, Scene
 from diffsight.types import Camera
 
 MIN_SIZE = 8
+PIXEL_BYTES = 800  # memory that rendering takes for a pixel, at least
 
 
 def camera_of(scene: Scene, height: int, width: int) -> Camera:
@@ -28,18 +30,27 @@ def camera_of(scene: Scene, height: int, width: int) -> Camera:
     return Camera(focal, focal, (width - 1) / 2, (height - 1) / 2)
 
 
-def check_size(size: int | Sequence[int]) -> tuple[int, int]:
+def check_size(size: int | Sequence[int], *, at_once: int = 1) -> tuple[int, int]:
     """Return height and width from one number or a pair.
 
+    Args:
+        size: of the pictures in pixels.
+        at_once: pictures that are rendered at the same time.
+
     Raises:
-        InputError: if it is not one or two whole numbers of at least 8.
+        InputError: if it is not one or two whole numbers of at least 8, or if the machine has not
+            the memory to render such pictures.
     """
     pair = (size, size) if isinstance(size, int) else tuple(size)
     if len(pair) != 2 or min(pair) < MIN_SIZE:
         raise InputError(
             f"size {size} of rooms: give one number or (height, width), each at least {MIN_SIZE}"
         )
-    return int(pair[0]), int(pair[1])
+    height, width = int(pair[0]), int(pair[1])
+    what = f"size {width} x {height} px of rooms" + (f", {at_once} at once" if at_once > 1 else "")
+    repair = "choose a smaller size" + (", or fewer workers" if at_once > 1 else "")
+    require_bytes(at_once * height * width * PIXEL_BYTES, what, repair)
+    return height, width
 
 
 def check_split(split: str) -> str:

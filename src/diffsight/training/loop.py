@@ -43,6 +43,7 @@ class Runtime:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
 
+IMAGE_BYTES = 16  # memory of a pixel of an encoded image, at least: three colours and a label
 CPU = Runtime()
 
 

@@ -1,0 +1,114 @@
+"""SIGKILL at random moments, with two processes fighting for one folder: nothing is torn."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from diffsight.locks import LOCK, claim_folder
+
+# writes files and a folder again and again, in small pieces, as a training does
+WRITER = """
+import hashlib, os, shutil, sys, time
+from pathlib import Path
+from diffsight.atomic import replacing, staging
+from diffsight.errors import InputError
+from diffsight.locks import claim_folder
+
+def write(path, number):
+    content = os.urandom(200_000)
+    with path.open("wb") as file:
+        for start in range(0, len(content), 10_000):
+            file.write(content[start : start + 10_000])
+            file.flush()
+        file.write(hashlib.sha256(content).digest())
+
+out = Path(sys.argv[1])
+while True:
+    try:
+        with claim_folder(out):
+            for number in range(1_000_000):
+                for name in ("last.ckpt", "best.ckpt"):
+                    with replacing(out / name) as partial:
+                        write(partial, number)
+                with staging(out / "model") as scratch:
+                    write(scratch / "weights", number)
+                    if (out / "model").exists():
+                        shutil.rmtree(out / "model")
+                    scratch.rename(out / "model")
+    except InputError as error:
+        if "writing it" not in str(error):
+            raise
+        time.sleep(0.01)
+"""
+
+
+def fight(out: Path, kills: int, seed: int) -> int:
+    """Let two processes fight for a folder, and kill the one that has it; return what was whole."""
+    moments, whole = random.Random(seed), 0
+    pair = [_start(out) for _ in range(2)]
+    try:
+        for _ in range(kills):
+            owner = _owner(out, pair)
+            time.sleep(moments.uniform(0, 0.1))
+            os.kill(owner.pid, signal.SIGKILL)
+            owner.wait()
+            whole += check_whole(out)
+            pair[pair.index(owner)] = _start(out)
+        _owner(out, pair)
+    finally:
+        for process in pair:
+            process.kill()
+            process.wait()
+    return whole + check_whole(out)
+
+
+def _start(out: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", WRITER, str(out)])
+
+
+def _owner(out: Path, pair: Sequence[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+    """Wait until one of the two has the folder."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        assert all(process.poll() is None for process in pair), "a writer has failed"
+        try:
+            pid = json.loads((out / LOCK).read_text())[0]
+        except (OSError, ValueError):
+            pid = None
+        for process in pair:
+            if process.pid == pid:
+                return process
+        time.sleep(0.001)
+    raise AssertionError("nobody has the folder")
+
+
+def check_whole(out: Path) -> int:
+    """Return how many files there are; each has the checksum that its writer has given it."""
+    files = [out / "last.ckpt", out / "best.ckpt", out / "model" / "weights"]
+    count = 0
+    for path in files:
+        try:  # the other process may be replacing it
+            content = path.read_bytes()
+        except FileNotFoundError:
+            continue
+        assert hashlib.sha256(content[:-32]).digest() == content[-32:], f"{path} is torn"
+        count += 1
+    return count
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_no_file_is_torn_and_the_next_run_cleans_up(kills: int, tmp_path: Path) -> None:
+    assert fight(tmp_path, kills, seed=kills) >= kills
+    with claim_folder(tmp_path):
+        pass
+    names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+    assert names <= {"last.ckpt", "best.ckpt", "model", "model/weights"}
