@@ -17,6 +17,7 @@ from diffsight.inference.plan import Plan
 from diffsight.inference.text_features import TextFeatureCache
 from diffsight.model import DenseModel
 from diffsight.ops.memory import keep_freed_memory, memory_for
+from diffsight.ops.precision import float32_products
 from diffsight.ops.tiles import PassAverage, Window
 from diffsight.outputs import Output
 from diffsight.tasks import Prediction
@@ -113,8 +114,9 @@ class Predictor:
     """Runs a model on images as a plan says.
 
     Images are read one after another, as they are needed: a few at a time are in memory, however
-    many there are. A prediction does not depend on which others are in its batch. On a CPU the
-    process keeps the memory of freed tensors (``ops.memory``).
+    many there are. A prediction does not depend on which others are in its batch. Without ``dtype``
+    a GPU computes in full 32 bit, not in TF32. On a CPU the process keeps the memory of freed
+    tensors (``ops.memory``).
 
     Args:
         model: put into evaluation mode and moved to ``device``.
@@ -230,7 +232,7 @@ class Predictor:
         )
         # the same seeds for all images: a prediction is a function of its image
         draws = Draws(tuple(step.member for step in batch))
-        with memory_for(advice), mixed:
+        with memory_for(advice), float32_products(tf32=False), mixed:
             output = self.model(inputs, views.encode(inputs, batch), draws=draws)
         rows = [output.row(i).reduced() for i in range(len(batch))]
         return [

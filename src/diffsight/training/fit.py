@@ -36,7 +36,7 @@ from diffsight.training.trainer import (
     announce,
     has_begun,
     leave_others,
-    quiet,
+    running,
     start,
     steps_done,
     trainer_for,
@@ -136,7 +136,7 @@ def fit(
     announce(learner, trainer, settings, done)
     if settings.plan:
         return None
-    with quiet():
+    with running(trainer):
         trainer.fit(learner, ckpt_path=checkpoint, weights_only=True)
         return _finish(learner, trainer, val, out, settings)
 
