@@ -14,7 +14,9 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -34,7 +36,7 @@ from diffsight.types import Draws, Inputs, Target
 CONCEPTS, TABLES, FEATURES = 50, 10, 768
 
 
-def build(architecture: str) -> DenseModel:
+def build(architecture: str | Mapping[str, Mapping[str, Any]]) -> DenseModel:
     """Return a model with random weights, without the time that their usual start takes."""
     with torch.device("meta"):
         backbone = StableDiffusion(architecture, weights=None, trainable=())
@@ -45,7 +47,7 @@ def build(architecture: str) -> DenseModel:
         else:
             parameter.data.normal_(std=0.02)
     edges = torch.linspace(0, 10, 2 * CONCEPTS + 1)
-    codec = ScalarBins.of(edges[::2], edges[1::2])
+    codec = ScalarBins.of(edges[::2].contiguous(), edges[1::2].contiguous())
     codec.label_mean, codec.label_std = torch.zeros(1), torch.ones(1)
 
     def few_shot(*, output: OutputSpec) -> FewShot:
@@ -57,6 +59,22 @@ def build(architecture: str) -> DenseModel:
     return DenseModel(task=Values(unit="m").with_codec(codec, bins=CONCEPTS), method=few_shot)
 
 
+def training_step(model: DenseModel, size: int, device: torch.device | str = "cpu") -> TrainingStep:
+    """Return the step of a model of ``build`` on one random image; its losses take the draws."""
+    grid = size // 8
+    encoded = FewShotEncoded(torch.randn(1, 4, grid, grid), torch.randn(1, FEATURES)).to(device)
+    inputs = Inputs(torch.rand(1, 3, size, size)).to(device)
+    valid = torch.ones(1, size, size, dtype=torch.bool)
+    target = Target(10 * torch.rand(1, 1, size, size), valid).to(device)
+    settings = FewShot.few_shot_defaults()
+    return TrainingStep.of_settings(
+        model.train(),
+        lambda draws: model.losses(inputs, target, encoded=encoded, draws=draws),
+        settings,
+        settings.max_steps,
+    )
+
+
 def measure(form: str, architecture: str, size: int, steps: int, threads: int) -> None:
     """Write seconds per step, peak memory in GiB and the loss to stdout, as JSON."""
     torch.set_num_threads(threads)
@@ -65,18 +83,7 @@ def measure(form: str, architecture: str, size: int, steps: int, threads: int) -
     if form == "dense":
         dense = partial(transposed_attention, implementation="dense")
         concept_maps.transposed_attention = dense  # type: ignore[assignment]
-    model = build(architecture).train()
-    grid = size // 8
-    encoded = FewShotEncoded(torch.randn(1, 4, grid, grid), torch.randn(1, FEATURES))
-    inputs = Inputs(torch.rand(1, 3, size, size))
-    target = Target(10 * torch.rand(1, 1, size, size), torch.ones(1, size, size, dtype=torch.bool))
-    settings = FewShot.few_shot_defaults()
-    step = TrainingStep.of_settings(
-        model,
-        lambda draws: model.losses(inputs, target, encoded=encoded, draws=draws),
-        settings,
-        settings.max_steps,
-    )
+    step = training_step(build(architecture), size)
     optimiser = step.optimiser()
     times, losses = [], {}
     for number in range(steps + 1):

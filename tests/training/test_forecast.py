@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -67,3 +68,10 @@ def test_text():
     assert "906,391,845 parameters, 872,228,161 of them learn" in text
     assert "about 14.12 GiB of memory per device" in text
     assert "25,225 steps of 1.5 s: about 10 h 31 min" in text
+
+
+def test_tf32_is_announced():
+    cost = forecast(model_of(4), STREAM, steps=10)
+    assert not cost.uses_tf32
+    assert "TF32" not in cost.describe()
+    assert "products of 32-bit numbers in TF32" in replace(cost, uses_tf32=True).describe()

@@ -14,8 +14,10 @@ from torch import nn
 
 from diffsight.errors import InputError
 from diffsight.hub import load, read_config
+from diffsight.inference import Predictor
 from diffsight.methods.base import FitSettings
 from diffsight.model import DenseModel
+from diffsight.ops import precision
 from diffsight.tasks import Depth
 from diffsight.training import checkpoints
 from diffsight.training.callbacks import LAST, Pictures
@@ -30,7 +32,7 @@ from diffsight.training.rng import restore_rng, rng_state
 from diffsight.training.schedules import Constant, Poly
 from diffsight.training.state import load_trained_state, trained_state
 from diffsight.training.step import TrainingStep
-from diffsight.training.trainer import quiet, trainer_for
+from diffsight.training.trainer import running, trainer_for
 
 STEPS = 10
 CLIP = 0.05
@@ -84,7 +86,7 @@ def by_lightning(
     if stop is not None:
         trainer.fit_loop.epoch_loop.max_steps = stop
     torch.manual_seed(1)
-    with quiet():
+    with running(trainer):
         last = out / LAST if resume else None
         trainer.fit(learner, ckpt_path=last, weights_only=True)
     return model
@@ -214,3 +216,24 @@ def test_values_that_are_no_numbers_end_a_training() -> None:
     with pytest.raises(InputError, match="ended in values that are no numbers") as error:
         step.require_finite()
     assert "\n" not in str(error.value)
+
+
+def test_training_uses_tf32_where_the_gpu_has_it_and_validation_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(precision, "has_tf32", lambda device: True)
+    before = torch.get_float32_matmul_precision()
+    model = new_model()
+    used: list[str] = []
+    model.method.register_forward_pre_hook(
+        lambda *_: used.append(torch.get_float32_matmul_precision())
+    )
+    batches = list(itertools.islice(STREAM.batches(), 2))
+    train(plain_step(model), batches)
+    assert used == ["high", "high"]
+    with precision.training_products(torch.device("cpu")):
+        Supervised(model, None).score(batches[0].batch)
+    assert used[2:] == ["highest"]
+    next(Predictor(model)([torch.rand(3, 8, 8)]))
+    assert used[3:] == ["highest"]
+    assert torch.get_float32_matmul_precision() == before

@@ -18,6 +18,7 @@ from diffsight.inference.text_features import TextFeatureCache
 from diffsight.model import DenseModel
 from diffsight.ops.machine import require_bytes
 from diffsight.ops.memory import keep_freed_memory, memory_for
+from diffsight.ops.precision import float32_products
 from diffsight.ops.tiles import PassAverage, Window
 from diffsight.outputs import Output
 from diffsight.tasks import Prediction
@@ -115,8 +116,9 @@ class Predictor:
     """Runs a model on images as a plan says.
 
     Images are read one after another, as they are needed: a few at a time are in memory, however
-    many there are. A prediction does not depend on which others are in its batch. On a CPU the
-    process keeps the memory of freed tensors (``ops.memory``).
+    many there are. A prediction does not depend on which others are in its batch. Without ``dtype``
+    a GPU computes in full 32 bit, not in TF32. On a CPU the process keeps the memory of freed
+    tensors (``ops.memory``).
 
     Args:
         model: put into evaluation mode and moved to ``device``.
@@ -241,7 +243,7 @@ class Predictor:
             image = torch.stack([step.image() for step in batch]).to(self._image_dtype)
             known = {"latents": self.latents, "text_features": self.text_features}
             inputs = Inputs(image, prompts, **known)
-            with mixed:
+            with float32_products(tf32=False), mixed:
                 output = self.model(inputs, views.encode(inputs, batch), draws=draws)
             rows = [output.row(i).reduced() for i in range(len(batch))]
             return [

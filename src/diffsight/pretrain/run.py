@@ -28,7 +28,14 @@ from diffsight.training.learner import Learner
 from diffsight.training.options import TrainerOptions
 from diffsight.training.rng import seed_all
 from diffsight.training.schedules import Constant
-from diffsight.training.trainer import announce, quiet, run_alone, start, steps_done, trainer_for
+from diffsight.training.trainer import (
+    announce,
+    run_alone,
+    running,
+    start,
+    steps_done,
+    trainer_for,
+)
 
 MODEL, CACHE, DONE = "model", "cache", "done"
 # arguments that are not part of the recipe
@@ -127,7 +134,7 @@ def _run_stage(
     )
     trainer = trainer_for(learner, folder, settings, Previews(stage, context, folder), done=done)
     announce(learner, trainer, settings, done)
-    with quiet():
+    with running(trainer):
         trainer.fit(learner, ckpt_path=folder / LAST if continues else None, weights_only=True)
         if learner.scored_step != learner.steps:
             trainer.validate(learner, verbose=False)

@@ -36,8 +36,8 @@ from diffsight.training.trainer import (
     announce,
     has_begun,
     leave_others,
-    quiet,
     run_alone,
+    running,
     start,
     steps_done,
     trainer_for,
@@ -138,7 +138,7 @@ def fit(
     announce(learner, trainer, settings, done)
     if settings.plan:
         return None
-    with quiet():
+    with running(trainer):
         trainer.fit(learner, ckpt_path=checkpoint, weights_only=True)
         return _finish(learner, trainer, val, out, settings)
 

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from diffsight.ops.precision import has_tf32, training_products
 from diffsight.training.objective import AbstractObjective
 from diffsight.training.stream import AbstractStream
 
@@ -29,6 +30,7 @@ class Forecast:
         seconds_per_step: forward, backward and reading the data, over all batches of a step. The
             optimiser's own time and the exchange between devices are not in it.
         steps: to do.
+        uses_tf32: whether products of 32-bit numbers are made in TF32.
     """
 
     parameters: int
@@ -38,9 +40,11 @@ class Forecast:
     activations_bytes: int
     seconds_per_step: float
     steps: int
+    uses_tf32: bool = False
 
     def describe(self) -> str:
         """Return three lines."""
+        products = ", products of 32-bit numbers in TF32" if self.uses_tf32 else ""
         memory = self.weights_bytes + self.training_bytes + self.activations_bytes
         return (
             f"{self.parameters:,} parameters, {self.trainable:,} of them learn\n"
@@ -48,7 +52,7 @@ class Forecast:
             f"gradients and moments {_gib(self.training_bytes)}, "
             f"activations {_gib(self.activations_bytes)}\n"
             f"{self.steps:,} steps of {self.seconds_per_step:.3g} s: about "
-            f"{_duration(self.steps * self.seconds_per_step)}"
+            f"{_duration(self.steps * self.seconds_per_step)}{products}"
         )
 
 
@@ -69,7 +73,7 @@ def forecast(
     began = time.perf_counter()
     batch = next(replace(stream, workers=0).batches(world=world))
     reading_s = time.perf_counter() - began
-    with _untouched(objective):
+    with _untouched(objective), training_products(next(objective.parameters()).device):
         computing_s, sizes = _timed(objective, batch, autocast)
         if computing_s < LONG_STEP_S:
             computing_s, _ = _timed(objective, batch, autocast)
@@ -87,6 +91,7 @@ def forecast(
         activations_bytes=sum(size for pointer, size in sizes.items() if pointer not in own),
         seconds_per_step=batch_s * accumulate,
         steps=steps,
+        uses_tf32=has_tf32(trainable[0].device) and autocast is None,
     )
 
 

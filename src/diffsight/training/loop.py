@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diffsight.datasets.base import Sample
 from diffsight.model import DenseModel
+from diffsight.ops.precision import training_products
 from diffsight.ops.resize import resized_image, resized_label, working_hw
 from diffsight.outputs import SoftLabels
 from diffsight.tasks.base import AbstractTask
@@ -134,9 +135,10 @@ def train(
         for number, batch in zip(range(start, step.steps), batches, strict=False):
             step.set_rates(optimiser, number)
             optimiser.zero_grad(set_to_none=True)
-            with runtime.mixed():
-                losses = step.losses(batch)
-            losses["loss"].backward()
+            with training_products(runtime.device):
+                with runtime.mixed():
+                    losses = step.losses(batch)
+                losses["loss"].backward()
             step.clip()
             optimiser.step()
             advance(number + 1, {name: float(value.detach()) for name, value in losses.items()})

@@ -10,6 +10,7 @@ from torchmetrics import MeanMetric
 
 from diffsight.datasets.base import Batch
 from diffsight.model import DenseModel
+from diffsight.ops.precision import float32_products
 from diffsight.protocols import AbstractProtocol
 from diffsight.training.data import TrainingBatch
 
@@ -74,7 +75,9 @@ class Supervised(AbstractObjective):
         """Add loss and measures; return the predictions."""
         uses_prompt = self.protocol is not None and self.protocol.uses_prompt
         uses_prompt = uses_prompt or self.model.requires_prompt
-        output = self.model(batch.inputs if uses_prompt else replace(batch.inputs, prompts=None))
+        inputs = batch.inputs if uses_prompt else replace(batch.inputs, prompts=None)
+        with float32_products(tf32=False):  # as predictions and evaluations
+            output = self.model(inputs)
         loss = self.model.task.loss(output, batch.target)["loss"]
         self.mean_loss.update(loss, len(batch.ids))
         predictions = self.model.task.decode(output)

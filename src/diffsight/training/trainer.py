@@ -22,6 +22,7 @@ from diffsight.errors import InputError
 from diffsight.formats.text import reading
 from diffsight.locks import claim_folder
 from diffsight.ops.memory import keep_freed_memory
+from diffsight.ops.precision import training_products
 from diffsight.training.callbacks import LAST, Checkpoints, Interrupts, ProgressBar
 from diffsight.training.checkpoints import KEY, AtomicCheckpoints, load, versions
 from diffsight.training.forecast import forecast
@@ -178,16 +179,17 @@ def announce(learner: Learner, trainer: Trainer, options: TrainerOptions, done: 
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Return a context without two warnings that users can do nothing about.
+def running(trainer: Trainer) -> Iterator[None]:
+    """Return a context for a training: TF32 where the GPU has it, and two warnings less.
 
-    Lightning 2.6 builds a class of torch's pytree that torch 2.13 deprecates, and it warns of
-    frozen parts, which stay in evaluation mode on purpose.
+    Users can do nothing about those: Lightning 2.6 builds a class of torch's pytree that torch
+    2.13 deprecates, and it warns of frozen parts, which stay in evaluation mode on purpose.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")
-        yield
+        with training_products(trainer.strategy.root_device):
+            yield
 
 
 def leave_others(trainer: Trainer) -> bool:
