@@ -22,7 +22,7 @@ from diffsight.model import DenseModel
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.callbacks import LAST, Pictures
 from diffsight.training.data import TrainingStream, validation_batches
-from diffsight.training.learner import Learner
+from diffsight.training.learner import Learner, Validation
 from diffsight.training.objective import Supervised
 from diffsight.training.optim import AdamW
 from diffsight.training.options import FitOptions
@@ -128,14 +128,7 @@ def fit(
         steps=settings.length(stream.batches_per_epoch),
         accumulate=settings.accumulate,
         clip_norm=settings.clip_norm,
-        validation=lambda rank, world: validation_batches(
-            val,
-            label=task.label,
-            batch_size=settings.batch_size,
-            workers=settings.workers,
-            rank=rank,
-            world=world,
-        ),
+        validation=_validation(val, task.label, settings),
         recipe=recipe,
     )
     trainer = trainer_for(learner, out, settings, Pictures(out / "pictures", model.task), done=done)
@@ -145,6 +138,14 @@ def fit(
     with quiet():
         trainer.fit(learner, ckpt_path=checkpoint, weights_only=True)
         return _finish(learner, trainer, val, out, settings)
+
+
+def _validation(val: AbstractDataset, label: str, settings: FitOptions) -> Validation:
+    """Return what gives a device's validation batches."""
+    batch_size, workers = settings.batch_size, settings.workers
+    return lambda rank, world: validation_batches(
+        val, label=label, batch_size=batch_size, workers=workers, rank=rank, world=world
+    )
 
 
 def _begin(out: Path, recipe: dict[str, Plain], settings: FitOptions) -> tuple[int, Path | None]:
