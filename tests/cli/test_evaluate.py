@@ -10,6 +10,7 @@ from tests.hub.tiny import tiny
 
 from diffsight import cli
 from diffsight.hub import read_config, save, write_baselines
+from diffsight.rooms import ReferringRooms, Rooms
 
 
 @pytest.fixture
@@ -129,3 +130,103 @@ def test_a_crop_of_another_size(
     arguments = ["--data", "Folder", f"root={pairs}", "--protocol", "nyu-eigen-v1"]
     assert run(folder, *arguments) == 2
     assert "480 x 640" in capsys.readouterr().err
+
+
+def score(predictions: Path, data: list[str], *arguments: str) -> int:
+    return cli.main(["evaluate", "--predictions", str(predictions), "--data", *data, *arguments])
+
+
+@pytest.mark.parametrize("suffix", ["npy", "png"])
+def test_depth_of_another_program_is_scored_without_a_model(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    for path in (pairs / "depth").iterdir():
+        counts = np.asarray(Image.open(path))
+        if suffix == "npy":
+            np.save(theirs / f"{path.stem}.npy", counts / 1000 + 0.5)
+        else:
+            Image.fromarray(counts + np.uint16(500)).save(theirs / path.name)
+    (theirs / f"other.{suffix}").touch()
+    words = ["--protocol", "rooms-v1", *(["--unit", "mm"] if suffix == "png" else [])]
+    data = ["Folder", f"root={pairs}"]
+    assert score(theirs, data, *words, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["predictions"] == {"folder": str(theirs)}
+    assert report["metrics"]["rmse"] == pytest.approx(0.5, abs=1e-5)
+    assert report["images"] == 3
+    assert set(report["baselines"]) == {"constant median (oracle)", "mean map (oracle)"}
+    (theirs / f"b.{suffix}").unlink()
+    assert score(theirs, data, *words) == 2
+    error = capsys.readouterr().err
+    assert "no prediction for 1 of 3 samples: b: write each as ID.npy or ID.png" in error
+
+
+def test_files_without_a_sample_are_named(
+    pairs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in (pairs / "depth").iterdir():
+        np.save(tmp_path / f"{path.stem}.npy", np.asarray(Image.open(path)) / 1000)
+    np.save(tmp_path / "surplus.npy", np.ones((20, 20)))
+    assert score(tmp_path, ["Folder", f"root={pairs}"], "--protocol", "rooms-v1") == 0
+    assert "1 files belong to no sample: surplus.npy" in caplog.text
+
+
+def test_classes_and_masks_of_another_program(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rooms, masks, ids = ReferringRooms("val", 2, 32), tmp_path / "masks", tmp_path / "ids"
+    masks.mkdir()
+    ids.mkdir()
+    for i in range(2):
+        sample = rooms[i]
+        several = len(sample.sentences) > 1
+        for number in range(max(1, len(sample.sentences))):
+            name = f"{sample.id}-{number}" if several else sample.id
+            mask = sample.labels["referent"].numpy().astype(np.uint8) * 255
+            Image.fromarray(mask).save(masks / f"{name.replace('/', '__')}.png")
+        room = Rooms("val", 2, 32, ("semantic",))[i]
+        name = room.id.replace("/", "__")
+        np.save(ids / f"{name}.npy", room.labels["semantic"].numpy())
+    data = ["ReferringRooms", "split=val", "count=2", "size=32"]
+    assert score(masks, data, "--protocol", "sentences-v1", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["oiou"] == 1
+    data = ["Rooms", "split=val", "count=2", "size=32", "labels=[semantic]"]
+    assert score(ids, data, "--protocol", "classes-v1", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["metrics"]["aacc"] == 1
+    assert report["classes"]
+    np.save(ids / f"{name}.npy", np.full((32, 32), 99))
+    assert score(ids, data, "--protocol", "classes-v1") == 2
+    assert "class 99, but the 30 classes are numbered from 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "Folder", "root={pairs}"], "give --protocol ID"),
+        (["--protocol", "rooms-v1"], "give --data or --recipe"),
+        (["--protocol", "rooms-v1", "--model", "x"], "give --model, or --predictions"),
+        (["--protocol", "rooms-v1", "--data", "Folder", "root={pairs}", "--record"], "--record"),
+        (["--protocol", "rooms-v1", "--data", "Folder", "root={pairs}"], "64 x 64 pixels, its lab"),
+    ],
+)
+def test_stored_predictions_that_cannot_be_scored(
+    pairs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    np.save(tmp_path / "a.npy", np.ones((64, 64)))
+    words = [word.format(pairs=pairs) for word in arguments]
+    assert cli.main(["evaluate", "--predictions", str(tmp_path), *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_nothing_to_score(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["evaluate", "--protocol", "rooms-v1"]) == 2
+    assert "give --model, or --predictions DIR" in capsys.readouterr().err

@@ -128,13 +128,13 @@ def adapt(
         mirror=mirror,
         runtime=runtime,
     )
-    model = _run(selection, settings.minutes, settings.steps, every, folder.label)
+    model = _run(selection, settings, every, folder.label)
     model.baselines = small_baselines_of(folder, task, short_side=side)
     # the path of a folder on this machine says nothing to others
     name = Path(source.name).name if source.is_local else source.name
     model.info |= {"kind": kind, "unit": folder.form.value_unit, "backbone": name}
-    model.info |= {"alpha": settings.alpha, "mirror": mirror}
-    model.info["samples"] = [sample.id for sample in folder.samples]
+    samples = [sample.id for sample in folder.samples]
+    model.info |= {"alpha": settings.alpha, "mirror": mirror, "samples": samples}
     return model
 
 
@@ -203,14 +203,14 @@ def task_for(
 
 
 def _run(
-    selection: Selection, minutes: float, steps: int | None, every: Sequence[Sample], label: str
+    selection: Selection, settings: AdaptOptions, every: Sequence[Sample], label: str
 ) -> DenseModel:
     """Run a selection; where memory ends, say which size fits."""
     side = selection.short_side
     advice = f"{selection.runtime.device} has not enough memory for images of {side} px"
     try:
         with memory_for(advice):
-            plan = selection.plan(minutes, steps)
+            plan = selection.plan(settings.minutes, settings.steps)
             log.info("%s", format_plan(plan, *selection.forecast()))
             model = selection.run()
     except TooLargeError:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,8 +14,7 @@ from diffsight.benchmark.measures import map_output, map_spec
 from diffsight.benchmark.methods import BenchmarkMethod, Episode, FittedMethod, files_hash
 from diffsight.benchmark.source import BenchmarkTask
 from diffsight.datasets.base import Sample
-from diffsight.datasets.files import read_array
-from diffsight.errors import InputError
+from diffsight.inference.stored import StoredPredictions
 from diffsight.ops.resize import resized_label
 from diffsight.outputs import Output
 from diffsight.training.loop import flat_labels
@@ -83,22 +81,10 @@ class Stored(BenchmarkMethod):
         """Read the predictions; nothing is trained."""
         spec, task = episode.spec, episode.task
         channels = map_spec(task).channels
+        stored = StoredPredictions(self.folder / spec.name, suffixes=(".npy",))
 
         def predict(sample: Sample) -> Output:
-            path = self.folder / spec.name / f"{sample.id.replace('/', '__')}.npy"
-            if not path.is_file():
-                raise InputError(f"{path}: no prediction there")
-            values = read_array(path)
-            if values.ndim == 2:
-                values = values[None]
-            if values.ndim != 3 or len(values) != channels or values.size == 0:
-                raise InputError(
-                    f"{path}: {values.dtype} of {' x '.join(map(str, values.shape))}, but a "
-                    f"prediction of {spec.name} is {channels} channel(s) x height x width"
-                )
-            if not np.isfinite(values).all():
-                raise InputError(f"{path}: holds NaN or infinity: predict a number for every pixel")
-            return map_output(task, torch.from_numpy(values.astype(np.float32)))
+            return map_output(task, stored.numbers(sample.id, channels, spec.name))
 
         return FittedMethod(predict)
 

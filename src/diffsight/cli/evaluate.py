@@ -1,12 +1,13 @@
 """``diffsight evaluate``: score a model, and baselines that never see the image."""
 
 import json as json_text
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from diffsight.cli import options
 from diffsight.cli.console import progress, write_table
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from diffsight.datasets.base import AbstractDataset
     from diffsight.inference.evaluate import Evaluation
 
+log = logging.getLogger(__name__)
 WIDE = 130  # columns of the table where the output is no terminal
 
 
@@ -30,9 +32,11 @@ class DataOptions:
         recipe: recipe whose validation set is used (default: that of the model's training).
         images: folder of images whose labels are in --labels.
         labels: folder of labels with the names of the images, in the form that the model learned.
-        unit: unit of one stored count of --labels, as for adapt.
+        unit: unit of one stored count of --labels, as for adapt, or of depth in --predictions.
         invalid: stored count of --labels for "no label".
         limit: use only the first N samples (default: all).
+        predictions: folder of predictions of another program to score instead of a model, named by
+            the samples' ids: depth as metres (NPY) or 16-bit PNG in --unit, class ids, or masks.
     """
 
     data: options.Data | None = None
@@ -42,6 +46,7 @@ class DataOptions:
     unit: str | None = None
     invalid: Annotated[float | None, Flag("N")] = None
     limit: int | None = None
+    predictions: options.Folder | None = None
 
     def __post_init__(self) -> None:
         """Refuse options that do not belong together."""
@@ -49,11 +54,14 @@ class DataOptions:
             raise InputError(f"--limit must be at least 1, got {self.limit}")
         if (self.images is None) != (self.labels is None):
             raise InputError("--images and --labels belong together: give both, or neither")
+        if self.images and self.predictions:
+            raise InputError("--predictions are scored on --data or --recipe: leave --images out")
         for name, value in (("unit", self.unit), ("invalid", self.invalid)):
-            if value is not None and not self.labels:
+            has_use = self.labels or (name == "unit" and self.predictions)
+            if value is not None and not has_use:
                 raise InputError(f"--{name} is for --labels: leave it out")
 
-    def read(self, model: str, trusted: Sequence[str]) -> "AbstractDataset":
+    def read(self, model: str | None, trusted: Sequence[str]) -> "AbstractDataset":
         """Return the data set of ``--data`` or of a recipe, by default that of the model.
 
         Raises:
@@ -64,14 +72,16 @@ class DataOptions:
 
         if self.data:
             return data_of(self.data, trusted=trusted)
-        recipe = self.recipe or _recipe_of(hub.resolve(model).path)
+        if self.recipe is None and model is None:
+            raise InputError("predictions of which images? give --data or --recipe")
+        recipe = self.recipe or _recipe_of(hub.resolve(str(model)).path)
         return data_of_recipe(recipe, "val", trusted=trusted)
 
 
 @command("evaluate", either=("data", "recipe", "images"))
 def main(
     *,
-    model: options.Model,
+    model: options.Model | None = None,
     protocol: Annotated[str | None, Flag("ID")] = None,
     oracle_scene: bool = False,
     json: bool = False,
@@ -83,9 +93,11 @@ def main(
 ) -> int:
     """Score a model, and baselines that never look at an image.
 
-    For depth these are the constant median and the mean map of the training labels.
+    For depth these are the constant median and the mean map of the training labels. With
+    --predictions it scores files that another program wrote, without a model.
 
     Args:
+        model: folder or .safetensors file of a model, folder of a training, or a hub id.
         protocol: evaluation protocol, such as nyu-eigen-v1 (default: the metric of the model's task
             over all labelled pixels).
         oracle_scene: give the model the scene type of each sample, with protocols of depth.
@@ -98,14 +110,47 @@ def main(
     """
     from diffsight import hub, protocols
     from diffsight.atomic import replacing
-    from diffsight.inference.api import labelled_folder, oracle_baselines
-    from diffsight.inference.evaluate import First, evaluate, protocol_for
 
+    if (model is None) == (data.predictions is None):
+        raise InputError("give --model, or --predictions DIR of another program, not both")
     if oracle_scene and not protocol:
         raise InputError("--oracle-scene is a rule of a protocol: give --protocol")
     # what can be refused without the model is refused before it is loaded
     if protocol:
         protocols.get(protocol)
+    if model is None:
+        if record or oracle_scene:
+            raise InputError("--record and --oracle-scene are for a model: leave them out")
+        about, result = _score_predictions(protocol, data, run.trust)
+    else:
+        about, result = _score_model(model, protocol, oracle_scene, data, run, plan)
+    text = json_text.dumps(about | result.as_dict(), indent=1) + "\n"
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(out) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
+    if record and model is not None:
+        hub.record(model, result.as_dict())
+    if json:
+        sys.stdout.write(text)
+    else:
+        show(result)
+    return 0
+
+
+def _score_model(
+    model: str,
+    protocol: str | None,
+    oracle_scene: bool,
+    data: DataOptions,
+    run: options.RunOptions,
+    plan: partial[Plan],
+) -> "tuple[dict[str, Any], Evaluation]":
+    """Return the report's first entry, and the scores of a model."""
+    from diffsight import hub
+    from diffsight.inference.api import labelled_folder, oracle_baselines
+    from diffsight.inference.evaluate import First, evaluate, protocol_for
+
     dataset = None if data.images else data.read(model, run.trust)
     predictor = run.load_predictor(model, plan)
     network = predictor.model
@@ -121,19 +166,36 @@ def main(
     baselines = hub.read_baselines(model) or oracle_baselines(dataset, network.task)
     with progress("evaluating", len(dataset)) as advance:
         result = evaluate(predictor, dataset, rules, baselines=baselines, advance=advance)
-    about = {"model": {"id": model, "fingerprint": network.info["fingerprint"]}}
-    text = json_text.dumps(about | result.as_dict(), indent=1) + "\n"
-    if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(out) as unfinished:
-            unfinished.write_text(text, encoding="utf-8")
-    if record:
-        hub.record(model, result.as_dict())
-    if json:
-        sys.stdout.write(text)
-    else:
-        show(result)
-    return 0
+    return {"model": {"id": model, "fingerprint": network.info["fingerprint"]}}, result
+
+
+def _score_predictions(
+    protocol: str | None, data: DataOptions, trusted: Sequence[str]
+) -> "tuple[dict[str, Any], Evaluation]":
+    """Return the report's first entry, and the scores of predictions in files."""
+    from diffsight import protocols
+    from diffsight.inference.api import oracle_baselines
+    from diffsight.inference.evaluate import First, evaluate_stored
+    from diffsight.inference.stored import StoredPredictions, form_of
+
+    assert data.predictions
+    if protocol is None:
+        raise InputError("--predictions are scored by a protocol: give --protocol ID")
+    if not data.predictions.is_dir():
+        raise InputError(f"{data.predictions}: no such folder: check --predictions")
+    rules = protocols.get(protocol)
+    dataset = data.read(None, trusted)
+    if data.limit is not None:
+        dataset = First(dataset, data.limit)
+    stored = StoredPredictions(data.predictions)
+    baselines = oracle_baselines(dataset, form_of(rules).task(dataset))
+    with progress("evaluating", len(dataset)) as advance:
+        result = evaluate_stored(
+            stored, dataset, rules, unit=data.unit, baselines=baselines, advance=advance
+        )
+    if data.limit is None and (surplus := stored.surplus()):
+        log.warning("%s: %s", data.predictions, surplus)
+    return {"predictions": {"folder": str(data.predictions)}}, result
 
 
 def _recipe_of(path: Path) -> Path:
@@ -151,7 +213,7 @@ def show(result: "Evaluation") -> None:
     """Print the table and what it depends on to stdout."""
     from rich.table import Table
 
-    names = list(result.scores["model"])
+    names = list(result.scores[result.name])
     table = Table("", *names)
     for name, row in result.scores.items():
         table.add_row(name, *(f"{row[measure]:.4f}" for measure in names))
@@ -162,7 +224,7 @@ def _captions(result: "Evaluation") -> list[str]:
     skipped = f", {result.skipped} skipped (no pixel counts)" if result.skipped else ""
     lines = [
         f"protocol  {result.protocol.describe()}",
-        f"plan      {result.plan.describe()}",
+        f"plan      {result.plan}",
         f"data      {result.data}: {result.images} {result.protocol.unit}{skipped}, "
         f"{result.seconds_per_image:.3g} s each",
     ]
@@ -170,7 +232,6 @@ def _captions(result: "Evaluation") -> list[str]:
         shares = (f"{name} {iou:.3f}" for name, iou in result.classes.items())
         lines.append(f"IoU       {', '.join(shares)}")
     if any("oracle" in name for name in result.scores):
-        lines.append(
-            "(oracle)  made of the evaluated labels: the model has no baselines of its training"
-        )
+        why = ": the model has no baselines of its training" if result.name == "model" else ""
+        lines.append(f"(oracle)  made of the evaluated labels{why}")
     return lines

@@ -14,8 +14,8 @@ import diffsight
 from diffsight import protocols
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.errors import InputError
-from diffsight.inference.plan import Plan
 from diffsight.inference.predictor import Predictor
+from diffsight.inference.stored import StoredPredictions, form_of, read_prediction
 from diffsight.model import DenseModel
 from diffsight.protocols import AbstractProtocol, TaskProtocol
 from diffsight.tasks import AbstractTask, Prediction
@@ -31,37 +31,41 @@ class Evaluation:
 
     Attributes:
         protocol: which pixels counted, and how they were averaged.
-        plan: how the images were run.
+        plan: how the images were run, in a line.
         data: name of the data set.
         images: how many counted; one for each sentence where sentences are evaluated.
         skipped: how many had no pixel that counts.
         seconds_per_image: of the model, reading included.
-        scores: by predictor, then by measure; ``model`` comes first.
+        scores: by predictor, then by measure; the model, or what else was scored, comes first.
         classes: intersection / union of the model's classes by name, those that count in the mean;
             empty where no classes are scored.
+        name: of what was scored: ``model``, or ``predictions`` of another program.
     """
 
     protocol: AbstractProtocol
-    plan: Plan
+    plan: str
     data: str
     images: int
     skipped: int
     seconds_per_image: float
     scores: Mapping[str, Mapping[str, float]]
     classes: Mapping[str, float] = field(default_factory=dict)
+    name: str = "model"
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for a report, and for ``hub.record``."""
         return {
             "protocol": self.protocol.as_dict(),
-            "plan": self.plan.describe(),
+            "plan": self.plan,
             "data": self.data,
             "images": self.images,
             "skipped": self.skipped,
             "seconds_per_image": round(self.seconds_per_image, 4),
-            "metrics": dict(self.scores["model"]),
+            "metrics": dict(self.scores[self.name]),
             **({"classes": dict(self.classes)} if self.classes else {}),
-            "baselines": {name: dict(row) for name, row in self.scores.items() if name != "model"},
+            "baselines": {
+                name: dict(row) for name, row in self.scores.items() if name != self.name
+            },
             "diffsight_version": diffsight.__version__,
         }
 
@@ -115,11 +119,10 @@ def evaluate(
         InputError: if a sample lacks its label, or a prompt that is used; if the classes of data
             set and model differ; or if no image counts.
     """
-    baselines = baselines or {}
     task = predictor.model.task
     check_classes(task, dataset)
     protocol = protocol or TaskProtocol.of(task)
-    metrics = {name: protocol.metric(task) for name in ("model", *baselines)}
+    scores = _Scores(task, protocol, baselines or {})
     waiting: deque[Sample] = deque()
     uses_prompt = protocol.uses_prompt or predictor.model.requires_prompt
 
@@ -134,33 +137,123 @@ def evaluate(
 
     for_image, for_prompt = itertools.tee(samples())
     prompts = (sample.prompt if uses_prompt else None for sample in for_prompt)
-    counted = skipped = 0
-    start = time.perf_counter()
     for prediction in predictor((sample.image for sample in for_image), prompts):
-        sample = waiting.popleft()
-        label, valid = sample.labels[task.label], sample.valid[task.label]
-        counts = protocol.measure(metrics["model"], prediction, label, valid)
-        counted, skipped = counted + counts, skipped + (not counts)
-        for name, label_map in baselines.items():
-            constant = _as_prediction(task, label_map, valid)
-            protocol.measure(metrics[name], constant, label, valid)
-    seconds = time.perf_counter() - start
-    if not counted:
-        raise InputError(
-            f"{dataset.name} under {protocol.name}: no image with a valid pixel was seen: check "
-            "the labels, their unit, and which pixels the protocol counts"
+        scores.add(waiting.popleft(), prediction)
+    return scores.result(dataset.name, predictor.plan.describe())
+
+
+def evaluate_stored(
+    stored: StoredPredictions,
+    dataset: AbstractDataset,
+    protocol: AbstractProtocol,
+    *,
+    unit: str | None = None,
+    baselines: Mapping[str, Tensor] | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Score predictions that another program wrote, and maps that are the same for every image.
+
+    Depth is metres in NPY files or counts in 16-bit PNG, classes are their numbers from 0, a mask
+    is not 0 where the thing is; all at the size of the label. The file of a sample is named by its
+    id, that of its n-th sentence ``ID-n`` (counted from 0) where it has several.
+
+    Args:
+        stored: the predictions.
+        dataset: samples with their labels.
+        protocol: which pixels count.
+        unit: of one count of depth in PNG files, as ``read_depth`` takes it.
+        baselines: as for ``evaluate``.
+        advance: called when a sample was read.
+
+    Raises:
+        InputError: if a file is missing or cannot be used, or if no image counts.
+    """
+    form = form_of(protocol)
+    task = form.task(dataset)
+    scores = _Scores(task, protocol, baselines or {}, name="predictions")
+    count = 0
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        several = len(sample.sentences) > 1
+        for number, one in enumerate(sample.per_sentence()):
+            _check(one, task.label, uses_prompt=False)
+            count += 1
+            path = stored.find(f"{sample.id}-{number}" if several else sample.id)
+            if path is None:
+                continue
+            prediction = read_prediction(task, form, path, unit)
+            if prediction.hw != tuple(one.valid[task.label].shape):
+                sizes = [
+                    f"{hw[1]} x {hw[0]}" for hw in (prediction.hw, one.valid[task.label].shape)
+                ]
+                raise InputError(f"{path}: {sizes[0]} pixels, its label has {sizes[1]}: resize it")
+            scores.add(one, prediction)
+        advance()
+    stored.require_all(count)
+    return scores.result(dataset.name, f"predictions in {stored.folder}")
+
+
+class _Scores:
+    """The metrics of predictions and of baselines, image by image.
+
+    Args:
+        task: of the predictions.
+        protocol: which pixels count.
+        baselines: label maps by name.
+        name: of the predictions in tables.
+    """
+
+    def __init__(
+        self,
+        task: AbstractTask,
+        protocol: AbstractProtocol,
+        baselines: Mapping[str, Tensor],
+        name: str = "model",
+    ) -> None:
+        self.task = task
+        self.protocol = protocol
+        self.baselines = baselines
+        self.name = name
+        self.metrics = {one: protocol.metric(task) for one in (name, *baselines)}
+        self.counted = self.skipped = 0
+        self.start = time.perf_counter()
+
+    def add(self, sample: Sample, prediction: Prediction) -> None:
+        """Add one image."""
+        label, valid = sample.labels[self.task.label], sample.valid[self.task.label]
+        counts = self.protocol.measure(self.metrics[self.name], prediction, label, valid)
+        self.counted, self.skipped = self.counted + counts, self.skipped + (not counts)
+        for name, label_map in self.baselines.items():
+            constant = _as_prediction(self.task, label_map, valid)
+            self.protocol.measure(self.metrics[name], constant, label, valid)
+
+    def result(self, data: str, plan: str) -> Evaluation:
+        """Return the scores of all images.
+
+        Raises:
+            InputError: if no image counted.
+        """
+        seconds = time.perf_counter() - self.start
+        if not self.counted:
+            raise InputError(
+                f"{data} under {self.protocol.name}: no image with a valid pixel was seen: check "
+                "the labels, their unit, and which pixels the protocol counts"
+            )
+        rows = {
+            name: {k: float(v) for k, v in metric.compute().items() if k not in COUNTS}
+            for name, metric in self.metrics.items()
+        }
+        return Evaluation(
+            protocol=self.protocol,
+            plan=plan,
+            data=data,
+            images=self.counted,
+            skipped=self.skipped,
+            seconds_per_image=seconds / (self.counted + self.skipped),
+            scores=rows,
+            classes=self.protocol.per_class(self.metrics[self.name], self.task.class_names),
+            name=self.name,
         )
-    rows = {name: {k: float(v) for k, v in m.compute().items()} for name, m in metrics.items()}
-    return Evaluation(
-        protocol=protocol,
-        plan=predictor.plan,
-        data=dataset.name,
-        images=counted,
-        skipped=skipped,
-        seconds_per_image=seconds / (counted + skipped),
-        scores={n: {k: v for k, v in r.items() if k not in COUNTS} for n, r in rows.items()},
-        classes=protocol.per_class(metrics["model"], task.class_names),
-    )
 
 
 def protocol_for(name: str, model: DenseModel, *, oracle_scene: bool = False) -> AbstractProtocol:
