@@ -64,6 +64,7 @@ class Episode:
         source: the pretrained model.
         short_side: pixels at which methods work.
         seed: of everything random.
+        repeat: number of the draw of training images.
         settings: of the benchmark.
         score: returns the measure of predictions over the test images.
     """
@@ -74,6 +75,7 @@ class Episode:
     source: BackboneSource
     short_side: int
     seed: int
+    repeat: int
     settings: Settings
     score: Callable[[Predict], float]
 

@@ -72,7 +72,8 @@ class Stored(BenchmarkMethod):
     """Anybody's predictions: ``DIR/TASK/ID.npy``, ``d h w`` in the unit of the task.
 
     Attributes:
-        folder: of the predictions; a slash of an id becomes ``__``.
+        folder: of the predictions; a slash of an id becomes ``__``. Those of one repeat, of a
+            method that was trained on its images, are in ``DIR/repNNN`` and come first.
     """
 
     folder: Path
@@ -84,7 +85,10 @@ class Stored(BenchmarkMethod):
         channels = map_spec(task).channels
 
         def predict(sample: Sample) -> Output:
-            path = self.folder / spec.name / f"{sample.id.replace('/', '__')}.npy"
+            inner = Path(spec.name, f"{sample.id.replace('/', '__')}.npy")
+            path = self.folder / f"rep{episode.repeat:03d}" / inner
+            if not path.exists():
+                path = self.folder / inner
             try:
                 values = np.load(path, allow_pickle=False)
             except (OSError, ValueError) as error:
@@ -106,7 +110,9 @@ class Stored(BenchmarkMethod):
         self, spec: BenchmarkTask, source: BackboneSource, clip: str | Path | None
     ) -> str:
         """Return the hash of the predictions."""
-        return files_hash(self.folder / spec.name, "*.npy")
+        folders = (self.folder, *sorted(self.folder.glob("rep[0-9]*")))
+        hashes = [f"{one.name} {files_hash(one / spec.name, '*.npy')}" for one in folders[1:]]
+        return " ".join([files_hash(self.folder / spec.name, "*.npy"), *hashes])
 
 
 def constant_maps(episode: Episode) -> Float[Tensor, "d 1 1"]:
