@@ -30,7 +30,8 @@ class Evaluation:
     """Scores of a model and of baselines, and everything that they depend on.
 
     Attributes:
-        protocol: which pixels counted, and how they were averaged.
+        protocol: which pixels counted, and how they were averaged; its name says if the images are
+            others than its own.
         plan: how the images were run.
         data: name of the data set.
         images: how many counted; one for each sentence where sentences are evaluated.
@@ -135,10 +136,12 @@ def evaluate(
     for_image, for_prompt = itertools.tee(samples())
     prompts = (sample.prompt if uses_prompt else None for sample in for_prompt)
     counted = skipped = 0
+    sizes: set[tuple[int, int]] = set()
     start = time.perf_counter()
     for prediction in predictor((sample.image for sample in for_image), prompts):
         sample = waiting.popleft()
         label, valid = sample.labels[task.label], sample.valid[task.label]
+        sizes.add((valid.shape[0], valid.shape[1]))
         counts = protocol.measure(metrics["model"], prediction, label, valid)
         counted, skipped = counted + counts, skipped + (not counts)
         for name, label_map in baselines.items():
@@ -152,7 +155,7 @@ def evaluate(
         )
     rows = {name: {k: float(v) for k, v in m.compute().items()} for name, m in metrics.items()}
     return Evaluation(
-        protocol=protocol,
+        protocol=protocol.applied_to(counted + skipped, sizes),
         plan=predictor.plan,
         data=dataset.name,
         images=counted,
