@@ -33,6 +33,7 @@ from tables import TABLES, pack, unpack
 
 from diffsight.benchmark.report import write_report
 from diffsight.benchmark.rooms import rooms_source
+from diffsight.benchmark.units import Unit
 from diffsight.cli.benchmark import main as benchmark
 from diffsight.errors import InputError
 
@@ -44,13 +45,19 @@ REPEATS = 5  # of the methods that take longest
 STEPS = {"tasks": 100, "orderings": 250}  # of every training, so that any machine trains the same
 VARIANTS = {
     "few_shot": "FewShot: 10 tables, self-attention, classification",
-    "few_shot-k1": "1 table",
-    "few_shot-k0": "no table: fixed values",
-    "few_shot-no-self-attention": "without self-attention",
+    "few_shot:codebook=1": "1 table",
+    "few_shot:codebook=0": "no table: fixed values",
+    "few_shot:maps.self_attention=false": "without self-attention",
     "few_shot-regression": "regression alone",
     "clip-linear": "linear probe of the CLIP tower",
     "vpd": "VPD",
     "constant": "constant",
+}
+# names of the kept results, which are older than options of methods
+OLD_NAMES = {
+    "few_shot:codebook=1": "few_shot-k1",
+    "few_shot:codebook=0": "few_shot-k0",
+    "few_shot:maps.self_attention=false": "few_shot-no-self-attention",
 }
 Runs = dict[int, dict[str, Any]]
 
@@ -73,8 +80,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def runs_of(folder: Path, task: str, method: str, shots: int = 10) -> Runs:
-    """Return the stored units of a table cell, by repeat."""
-    paths = sorted((folder / task / method / f"shots{shots}").glob("rep*.json"))
+    """Return the stored units of a table cell, by repeat; kept ones may have the old name."""
+    names = (method, OLD_NAMES.get(method, method))
+    folders = {Unit(task, name, 0).path(folder, shots).parent for name in names}
+    paths = sorted(path for one in folders for path in one.glob("rep*.json"))
     units = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     return {unit["repeat"]: unit for unit in units}
 

@@ -21,7 +21,8 @@ from diffsight.cli import adapt, convert, recipe, text_table
 from diffsight.cli.fit import fit_parser
 from diffsight.datasets import ADE20KFull, ClassFolder, Folder, RefCOCO, Taskonomy
 from diffsight.datasets.captioned import read_captions
-from diffsight.datasets.files import read_depth, read_image, write_depth_png
+from diffsight.datasets.depth import read_depth, write_depth_png
+from diffsight.datasets.files import read_image
 from diffsight.datasets.labels import LabelFormat, read_label
 from diffsight.datasets.manifest import read_manifest
 from diffsight.datasets.pairs import read_list

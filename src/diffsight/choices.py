@@ -5,5 +5,6 @@ from typing import Literal
 LabelKind = Literal["segmentation", "depth", "scalar", "normals", "vector"]
 Spacing = Literal["log", "log1p", "linear", "quantile"]
 Preset = Literal["vtm", "clean", "native"]  # of Taskonomy
+NYUTrainSplit = Literal["train", "official-train"]
 TrainingDtype = Literal["float32", "bfloat16"]  # float16 would need its loss scaled
 Dtype = Literal["float32", "bfloat16", "float16"]

@@ -8,6 +8,7 @@ import torch
 from tests.support_adapt import pictures, run
 
 from diffsight.adaptation.candidates import SHORT_NAMES, candidates, method_class, split_specs
+from diffsight.adaptation.options import AdaptOptions
 from diffsight.backbones import BackboneSource
 from diffsight.errors import InputError
 from diffsight.hub import load, save
@@ -161,4 +162,4 @@ def test_hard_labels_are_the_nearest_codebook_vector(
     again = load(save(hard, tmp_path / "hard.safetensors"))
     assert again.task.hard_labels
     with pytest.raises(InputError, match="kind depth are no mixtures: leave hard_labels out"):
-        run(pictures(tmp_path, "depth"), backbone, "depth", method="few_shot", hard_labels=True)
+        AdaptOptions(hard_labels=True).check_kind("depth")

@@ -267,6 +267,22 @@ def test_stored_predictions_are_scored(pretrained, tmp_path) -> None:
         go(tmp_path / "again", pretrained, repeats=1, methods=methods)
 
 
+def test_stored_predictions_may_be_those_of_a_repeat(pretrained, tmp_path) -> None:
+    import numpy as np
+
+    for folder, error in ((tmp_path, 0.5), (tmp_path / "rep001", 0.25)):
+        for sample in squares().tasks["size"].test:
+            path = folder / "size" / f"{sample.id.replace('/', '__')}.npy"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, sample.labels["values"].numpy() + error)
+    methods = {"theirs": Stored(tmp_path)}
+    seen = go(tmp_path / "out", pretrained, repeats=2, methods=methods)
+    assert [one.score for one in seen] == pytest.approx([0.5, 0.25], abs=1e-6)
+    np.save(path, sample.labels["values"].numpy())
+    with pytest.raises(InputError, match="made with other options"):
+        go(tmp_path / "out", pretrained, repeats=2, methods=methods)
+
+
 def test_regression_is_left_out_where_it_has_no_meaning(pretrained, tmp_path) -> None:
     methods = benchmark_methods(("few_shot-regression",))
     assert not go(tmp_path, pretrained, repeats=1, tasks=("where",), methods=methods)

@@ -8,6 +8,7 @@ import torch
 
 from diffsight.backbones import StableDiffusion
 from diffsight.cli import main
+from diffsight.errors import InputError
 from diffsight.rooms import Rooms
 
 RECIPE = """
@@ -35,6 +36,14 @@ def test_it_is_that_of_all_latents_before_any_scale(
         expected = float(backbone.encode(images).double().std(correction=0))
     assert found["std"] == pytest.approx(expected, rel=1e-5)
     assert found["latent_scale"] == pytest.approx(1 / expected, rel=1e-5)
+    scales = found["channel_latent_scale"]
+    scaled = StableDiffusion("tiny", latent_scale=tuple(scales)).eval()
+    with torch.no_grad():
+        latent = scaled.encode(images).double()
+    channels = latent.movedim(1, 0).flatten(1).std(dim=1, correction=0)
+    assert channels.tolist() == pytest.approx([1.0] * len(scales), rel=1e-5)
+    with pytest.raises(InputError, match="latent_scale has 2 numbers, the latent 4 channels"):
+        StableDiffusion("tiny", latent_scale=(1.0, 2.0))
     assert main(["latent-std", "--recipe", "pretrain/rooms"]) == 2
     assert "no task and method" in capsys.readouterr().err
     assert main(["latent-std", "--recipe", str(recipe), "--images", "0"]) == 2

@@ -154,3 +154,18 @@ def test_a_split_without_normals_is_refused(root: Path, normals: Path) -> None:
         NYUNormals(root=root, normals=normals, split="test")
     with pytest.raises(InputError, match=r"nowhere.sync: holds no normals of the train"):
         NYUNormals(root=root, normals=normals / "nowhere")
+
+
+def test_the_labelled_images_of_the_training_split_have_normals_too(tmp_path: Path) -> None:
+    folder = "official_splits/train/kitchen"
+    write_pair(tmp_path, folder, 2)
+    write_pair(tmp_path, folder, 5)
+    stem = tmp_path / "normals" / folder / "rgb_00005"
+    write_normals(stem)
+    depth = NYUFewShotDepth(root=tmp_path, split="official-train")
+    assert [depth[i].id for i in range(len(depth))] == [
+        "official-train/kitchen/rgb_00002",
+        "official-train/kitchen/rgb_00005",
+    ]
+    normals = NYUNormals(root=tmp_path, normals=tmp_path / "normals", split="official-train")
+    assert [normals[i].id for i in range(len(normals))] == ["official-train/kitchen/rgb_00005"]

@@ -111,6 +111,21 @@ def test_published_protocols_are_frozen() -> None:
     }
 
 
+def test_other_images_than_its_own_change_the_name_and_the_fingerprint() -> None:
+    nyu, kitti = protocols.get("nyu-eigen-v1"), protocols.get("kitti-garg-v1")
+    assert nyu.applied_to(654, {(480, 640)}) is nyu
+    assert kitti.applied_to(652, {(352, 1216)}) is kitti
+    few = nyu.applied_to(3, {(480, 640)})
+    assert few.name == "part of nyu-eigen-v1 (3 of 654 images)"
+    whole = kitti.applied_to(652, {(375, 1242), (352, 1216)})
+    assert whole.name == "part of kitti-garg-v1 (images of 375 x 1242, not 352 x 1216)"
+    for own, other in ((nyu, few), (kitti, whole)):
+        assert other.fingerprint != own.fingerprint
+        assert other.as_dict()["name"] in other.describe()
+    anything = protocols.get("rooms-v1")
+    assert anything.applied_to(3, {(8, 8)}) is anything
+
+
 def test_description_is_one_line_and_says_what_was_done() -> None:
     protocol = protocols.get("nyu-eigen-v1", prompt="oracle-scene")
     line = protocol.describe()

@@ -7,7 +7,9 @@ import random
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -16,12 +18,16 @@ from PIL import Image
 from tests.training import run
 from tests.training.conftest import Stripes, Tiny
 
+from diffsight.datasets.base import Sample
 from diffsight.errors import InputError
+from diffsight.inference import Plan
+from diffsight.outputs import Values
 from diffsight.tasks import Depth
 from diffsight.training.checkpoints import KEY, load
 from diffsight.training.fit import fit
 from diffsight.training.optim import AdamW
 from diffsight.training.schedules import RiseAndFall
+from diffsight.types import Inputs
 
 ROOT = Path(__file__).parents[2]
 TINY = {"width": 4, "dropout": 0.2}
@@ -309,3 +315,46 @@ def test_a_bar_on_a_terminal_only(tmp_path, monkeypatch, capsys):
     assert "reading stripes" in text
     assert "3/3" in text
     assert "left" in text
+
+
+class Scenes(Stripes):
+    """Images with the name of their scene."""
+
+    def __getitem__(self, index: int) -> Sample:
+        return replace(super().__getitem__(index), prompt="kitchen")
+
+
+class Reading(Tiny):
+    """Notes the prompts of its validation passes."""
+
+    seen: ClassVar[list[Any]] = []
+
+    def forward(self, inputs: Inputs, *rest: Any, **options: Any) -> Values:
+        if not self.training:
+            self.seen.append(inputs.prompts)
+        return super().forward(inputs, *rest, **options)
+
+
+def test_validation_and_the_last_table_have_the_plan_and_the_prompts_of_the_recipe(tmp_path):
+    changes = {"protocol": "rooms-v1", "monitor": "rmse", "validate_every": 1}
+    changes |= {"val": Scenes(length=3), "method": functools.partial(Reading)}
+    plain = short(tmp_path / "plain", **changes)
+    assert not any(map(any, filter(None, Reading.seen)))
+    Reading.seen.clear()
+    plan = Plan(flip=True, tile=6, stride=2)
+    planned = short(tmp_path / "planned", **changes, evaluation_plan=plan, oracle_scene=True)
+    assert "kitchen" in {name for names in Reading.seen for name in names or ()}
+    assert planned.evaluation.plan == replace(plan, batch_size=4)
+    assert planned.evaluation.protocol.prompt == "oracle-scene"
+    assert planned.scores["rmse"] != pytest.approx(plain.scores["rmse"], rel=1e-4)
+    for done in (plain, planned):
+        logged = [row["value"] for row in metrics(done.folder) if row["name"] == "val/rmse"]
+        assert len(logged) == 3
+        assert float(logged[-1]) == pytest.approx(done.scores["rmse"], rel=1e-5)
+    assert weights(tmp_path / "plain").keys() == weights(tmp_path / "planned").keys()
+    for name, value in weights(tmp_path / "plain").items():
+        assert torch.equal(value, weights(tmp_path / "planned")[name]), name
+    recipe = yaml.safe_load((tmp_path / "planned" / "recipe.yaml").read_text())
+    assert recipe["evaluation_plan"]["tile"] == 6
+    with pytest.raises(InputError, match="are for a protocol: give one"):
+        short(tmp_path / "none", evaluation_plan=plan)

@@ -83,9 +83,10 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
             the others; None leaves the random initialisation.
         revision: branch, tag or commit of a hub id.
         latent: ``mode`` of the VAE's posterior, or a ``sample`` (then ``draws`` are needed).
-        latent_scale: factor on the latent. Differs from the paper: the authors of VPD do not apply
-            Stable Diffusion's 0.18215 and their checkpoints need 1.0; EVP divides by its data set's
-            standard deviation.
+        latent_scale: factor on the latent, or one for each of its channels. Differs from the paper:
+            the authors of VPD do not apply Stable Diffusion's 0.18215 and their checkpoints need
+            1.0; EVP's code divides by its data set's standard deviation, one number (by one for
+            each channel in the paper's words).
         trainable: parts that learn; the others are frozen and the VAE then runs without gradients.
         conv_out: keep the UNet's output head (normalisation and last convolution) among the
             weights.
@@ -101,7 +102,7 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
         weights: str | Path | None = "auto",
         revision: str | None = None,
         latent: Literal["mode", "sample"] = "mode",
-        latent_scale: float = 1.0,
+        latent_scale: float | tuple[float, ...] = 1.0,
         trainable: tuple[Part, ...] = ("unet",),
         conv_out: bool = False,
         gradient_checkpointing: bool = False,
@@ -124,6 +125,12 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
             self.load_weights(weights, revision=revision)
         self.betas = betas
         self.latent: Literal["mode", "sample"] = latent
+        latents = self.vae.quant_conv.out_channels // 2
+        if not isinstance(latent_scale, float | int) and len(latent_scale) != latents:
+            raise InputError(
+                f"latent_scale has {len(latent_scale)} numbers, the latent {latents} channels: "
+                "give one for each, or one number"
+            )
         self.latent_scale = latent_scale
         self.gradient_checkpointing = gradient_checkpointing
         widths = tuple(config["unet"]["block_out_channels"])
@@ -186,7 +193,10 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
             size = (side // self.vae.stride for side in image.shape[-2:])
             noise = draws.normal(0, (self.vae.quant_conv.out_channels // 2, *size)).to(image)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._vae_learns):
-            return self.vae(image * 2 - 1, noise) * self.latent_scale
+            latent = self.vae(image * 2 - 1, noise)
+            if isinstance(self.latent_scale, float | int):
+                return latent * self.latent_scale
+            return latent * torch.tensor(self.latent_scale).to(latent)[:, None, None]
 
     def features(
         self,

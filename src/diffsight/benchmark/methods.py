@@ -63,6 +63,7 @@ class Episode:
         source: the pretrained model.
         short_side: pixels at which methods work.
         seed: of everything random.
+        repeat: number of the draw of training images.
         settings: of the benchmark.
         score: returns the measure of predictions over the test images.
     """
@@ -73,6 +74,7 @@ class Episode:
     source: BackboneSource
     short_side: int
     seed: int
+    repeat: int
     settings: Settings
     score: Callable[[Predict], float]
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from diffsight.benchmark.measures import AngleMeasure, DepthMeasure
 from diffsight.benchmark.source import BenchmarkSource, BenchmarkTask, benchmark_tasks
+from diffsight.choices import NYUTrainSplit
 from diffsight.datasets.nyu_few_shot import NYUFewShotDepth, NYUNormals
 from diffsight.tasks import Depth, Normals
 
@@ -14,28 +15,32 @@ def nyu_source(
     normals: str | Path | None = None,
     train_list: str | Path | None = None,
     test_list: str | Path | None = None,
+    train_split: NYUTrainSplit = "train",
 ) -> BenchmarkSource:
     """Return ``nyu_depth``, scored inside Eigen's crop, and with a folder of them ``nyu_normal``.
 
-    Training images are of the training split, scored is the official test set.
+    Training images are of a training split, scored is the official test set.
 
     Args:
         root: folder of the data set, as ``NYUDepth`` reads it.
         normals: folder of normals, as ``NYUNormals`` reads it; its name is part of the source's.
         train_list: list of the training samples as ``NYUDepth`` reads it; None takes all.
         test_list: list of the test samples; None takes all.
+        train_split: ``train``, or the labelled images of ``official-train``.
 
     Raises:
         InputError: if files of the data set are missing, or there are no normals for training or
             for testing.
     """
-    train = NYUFewShotDepth(root=root, split="train", list_file=train_list)
+    train = NYUFewShotDepth(root=root, split=train_split, list_file=train_list)
     test = NYUFewShotDepth(root=root, split="test", list_file=test_list, crop=True)
     name = f"nyu {len(train)} + {len(test)}"
+    if train_split != "train":
+        name = f"{name}, {train_split}"
     depth = Depth(max_depth_m=None, bins=50)
     tasks = [BenchmarkTask("nyu_depth", depth, train, test, DepthMeasure)]
     if normals is not None:
-        some = NYUNormals(root=root, normals=normals, split="train", list_file=train_list)
+        some = NYUNormals(root=root, normals=normals, split=train_split, list_file=train_list)
         scored = NYUNormals(root=root, normals=normals, split="test", list_file=test_list)
         task = Normals(bins=50)
         tasks.append(BenchmarkTask("nyu_normal", task, some, scored, AngleMeasure))

@@ -71,7 +71,8 @@ class Stored(BenchmarkMethod):
     """Anybody's predictions: ``DIR/TASK/ID.npy``, ``d h w`` in the unit of the task.
 
     Attributes:
-        folder: of the predictions; a slash of an id becomes ``__``.
+        folder: of the predictions; a slash of an id becomes ``__``. Those of one repeat, of a
+            method that was trained on its images, are in ``DIR/repNNN`` and come first.
     """
 
     folder: Path
@@ -81,9 +82,11 @@ class Stored(BenchmarkMethod):
         """Read the predictions; nothing is trained."""
         spec, task = episode.spec, episode.task
         channels = map_spec(task).channels
-        stored = StoredPredictions(self.folder / spec.name, suffixes=(".npy",))
+        folders = (self.folder / f"rep{episode.repeat:03d}", self.folder)
+        of_repeat, of_all = (StoredPredictions(f / spec.name, suffixes=(".npy",)) for f in folders)
 
         def predict(sample: Sample) -> Output:
+            stored = of_repeat if of_repeat.find(sample.id) else of_all
             return map_output(task, stored.numbers(sample.id, channels, spec.name))
 
         return FittedMethod(predict)
@@ -92,7 +95,9 @@ class Stored(BenchmarkMethod):
         self, spec: BenchmarkTask, source: BackboneSource, clip: str | Path | None
     ) -> str:
         """Return the hash of the predictions."""
-        return files_hash(self.folder / spec.name, "*.npy")
+        folders = (self.folder, *sorted(self.folder.glob("rep[0-9]*")))
+        hashes = [f"{one.name} {files_hash(one / spec.name, '*.npy')}" for one in folders[1:]]
+        return " ".join([files_hash(self.folder / spec.name, "*.npy"), *hashes])
 
 
 def constant_maps(episode: Episode) -> Float[Tensor, "d 1 1"]:

@@ -143,6 +143,7 @@ def run(
         source=pretrained,
         short_side=settings.short_side or pretrained.short_side_px,
         seed=seed_of(settings.seed, unit.repeat),
+        repeat=unit.repeat,
         settings=settings,
         score=score,
     )

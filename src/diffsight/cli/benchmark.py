@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from diffsight.benchmark.options import UnitOptions
-from diffsight.choices import Preset
+from diffsight.choices import NYUTrainSplit, Preset
 from diffsight.cli import options
 from diffsight.cli.flags import Flag, command
 from diffsight.errors import InputError
@@ -35,6 +35,8 @@ class DataOptions:
         split: buildings of Taskonomy that are scored: test, val, or one of them.
         normals: folder of normals for NYU (default: none).
         test_list: list of NYU's images that are scored (default: all).
+        train_split: images of NYU that methods are trained on: those of sync/, or the labelled ones
+            of official_splits/train.
         max_images: score only N images (default: 100 of rooms, all of Taskonomy).
         size: pixels of a room's side.
     """
@@ -45,6 +47,7 @@ class DataOptions:
     split: str = "muleshoe"
     normals: options.Folder | None = None
     test_list: options.File | None = None
+    train_split: NYUTrainSplit = "train"
     max_images: int | None = None
     size: int = 64
 
@@ -69,7 +72,12 @@ class DataOptions:
             )
         if self.max_images is not None:
             raise InputError("--max-images: NYU is scored on the images of --test-list")
-        return nyu_source(root=self.root, normals=self.normals, test_list=self.test_list)
+        return nyu_source(
+            root=self.root,
+            normals=self.normals,
+            test_list=self.test_list,
+            train_split=self.train_split,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +88,8 @@ class MethodOptions:
         methods: names of docs/benchmark.md, or classes of your own (package.Class); options follow
             a name, as in few_shot:codebook=5:max_steps=500.
         reference: method that the others are compared with (default: auto, or the first by name).
-        predictions: predictions of another program to score too: DIR/TASK/ID.npy.
+        predictions: predictions of another program to score too: DIR/TASK/ID.npy, or
+            DIR/rep000/TASK/ID.npy ... of every repeat.
         dino: DINOv2 model, for dinov2-linear.
     """
 

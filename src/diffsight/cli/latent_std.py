@@ -51,12 +51,15 @@ def main(
                 yield batch.batch.inputs.image
                 advance()
 
-        std = deviation(backbone, pictures())
+        std, channels = deviation(backbone, pictures())
+    scales = [1 / one for one in channels]
     if json:
-        write_json({"data": data.name, "images": count, "std": std, "latent_scale": 1 / std})
+        found = {"data": data.name, "images": count, "std": std, "latent_scale": 1 / std}
+        write_json(found | {"channel_latent_scale": scales})
         return 0
     sys.stdout.write(
         f"standard deviation of the latents of {count} images of {data.name}: {std:.5f}\n"
         f"in a recipe: latent_scale: {1 / std:.8g}\n"
+        f"or by channel: latent_scale: [{', '.join(f'{one:.8g}' for one in scales)}]\n"
     )
     return 0

@@ -1,5 +1,6 @@
 """NYU Depth v2 as depth papers use it: synchronised training frames, the official test set."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -8,19 +9,28 @@ from diffsight.datasets.pairs import Pair, read_list, read_pair, require_files
 from diffsight.errors import InputError
 from diffsight.label_maps import NYU_SCENES
 
+Split = Literal["train", "official-train", "test"]
+FOLDERS: Mapping[Split, str] = {
+    "train": "sync",
+    "official-train": "official_splits/train",
+    "test": "official_splits/test",
+}
+
 
 class NYUDepth(AbstractDataset):
     """Kinect images of rooms with z-depth in metres (16-bit PNG of millimetres).
 
     ``root`` is the folder ``nyu_depth_v2``: training reads ``sync/SCENE/rgb_00000.jpg`` and
-    ``sync_depth_00000.png``, testing the same names below ``official_splits/test``.
+    ``sync_depth_00000.png``, testing the same names below ``official_splits/test``, and
+    ``official-train`` (the 795 labelled images of the training split) below
+    ``official_splits/train``.
 
     The prompt of a sample is its scene type, read from the name of its folder, also in the test
     set: results with it are results of the protocol option ``oracle-scene``.
 
     Args:
         root: folder of the data set.
-        split: ``train`` or ``test``.
+        split: ``train``, ``official-train`` or ``test``.
         list_file: the samples, one line ``/SCENE/rgb_00000.jpg /SCENE/sync_depth_00000.png`` each
             (24,231 and 654 lines in the literature); None takes every image that is there.
 
@@ -37,10 +47,10 @@ class NYUDepth(AbstractDataset):
         self,
         *,
         root: str | Path,
-        split: Literal["train", "test"] = "train",
+        split: Split = "train",
         list_file: str | Path | None = None,
     ) -> None:
-        base = Path(root) / ("sync" if split == "train" else "official_splits/test")
+        base = Path(root) / FOLDERS[split]
         rows = _find(base) if list_file is None else read_list(Path(list_file), columns=2)
         self.name = f"nyu-{split}"
         pairs = [
@@ -92,7 +102,7 @@ def _find(base: Path) -> list[tuple[str, ...]]:
     if not images:
         raise InputError(
             f"{base}: holds no SCENE/rgb_*.jpg; root must be the folder nyu_depth_v2 with sync/ "
-            "and official_splits/test/"
+            "and official_splits/"
         )
     rows = []
     for image in images:

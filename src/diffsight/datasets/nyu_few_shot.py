@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, UInt8
@@ -11,7 +10,7 @@ from torch import Tensor
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.files import read_image
 from diffsight.datasets.labels import LabelFormat, read_label
-from diffsight.datasets.nyu import NYUDepth
+from diffsight.datasets.nyu import FOLDERS, NYUDepth, Split
 from diffsight.datasets.pairs import Pair, file_finder, read_pair
 from diffsight.errors import InputError
 
@@ -19,9 +18,6 @@ MIN_DEPTH_M, MAX_DEPTH_M = 1e-3, 10.0
 SIZE_HW = (480, 640)
 # Eigen's crop: the border of the Kinect's maps is empty or badly aligned
 CROP_ROWS, CROP_COLUMNS = slice(45, 471), slice(41, 601)
-_FOLDERS = {"train": "sync", "test": "official_splits/test"}
-
-Split = Literal["train", "test"]
 
 
 class NYUFewShotDepth(AbstractDataset):
@@ -29,7 +25,7 @@ class NYUFewShotDepth(AbstractDataset):
 
     Args:
         root: folder of the data set, as ``NYUDepth`` reads it.
-        split: ``train`` or ``test``.
+        split: ``train``, ``official-train`` or ``test``, as ``NYUDepth`` reads it.
         list_file: list of the samples as ``NYUDepth`` reads it; None takes all.
         crop: leave out what is outside of Eigen's crop (rows 45 to 470, columns 41 to 600).
 
@@ -87,7 +83,7 @@ class NYUNormals(AbstractDataset):
         root: folder of the data set, as ``NYUDepth`` reads it.
         normals: folder with the sub-folders of ``root``; a file is called as its image, with the
             suffix ``.png`` (v / 127.5 - 1) or ``.npy`` (height, width, 3).
-        split: ``train`` or ``test``.
+        split: ``train``, ``official-train`` or ``test``, as ``NYUDepth`` reads it.
         list_file: list of the samples as ``NYUDepth`` reads it; None takes all.
 
     Raises:
@@ -154,7 +150,7 @@ def _require_size(pair: Pair, image: UInt8[Tensor, "3 h w"]) -> None:
 def _find_normals(folder: Path, pairs: Sequence[Pair], split: Split) -> list[tuple[Pair, Path]]:
     """Return the samples that have a file of normals, with the file."""
     find = file_finder()
-    inner = folder / _FOLDERS[split]
+    inner = folder / FOLDERS[split]
     files = []
     for pair in pairs:
         # of two files the one without rounding

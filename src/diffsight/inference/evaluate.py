@@ -30,7 +30,8 @@ class Evaluation:
     """Scores of a model and of baselines, and everything that they depend on.
 
     Attributes:
-        protocol: which pixels counted, and how they were averaged.
+        protocol: which pixels counted, and how they were averaged; its name says if the images are
+            others than its own.
         plan: how the images were run, in a line.
         data: name of the data set.
         images: how many counted; one for each sentence where sentences are evaluated.
@@ -216,11 +217,13 @@ class _Scores:
         self.name = name
         self.metrics = {one: protocol.metric(task) for one in (name, *baselines)}
         self.counted = self.skipped = 0
+        self.sizes: set[tuple[int, int]] = set()
         self.start = time.perf_counter()
 
     def add(self, sample: Sample, prediction: Prediction) -> None:
         """Add one image."""
         label, valid = sample.labels[self.task.label], sample.valid[self.task.label]
+        self.sizes.add((valid.shape[0], valid.shape[1]))
         counts = self.protocol.measure(self.metrics[self.name], prediction, label, valid)
         self.counted, self.skipped = self.counted + counts, self.skipped + (not counts)
         for name, label_map in self.baselines.items():
@@ -244,7 +247,7 @@ class _Scores:
             for name, metric in self.metrics.items()
         }
         return Evaluation(
-            protocol=self.protocol,
+            protocol=self.protocol.applied_to(self.counted + self.skipped, self.sizes),
             plan=plan,
             data=data,
             images=self.counted,

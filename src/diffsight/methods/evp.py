@@ -37,8 +37,9 @@ TOKENS = 8  # of the default condition for few images
 class EVP(AbstractPrompted):
     """VPD's pyramid, refined from fine to coarse.
 
-    Differs from the paper: the latent is divided by one number per data set, not by one per
-    component; the released code does so, and its checkpoints need it. Differs from the authors'
+    Differs from the paper: the recipes divide the latent by one number per data set, not by one
+    per component (which ``latent_scale`` can be); the released code does so, and its checkpoints
+    need it. Differs from the authors'
     code: any image size, padded as in VPD.
 
     Args:

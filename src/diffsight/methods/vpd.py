@@ -7,6 +7,7 @@ and ``SemanticFPN``, referring segmentation: ``Sentences`` and ``ReferringDecode
 ``attention_maps="A32"``.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -131,7 +132,7 @@ class VPD(AbstractPrompted):
             else:
                 parts = {
                     "prompts": Unprompted.of_folder(source.folder, backbone.context_dim),
-                    "neck": partial(Merging, width=1536),
+                    "neck": partial(Merging, width=1536, groups=math.gcd(16, *backbone.channels)),
                     "head": partial(DeconvHead, widths=(32, 32, 32), width=192),
                 }
             return cls(output=output, backbone=backbone, **{**parts, **options})

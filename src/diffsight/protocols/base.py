@@ -8,7 +8,7 @@ import abc
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor
@@ -33,11 +33,16 @@ class AbstractProtocol(abc.ABC):
         unit: what is counted, in the plural.
         kind: of the predictions that it scores (``Prediction.kind``); empty: any.
         scores: the same in words.
+        images: number of images of the split; None: not known. Like ``of_hw``, no part of the
+            fingerprint: it is what the name stands for.
+        of_hw: height and width of every image; None: they differ.
     """
 
     name: str
     split: str
     plan: str
+    images: int | None = dataclasses.field(default=None, kw_only=True)
+    of_hw: tuple[int, int] | None = dataclasses.field(default=None, kw_only=True)
     unit: ClassVar[str] = "images"
     kind: ClassVar[str] = ""
     scores: ClassVar[str] = "predictions"
@@ -70,6 +75,23 @@ class AbstractProtocol(abc.ABC):
                 for.
         """
 
+    def applied_to(self, images: int, sizes: Collection[tuple[int, int]]) -> Self:
+        """Return the protocol under a name that says how these images differ from its own.
+
+        Args:
+            images: that were scored.
+            sizes: heights and widths that occur.
+        """
+        changes = []
+        if self.images not in (None, images):
+            changes.append(f"{images} of {self.images} images")
+        if self.of_hw is not None and (others := sorted({*sizes} - {self.of_hw})):
+            height, width = others[0]
+            changes.append(f"images of {height} x {width}, not {self.of_hw[0]} x {self.of_hw[1]}")
+        if not changes:
+            return self
+        return dataclasses.replace(self, name=f"part of {self.name} ({', '.join(changes)})")
+
     def per_class(self, metric: Metric, names: Sequence[str]) -> dict[str, float]:
         """Return the score of every class that counts, by name; default: nothing."""
         return {}
@@ -100,12 +122,16 @@ class AbstractProtocol(abc.ABC):
     @property
     def fingerprint(self) -> str:
         """SHA-256 over every field."""
-        data = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+        data = json.dumps(self._fields(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(data.encode()).hexdigest()
 
     def as_dict(self) -> dict[str, Any]:
         """Return every field and the fingerprint as plain data for a JSON report."""
-        return dataclasses.asdict(self) | {"fingerprint": self.fingerprint}
+        return self._fields() | {"fingerprint": self.fingerprint}
+
+    def _fields(self) -> dict[str, Any]:
+        fields = dataclasses.asdict(self)
+        return {k: v for k, v in fields.items() if k not in ("images", "of_hw")}
 
     def title(self) -> str:
         """Return the name and the beginning of the fingerprint."""

@@ -138,7 +138,8 @@ class DepthProtocol(AbstractProtocol):
         """
         self.require_kind(prediction)
         mask = self.mask(label, valid[None])
-        metric.update(self.prepare(prediction.to_label().float()), label, mask)
+        depth_m = prediction.to_label().float().to(label.device)
+        metric.update(self.prepare(depth_m), label, mask)
         return bool(mask.any())
 
 
@@ -157,6 +158,7 @@ NYU_EIGEN_V1 = DepthProtocol(
     min_depth_m=1e-3,
     max_depth_m=10.0,
     plan="windows 480 x 480 at columns 0 and 160, each with its mirror image (VPD: 4 passes)",
+    images=654,
 )
 KITTI_GARG_V1 = DepthProtocol(
     name="kitti-garg-v1",
@@ -165,6 +167,8 @@ KITTI_GARG_V1 = DepthProtocol(
     min_depth_m=1e-3,
     max_depth_m=80.0,
     plan="windows 352 x 352 at 20 columns, each with its mirror image (EVP: 40 passes)",
+    images=652,
+    of_hw=(352, 1216),
 )
 ROOMS_V1 = DepthProtocol(
     name="rooms-v1",

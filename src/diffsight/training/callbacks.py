@@ -172,6 +172,8 @@ class Pictures(Callback):
         missing = self.count - len(self.rows)
         if not trainer.is_global_zero or missing <= 0:
             return
+        # predictions of a plan are on the CPU
+        batch = batch.to(outputs["predictions"][0].to_label().device)
         truths = self.task.truth(batch.target)
         triples = zip(batch.inputs.image, truths, outputs["predictions"], strict=True)
         self.rows += [self.task.panel(*triple) for triple in list(triples)[:missing]]

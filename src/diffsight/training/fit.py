@@ -1,7 +1,7 @@
 """``fit``: a plain function whose signature is the schema of a recipe."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,8 @@ def fit(
     schedule: AbstractSchedule | None = None,
     augment: list[AbstractTransform] | None = None,
     protocol: str | None = None,
+    evaluation_plan: Plan | None = None,
+    oracle_scene: bool = False,
     **options: Any,
 ) -> Fitted | None:
     """Train a model and save it to ``out/model``; the signature is the schema of a recipe.
@@ -99,12 +101,17 @@ def fit(
         schedule: learning rate over the training; default: constant.
         augment: random changes of a training sample, in order.
         protocol: how validation is scored; without one there is the loss alone.
+        evaluation_plan: how validation images are run, in training as at the end; default: the
+            whole image in one pass. With a plan, validation has no ``loss``.
+        oracle_scene: give the model the scene type of each validation sample (protocols of depth).
         options: of ``FitOptions``.
 
     Raises:
         InputError: one line about what cannot be used, with the repair.
     """
     given = {**locals()}
+    if protocol is None and (evaluation_plan is not None or oracle_scene):
+        raise InputError("evaluation_plan and oracle_scene are for a protocol: give one")
     settings = FitOptions(**given.pop("options"))
     resolved = {**given, **vars(settings)}
     recipe = {k: to_config(v) for k, v in resolved.items() if k not in RUN_ONLY_ARGUMENTS}
@@ -124,7 +131,11 @@ def fit(
         workers=settings.workers,
     )
     learner = Learner(
-        Supervised(model, protocol_for(protocol, model) if protocol else None),
+        Supervised(
+            model,
+            protocol_for(protocol, model, oracle_scene=oracle_scene) if protocol else None,
+            evaluation_plan,
+        ),
         stream=stream,
         optim=optim,
         schedule=schedule or Constant(),
@@ -206,7 +217,7 @@ def _finish(
         return Fitted(model, out, learner.scores, val, None)
     predictor = Predictor(
         model,
-        Plan(batch_size=stream.batch_size),
+        replace(learner.objective.plan or Plan(), batch_size=stream.batch_size),
         device=trainer.strategy.root_device,
         dtype=settings.dtype,
     )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from diffsight.datasets.base import Batch
+from diffsight.inference import Plan, Predictor
 from diffsight.model import DenseModel
 from diffsight.ops.precision import float32_products
 from diffsight.protocols import AbstractProtocol
@@ -48,12 +49,16 @@ class Supervised(AbstractObjective):
     Args:
         model: what learns; loss, decoding and meaning are its task's.
         protocol: how it is scored; None gives the loss alone.
+        plan: how images are run to be scored; None runs a batch in one pass, which has a loss too.
     """
 
-    def __init__(self, model: DenseModel, protocol: AbstractProtocol | None) -> None:
+    def __init__(
+        self, model: DenseModel, protocol: AbstractProtocol | None, plan: Plan | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.protocol = protocol
+        self.plan = plan
         self.frozen = tuple(f"model.method.{path}." for path in model.method.frozen())
         self.metric = None if protocol is None else protocol.metric(model.task)
         self.mean_loss = MeanMetric()
@@ -72,15 +77,19 @@ class Supervised(AbstractObjective):
         """Do nothing."""
 
     def score(self, batch: Batch) -> Sequence[Any]:
-        """Add loss and measures; return the predictions."""
+        """Add measures, and in one pass the loss; return the predictions."""
         uses_prompt = self.protocol is not None and self.protocol.uses_prompt
         uses_prompt = uses_prompt or self.model.requires_prompt
         inputs = batch.inputs if uses_prompt else replace(batch.inputs, prompts=None)
-        with float32_products(tf32=False):  # as predictions and evaluations
-            output = self.model(inputs)
-        loss = self.model.task.loss(output, batch.target)["loss"]
-        self.mean_loss.update(loss, len(batch.ids))
-        predictions = self.model.task.decode(output)
+        if self.plan is None:
+            with float32_products(tf32=False):  # as predictions and evaluations
+                output = self.model(inputs)
+            loss = self.model.task.loss(output, batch.target)["loss"]
+            self.mean_loss.update(loss, len(batch.ids))
+            predictions = self.model.task.decode(output)
+        else:
+            predictor = Predictor(self.model, replace(self.plan, batch_size=len(batch.ids)))
+            predictions = list(predictor(inputs.image, inputs.prompts))
         if self.protocol is not None and self.metric is not None:
             labels = zip(batch.target.label, batch.target.valid, strict=True)
             for prediction, (label, valid) in zip(predictions, labels, strict=True):
@@ -88,9 +97,11 @@ class Supervised(AbstractObjective):
         return predictions
 
     def scores(self) -> Mapping[str, Tensor]:
-        """Return ``loss`` and the protocol's measures."""
-        scores = {"loss": self.mean_loss.compute()}
-        self.mean_loss.reset()
+        """Return the protocol's measures, and ``loss`` where there is one pass."""
+        scores = {}
+        if self.plan is None:
+            scores["loss"] = self.mean_loss.compute()
+            self.mean_loss.reset()
         if self.metric is not None:
             scores |= self.metric.compute()
             self.metric.reset()
