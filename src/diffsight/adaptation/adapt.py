@@ -23,11 +23,10 @@ from diffsight.errors import InputError, TooLargeError
 from diffsight.inference.baselines import small_baselines_of
 from diffsight.inference.pipeline import usable_device
 from diffsight.model import DenseModel
-from diffsight.ops.machine import require_bytes
 from diffsight.ops.memory import keep_freed_memory, memory_for
 from diffsight.ops.resize import resized_label, working_hw
 from diffsight.tasks import AbstractTask, Depth, Normals, Segmentation, Values
-from diffsight.training.loop import IMAGE_BYTES, Runtime
+from diffsight.training.loop import Runtime, require_memory
 from diffsight.training.state import AdaptState
 
 log = logging.getLogger(__name__)
@@ -95,14 +94,7 @@ def adapt(
     task = fit_task()
     side = settings.short_side or source.short_side_px
     every = [*folder.samples, *(others.samples if others else ())]
-    require_bytes(
-        len(every) * side**2 * IMAGE_BYTES,
-        f"{len(every)} images at a short side of {side} px",
-        "choose a smaller --short-side",
-        device=str(runtime.device),
-    )
-    with memory_for(f"not enough memory for images of {side} px: choose a smaller --short-side"):
-        _check_labels(every, folder.label, side)
+    _check_size(every, folder.label, side, runtime)
     if announce:
         announce(Plan(folder, task, source))
     names = AUTO if method == "auto" else tuple(split_specs(method))
@@ -253,6 +245,13 @@ def _read_validation(
             "training images: take them out of one folder"
         )
     return others
+
+
+def _check_size(samples: Sequence[Sample], label: str, side: int, runtime: Runtime) -> None:
+    """Refuse a working size for which there is too little memory, or at which labels vanish."""
+    require_memory(len(samples), side, runtime)
+    with memory_for(f"not enough memory for images of {side} px: choose a smaller --short-side"):
+        _check_labels(samples, label, side)
 
 
 def _check_labels(samples: Sequence[Sample], label: str, short_side: int) -> None:

@@ -10,9 +10,8 @@ from diffsight.benchmark.methods import BenchmarkMethod
 from diffsight.benchmark.source import BenchmarkSource
 from diffsight.benchmark.units import Settings, Unit, run, save, stored
 from diffsight.errors import InputError
-from diffsight.ops.machine import require_bytes
 from diffsight.ops.memory import keep_freed_memory
-from diffsight.training.loop import IMAGE_BYTES
+from diffsight.training.loop import require_memory
 
 
 @dataclass(frozen=True)
@@ -73,13 +72,7 @@ def benchmark(
     for name in tasks:
         if name not in source.tasks:
             raise InputError(f"{source.name} has no task {name!r}: {', '.join(source.tasks)}")
-    side = settings.short_side or 0
-    require_bytes(
-        settings.shots * side**2 * IMAGE_BYTES,
-        f"{settings.shots} images at a short side of {side} px",
-        "choose a smaller --short-side",
-        device=str(settings.runtime.device),
-    )
+    require_memory(settings.shots, settings.short_side or 0, settings.runtime)
     number, count = shard
     if not 0 <= number < count:
         raise InputError(f"shard {number} of {count}: give 0/N to N-1/N, such as 0/4 to 3/4")

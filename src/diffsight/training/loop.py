@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diffsight.datasets.base import Sample
 from diffsight.model import DenseModel
+from diffsight.ops.machine import require_bytes
 from diffsight.ops.precision import training_products
 from diffsight.ops.resize import resized_image, resized_label, working_hw
 from diffsight.outputs import SoftLabels
@@ -69,6 +70,20 @@ class Example:
 
 Views = tuple[Example, ...]
 """The views of one image: as it is and, where that is allowed, mirrored."""
+
+
+def require_memory(count: int, short_side: int, runtime: Runtime) -> None:
+    """Refuse images that cannot be kept in memory at their working size.
+
+    Raises:
+        InputError: if there is too little.
+    """
+    require_bytes(
+        count * short_side**2 * IMAGE_BYTES,
+        f"{count} images at a short side of {short_side} px",
+        "choose a smaller --short-side",
+        device=str(runtime.device),
+    )
 
 
 @torch.no_grad()
