@@ -137,6 +137,8 @@ def test_auto_compares_two_methods(pretrained) -> None:
 def test_an_unknown_method_names_the_others() -> None:
     with pytest.raises(InputError, match="unknown method 'ours': choose from auto, few_shot"):
         benchmark_methods(("ours",))
+    with pytest.raises(InputError, match="alpha is fixed for few_shot-regression: leave it out"):
+        benchmark_methods(("few_shot-regression:max_steps=5:alpha=2",))
     with pytest.raises(InputError, match="--dino"):
         benchmark_methods(("dinov2-linear",))
 

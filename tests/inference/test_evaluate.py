@@ -125,6 +125,15 @@ def test_baselines_are_scored_as_the_model() -> None:
     assert result.scores["constant median"]["rmse"] == pytest.approx(rmse, rel=1e-5)
 
 
+def test_a_result_on_other_images_does_not_have_the_name_of_the_protocol() -> None:
+    kitti = protocols.get("kitti-garg-v1")  # of 652 images of one size
+    result = evaluate(Predictor(model(Blur)), Grey(count=3), kitti)
+    name = "part of kitti-garg-v1 (3 of 652 images, images of 16 x 20, not 352 x 1216)"
+    assert result.as_dict()["protocol"]["name"] == name
+    assert result.protocol.fingerprint != kitti.fingerprint
+    assert evaluate(Predictor(model(Blur)), Grey(count=3), ROOMS).protocol == ROOMS
+
+
 def test_the_scene_is_given_only_where_the_protocol_says_so() -> None:
     data = Grey(prompt="office")
     silent = evaluate(Predictor(model(Blur)), data, ROOMS)

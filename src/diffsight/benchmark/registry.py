@@ -49,8 +49,10 @@ def _row(text: str, dino: str | None, trusted: tuple[str, ...]) -> BenchmarkMeth
     if name not in NAMES and "." not in name:
         raise InputError(f"unknown method {name!r}: choose from {', '.join(NAMES)}")
     spec = VARIANTS.get(name, name) + colon + options
-    parse_spec(spec, trusted=trusted)
+    parsed = parse_spec(spec, trusted=trusted)
     if name == "few_shot-regression":
+        for key in (*parsed.task, *parsed.options.keys() & {"codebook"}):
+            raise InputError(f"{text}: {key} is fixed for {name}: leave it out")
         return FewShotRegression((spec,), {"codebook": 0})
     if name == "dinov2-linear":
         if dino is None:

@@ -8,7 +8,7 @@ import abc
 import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor
@@ -19,6 +19,13 @@ from diffsight.tasks import AbstractTask, Prediction
 from diffsight.types import Mask
 
 PromptRule = Literal["mean", "oracle-scene", "caption"]
+# what the names stand for: the number of images, and their height and width where all have one
+OWN_IMAGES: Mapping[str, tuple[int, tuple[int, int] | None]] = {
+    "nyu-eigen-v1": (654, (480, 640)),
+    "kitti-garg-v1": (652, (352, 1216)),
+    "ade20k-ss-v1": (2000, None),
+    "ade20k-ms-v1": (2000, None),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,16 +40,11 @@ class AbstractProtocol(abc.ABC):
         unit: what is counted, in the plural.
         kind: of the predictions that it scores (``Prediction.kind``); empty: any.
         scores: the same in words.
-        images: number of images of the split; None: not known. Like ``of_hw``, no part of the
-            fingerprint: it is what the name stands for.
-        of_hw: height and width of every image; None: they differ.
     """
 
     name: str
     split: str
     plan: str
-    images: int | None = dataclasses.field(default=None, kw_only=True)
-    of_hw: tuple[int, int] | None = dataclasses.field(default=None, kw_only=True)
     unit: ClassVar[str] = "images"
     kind: ClassVar[str] = ""
     scores: ClassVar[str] = "predictions"
@@ -82,12 +84,13 @@ class AbstractProtocol(abc.ABC):
             images: that were scored.
             sizes: heights and widths that occur.
         """
+        own, own_hw = OWN_IMAGES.get(self.name, (None, None))
         changes = []
-        if self.images not in (None, images):
-            changes.append(f"{images} of {self.images} images")
-        if self.of_hw is not None and (others := sorted({*sizes} - {self.of_hw})):
+        if own not in (None, images):
+            changes.append(f"{images} of {own} images")
+        if own_hw is not None and (others := sorted({*sizes} - {own_hw})):
             height, width = others[0]
-            changes.append(f"images of {height} x {width}, not {self.of_hw[0]} x {self.of_hw[1]}")
+            changes.append(f"images of {height} x {width}, not {own_hw[0]} x {own_hw[1]}")
         if not changes:
             return self
         return dataclasses.replace(self, name=f"part of {self.name} ({', '.join(changes)})")
@@ -122,16 +125,12 @@ class AbstractProtocol(abc.ABC):
     @property
     def fingerprint(self) -> str:
         """SHA-256 over every field."""
-        data = json.dumps(self._fields(), sort_keys=True, separators=(",", ":"))
+        data = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(data.encode()).hexdigest()
 
     def as_dict(self) -> dict[str, Any]:
         """Return every field and the fingerprint as plain data for a JSON report."""
-        return self._fields() | {"fingerprint": self.fingerprint}
-
-    def _fields(self) -> dict[str, Any]:
-        fields = dataclasses.asdict(self)
-        return {k: v for k, v in fields.items() if k not in ("images", "of_hw")}
+        return dataclasses.asdict(self) | {"fingerprint": self.fingerprint}
 
     def title(self) -> str:
         """Return the name and the beginning of the fingerprint."""

@@ -85,7 +85,6 @@ ADE20K_SS_V1 = ClassProtocol(
     split="ADE20K validation, 2,000 images",
     classes=150,
     plan="short side 512 px, long side at most 2048 px, windows of 512 px every 341 px (VPD)",
-    images=2000,
 )
 ADE20K_MS_V1 = ClassProtocol(
     name="ade20k-ms-v1",
@@ -93,7 +92,6 @@ ADE20K_MS_V1 = ClassProtocol(
     classes=150,
     plan="as ade20k-ss-v1 at 1, 1.125, 1.25, 1.375 and 1.5 times the size, each with its mirror "
     "image, mean of the probabilities (VPD)",
-    images=2000,
 )
 CLASSES_V1 = ClassProtocol(
     name="classes-v1", split="any", classes=None, plan="the whole image, one pass"

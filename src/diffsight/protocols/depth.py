@@ -158,7 +158,6 @@ NYU_EIGEN_V1 = DepthProtocol(
     min_depth_m=1e-3,
     max_depth_m=10.0,
     plan="windows 480 x 480 at columns 0 and 160, each with its mirror image (VPD: 4 passes)",
-    images=654,
 )
 KITTI_GARG_V1 = DepthProtocol(
     name="kitti-garg-v1",
@@ -167,8 +166,6 @@ KITTI_GARG_V1 = DepthProtocol(
     min_depth_m=1e-3,
     max_depth_m=80.0,
     plan="windows 352 x 352 at 20 columns, each with its mirror image (EVP: 40 passes)",
-    images=652,
-    of_hw=(352, 1216),
 )
 ROOMS_V1 = DepthProtocol(
     name="rooms-v1",
