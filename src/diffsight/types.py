@@ -37,14 +37,14 @@ class Camera:
 
 @runtime_checkable
 class Latents(Protocol):
-    """The latents of images, computed once for several models that share a frozen encoder."""
+    """Latents or features of images, computed once for several models on one frozen encoder."""
 
     def get(
         self,
         encoder: object,
         image: Images,
-        compute: Callable[[], Float[Tensor, "b c lh lw"]],
-    ) -> Float[Tensor, "b c lh lw"]:
+        compute: Callable[[], Float[Tensor, "b ..."]],
+    ) -> Float[Tensor, "b ..."]:
         """Return what ``compute`` gives, or what it gave before for this encoder and image."""
         ...
 

@@ -239,3 +239,28 @@ def test_a_vision_backbone_may_stand_in_for_the_pretrained_model(pretrained, tmp
     path = tmp_path / "dino" / "config.json"
     path.write_text(path.read_text() + " ")
     assert unit.key(method, squares(), pretrained, FAST) != key
+
+
+def test_test_images_are_encoded_once_for_all_methods_and_repeats(
+    pretrained: BackboneSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[int] = []
+    encode = StableDiffusion.encode
+
+    def counted(self, image, *, draws=None):
+        encoded.append(len(image))
+        return encode(self, image, draws=draws)
+
+    source, settings = squares(), Settings(shots=3, steps=1)
+    methods = benchmark_methods(("few_shot-k0", "feature_head"))
+    alone = run(Unit("size", "few_shot-k0", 0), methods["few_shot-k0"], source, pretrained, FAST)
+    monkeypatch.setattr(StableDiffusion, "encode", counted)
+    scores, counts = [], []
+    for name in ("few_shot-k0", "feature_head", "few_shot-k0"):
+        encoded.clear()
+        unit = Unit("size", name, 0)
+        scores.append(run(unit, methods[name], source, pretrained, settings)["per_image"])
+        counts.append(len(encoded))
+    tests = len(source.tasks["size"].test)
+    assert counts[0] - tests == counts[1] == counts[2]  # training images alone
+    assert scores[0] == scores[2] == alone["per_image"]

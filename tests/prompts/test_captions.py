@@ -226,3 +226,17 @@ def test_captions_of_one_data_set_are_aggregated(
     assert main([*words, "--captions", str(paths[0]), str(paths[1])]) == 0
     with safe_open(out, framework="pt") as file:
         assert file.metadata()["data"] == "nyu-test, nyu-train"
+
+
+def test_the_captioner_is_loaded_in_the_type_that_is_asked_for(
+    captioner: Path, pairs: Path, tmp_path: Path
+) -> None:
+    image = torch.zeros(3, 32, 40, dtype=torch.uint8)
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        describe = Captioner(str(captioner), dtype=dtype)
+        assert {p.dtype for p in describe._model.parameters()} == {dtype}
+        assert len(describe([image])) == 1
+    assert {p.dtype for p in Captioner(str(captioner))._model.parameters()} == {torch.float32}
+    words = ["caption", "--images", str(pairs / "images"), "--captioner", str(captioner)]
+    words += ["--dtype", "bfloat16", "--device", "cpu", "--out", str(tmp_path / "captions.json")]
+    assert main(words) == 0

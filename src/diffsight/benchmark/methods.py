@@ -29,14 +29,18 @@ from diffsight.datasets.base import Sample
 from diffsight.datasets.labelled_folder import sample_values
 from diffsight.datasets.pairs import content_hash
 from diffsight.errors import InputError
+from diffsight.inference.predictor import SharedLatents
 from diffsight.methods.base import learned_parameters
 from diffsight.model import DenseModel
+from diffsight.ops.precision import float32_products
 from diffsight.ops.resize import resized_image, working_hw
 from diffsight.outputs import Output
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.loop import CPU, Runtime
 from diffsight.training.rng import restore_rng, rng_state
-from diffsight.types import Draws, Inputs
+from diffsight.types import Draws, Inputs, Latents
+
+MAX_LATENT_BYTES = 2**28  # of 4,000 images of 512 x 512 pixels
 
 Predict = Callable[[Sample], Output]
 
@@ -47,9 +51,15 @@ class Settings(UnitOptions):
 
     Args:
         runtime: device and precision.
+        latents: of test images, encoded once for all methods and repeats as far as they fit.
     """
 
     runtime: Runtime = CPU
+    latents: Latents = field(
+        default_factory=functools.partial(SharedLatents, MAX_LATENT_BYTES),
+        compare=False,
+        repr=False,
+    )
 
 
 @dataclass(frozen=True)
@@ -261,8 +271,12 @@ def predict_sample(model: DenseModel, episode: Episode, sample: Sample) -> Outpu
     image = sample.image[None].to(runtime.device).float() / 255
     image = resized_image(image, working_hw(*image.shape[-2:], short_side=episode.short_side))
     prompts = None if sample.prompt is None else (sample.prompt,)
-    with runtime.mixed():
-        output = model(Inputs(image, prompts), draws=Draws((0,)))
+    # what only this model has, such as a UNet that was trained, must not be kept
+    source, frozen = episode.source, model.method.frozen().values()
+    shares = source.is_diffusion and any(part is source.diffusion for part in frozen)
+    latents = episode.settings.latents if shares else None
+    with float32_products(tf32=False), runtime.mixed():
+        output = model(Inputs(image, prompts, latents=latents), draws=Draws((0,)))
     if any(spec.kind == "values" for spec in model.task.outputs):
         return map_output(model.task, model.task.decode(output)[0].to_label().cpu())
     return output.normalised().reduced().to("cpu")

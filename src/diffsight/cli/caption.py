@@ -36,6 +36,7 @@ def main(
     batch_size: int = 8,
     trust: options.Trust = (),
     device: str | None = None,
+    dtype: options.Dtype | None = None,
 ) -> int:
     """Describe images in sentences, which EVP's prompts are made of.
 
@@ -48,7 +49,11 @@ def main(
         captioner: BLIP-2 folder or hub id (default: EVP's).
         out: the .json to write.
         batch_size: images that run together.
+        dtype: type of the captioner's weights (default: that of their files); float16 and bfloat16
+            take half the memory of float32.
     """
+    import torch
+
     from diffsight.cli.recipe import data_of
     from diffsight.prompts.captions import BLIP2, Captioner
 
@@ -59,9 +64,9 @@ def main(
     samples = _Photos(images, out) if images else data_of(data or (), trusted=trust)
     source = captioner or BLIP2
     captions = _Captions(out, samples.name, source)
-    failed = _describe(
-        samples, Captioner(source, device=options.device_of(device)), captions, batch_size
-    )
+    kind = getattr(torch, dtype) if dtype else None
+    describe = Captioner(source, device=options.device_of(device), dtype=kind)
+    failed = _describe(samples, describe, captions, batch_size)
     log.info("%s: %d captions of %s", out, len(captions.texts), samples.name)
     return options.SOME_FAILED if failed else 0
 

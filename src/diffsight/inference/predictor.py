@@ -31,7 +31,7 @@ Image = UInt8[Tensor, "3 _ _"] | Float[Tensor, "3 _ _"]
 
 
 class SharedLatents:
-    """Latents of the last images, for predictors whose models share a frozen encoder.
+    """Latents and CLIP features of the last images, for models that share a frozen encoder.
 
     Give the same object to several predictors and run them image by image: each image is encoded
     once. An encoder is recognised by its identity, an image by the SHA-256 of its pixels.
@@ -49,8 +49,8 @@ class SharedLatents:
         self,
         encoder: object,
         image: Float[Tensor, "b 3 h w"],
-        compute: Callable[[], Float[Tensor, "b c lh lw"]],
-    ) -> Float[Tensor, "b c lh lw"]:
+        compute: Callable[[], Float[Tensor, "b ..."]],
+    ) -> Float[Tensor, "b ..."]:
         """Return what ``compute`` gives, or what it gave before for this encoder and image."""
         key = (id(encoder), *_identity(image))
         entry = self._entries.pop(key, None)

@@ -106,7 +106,14 @@ class FewShot(AbstractMethod):
         """Return latents and CLIP features."""
         image = pad(inputs.image, self.backbone.size_multiple)
         latent = encode_latent(self.backbone, image, inputs.latents)
-        return FewShotEncoded(latent, None if self.vision is None else self.vision(inputs.image))
+        return FewShotEncoded(latent, self._image_features(inputs))
+
+    def _image_features(self, inputs: Inputs) -> Float[Tensor, "b f"] | None:
+        """Return CLIP's features, those of ``inputs.latents`` where several models share them."""
+        vision, image = self.vision, inputs.image
+        if vision is None or inputs.latents is None:
+            return None if vision is None else vision(image)
+        return inputs.latents.get(vision, image, lambda: vision(image))
 
     def forward(
         self,

@@ -23,12 +23,20 @@ class Captioner:
         source: folder or hub id of a model that turns images into text.
         device: where to run.
         max_tokens: of a caption, at most.
+        dtype: that the weights are loaded in; default: that of their files.
 
     Raises:
         InputError: if it cannot be loaded.
     """
 
-    def __init__(self, source: str = BLIP2, *, device: str = "cpu", max_tokens: int = 40) -> None:
+    def __init__(
+        self,
+        source: str = BLIP2,
+        *,
+        device: str = "cpu",
+        max_tokens: int = 40,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         import transformers  # takes seconds
 
         self.device = device
@@ -37,7 +45,8 @@ class Captioner:
             where = str(resolve_folder(Path(source)))
             self._processor: Any = transformers.AutoProcessor.from_pretrained(where)
             cls = transformers.AutoModelForImageTextToText
-            model: Any = cls.from_pretrained(where, variant=variant_of(Path(where)))
+            variant = variant_of(Path(where))
+            model: Any = cls.from_pretrained(where, variant=variant, dtype=dtype or "auto")
             self._model = model.to(device).eval()
         except Exception as error:  # whatever is missing or damaged
             reason = " ".join(str(error).split())
@@ -49,7 +58,11 @@ class Captioner:
     def __call__(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[str]:
         """A caption for each; the most probable words, so the same image gets the same."""
         pictures = [Image.fromarray(image.permute(1, 2, 0).cpu().numpy()) for image in images]
-        inputs = self._processor(images=pictures, return_tensors="pt").to(self.device)
+        inputs = self._processor(images=pictures, return_tensors="pt")
+        inputs = {
+            name: x.to(self.device, self._model.dtype if x.is_floating_point() else x.dtype)
+            for name, x in inputs.items()
+        }
         words = self._model.generate(**inputs, max_new_tokens=self.max_tokens, do_sample=False)
         texts = self._processor.batch_decode(words, skip_special_tokens=True)
         return [text.strip() for text in texts]
