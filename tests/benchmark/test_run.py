@@ -12,7 +12,7 @@ from diffsight.benchmark import run as module
 from diffsight.benchmark.measures import AngleMeasure
 from diffsight.benchmark.registry import benchmark_methods
 from diffsight.benchmark.report import write_report
-from diffsight.benchmark.run import benchmark
+from diffsight.benchmark.run import benchmark, seconds_left
 from diffsight.benchmark.trivial_baselines import Constant, MeanMap, Stored
 from diffsight.benchmark.units import Settings, Unit, conditions
 from diffsight.errors import InputError
@@ -228,3 +228,10 @@ def test_regression_is_left_out_where_it_has_no_meaning(pretrained, tmp_path) ->
 def test_an_unknown_task_names_the_others(pretrained, tmp_path) -> None:
     with pytest.raises(InputError, match="squares has no task 'depth': size, where"):
         go(tmp_path, pretrained, tasks=("depth",))
+
+
+def test_the_time_left_is_that_of_the_same_methods() -> None:
+    spent = {"constant": [1.0], "auto": [100.0, 300.0]}
+    assert seconds_left(["constant", "auto"], spent) == 201
+    assert seconds_left(["few_shot"], spent) == pytest.approx(401 / 3)
+    assert seconds_left([], spent) == 0

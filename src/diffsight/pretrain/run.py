@@ -123,7 +123,7 @@ def _run_stage(
         recipe=recipe,
     )
     trainer = trainer_for(learner, folder, settings, Previews(stage, context, folder), done=done)
-    announce(learner, trainer, settings, done)
+    announce(learner, trainer, settings, done, scored_images=float(len(context.held_out)))
     with quiet():
         trainer.fit(learner, ckpt_path=folder / LAST if continues else None, weights_only=True)
         if learner.scored_step != learner.steps:
