@@ -13,7 +13,7 @@ from diffsight.benchmark import run as module
 from diffsight.benchmark.measures import AngleMeasure
 from diffsight.benchmark.registry import benchmark_methods
 from diffsight.benchmark.report import write_report
-from diffsight.benchmark.run import benchmark
+from diffsight.benchmark.run import benchmark, seconds_left
 from diffsight.benchmark.trivial_baselines import Constant, MeanMap, Stored
 from diffsight.benchmark.units import Settings, Unit, conditions
 from diffsight.errors import InputError
@@ -323,3 +323,10 @@ def test_damaged_units_are_refused_in_one_line(tmp_path, change, message) -> Non
     path.write_text("[" * 10_000)
     with pytest.raises(InputError, match=r"damaged \(nested too deeply\)"):
         write_report(tmp_path)
+
+
+def test_the_time_left_is_that_of_the_same_methods() -> None:
+    spent = {"constant": [1.0], "auto": [100.0, 300.0]}
+    assert seconds_left(["constant", "auto"], spent) == 201
+    assert seconds_left(["few_shot"], spent) == pytest.approx(401 / 3)
+    assert seconds_left([], spent) == 0

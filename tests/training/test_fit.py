@@ -18,6 +18,7 @@ from PIL import Image
 from tests.training import run
 from tests.training.conftest import Stripes, Tiny
 
+from diffsight import recipes
 from diffsight.datasets.base import Sample
 from diffsight.errors import InputError
 from diffsight.inference import Plan
@@ -270,6 +271,28 @@ def test_plan_only_trains_nothing(tmp_path, capsys):
     assert "125 of them learn" in text
     assert "3 steps of" in text
     assert "everything, vectors" in text
+
+
+def test_the_forecast_counts_validations_and_lines_say_what_is_left(tmp_path, capsys, caplog):
+    with caplog.at_level("INFO"):
+        short(tmp_path / "run", validate_every=1, protocol="rooms-v1", monitor="rmse")
+    text = capsys.readouterr().err
+    assert "3 steps of" in text
+    assert "and 4 validations of" in text
+    lines = [line for line in caplog.messages if line.startswith("step ")]
+    assert len(lines) == 3
+    assert all("about" in line and line.endswith("left)") for line in lines)
+    assert "days" not in caplog.text
+
+
+def test_a_training_of_days_names_the_small_recipes(tmp_path, caplog):
+    short(tmp_path / "short", plan=True)
+    assert "small recipes" not in caplog.text
+    short(tmp_path / "long", plan=True, steps=10**10)
+    assert "this takes days" in caplog.text
+    for name in ("vpd/folder_depth_small", "vpd/folder_semantic_small"):
+        assert name in caplog.text
+        assert name in recipes.names()
 
 
 def test_finished_run_can_be_exported_again(whole):

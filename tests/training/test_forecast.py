@@ -11,7 +11,7 @@ from tests.training.conftest import Stripes, Tiny
 from diffsight.model import DenseModel
 from diffsight.tasks import Depth
 from diffsight.training.data import TrainingStream
-from diffsight.training.forecast import Forecast, forecast
+from diffsight.training.forecast import Forecast, TimeLeft, forecast, validations_left
 from diffsight.training.objective import Supervised
 from diffsight.training.rng import rng_state
 
@@ -75,3 +75,40 @@ def test_tf32_is_announced():
     assert not cost.uses_tf32
     assert "TF32" not in cost.describe()
     assert "products of 32-bit numbers in TF32" in replace(cost, uses_tf32=True).describe()
+
+
+def test_validations_are_counted_with_the_final_evaluation():
+    assert validations_left(0, 100, 50) == 3
+    assert validations_left(60, 100, 50) == 2
+    assert validations_left(0, 100, 500) == 1
+    cost = forecast(model_of(4), STREAM, steps=10, validations=3, scored_images=100.0)
+    assert cost.seconds_per_validation > 0
+    scoring_s = 3 * cost.seconds_per_validation
+    assert cost.seconds == pytest.approx(10 * cost.seconds_per_step + scoring_s)
+
+
+def test_text_with_validations():
+    cost = Forecast(1, 1, 1, 1, 1, 0.5, 200, validations=3, seconds_per_validation=20.0)
+    line = cost.describe().splitlines()[-1]
+    assert line == (
+        "200 steps of 0.5 s and 3 validations of 20 s, the final evaluation included: about 3 min"
+    )
+    days = Forecast(1, 1, 1, 1, 1, 60.0, 10_000).describe()
+    assert days.endswith("about 6 days 22 h")
+
+
+def test_the_time_left_follows_what_steps_and_validations_took(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("diffsight.training.forecast.time.monotonic", lambda: now)
+    left = TimeLeft(0, 100, 50, began=now)
+    assert left.seconds(0) is None
+    assert left.describe(0) == ""
+    now += 20
+    assert left.seconds(10) == 180  # 2 s a step, no validation was timed
+    now += 80
+    left.begin_scoring()
+    now += 30
+    left.end_scoring()
+    assert left.seconds(50) == 50 * 2 + 2 * 30
+    now += 50
+    assert left.seconds(100) == pytest.approx(30)  # the final evaluation

@@ -120,8 +120,7 @@ def adapt(
         mirror=mirror,
         runtime=runtime,
     )
-    model = _run(selection, settings, every, folder.label)
-    model.baselines = small_baselines_of(folder, task, short_side=side)
+    model = _run(selection, settings, every, folder)
     # the path of a folder on this machine says nothing to others
     name = Path(source.name).name if source.is_local else source.name
     model.info |= {"kind": kind, "unit": folder.form.value_unit, "backbone": name}
@@ -195,7 +194,7 @@ def task_for(
 
 
 def _run(
-    selection: Selection, settings: AdaptOptions, every: Sequence[Sample], label: str
+    selection: Selection, settings: AdaptOptions, every: Sequence[Sample], folder: LabelledFolder
 ) -> DenseModel:
     """Run a selection; where memory ends, say which size fits."""
     side = selection.short_side
@@ -208,11 +207,12 @@ def _run(
     except TooLargeError:
         pass  # what the failed pass holds is freed behind this block
     else:
+        model.baselines = small_baselines_of(folder, selection.task, short_side=side)
         return model.to("cpu")
     log.info("not enough memory: looking for a size that fits")
     if fits := selection.largest_side():
         try:
-            _check_labels(every, label, fits)
+            _check_labels(every, folder.label, fits)
         except InputError as error:
             raise InputError(f"{advice}: --short-side {fits} fits, but {error}") from None
         raise InputError(f"{advice}: --short-side {fits} fits")

@@ -115,7 +115,8 @@ class Selection:
         cost.
         """
         folds, final = self._rounds()
-        return folds * len(self.candidates) + final, self._cost() if self._seconds else None
+        seconds = self._cost() + self._scoring_cost() if self._seconds else None
+        return folds * len(self.candidates) + final, seconds
 
     def largest_side(self) -> int | None:
         """Return the largest smaller size that fits into memory, measured by a few steps."""
@@ -311,6 +312,14 @@ class Selection:
         folds, final = self._rounds()
         costs = [self._cost_of(name) for name in self.state.plan]
         return folds * sum(costs) + final * max(costs)
+
+    def _scoring_cost(self) -> float:
+        """Return the seconds of scoring held-out images: a forward pass is a third of a step."""
+        held = sum(len(held_out) for _, held_out in self.folds())
+        held = held if self.validation is None else len(self.validation)
+        return math.fsum(
+            held * self._seconds[c.name] / (3 * c.settings.batch_size) for c in self.candidates
+        )
 
     def _best(self, scores: Mapping[_Key, float]) -> _Key:
         """Return the key of the best score; the first where none is a number."""

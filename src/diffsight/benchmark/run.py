@@ -1,5 +1,7 @@
 """The few-shot benchmark: tasks x methods x repeats, in units that are each run once."""
 
+import math
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,9 +95,22 @@ def benchmark(
     costly = [u for u in missing if methods[u.method].is_trained]
     minutes = None if settings.steps is not None else settings.minutes * len(costly)
     announce(len(mine), len(there), minutes)
-    begin = time.monotonic()
+    spent: dict[str, list[float]] = {}  # by method: they differ by orders of magnitude
     for done, unit in enumerate(missing, start=1):
+        begin = time.monotonic()
         result = run(unit, methods[unit.method], source, pretrained, settings)
         save(unit.path(out, settings.shots), keys[unit], result)
-        left = (time.monotonic() - begin) / done * (len(missing) - done)
+        spent.setdefault(unit.method, []).append(time.monotonic() - begin)
+        left = seconds_left([one.method for one in missing[done:]], spent)
         advance(Standing(unit, len(there) + done, len(mine), result["score"], left))
+
+
+def seconds_left(methods: Sequence[str], spent: Mapping[str, Sequence[float]]) -> float:
+    """Return the seconds that units take, by what those of the same method took.
+
+    Args:
+        methods: of the units.
+        spent: seconds of finished units by method; a method without any takes the mean of all.
+    """
+    every = [seconds for some in spent.values() for seconds in some]
+    return math.fsum(statistics.fmean(spent.get(method, every)) for method in methods)

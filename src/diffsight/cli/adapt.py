@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -106,13 +107,16 @@ def main(
 @contextlib.contextmanager
 def _progress() -> "Iterator[Callable[[Progress], None]]":
     """Yield what is called after every step: it moves a bar, or logs a line per training."""
-    current = ""
+    current, begin = "", time.monotonic()
     with progress("", 1.0, counts=False) as update:
 
         def advance(progress: "Progress") -> None:
             nonlocal current
             if progress.run != current and not console().is_terminal:
-                log.info("%3.0f %%  %s", 100 * progress.fraction, progress.run)
+                rest = (1 - progress.fraction) / max(progress.fraction, 1e-9)
+                left = (time.monotonic() - begin) * rest
+                known = f"  (about {left:.0f} s left)" if current else ""  # not of the first step
+                log.info("%3.0f %%  %s%s", 100 * progress.fraction, progress.run, known)
             current = progress.run
             update(0, description=current, completed=progress.fraction)
 

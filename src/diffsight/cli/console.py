@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from diffsight.label_maps import clean_name
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+LINE_EVERY_S = 30.0
 
 
 @functools.cache
@@ -26,7 +29,7 @@ def console() -> "Console":
 def progress(
     text: str, total: int | float | None = None, *, done: int = 0, counts: bool = True
 ) -> Iterator[Callable[..., None]]:
-    """Show a bar where stderr is a terminal.
+    """Show a bar where stderr is a terminal, else a line with the time left every half minute.
 
     Args:
         text: what is done.
@@ -46,8 +49,19 @@ def progress(
     with Progress(*columns, console=console(), disable=not console().is_terminal) as bars:
         row = bars.add_task(text, total=total, completed=done)
 
+        begin = said = time.monotonic()
+
         def advance(steps: int = 1, **changes: Any) -> None:
+            nonlocal said
             bars.update(row, advance=steps, **changes)
+            now, task = time.monotonic(), bars.tasks[row]
+            if console().is_terminal or not counts or now - said < LINE_EVERY_S or not task.total:
+                return
+            said = now
+            new = task.completed - done
+            minutes = (now - begin) * (task.total - task.completed) / max(new, 1) / 60
+            numbers = f"{task.completed:.0f} of {task.total:.0f}"
+            write_line(f"{text}: {numbers}, about {minutes:.0f} min left")
 
         yield advance
 

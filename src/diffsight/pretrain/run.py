@@ -133,7 +133,8 @@ def _run_stage(
         recipe=recipe,
     )
     trainer = trainer_for(learner, folder, settings, Previews(stage, context, folder), done=done)
-    announce(learner, trainer, settings, done)
+    images = float(len(context.held_out))
+    announce(learner, trainer, settings, done, scored_images=images)
     with running(trainer):
         trainer.fit(learner, ckpt_path=folder / LAST if continues else None, weights_only=True)
         if learner.scored_step != learner.steps:

@@ -23,6 +23,7 @@ from diffsight.errors import InputError
 from diffsight.metrics import larger_is_better
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.checkpoints import link_or_copy
+from diffsight.training.forecast import TimeLeft
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 PREEMPTED = 75  # EX_TEMPFAIL: start again with --resume
@@ -199,9 +200,15 @@ def write_sheet(trainer: Trainer, folder: Path, sheet: UInt8[Tensor, "3 h w"]) -
 
 
 class ProgressBar(Callback):
-    """A bar with the time left on a terminal, and a line per validation anywhere."""
+    """A bar with the time left on a terminal, and a line per validation anywhere.
 
-    def __init__(self) -> None:
+    Args:
+        validate_every: steps between validations, which are a part of the time left.
+    """
+
+    def __init__(self, validate_every: int) -> None:
+        self.validate_every = validate_every
+        self.time_left = TimeLeft(0, 0, validate_every)
         console = Console(stderr=True)
         self.shown = console.is_terminal
         self.bar = progress.Progress(
@@ -210,8 +217,7 @@ class ProgressBar(Callback):
             progress.MofNCompleteColumn(),
             progress.TextColumn("loss {task.fields[loss]:.4f}"),
             progress.TimeElapsedColumn(),
-            progress.TextColumn("left"),
-            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[left]}"),
             console=console,
             disable=not self.shown,
         )
@@ -221,8 +227,9 @@ class ProgressBar(Callback):
         if not trainer.is_global_zero:
             return
         done = trainer.global_step
+        self.time_left = TimeLeft(done, trainer.max_steps, self.validate_every)
         self.task = self.bar.add_task(
-            "", total=trainer.max_steps, completed=done, loss=float("nan")
+            "", total=trainer.max_steps, completed=done, loss=float("nan"), left=""
         )
         self.bar.start()
 
@@ -232,13 +239,20 @@ class ProgressBar(Callback):
         """Advance, if anybody looks: reading the loss waits for the device."""
         if self.shown and trainer.is_global_zero:
             loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
-            self.bar.update(self.task, completed=trainer.global_step, loss=loss)
+            left = self.time_left.describe(trainer.global_step)
+            self.bar.update(self.task, completed=trainer.global_step, loss=loss, left=left)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the time."""
+        self.time_left.begin_scoring()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the scores in one line."""
+        """Log the scores and the time left in one line."""
+        self.time_left.end_scoring()
         if trainer.is_global_zero:
             text = ", ".join(f"{name} {value:.4g}" for name, value in _scores(trainer).items())
-            log.info("step %d: %s", trainer.global_step, text)
+            left = self.time_left.describe(trainer.global_step)
+            log.info("step %d: %s%s", trainer.global_step, text, left and f" ({left})")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the bar away."""

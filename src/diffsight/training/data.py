@@ -71,6 +71,11 @@ class TrainingStream(AbstractStream):
                 sample = change(sample, torch.Generator())
         return min(sample.image.shape[-2:])
 
+    def example_pixels(self) -> int:
+        """Return the numbers of the image of a training sample, as the model is given it."""
+        ((sample, _),) = self._augmented([(0, 0)])
+        return sample.image.numel()
+
     def batches(self, start: int = 0, *, rank: int = 0, world: int = 1) -> Iterator[TrainingBatch]:
         """Yield batches from number ``start`` on, of each the part of device ``rank`` of ``world``.
 

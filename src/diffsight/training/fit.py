@@ -1,6 +1,7 @@
 """``fit``: a plain function whose signature is the schema of a recipe."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -45,6 +46,11 @@ from diffsight.training.trainer import (
 
 # a resumed run must agree with the interrupted one in these
 RESUME_INVARIANTS = ("task", "method", "augment", "optim", "schedule", "accumulate", "precision")
+DAYS = (
+    "this takes days: a GPU is faster, and so are the small recipes (minutes on two cores), such "
+    "as vpd/folder_depth_small, vpd/folder_semantic_small and those of rooms/; `diffsight show "
+    "recipes` lists all"
+)
 # arguments that are not part of the recipe
 RUN_ONLY_ARGUMENTS = ("out", "cache", "resume", "plan")
 
@@ -146,12 +152,22 @@ def fit(
         recipe=recipe,
     )
     trainer = trainer_for(learner, out, settings, Pictures(out / "pictures", model.task), done=done)
-    announce(learner, trainer, settings, done)
+    images = _scored_images(val, stream)
+    announce(learner, trainer, settings, done, scored_images=images, advice=DAYS)
     if settings.plan:
         return None
     with running(trainer):
         trainer.fit(learner, ckpt_path=checkpoint, weights_only=True)
         return _finish(learner, trainer, val, out, settings)
+
+
+def _scored_images(val: AbstractDataset, stream: TrainingStream) -> float:
+    """Return the images of a validation, counted in training images of as many pixels."""
+    if not len(val):
+        return 0.0
+    sample = val[0]
+    trained = stream.example_pixels()
+    return len(val) * len(sample.per_sentence()) * sample.image.numel() / trained
 
 
 def _begin(out: Path, recipe: dict[str, Plain], settings: FitOptions) -> tuple[int, Path | None]:
@@ -183,16 +199,19 @@ def _forget(out: Path) -> None:
 
 
 def _preloaded(data: AbstractDataset, label: str, settings: FitOptions, out: Path) -> InMemory:
+    with _bar(f"reading {data.name}", len(data)) as advance:
+        return in_memory(
+            data, settings.cache or out, label=label, workers=settings.preload, progress=advance
+        )
+
+
+@contextmanager
+def _bar(text: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show a bar with the time left on a terminal; yield what is called after each of ``total``."""
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as bar:
-        row = bar.add_task(f"reading {data.name}", total=len(data))
-        return in_memory(
-            data,
-            settings.cache or out,
-            label=label,
-            workers=settings.preload,
-            progress=lambda: bar.advance(row),
-        )
+        row = bar.add_task(text, total=total)
+        yield lambda: bar.advance(row)
 
 
 def _finish(
@@ -221,6 +240,7 @@ def _finish(
         device=trainer.strategy.root_device,
         dtype=settings.dtype,
     )
-    evaluation = evaluate(predictor, val, protocol, baselines=model.baselines)
+    with _bar(f"evaluating on {val.name}", len(val)) as advance:
+        evaluation = evaluate(predictor, val, protocol, baselines=model.baselines, advance=advance)
     hub.record(folder, evaluation.as_dict())
     return Fitted(model, out, evaluation.scores["model"], val, evaluation)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from diffsight.ops.precision import has_tf32, training_products
 from diffsight.training.objective import AbstractObjective
 from diffsight.training.stream import AbstractStream
 
+DAY_S = 24 * 3600
+FORWARD_FRACTION = 1 / 3  # of the time of a forward and backward pass
 LONG_STEP_S = 10.0  # a second measurement is not worth waiting for
 
 
@@ -30,6 +32,8 @@ class Forecast:
         seconds_per_step: forward, backward and reading the data, over all batches of a step. The
             optimiser's own time and the exchange between devices are not in it.
         steps: to do.
+        validations: to do, the final evaluation included.
+        seconds_per_validation: forward passes and reading, estimated from a training step.
         uses_tf32: whether products of 32-bit numbers are made in TF32.
     """
 
@@ -40,19 +44,33 @@ class Forecast:
     activations_bytes: int
     seconds_per_step: float
     steps: int
+    validations: int = 0
+    seconds_per_validation: float = 0.0
     uses_tf32: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """Of all steps and validations."""
+        scoring_s = self.validations * self.seconds_per_validation
+        return self.steps * self.seconds_per_step + scoring_s
 
     def describe(self) -> str:
         """Return three lines."""
         products = ", products of 32-bit numbers in TF32" if self.uses_tf32 else ""
         memory = self.weights_bytes + self.training_bytes + self.activations_bytes
+        scoring = ""
+        if self.validations:
+            scoring = (
+                f" and {self.validations} validations of {self.seconds_per_validation:.3g} s, the "
+                "final evaluation included"
+            )
         return (
             f"{self.parameters:,} parameters, {self.trainable:,} of them learn\n"
             f"about {_gib(memory)} of memory per device: weights {_gib(self.weights_bytes)}, "
             f"gradients and moments {_gib(self.training_bytes)}, "
             f"activations {_gib(self.activations_bytes)}\n"
-            f"{self.steps:,} steps of {self.seconds_per_step:.3g} s: about "
-            f"{_duration(self.steps * self.seconds_per_step)}{products}"
+            f"{self.steps:,} steps of {self.seconds_per_step:.3g} s{scoring}: about "
+            f"{duration(self.seconds)}{products}"
         )
 
 
@@ -64,11 +82,23 @@ def forecast(
     accumulate: int = 1,
     world: int = 1,
     autocast: torch.dtype | None = None,
+    validations: int = 0,
+    scored_images: float = 0.0,
 ) -> Forecast:
     """Measure one or two forward and backward passes on the first batch, leaving no trace.
 
     Weights are not touched; buffers (running means), gradients and random states are put back. It
     needs the memory of a training step, but not of the optimiser's moments.
+
+    Args:
+        objective: what learns.
+        stream: training batches.
+        steps: to do.
+        accumulate: batches per step.
+        world: devices.
+        autocast: type of mixed precision.
+        validations: to do, the final evaluation included.
+        scored_images: of a validation; one of twice the pixels of a training image counts twice.
     """
     began = time.perf_counter()
     batch = next(replace(stream, workers=0).batches(world=world))
@@ -91,8 +121,59 @@ def forecast(
         activations_bytes=sum(size for pointer, size in sizes.items() if pointer not in own),
         seconds_per_step=batch_s * accumulate,
         steps=steps,
+        validations=validations,
+        seconds_per_validation=scored_images
+        / (len(batch) * world)
+        * (FORWARD_FRACTION * computing_s + reading_s),
         uses_tf32=has_tf32(trainable[0].device) and autocast is None,
     )
+
+
+def validations_left(step: int, steps: int, every: int) -> int:
+    """Return how often a training still validates after a step, the final evaluation included."""
+    return steps // every - step // every + 1
+
+
+@dataclass
+class TimeLeft:
+    """The time that is left of a training, from what its steps and validations took so far.
+
+    Attributes:
+        step: at which the clock was started.
+        steps: of the whole training.
+        every: steps between validations.
+    """
+
+    step: int
+    steps: int
+    every: int
+    began: float = field(default_factory=time.monotonic)
+    scoring_s: float = 0.0
+    scored: int = 0
+    _scoring_since: float = 0.0
+
+    def begin_scoring(self) -> None:
+        """Note that a validation begins."""
+        self._scoring_since = time.monotonic()
+
+    def end_scoring(self) -> None:
+        """Note that it has ended."""
+        self.scoring_s += time.monotonic() - self._scoring_since
+        self.scored += 1
+
+    def seconds(self, step: int) -> float | None:
+        """Return the seconds that are left after a step; None before the first one."""
+        if step <= self.step:
+            return None
+        step_s = (time.monotonic() - self.began - self.scoring_s) / (step - self.step)
+        validation_s = self.scoring_s / max(1, self.scored)
+        scorings = validations_left(step, self.steps, self.every)
+        return (self.steps - step) * step_s + scorings * validation_s
+
+    def describe(self, step: int) -> str:
+        """Return the time that is left in a few characters; empty before the first step."""
+        seconds = self.seconds(step)
+        return "" if seconds is None else f"about {duration(seconds)} left"
 
 
 @contextmanager
@@ -134,8 +215,11 @@ def _gib(size: int) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 2**27 else f"{size / 2**20:.1f} MiB"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time in the units that fit it."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
+    if minutes >= 48 * 60:
+        return f"{minutes // 1440} days {minutes % 1440 // 60} h"
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"

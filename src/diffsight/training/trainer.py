@@ -25,7 +25,7 @@ from diffsight.ops.memory import keep_freed_memory
 from diffsight.ops.precision import training_products
 from diffsight.training.callbacks import LAST, Checkpoints, Interrupts, ProgressBar
 from diffsight.training.checkpoints import KEY, AtomicCheckpoints, load, versions
-from diffsight.training.forecast import forecast
+from diffsight.training.forecast import DAY_S, forecast, validations_left
 from diffsight.training.learner import Learner
 from diffsight.training.logs import CsvLog
 from diffsight.training.optim import table
@@ -34,6 +34,7 @@ from diffsight.training.options import Precision, TrainerOptions
 P = ParamSpec("P")
 T = TypeVar("T")
 RECIPE = "recipe.yaml"
+log = logging.getLogger(__name__)
 LIGHTNING_PRECISION: Mapping[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "32": "32-true",
     "bf16": "bf16-mixed",
@@ -150,7 +151,12 @@ def trainer_for(
             ),
             CsvLog(out / "metrics.csv", first_step=done),
         ],
-        callbacks=[ProgressBar(), pictures, checkpoints, Interrupts(checkpoints)],
+        callbacks=[
+            ProgressBar(options.validate_every),
+            pictures,
+            checkpoints,
+            Interrupts(checkpoints),
+        ],
         **TRAINER_OVERRIDES,
     )
     size, world = learner.stream.batch_size, trainer.world_size
@@ -162,8 +168,25 @@ def trainer_for(
 
 
 @rank_zero_only
-def announce(learner: Learner, trainer: Trainer, options: TrainerOptions, done: int) -> None:
-    """Print what will be trained and its cost, measured on the device."""
+def announce(
+    learner: Learner,
+    trainer: Trainer,
+    options: TrainerOptions,
+    done: int,
+    *,
+    scored_images: float,
+    advice: str = "",
+) -> None:
+    """Print what will be trained and its cost, measured on the device.
+
+    Args:
+        learner: what will be trained.
+        trainer: where.
+        options: how.
+        done: steps of the interrupted run.
+        scored_images: of a validation, see ``forecast``.
+        advice: printed where the training takes days.
+    """
     learner.to(trainer.strategy.root_device)
     cost = forecast(
         learner.objective,
@@ -172,10 +195,14 @@ def announce(learner: Learner, trainer: Trainer, options: TrainerOptions, done: 
         accumulate=learner.accumulate,
         world=trainer.world_size,
         autocast=options.dtype,
+        validations=validations_left(done, learner.steps, options.validate_every),
+        scored_images=scored_images,
     )
     console = Console(stderr=True)
     console.print(table(learner.step.groups, learner.step.optim.lr))
     console.print(cost.describe(), highlight=False, soft_wrap=True)
+    if cost.seconds >= DAY_S and advice:
+        log.warning("%s", advice)
 
 
 @contextmanager
