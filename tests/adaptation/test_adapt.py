@@ -381,20 +381,6 @@ def test_a_model_predicts_at_its_working_size_without_a_file(
     assert not torch.allclose(ours.values, own.values)
 
 
-def test_spacing_of_the_bins(backbone: BackboneSource, tmp_path: Path) -> None:
-    folder = pictures(tmp_path, count=2)
-    options = {"method": "feature_head", "steps": 1, "bins": 4, "mirror": False}
-    edges = {
-        spacing: run(folder, backbone, "depth", spacing=spacing, **options).task.codec.edges
-        for spacing in (None, "log", "linear")
-    }
-    assert torch.equal(edges[None], edges["log"])
-    steps = edges["linear"].diff()
-    torch.testing.assert_close(steps, steps[:1].expand(4))
-    ratios = edges["log"].log().diff()
-    torch.testing.assert_close(ratios, ratios[:1].expand(4), rtol=1e-4, atol=1e-4)
-
-
 def test_a_folder_on_this_machine_is_not_named_in_the_model(
     backbone: BackboneSource, tmp_path: Path
 ) -> None:

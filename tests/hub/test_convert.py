@@ -25,7 +25,6 @@ from diffsight.hub.convert import (
 )
 from diffsight.hub.convert.layout import KINDS as KINDS_OF
 from diffsight.necks import Merging
-from diffsight.weights import read_checkpoint
 
 PARITY = Path(__file__).parents[1] / "parity"
 KINDS = {
@@ -249,55 +248,6 @@ def test_a_checkpoint_of_something_else_is_named_by_its_first_entry() -> None:
         CONVERTERS["evp-depth"]({})
 
 
-def test_containers_and_prefixes(tmp_path: Path) -> None:
-    state = {"module.a": torch.ones(2), "b": torch.zeros(1)}
-    beside = {"epoch": 3, "optimizer": {"lr": 1e-3}}
-    for name, content in {
-        "model": {"model": state},
-        "state_dict": {**beside, "state_dict": state},
-        "plain": state,
-    }.items():
-        torch.save(content, tmp_path / f"{name}.ckpt")
-        tensors, dropped = read_checkpoint(tmp_path / f"{name}.ckpt")
-        assert set(tensors) == {"a", "b"}
-        assert set(dropped) == set(content) & set(beside)
-        assert set(dropped.values()) <= {f"beside {name}, which holds the weights"}
-    torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(InputError, match="holds a list, not a state dict"):
-        read_checkpoint(tmp_path / "list.pth")
-    torch.save({"epoch": 3}, tmp_path / "none.pth")
-    with pytest.raises(InputError, match="no tensors in it"):
-        read_checkpoint(tmp_path / "none.pth")
-
-
-def test_what_is_no_tensor_is_dropped_with_the_reason(tmp_path: Path) -> None:
-    torch.save({"a": torch.ones(2), "module.step": 7, "names": ["x"]}, tmp_path / "mixed.pth")
-    tensors, dropped = read_checkpoint(tmp_path / "mixed.pth")
-    assert set(tensors) == {"a"}
-    assert dropped == {"module.step": "not a tensor: int", "names": "not a tensor: list"}
-
-
-@pytest.mark.parametrize("order", [("a", "module.a"), ("module.a", "a")])
-def test_entries_given_twice(tmp_path: Path, order: tuple[str, str]) -> None:
-    path = tmp_path / "twice.pth"
-    torch.save({key: torch.ones(2) for key in order}, path)
-    tensors, dropped = read_checkpoint(path)
-    assert set(tensors) == {"a"}
-    assert dropped == {"module.a": "equals a"}
-    for i, other in enumerate((torch.zeros(2), torch.ones(3), torch.ones(2, dtype=torch.float64))):
-        path = tmp_path / f"differ{i}.pth"
-        torch.save({order[0]: torch.ones(2), order[1]: other}, path)
-        with pytest.raises(InputError, match=r"differ\d.pth: a and module.a are not equal"):
-            read_checkpoint(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"\x80\x02garbage", b"PK\x03\x04 cut off"])
-def test_broken_checkpoint_files(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "broken.ckpt").write_bytes(content)
-    with pytest.raises(InputError, match=r"broken.ckpt: (not a readable checkpoint|refused)"):
-        read_checkpoint(tmp_path / "broken.ckpt")
-
-
 def test_command_reports_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     signs = ("seed_bin_regressor._net.0.weight", "encoder.aggregation.layer1.conv1.weight")
     torch.save({"model": dict.fromkeys(signs, torch.ones(1))}, tmp_path / "evp.ckpt")
@@ -391,22 +341,6 @@ def test_command_lists_what_is_missing(
     values = diffsight.load(out).state_dict()
     assert values["method.neck.level0.0.weight"].std() > 0
     assert values["method.neck.level1.weight"].equal(small["encoder.layer2.0.weight"])
-
-
-@pytest.mark.parametrize("old", [False, True])
-def test_cut_off_and_flipped_checkpoints(tmp_path: Path, old: bool) -> None:
-    path = tmp_path / "x.pth"
-    state = {"model": {"a": torch.ones(40, 3)}, "epoch": 3}
-    torch.save(state, path, _use_new_zipfile_serialization=not old)
-    whole = path.read_bytes()
-    for position in range(0, len(whole), len(whole) // 30):
-        flipped = whole[:position] + bytes([whole[position] ^ 0x55]) + whole[position + 1 :]
-        for content in (whole[:position], flipped):
-            path.write_bytes(content)
-            try:
-                read_checkpoint(path)
-            except InputError as error:
-                assert "\n" not in str(error)  # noqa: PT017 - some bits are of numbers
 
 
 @pytest.mark.parametrize(

@@ -102,12 +102,8 @@ def adapt(
         names, source, fit_task, options=settings.of_methods, trusted=settings.trusted
     )
     mirror = task.is_mirrorable if settings.mirror is None else settings.mirror
-    decisive = {
-        "settings": [kind, names, side, mirror, *(str(getattr(settings, n)) for n in DECISIVE)],
-        "backbone": [source.name, source.revision],
-        "samples": [sample.id for sample in every],
-        "labels": _digest(task, every, folder.label),
-    }
+    labels_hash = _digest(task, every, folder.label)
+    choices = (kind, names, side, mirror)
     selection = Selection(
         folder.samples,
         task,
@@ -116,7 +112,7 @@ def adapt(
         seed=settings.seed,
         validation=others.samples if others else None,
         advance=advance,
-        state=AdaptState.open(settings.state, decisive, settings.resume),
+        state=_open_state(settings, source, choices, [s.id for s in every], labels_hash),
         mirror=mirror,
         runtime=runtime,
     )
@@ -127,6 +123,23 @@ def adapt(
     samples = [sample.id for sample in folder.samples]
     model.info |= {"alpha": settings.alpha, "mirror": mirror, "samples": samples}
     return model
+
+
+def _open_state(
+    settings: AdaptOptions,
+    source: BackboneSource,
+    choices: Sequence[Any],
+    samples: Sequence[str],
+    labels_hash: str,
+) -> AdaptState:
+    """Return the state to resume from, which belongs to all that decides the result."""
+    decisive = {
+        "settings": [*choices, *(str(getattr(settings, name)) for name in DECISIVE)],
+        "backbone": [source.name, source.revision],
+        "samples": [*samples],
+        "labels": labels_hash,
+    }
+    return AdaptState.open(settings.state, decisive, settings.resume)
 
 
 def _read(

@@ -1,6 +1,6 @@
 """``fit``: a plain function whose signature is the schema of a recipe."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -128,20 +128,10 @@ def fit(
     if settings.preload:
         train, val = (_preloaded(data, task.label, settings, out) for data in (train, val))
     model = build_fitted(task, method, train)
-    stream = TrainingStream(
-        dataset=train,
-        label=task.label,
-        augment=augment or (),
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        workers=settings.workers,
-    )
+    stream = _stream(train, task.label, augment or (), settings)
+    rules = protocol_for(protocol, model, oracle_scene=oracle_scene) if protocol else None
     learner = Learner(
-        Supervised(
-            model,
-            protocol_for(protocol, model, oracle_scene=oracle_scene) if protocol else None,
-            evaluation_plan,
-        ),
+        Supervised(model, rules, evaluation_plan),
         stream=stream,
         optim=optim,
         schedule=schedule or Constant(),
@@ -159,6 +149,23 @@ def fit(
     with running(trainer):
         trainer.fit(learner, ckpt_path=checkpoint, weights_only=True)
         return _finish(learner, trainer, val, out, settings)
+
+
+def _stream(
+    train: AbstractDataset,
+    label: str,
+    augment: Sequence[AbstractTransform],
+    settings: FitOptions,
+) -> TrainingStream:
+    """Return the batches of a training."""
+    return TrainingStream(
+        dataset=train,
+        label=label,
+        augment=augment,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        workers=settings.workers,
+    )
 
 
 def _scored_images(val: AbstractDataset, stream: TrainingStream) -> float:

@@ -1,0 +1,22 @@
+"""Options of an adaptation."""
+
+from pathlib import Path
+
+import torch
+from tests.support_adapt import pictures, run
+
+from diffsight.backbones import BackboneSource
+
+
+def test_spacing_of_the_bins(backbone: BackboneSource, tmp_path: Path) -> None:
+    folder = pictures(tmp_path, count=2)
+    options = {"method": "feature_head", "steps": 1, "bins": 4, "mirror": False}
+    edges = {
+        spacing: run(folder, backbone, "depth", spacing=spacing, **options).task.codec.edges
+        for spacing in (None, "log", "linear")
+    }
+    assert torch.equal(edges[None], edges["log"])
+    steps = edges["linear"].diff()
+    torch.testing.assert_close(steps, steps[:1].expand(4))
+    ratios = edges["log"].log().diff()
+    torch.testing.assert_close(ratios, ratios[:1].expand(4), rtol=1e-4, atol=1e-4)
