@@ -98,9 +98,8 @@ def adapt(
     if announce:
         announce(Plan(folder, task, source))
     names = AUTO if method == "auto" else tuple(split_specs(method))
-    methods = candidates(
-        names, source, fit_task, options=settings.of_methods, trusted=settings.trusted
-    )
+    options, trusted = settings.of_methods, settings.trusted
+    methods = candidates(names, source, fit_task, options=options, trusted=trusted)
     mirror = task.is_mirrorable if settings.mirror is None else settings.mirror
     decisive = {
         "settings": [kind, names, side, mirror, *(str(getattr(settings, n)) for n in DECISIVE)],
@@ -121,12 +120,22 @@ def adapt(
         runtime=runtime,
     )
     model = _run(selection, settings.minutes, settings.steps, every, folder.label)
-    # the path of a folder on this machine says nothing to others
-    name = Path(source.name).name if source.is_local else source.name
-    model.info |= {"kind": kind, "unit": folder.form.value_unit, "backbone": name}
-    model.info |= {"alpha": settings.alpha, "mirror": mirror}
-    model.info["samples"] = [sample.id for sample in folder.samples]
+    model.info |= _facts(folder, source, settings) | {"mirror": mirror}
     return model
+
+
+def _facts(
+    folder: LabelledFolder, source: BackboneSource, settings: AdaptOptions
+) -> dict[str, Any]:
+    """Return what a model records about its adaptation."""
+    return {
+        "kind": folder.form.kind,
+        "unit": folder.form.value_unit,
+        # the path of a folder on this machine says nothing to others
+        "backbone": Path(source.name).name if source.is_local else source.name,
+        "alpha": settings.alpha,
+        "samples": [sample.id for sample in folder.samples],
+    }
 
 
 def _read(

@@ -148,11 +148,7 @@ def evaluate(
             constant = _as_prediction(task, label_map, valid)
             protocol.measure(metrics[name], constant, label, valid)
     seconds = time.perf_counter() - start
-    if not counted:
-        raise InputError(
-            f"{dataset.name} under {protocol.name}: no image with a valid pixel was seen: check "
-            "the labels, their unit, and which pixels the protocol counts"
-        )
+    _require_counted(counted, f"{dataset.name} under {protocol.name}")
     rows = {name: {k: float(v) for k, v in m.compute().items()} for name, m in metrics.items()}
     return Evaluation(
         protocol=protocol.applied_to(counted + skipped, sizes),
@@ -213,6 +209,14 @@ def _check(sample: Sample, label: str, uses_prompt: bool) -> None:
         raise InputError(f"sample {sample.id} has no label {label!r} (it has: {labels})")
     if uses_prompt and sample.prompt is None:
         raise InputError(f"sample {sample.id} names no scene or sentence, which is needed here")
+
+
+def _require_counted(counted: int, what: str) -> None:
+    if not counted:
+        raise InputError(
+            f"{what}: no image with a valid pixel was seen: check the labels, their unit, and "
+            "which pixels the protocol counts"
+        )
 
 
 def _as_prediction(task: AbstractTask, label_map: Tensor, valid: Tensor) -> Prediction:

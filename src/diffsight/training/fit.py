@@ -1,6 +1,6 @@
 """``fit``: a plain function whose signature is the schema of a recipe."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from diffsight import hub
 from diffsight.config import Plain, to_config
-from diffsight.datasets.base import AbstractDataset, AbstractTransform
+from diffsight.datasets.base import AbstractDataset, AbstractTransform, Batch
 from diffsight.errors import InputError
 from diffsight.inference import Plan, Predictor
 from diffsight.inference.baselines import baselines_of
@@ -22,7 +22,7 @@ from diffsight.model import DenseModel
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.callbacks import LAST, Pictures
 from diffsight.training.data import TrainingStream, validation_batches
-from diffsight.training.learner import Learner
+from diffsight.training.learner import Learner, Validation
 from diffsight.training.objective import Supervised
 from diffsight.training.optim import AdamW
 from diffsight.training.options import FitOptions
@@ -107,8 +107,7 @@ def fit(
         InputError: one line about what cannot be used, with the repair.
     """
     given = {**locals()}
-    if protocol is None and (evaluation_plan is not None or oracle_scene):
-        raise InputError("evaluation_plan and oracle_scene are for a protocol: give one")
+    _require_protocol(protocol, evaluation_plan, oracle_scene)
     settings = FitOptions(**given.pop("options"))
     resolved = {**given, **vars(settings)}
     recipe = {k: to_config(v) for k, v in resolved.items() if k not in RUN_ONLY_ARGUMENTS}
@@ -119,34 +118,18 @@ def fit(
     if settings.preload:
         train, val = (_preloaded(data, task.label, settings, out) for data in (train, val))
     model = build_fitted(task, method, train)
-    stream = TrainingStream(
-        dataset=train,
-        label=task.label,
-        augment=augment or (),
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        workers=settings.workers,
-    )
+    sizes = {name: getattr(settings, name) for name in ("batch_size", "seed", "workers")}
+    stream = TrainingStream(dataset=train, label=task.label, augment=augment or (), **sizes)
+    rules = protocol_for(protocol, model, oracle_scene=oracle_scene) if protocol else None
     learner = Learner(
-        Supervised(
-            model,
-            protocol_for(protocol, model, oracle_scene=oracle_scene) if protocol else None,
-            evaluation_plan,
-        ),
+        Supervised(model, rules, evaluation_plan),
         stream=stream,
         optim=optim,
         schedule=schedule or Constant(),
         steps=settings.length(stream.batches_per_epoch),
         accumulate=settings.accumulate,
         clip_norm=settings.clip_norm,
-        validation=lambda rank, world: validation_batches(
-            val,
-            label=task.label,
-            batch_size=settings.batch_size,
-            workers=settings.workers,
-            rank=rank,
-            world=world,
-        ),
+        validation=_validation(val, task.label, settings),
         recipe=recipe,
     )
     trainer = trainer_for(learner, out, settings, Pictures(out / "pictures", model.task), done=done)
@@ -156,6 +139,22 @@ def fit(
     with quiet():
         trainer.fit(learner, ckpt_path=checkpoint, weights_only=True)
         return _finish(learner, trainer, val, out, settings)
+
+
+def _require_protocol(name: str | None, plan: Plan | None, oracle_scene: bool) -> None:
+    """Refuse what would have no effect, before anything is read."""
+    if name is None and (plan is not None or oracle_scene):
+        raise InputError("evaluation_plan and oracle_scene are for a protocol: give one")
+
+
+def _validation(val: AbstractDataset, label: str, settings: FitOptions) -> Validation:
+    """Return what gives a device its validation batches."""
+
+    def batches(rank: int, world: int) -> Iterator[Batch]:
+        sizes = {"batch_size": settings.batch_size, "workers": settings.workers}
+        return validation_batches(val, label=label, rank=rank, world=world, **sizes)
+
+    return batches
 
 
 def _begin(out: Path, recipe: dict[str, Plain], settings: FitOptions) -> tuple[int, Path | None]:
