@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from diffsight.adaptation.candidates import AUTO, candidates, split_specs
+from diffsight.adaptation.candidates import AUTO, MethodSpec, candidates, split_specs
 from diffsight.adaptation.options import AdaptOptions
 from diffsight.adaptation.selection import Progress, Selection
 from diffsight.backbones import BackboneSource
@@ -89,8 +89,7 @@ def adapt(
     keep_freed_memory()
     source = backbone if isinstance(backbone, BackboneSource) else BackboneSource(backbone)
     folder, others = _read(Path(images), Path(labels), kind, settings)
-    fit_task = partial(_task_of, folder, labels, settings)
-    task = fit_task()
+    task = (fit_task := partial(_task_of, folder, labels, settings))()
     side = settings.short_side or source.short_side_px
     every = [*folder.samples, *(others.samples if others else ())]
     with memory_for(f"not enough memory for images of {side} px: choose a smaller --short-side"):
@@ -98,8 +97,8 @@ def adapt(
     if announce:
         announce(Plan(folder, task, source))
     names = AUTO if method == "auto" else tuple(split_specs(method))
-    options, trusted = settings.of_methods, settings.trusted
-    methods = candidates(names, source, fit_task, options=options, trusted=trusted)
+    given = {"options": settings.of_methods, "trusted": settings.trusted}
+    methods = candidates(names, source, fit_task, **given)
     mirror = task.is_mirrorable if settings.mirror is None else settings.mirror
     decisive = {
         "settings": [kind, names, side, mirror, *(str(getattr(settings, n)) for n in DECISIVE)],
@@ -120,12 +119,13 @@ def adapt(
         runtime=runtime,
     )
     model = _run(selection, settings.minutes, settings.steps, every, folder.label)
-    model.info |= _facts(folder, source, settings) | {"mirror": mirror}
+    spec = {one.name: one.spec for one in methods}[model.info["chosen"]]
+    model.info |= {"mirror": mirror, **_facts(folder, source, settings, spec)}
     return model
 
 
 def _facts(
-    folder: LabelledFolder, source: BackboneSource, settings: AdaptOptions
+    folder: LabelledFolder, source: BackboneSource, settings: AdaptOptions, spec: MethodSpec
 ) -> dict[str, Any]:
     """Return what a model records about its adaptation."""
     return {
@@ -133,7 +133,7 @@ def _facts(
         "unit": folder.form.value_unit,
         # the path of a folder on this machine says nothing to others
         "backbone": Path(source.name).name if source.is_local else source.name,
-        "alpha": settings.alpha,
+        "alpha": spec.task.get("alpha", settings.alpha),
         "samples": [sample.id for sample in folder.samples],
     }
 
