@@ -142,10 +142,11 @@ def test_one_method_is_compared_under_several_options(
     backbone: BackboneSource, tmp_path: Path
 ) -> None:
     folder = pictures(tmp_path, count=2)
-    names = "few_shot:codebook=0:max_steps=1, few_shot:codebook=1:spacing=linear:bins=3"
+    names = "few_shot:codebook=0:max_steps=1:alpha=2, few_shot:codebook=1:alpha=2:bins=3"
     info = run(folder, backbone, "scalar", method=names, steps=2, mirror=False).info
     assert info["steps"] == dict(zip(names.split(", "), (1, 2), strict=True))
     assert set(info["held_out"]) == {*names.split(", "), "constant"}
+    assert info["alpha"] == 2
 
 
 def test_hard_labels_are_the_nearest_codebook_vector(

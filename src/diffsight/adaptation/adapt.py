@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from diffsight.adaptation.candidates import AUTO, candidates, split_specs
+from diffsight.adaptation.candidates import AUTO, MethodSpec, candidates, split_specs
 from diffsight.adaptation.options import AdaptOptions
 from diffsight.adaptation.selection import Progress, Selection
 from diffsight.backbones import BackboneSource
@@ -90,17 +90,15 @@ def adapt(
     keep_freed_memory()
     source = backbone if isinstance(backbone, BackboneSource) else BackboneSource(backbone)
     folder, others = _read(Path(images), Path(labels), kind, settings)
-    fit_task = partial(_task_of, folder, labels, settings)
-    task = fit_task()
+    task = (fit_task := partial(_task_of, folder, labels, settings))()
     side = settings.short_side or source.short_side_px
     every = [*folder.samples, *(others.samples if others else ())]
     _check_size(every, folder.label, side, runtime)
     if announce:
         announce(Plan(folder, task, source))
     names = AUTO if method == "auto" else tuple(split_specs(method))
-    methods = candidates(
-        names, source, fit_task, options=settings.of_methods, trusted=settings.trusted
-    )
+    given = {"options": settings.of_methods, "trusted": settings.trusted}
+    methods = candidates(names, source, fit_task, **given)
     mirror = task.is_mirrorable if settings.mirror is None else settings.mirror
     labels_hash = _digest(task, every, folder.label)
     choices = (kind, names, side, mirror)
@@ -117,12 +115,23 @@ def adapt(
         runtime=runtime,
     )
     model = _run(selection, settings, every, folder)
-    # the path of a folder on this machine says nothing to others
-    name = Path(source.name).name if source.is_local else source.name
-    model.info |= {"kind": kind, "unit": folder.form.value_unit, "backbone": name}
-    samples = [sample.id for sample in folder.samples]
-    model.info |= {"alpha": settings.alpha, "mirror": mirror, "samples": samples}
+    spec = {one.name: one.spec for one in methods}[model.info["chosen"]]
+    model.info |= {"mirror": mirror, **_facts(folder, source, settings, spec)}
     return model
+
+
+def _facts(
+    folder: LabelledFolder, source: BackboneSource, settings: AdaptOptions, spec: MethodSpec
+) -> dict[str, Any]:
+    """Return what a model records about its adaptation."""
+    return {
+        "kind": folder.form.kind,
+        "unit": folder.form.value_unit,
+        # the path of a folder on this machine says nothing to others
+        "backbone": Path(source.name).name if source.is_local else source.name,
+        "alpha": spec.task.get("alpha", settings.alpha),
+        "samples": [sample.id for sample in folder.samples],
+    }
 
 
 def _open_state(
