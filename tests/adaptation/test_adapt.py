@@ -15,8 +15,7 @@ import diffsight
 from diffsight.adaptation.selection import Progress
 from diffsight.backbones import BackboneSource, StableDiffusion
 from diffsight.errors import InputError
-from diffsight.hub import load, read_baselines, read_config, save
-from diffsight.inference.api import evaluate
+from diffsight.hub import load, read_config, save
 from diffsight.tasks import Values
 from diffsight.types import Draws, Inputs
 
@@ -58,23 +57,6 @@ def test_every_kind_is_learned_saved_and_loaded(
     if kind == "segmentation":
         assert model.task.ids == (2, 7)
         assert again.predict(Inputs(first_image()))[0].names == {2: "class 2", 7: "class 7"}
-
-
-def test_baselines_of_the_training_labels_are_stored_with_the_model(
-    backbone: BackboneSource, tmp_path: Path
-) -> None:
-    folder = pictures(tmp_path, sizes=((96, 128),), count=2)
-    model = run(folder, backbone, method="feature_head", steps=1, mirror=False)
-    assert model.baselines.keys() == {"constant median", "mean map"}
-    path = save(model, tmp_path / "mine.safetensors", embed=False)
-    assert path.stat().st_size < 250_000
-    stored = read_baselines(path)
-    assert stored["mean map"].shape == (48, 64)
-    assert all(torch.equal(stored[name], one) for name, one in model.baselines.items())
-    found = evaluate(model, images=folder / "images", labels=folder / "labels")
-    assert list(found.scores) == ["model", "constant median", "mean map"]
-    again = evaluate(path, images=folder / "images", labels=folder / "labels")
-    assert list(again.scores) == list(found.scores)
 
 
 def test_features_beat_the_constant_on_held_out_images(

@@ -142,8 +142,7 @@ def fit(
         recipe=recipe,
     )
     trainer = trainer_for(learner, out, settings, Pictures(out / "pictures", model.task), done=done)
-    images = _scored_images(val, stream)
-    announce(learner, trainer, settings, done, scored_images=images, advice=DAYS)
+    announce(learner, trainer, settings, done, _scored_images(val, stream), advice=DAYS)
     if settings.plan:
         return None
     with running(trainer):

@@ -173,8 +173,8 @@ def announce(
     trainer: Trainer,
     options: TrainerOptions,
     done: int,
-    *,
     scored_images: float,
+    *,
     advice: str = "",
 ) -> None:
     """Print what will be trained and its cost, measured on the device.
