@@ -308,14 +308,6 @@ def _check(sample: Sample, label: str, uses_prompt: bool) -> None:
         raise InputError(f"sample {sample.id} names no scene or sentence, which is needed here")
 
 
-def _require_counted(counted: int, what: str) -> None:
-    if not counted:
-        raise InputError(
-            f"{what}: no image with a valid pixel was seen: check the labels, their unit, and "
-            "which pixels the protocol counts"
-        )
-
-
 def _as_prediction(task: AbstractTask, label_map: Tensor, valid: Tensor) -> Prediction:
     """Return a label map as a prediction at the size of the image."""
     height, width = valid.shape
