@@ -23,7 +23,6 @@ from diffsight.hub.convert import (
     convert_vpd_segmentation,
     vpd,
 )
-from diffsight.hub.convert.layout import KINDS as KINDS_OF
 from diffsight.necks import Merging
 
 PARITY = Path(__file__).parents[1] / "parity"
@@ -341,21 +340,3 @@ def test_command_lists_what_is_missing(
     values = diffsight.load(out).state_dict()
     assert values["method.neck.level0.0.weight"].std() > 0
     assert values["method.neck.level1.weight"].equal(small["encoder.layer2.0.weight"])
-
-
-@pytest.mark.parametrize(
-    ("kind", "name", "shape", "message"),
-    [
-        ("vpd-depth", "encoder.class_embeddings", (27,), "a text table has names x width"),
-        ("vpd-segmentation", "class_embeddings", (), "a text table has names x width"),
-        ("evp-depth", "encoder.class_embeddings", (3,), "a prompt is tokens x width"),
-        ("evp-depth", "encoder.class_embeddings", (2, 4, 8), "a prompt is tokens x width"),
-        ("vpd-referring", "classifier.conv1_4.weight", (8,), "it takes 2560 channels and one"),
-        ("evp-referring", "classifier.conv1_4.weight", (8, 10**6, 1, 1), "it takes 2560 channels"),
-    ],
-)
-def test_entries_of_odd_shapes(kind: str, name: str, shape: tuple[int, ...], message: str) -> None:
-    signs = [f"{s}weight" if s.endswith(".") else s for s in KINDS_OF[kind].signs]
-    state = dict.fromkeys(signs, torch.ones(1)) | {name: torch.empty(shape, device="meta")}
-    with pytest.raises(InputError, match=rf"{name} has shape .*{message}"):
-        CONVERTERS[kind](state)
