@@ -25,7 +25,8 @@ from diffsight.methods import VPD
 from diffsight.model import DenseModel
 from diffsight.necks.merging import Merging
 from diffsight.prompts import Aggregated, TextTable
-from diffsight.prompts.text import load_text_encoder, load_tokenizer, save_rows, save_table
+from diffsight.prompts.encoder import load_text_encoder, load_tokenizer
+from diffsight.prompts.text import save_rows, save_table
 from diffsight.tasks.depth import Depth
 from diffsight.training import checkpoints, preload
 from diffsight.training.state import AdaptState, load_trained_state, trained_state

@@ -14,7 +14,7 @@ from tests.support_adapt import assert_same_weights, pictures, run
 from tests.training.conftest import Stripes, Tiny
 
 from diffsight.adaptation.adapt import adapt
-from diffsight.adaptation.candidates import Candidate
+from diffsight.adaptation.candidates import Candidate, MethodSpec
 from diffsight.adaptation.options import AdaptOptions
 from diffsight.adaptation.selection import Progress, Selection, select
 from diffsight.backbones import BackboneSource, StableDiffusion
@@ -230,12 +230,12 @@ def test_a_resumed_method_with_batch_norm_and_dropout_ends_the_same(
     monkeypatch.setattr("diffsight.training.state.SAVE_SECONDS", 0.0)
     samples = [Stripes()[i] for i in range(4)]
     settings = FitSettings({"": 1e-2}, batch_size=3, max_steps=20, clip_norms={"": 0.5})
-    tiny = Candidate("tiny", functools.partial(Tiny), settings)
+    task = Depth(max_depth_m=None)
+    tiny = Candidate("tiny", functools.partial(Tiny), settings, task, MethodSpec(Tiny))
     path = tmp_path / "state"
 
     def trained(**options: Any) -> DenseModel:
         torch.manual_seed(99)
-        task = Depth(max_depth_m=None)
         return select(samples, task, [tiny], short_side=8, steps=12, **options)
 
     def stop(progress: Progress) -> None:

@@ -116,7 +116,7 @@ def test_without_the_vision_tower_there_is_one_table(
     assert message.startswith("the paper mixes a codebook of 10 tables by CLIP ViT-L/14, but ")
     assert f"{CLIP} cannot be fetched: a codebook of 1 table is learned" in message
     with pytest.raises(InputError, match=r"of 10 tables is mixed .* cannot be fetched: go online"):
-        FewShot.from_backbone(stable_diffusion, codebook=10)
+        FewShot.from_backbone(stable_diffusion, codebook=10)(output=depth.outputs[0])
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:

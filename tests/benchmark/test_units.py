@@ -252,11 +252,17 @@ def test_test_images_are_encoded_once_for_all_methods_and_repeats(
         return encode(self, image, draws=draws)
 
     source, settings = squares(), Settings(shots=3, steps=1)
-    methods = benchmark_methods(("few_shot-k0", "feature_head"))
-    alone = run(Unit("size", "few_shot-k0", 0), methods["few_shot-k0"], source, pretrained, FAST)
+    methods = benchmark_methods(("few_shot:codebook=0", "feature_head"))
+    alone = run(
+        Unit("size", "few_shot:codebook=0", 0),
+        methods["few_shot:codebook=0"],
+        source,
+        pretrained,
+        FAST,
+    )
     monkeypatch.setattr(StableDiffusion, "encode", counted)
     scores, counts = [], []
-    for name in ("few_shot-k0", "feature_head", "few_shot-k0"):
+    for name in ("few_shot:codebook=0", "feature_head", "few_shot:codebook=0"):
         encoded.clear()
         unit = Unit("size", name, 0)
         scores.append(run(unit, methods[name], source, pretrained, settings)["per_image"])

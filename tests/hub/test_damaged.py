@@ -274,7 +274,7 @@ def test_folders_that_hold_no_model(tmp_path: Path) -> None:
     for content in ("{", "[" * 100_000, "NaN", "[]", '"text"'):
         path.write_text(content)
         assert refusal(tmp_path).startswith(f"{path}: ")
-    path.write_bytes(b"\xff\xfe")
+    path.write_bytes(b"\xff\xfa")
     assert refusal(tmp_path).startswith(f"{path}: cannot be read")
     path.write_text(json.dumps({"task": {}, "method": {}}))
     assert refusal(tmp_path).startswith(f"{path}: not whole (info is missing)")

@@ -33,7 +33,7 @@ def test_depth_in_millimetres(tmp_path: Path) -> None:
     dense = model(Brightness)
     dense.info |= {"kind": "depth", "unit": "m", "short_side": 4}
     result = evaluate(dense, images=images, labels=labels, device="cpu")
-    assert result.plan == Plan(short_side=4)
+    assert result.plan == Plan(short_side=4).describe()
     assert result.scores["model"] == {"RMSE, m": pytest.approx(0, abs=1e-5)}
     assert set(result.scores) == {"model", "constant median (oracle)", "mean map (oracle)"}
     scored = evaluate(dense, images=images, labels=labels, protocol="rooms-v1", device="cpu")

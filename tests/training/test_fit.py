@@ -367,7 +367,7 @@ def test_validation_and_the_last_table_have_the_plan_and_the_prompts_of_the_reci
     plan = Plan(flip=True, tile=6, stride=2)
     planned = short(tmp_path / "planned", **changes, evaluation_plan=plan, oracle_scene=True)
     assert "kitchen" in {name for names in Reading.seen for name in names or ()}
-    assert planned.evaluation.plan == replace(plan, batch_size=4)
+    assert planned.evaluation.plan == replace(plan, batch_size=4).describe()
     assert planned.evaluation.protocol.prompt == "oracle-scene"
     assert planned.scores["rmse"] != pytest.approx(plain.scores["rmse"], rel=1e-4)
     for done in (plain, planned):

@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.datasets.files import read_text
 from diffsight.errors import InputError
-from diffsight.formats.text import parse_json, reading
+from diffsight.formats.text import read_json, reading
 
 PHOTOS = "images"  # data set of captions of images that belong to none
 
@@ -75,9 +74,8 @@ def read_captions(path: Path, *, data: str | None = None) -> Captions:
     Raises:
         InputError: if the file is damaged or is of another data set.
     """
-    text = read_text(path, "captions")
     with reading(path, "no captions ({reason}): write them with `diffsight caption`"):
-        content = parse_json(text)
+        content = read_json(path)
     texts = content.get("captions") if isinstance(content, dict) else None
     if not isinstance(texts, dict) or "data" not in content:
         raise InputError(

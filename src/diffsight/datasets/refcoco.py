@@ -106,10 +106,8 @@ class RefCOCO(AbstractDataset):
                 f"{path}: {image.shape[2]} x {image.shape[1]} pixels, instances.json says "
                 f"{width} x {height}: take COCO's own file"
             )
-        file, number = self._instances, row["ann_id"]
-        with reading(file, f"annotation {number} is damaged ({{reason}}): take COCO's own file"):
-            parts = count_parts(self.root, thing.outline, (height, width))
-        mask = torch.from_numpy(parts)
+        where = f"{self._instances}: annotation {row['ann_id']}"
+        mask = torch.from_numpy(count_parts(where, thing.outline, (height, width)))
         if self.size is not None:
             image, mask = stretched(image, mask, self.size)
         return Sample(

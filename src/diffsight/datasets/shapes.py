@@ -122,7 +122,7 @@ def rasterise(file: Path, outline: Any, hw: tuple[int, int]) -> Bool[np.ndarray,
     return count_parts(file, outline, hw) > 0
 
 
-def count_parts(file: Path, outline: Any, hw: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
+def count_parts(file: Path | str, outline: Any, hw: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
     """Return how many parts of a segmentation of COCO cover every pixel.
 
     Args:
@@ -162,7 +162,7 @@ def check_hw(file: Path, height: Any, width: Any) -> tuple[int, int]:
     return height, width
 
 
-def _corners(file: Path, part: Any, side: int) -> list[float]:
+def _corners(file: Path | str, part: Any, side: int) -> list[float]:
     try:
         corners = np.asarray(part, np.float64)
     except (TypeError, ValueError):
@@ -176,7 +176,7 @@ def _corners(file: Path, part: Any, side: int) -> list[float]:
 
 
 def _decode_runs(
-    file: Path, runs: Mapping[str, Any], hw: tuple[int, int]
+    file: Path | str, runs: Mapping[str, Any], hw: tuple[int, int]
 ) -> UInt8[np.ndarray, "h w"]:
     """Return a mask of run lengths, plain or compressed; columns come one after another."""
     counts: Any = runs.get("counts")

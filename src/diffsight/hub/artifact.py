@@ -140,8 +140,10 @@ def write_file(path: Path, config: Mapping[str, Any], tensors: Mapping[str, Tens
     Raises:
         InputError: if it cannot be written.
     """
+    # facts come in any order; what they hold, such as the measures of a table, keeps its own
+    info = {key: config.get("info", {})[key] for key in sorted(config.get("info", {}))}
     with replacing(path) as partial:
-        write_tensors(tensors, partial, {KEY: json.dumps(config)})
+        write_tensors(tensors, partial, {KEY: json.dumps({**config, "info": info})})
 
 
 def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
