@@ -17,10 +17,11 @@ from diffsight import recipes
 from diffsight.benchmark.report import write_report
 from diffsight.benchmark.trivial_baselines import Stored
 from diffsight.benchmark.units import stored
-from diffsight.cli import adapt, convert, recipe, text_table
+from diffsight.cli import recipe
 from diffsight.cli.fit import fit_parser
 from diffsight.datasets import ADE20KFull, ClassFolder, Folder, RefCOCO, Taskonomy
 from diffsight.datasets.captioned import read_captions
+from diffsight.datasets.class_lists import read_class_list, read_names
 from diffsight.datasets.depth import read_depth, write_depth_png
 from diffsight.datasets.files import read_image
 from diffsight.datasets.labels import LabelFormat, read_label
@@ -149,9 +150,8 @@ def folders(root: Path) -> list[Reader]:
         *((f"manifest .{s}", k, f"list.{s}", rows) for s, k in (("json", "json"), ("csv", "text"))),
         ("manifest .jsonl", "lines", "list.jsonl", rows),
         ("list file", "text", "list.txt", lambda path: read_list(path, 2)),
-        ("class names", "text", "names.txt", adapt._names),
-        ("names of convert", "text", "names.txt", convert._lines),
-        ("names of text-table", "text", "names.txt", lambda path: text_table._names(str(path))),
+        ("class names", "text", "names.txt", read_class_list),
+        ("names of a text table", "text", "names.txt", read_names),
         ("captions", "json", "captions.json", read_captions),
         ("rendered folder", "json", "note.json", lambda path: export._check_same(path, note)),
         (
@@ -278,6 +278,7 @@ class _Spec:
 class _Episode:
     spec: _Spec
     task: Any
+    repeat: int = 0
 
 
 def _depth_task() -> Any:
