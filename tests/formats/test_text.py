@@ -56,7 +56,7 @@ def test_json_that_is_read() -> None:
     ("text", "message"),
     [
         ("a: [", "expected the node content|while parsing"),
-        ("[" * 10_000, "nest"),
+        ("[" * 10_000 + "]" * 10_000, "nest"),
         ("- " * 10_000, "nest"),
         (f"[{DEEP}]", "nested more than 100 deep"),
         ("a: &a [*a]", "nested more than 100 deep"),
