@@ -96,9 +96,9 @@ def of_folder(folder: Path) -> dict[str, dict[str, Any]]:
         name: list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
         for name, parameter in inspect.signature(UNet2DConditionModel).parameters.items()
     }
-    told = {name: unet[name] for name in defaults if name in unet}
+    given = {name: unet[name] for name in defaults if name in unet}
     found = {
-        "unet": {k: v for k, v in told.items() if k in base["unet"] or v != defaults[k]},
+        "unet": {k: v for k, v in given.items() if k in base["unet"] or v != defaults[k]},
         "vae": {name: vae[name] for name in base["vae"] if name in vae},
     }
     needed = {"unet": {"block_out_channels", "cross_attention_dim"}, "vae": base["vae"].keys()}

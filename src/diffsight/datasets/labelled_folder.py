@@ -174,7 +174,7 @@ def read_labelled_folder(
     source = found.source
     if shots is not None and len(found.pairs) < shots:
         raise InputError(
-            f"{images}: {len(found.pairs)} labelled image(s), but {shots} shots are asked for: add "
+            f"{images}: {len(found.pairs)} labelled image(s), but {shots} shots are requested: add "
             f"images, or give --shots {len(found.pairs)}"
         )
     # copies of an image are in the order of their labels' content, not of their names

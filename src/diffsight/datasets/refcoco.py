@@ -26,7 +26,6 @@ SPLITTERS = {
 }
 IMAGES = Path("images", "mscoco", "images", "train2014")
 _KEYS = ("ref_id", "ann_id", "split", "sentences")
-MAX_COORDINATE = 2**16  # of a polygon, in pixels
 NAMED = 3  # missing files that a message lists
 
 

@@ -35,7 +35,7 @@ class MetricBins(AbstractHead):
         widths: channels after each transposed convolution.
         width: channels of the decoder's full-resolution layers.
         bins: how many.
-        bottleneck: channels from which the first centres are told.
+        bottleneck: channels from which the first centres are predicted.
         embedding: channels of what moves them.
         attractors: per decoder map: one per transposed convolution, and one after the first
             bilinear doubling.

@@ -64,10 +64,10 @@ def prompted_pyramid(
 def map_levels(
     maps: AttentionMaps, places: Collection[Place], backbone: StableDiffusion
 ) -> tuple[int, ...]:
-    """Return the pyramid levels that get maps: those asked for, and the middle block's own.
+    """Return the pyramid levels that get maps: those requested, and the middle block's own.
 
     Raises:
-        InputError: if maps are asked for where there are none.
+        InputError: if maps are requested where there are none.
     """
     wanted = MAP_LEVELS[maps]
     if not wanted:

@@ -35,7 +35,7 @@ class AbstractPrompted(AbstractMethod):
         timestep: step whose embedding conditions the UNet.
 
     Raises:
-        InputError: if text and UNet do not fit together, or maps are asked for where none are.
+        InputError: if text and UNet do not fit together, or there are no maps to append.
     """
 
     output_kinds = ("values", "classes")

@@ -49,7 +49,7 @@ class VPD(AbstractPrompted):
         timestep: step whose embedding conditions the UNet.
 
     Raises:
-        InputError: if text and UNet do not fit together, or maps are asked for where none are.
+        InputError: if text and UNet do not fit together, or there are no maps to append.
     """
 
     def __init__(

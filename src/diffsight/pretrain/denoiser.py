@@ -302,9 +302,9 @@ class Denoiser(AbstractStage):
             latent = torch.stack([latents(i) for i in indices])
             u = torch.stack([torch.rand(2, generator=g) for g in draws])
             noise = torch.stack([torch.randn(latent.shape[1:], generator=g) for g in draws])
-            told = torch.where((u[:, 0] < empty)[:, None], nothing, tokens[indices])
+            condition = torch.where((u[:, 0] < empty)[:, None], nothing, tokens[indices])
             image = standardised(pictures.at(indices, side))
-            return Noisy(image, latent, told, (u[:, 1] * 1000).long(), noise)
+            return Noisy(image, latent, condition, (u[:, 1] * 1000).long(), noise)
 
         return batch
 
