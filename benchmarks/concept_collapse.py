@@ -85,7 +85,7 @@ def run(
     rooms = rooms_source(size=side, count=HELD_OUT)
     spec = rooms.tasks["depth_zbuffer"]
     samples = draw(rooms, spec, 10, seed, 0)
-    [candidate] = candidates(["few_shot"], source, options={"codebook": TABLES})
+    [candidate] = candidates(["few_shot"], [source], options={"codebook": TABLES})
     _ = source.diffusion, source.clip()  # loaded before the seed is set: it may draw numbers
     torch.manual_seed(seed)
     model = DenseModel(task=spec.fitted(samples), method=candidate.builder)

@@ -85,7 +85,11 @@ class DenseModel(nn.Module, Configurable):
             soft_labels: what the task's ``encode_label`` gives for the labels, if it is known.
             draws: random numbers of the pass.
         """
-        return self.task.loss(self(inputs, encoded, target, draws=draws), target, soft_labels)
+        output = self(inputs, encoded, target, draws=draws)
+        if pixels := self.method.trained_pixels(draws):
+            target = target.at(pixels)
+            soft_labels = soft_labels and soft_labels.at(pixels)
+        return self.task.loss(output, target, soft_labels)
 
     @torch.no_grad()
     def predict(self, inputs: Inputs, *, draws: Draws | None = None) -> Sequence[Prediction]:

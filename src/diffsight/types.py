@@ -147,6 +147,14 @@ class Target(Record):
     label: Tensor
     valid: Masks
 
+    def at(self, pixels: "PixelGrid") -> "Target":
+        """Return the labels of some rows and columns."""
+        return self._map(lambda tensor: tensor[..., pixels[0], pixels[1]])
+
+
+PixelGrid = tuple[slice, slice]
+"""Rows and columns of a map."""
+
 
 @dataclass(frozen=True)
 class Draws:

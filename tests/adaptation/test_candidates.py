@@ -68,14 +68,14 @@ def test_a_trusted_method_without_default_parts(backbone: BackboneSource) -> Non
     name = "tests.training.conftest.Tiny"
     assert issubclass(method_class(name, trusted=("tests",)), AbstractMethod)
     with pytest.raises(InputError, match="Tiny has no default parts for few labelled images"):
-        candidates([name], backbone, depth, trusted=("tests",))
+        candidates([name], [backbone], depth, trusted=("tests",))
 
 
 def test_options_go_to_the_methods_that_take_them(backbone: BackboneSource) -> None:
     taken: dict[str, Any] = {"codebook": 1}
-    assert len(candidates(["feature_head", "few_shot"], backbone, depth, options=taken)) == 2
+    assert len(candidates(["feature_head", "few_shot"], [backbone], depth, options=taken)) == 2
     with pytest.raises(InputError, match=r"codebook is no option of feature_head, linear_probe: l"):
-        candidates(["feature_head", "linear_probe"], backbone, depth, options=taken)
+        candidates(["feature_head", "linear_probe"], [backbone], depth, options=taken)
 
 
 def test_a_spec_changes_options_settings_and_task(backbone: BackboneSource) -> None:
@@ -83,7 +83,7 @@ def test_a_spec_changes_options_settings_and_task(backbone: BackboneSource) -> N
         "few_shot:maps.combine=slime:train_timesteps=[5, 50]:concept_std=0.5:codebook=3:alpha=2"
         ":batch_size=1:learning_rates.concepts=1e-2:clip_norms.concepts=2:bins=4"
     )
-    (made,) = candidates([name], backbone, depth)
+    (made,) = candidates([name], [backbone], depth)
     usual = FewShot.few_shot_defaults()
     assert made.settings.learning_rates == {**usual.learning_rates, "concepts": 0.01}
     assert made.settings.clip_norms == {"codebook": 1.0, "concepts": 2.0}
@@ -126,7 +126,7 @@ def test_brackets_keep_a_comma_in_its_spec() -> None:
 )
 def test_bad_specs_are_one_line(spec: str, message: str, backbone: BackboneSource) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        candidates([spec], backbone, depth)
+        candidates([spec], [backbone], depth)
     assert "\n" not in str(caught.value)
 
 

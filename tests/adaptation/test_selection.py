@@ -117,9 +117,10 @@ def test_too_little_memory_names_the_size_that_fits(
 def test_a_score_that_is_no_number_is_not_the_better_one(
     backbone: BackboneSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def measured(model: DenseModel, held: Any, runtime: Any) -> torch.Tensor:
+    def measured(model: DenseModel, held: Any, *_: Any) -> list[torch.Tensor]:
         value = 1.0 if isinstance(model.method, FewShot) else math.nan
-        return torch.tensor([[value, 1.0]] * len(model.method.variants()), dtype=torch.float64)
+        row = torch.tensor([[value, 1.0]] * len(model.method.variants()), dtype=torch.float64)
+        return [row] * len(held)
 
     monkeypatch.setattr("diffsight.adaptation.selection.measure_variants", measured)
     info = run(pictures(tmp_path, count=2), backbone, steps=1, mirror=False).info
@@ -231,12 +232,20 @@ def test_a_resumed_method_with_batch_norm_and_dropout_ends_the_same(
     samples = [Stripes()[i] for i in range(4)]
     settings = FitSettings({"": 1e-2}, batch_size=3, max_steps=20, clip_norms={"": 0.5})
     task = Depth(max_depth_m=None)
-    tiny = Candidate("tiny", functools.partial(Tiny), settings, task, MethodSpec(Tiny))
+    tiny = Candidate(
+        "tiny",
+        functools.partial(Tiny),
+        settings,
+        task,
+        MethodSpec(Tiny),
+        BackboneSource("tiny"),
+        short_side=8,
+    )
     path = tmp_path / "state"
 
     def trained(**options: Any) -> DenseModel:
         torch.manual_seed(99)
-        return select(samples, task, [tiny], short_side=8, steps=12, **options)
+        return select(samples, task, [tiny], steps=12, **options)
 
     def stop(progress: Progress) -> None:
         if progress.run == "tiny, all images" and progress.step == 7:

@@ -87,7 +87,7 @@ def test_vpd_on_stable_diffusion_has_the_authors_parts_and_rates(
     source, names = BackboneSource(pipeline_folder), ("wall", "door")
     task = Depth() if kind == "depth" else Segmentation(names)
     (made,) = candidates(
-        ["vpd:gradient_checkpointing=true:batch_size=2"], source, lambda **options: task
+        ["vpd:gradient_checkpointing=true:batch_size=2"], [source], lambda **options: task
     )
     ratio = 0.01 if kind == "depth" else 0.1
     rates = made.settings.learning_rates
@@ -114,6 +114,6 @@ def test_vpd_on_stable_diffusion_has_the_authors_parts_and_rates(
 
 def test_vpd_on_the_embedded_model_keeps_its_own_defaults(tiny: BackboneSource) -> None:
     task = Segmentation(("wall", "door"))
-    (made,) = candidates(["vpd"], tiny, lambda **options: task)
+    (made,) = candidates(["vpd"], [tiny], lambda **options: task)
     assert made.settings == VPD.few_shot_defaults()
     assert isinstance(DenseModel(task=task, method=made.builder).method.prompts, TextTable)

@@ -11,7 +11,14 @@ from typing import Any
 
 import torch
 
-from diffsight.adaptation.candidates import AUTO, MethodSpec, candidates, split_specs
+from diffsight.adaptation.candidates import (
+    AUTO,
+    SHORT_NAMES,
+    Candidate,
+    backbone_sources,
+    candidates,
+    split_specs,
+)
 from diffsight.adaptation.options import AdaptOptions
 from diffsight.adaptation.selection import Progress, Selection
 from diffsight.backbones import BackboneSource
@@ -42,12 +49,12 @@ class Plan:
     Attributes:
         folder: labelled images.
         task: fitted to them.
-        backbone: frozen model.
+        candidates: methods on backbones that will be compared.
     """
 
     folder: LabelledFolder
     task: AbstractTask
-    backbone: BackboneSource
+    candidates: Sequence[Candidate]
 
 
 def adapt(
@@ -56,7 +63,7 @@ def adapt(
     *,
     kind: str,
     method: str = "auto",
-    backbone: str | Path | BackboneSource = "tiny",
+    backbone: str | Path | BackboneSource = "auto",
     announce: Callable[[Plan], None] | None = None,
     advance: Callable[[Progress], None] = lambda progress: None,
     **options: Any,
@@ -68,11 +75,12 @@ def adapt(
         labels: folder of labels with the same names, or a JSON file of COCO.
         kind: ``segmentation``, ``depth``, ``scalar``, ``normals`` or ``vector``.
         method: ``few_shot`` is the paper's, ``feature_head`` a light head on the frozen features,
-            ``auto`` the better of the two on held-out images; also ``linear_probe``, ``vpd``,
-            ``evp``, the full path of a class, or several of them with commas. Each may have options
-            (``few_shot:codebook=5``), see ``candidates.parse_spec``.
-        backbone: ``tiny``, a folder or hub id of a diffusion model or of a vision backbone, or one
-            that is loaded.
+            ``auto`` both of them, where the backbone is a diffusion model; also ``linear_probe``,
+            ``vpd``, ``evp``, the full path of a class, or several of them with commas. Each may
+            have options (``few_shot:codebook=5``), see ``candidates.parse_spec``.
+        backbone: as for ``BackboneSource``, several of them with commas, or one that is loaded;
+            ``auto`` is ``tiny`` and ``efficientnet-lite0`` at 128 and 256 pixels. Every method is
+            tried on every backbone that it supports, and the best pair on held-out images is kept.
         announce: called with what was read, before anything is computed.
         advance: called after every step.
         options: of ``AdaptOptions``.
@@ -88,55 +96,62 @@ def adapt(
     settings.check_kind(kind)
     runtime = Runtime(torch.device(usable_device(settings.device)), settings.dtype)
     keep_freed_memory()
-    source = backbone if isinstance(backbone, BackboneSource) else BackboneSource(backbone)
+    sources = (
+        [backbone]
+        if isinstance(backbone, BackboneSource)
+        else backbone_sources(backbone, short_side=settings.short_side)
+    )
     folder, others = _read(Path(images), Path(labels), kind, settings)
     task = (fit_task := partial(_task_of, folder, labels, settings))()
-    side = settings.short_side or source.short_side_px
     every = [*folder.samples, *(others.samples if others else ())]
-    _check_size(every, folder.label, side, runtime)
-    if announce:
-        announce(Plan(folder, task, source))
-    names = AUTO if method == "auto" else tuple(split_specs(method))
+    names = _method_names(method, sources)
     given = {"options": settings.of_methods, "trusted": settings.trusted}
-    methods = candidates(names, source, fit_task, **given)
+    pairs = candidates(names, sources, fit_task, short_side=settings.short_side, **given)
+    for side in sorted({pair.short_side for pair in pairs}):
+        _check_size(every, folder.label, side, runtime)
+    if announce:
+        announce(Plan(folder, task, pairs))
     mirror = task.is_mirrorable if settings.mirror is None else settings.mirror
     labels_hash = _digest(task, every, folder.label)
-    choices = (kind, names, side, mirror)
+    choices = (kind, names, [pair.short_side for pair in pairs], mirror)
     selection = Selection(
         folder.samples,
         task,
-        methods,
-        side,
+        pairs,
         seed=settings.seed,
         validation=others.samples if others else None,
         advance=advance,
-        state=_open_state(settings, source, choices, [s.id for s in every], labels_hash),
+        state=_open_state(settings, sources, choices, [s.id for s in every], labels_hash),
         mirror=mirror,
         runtime=runtime,
     )
     model = _run(selection, settings, every, folder)
-    spec = {one.name: one.spec for one in methods}[model.info["chosen"]]
-    model.info |= {"mirror": mirror, **_facts(folder, source, settings, spec)}
+    chosen = next(pair for pair in pairs if pair.name == model.info["chosen"])
+    model.info |= {"mirror": mirror, **_facts(folder, settings, chosen)}
     return model
 
 
-def _facts(
-    folder: LabelledFolder, source: BackboneSource, settings: AdaptOptions, spec: MethodSpec
-) -> dict[str, Any]:
+def _method_names(method: str, sources: Sequence[BackboneSource]) -> tuple[str, ...]:
+    """Return the method specs of a list; of ``auto`` those that one of the backbones supports."""
+    if method != "auto":
+        return tuple(split_specs(method))
+    return tuple(n for n in AUTO if any(SHORT_NAMES[n].supports(one) for one in sources))
+
+
+def _facts(folder: LabelledFolder, settings: AdaptOptions, chosen: Candidate) -> dict[str, Any]:
     """Return what a model records about its adaptation."""
     return {
         "kind": folder.form.kind,
         "unit": folder.form.value_unit,
-        # the path of a folder on this machine says nothing to others
-        "backbone": Path(source.name).name if source.is_local else source.name,
-        "alpha": spec.task.get("alpha", settings.alpha),
+        "backbone": str(chosen.source),
+        "alpha": chosen.spec.task.get("alpha", settings.alpha),
         "samples": [sample.id for sample in folder.samples],
     }
 
 
 def _open_state(
     settings: AdaptOptions,
-    source: BackboneSource,
+    sources: Sequence[BackboneSource],
     choices: Sequence[Any],
     samples: Sequence[str],
     labels_hash: str,
@@ -144,7 +159,7 @@ def _open_state(
     """Return the state to resume from, which belongs to all that decides the result."""
     decisive = {
         "settings": [*choices, *(str(getattr(settings, name)) for name in DECISIVE)],
-        "backbone": [source.name, source.revision],
+        "backbones": [[one.name, one.side_px, one.revision] for one in sources],
         "samples": [*samples],
         "labels": labels_hash,
     }

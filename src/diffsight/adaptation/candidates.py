@@ -1,4 +1,4 @@
-"""Methods that can be trained on a few labelled images, and their options, by method specs.
+"""What can be trained on a few labelled images: methods, their options, and backbones.
 
 A method spec is a name and options, ``few_shot:codebook=5:maps.self_attention=false``. Values are
 written in YAML.
@@ -30,6 +30,7 @@ SHORT_NAMES: Mapping[str, type[AbstractMethod]] = {
     "evp": EVP,
 }
 AUTO = ("feature_head", "few_shot")  # cheap ones first
+AUTO_BACKBONES = ("tiny", "efficientnet-lite0@128", "efficientnet-lite0@256")
 # options of a task, for methods that predict a distribution over its classes
 TASK_OPTIONS = {"alpha": float, "bins": int, "spacing": Spacing, "hard_labels": bool}
 
@@ -66,14 +67,16 @@ class MethodSpec:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method that may be chosen.
+    """A method on a backbone that may be chosen.
 
     Attributes:
-        name: as it was given.
+        name: the method's spec; with several backbones also that of the backbone.
         builder: makes the method for a task.
         settings: of its training.
         task: fitted for it; all have the same metric.
         spec: what was given for it.
+        source: of the backbone.
+        short_side: pixels at which the method works.
     """
 
     name: str
@@ -81,6 +84,8 @@ class Candidate:
     settings: FitSettings
     task: AbstractTask
     spec: MethodSpec
+    source: BackboneSource
+    short_side: int
 
     def limit(self, steps: int) -> int:
         """Return the steps of a training, but no more than its spec says."""
@@ -162,27 +167,49 @@ def method_class(name: str, *, trusted: Sequence[str] = ()) -> type[AbstractMeth
     return cls
 
 
+def backbone_sources(text: str | Path, *, short_side: int | None = None) -> list[BackboneSource]:
+    """Return the backbones of a list with commas.
+
+    Args:
+        text: names as ``BackboneSource`` takes them, or ``auto``: ``AUTO_BACKBONES``.
+        short_side: size at which all of ``auto`` work, in place of those that they have.
+
+    Raises:
+        InputError: if there is no such model.
+    """
+    names: Sequence[str] = [str(text)]
+    if text == "auto":
+        names = AUTO_BACKBONES
+        if short_side is not None:
+            names = [name.partition("@")[0] for name in names]
+    elif not Path(text).exists():
+        names = [name.strip() for name in str(text).split(",")]
+    return [BackboneSource(name) for name in dict.fromkeys(names)]
+
+
 def candidates(
     names: Sequence[str],
-    source: BackboneSource,
+    sources: Sequence[BackboneSource],
     fit_task: Callable[..., AbstractTask],
     *,
+    short_side: int | None = None,
     options: Mapping[str, Any] | None = None,
     trusted: Sequence[str] = (),
 ) -> list[Candidate]:
-    """Return the methods of these specs on a backbone.
+    """Return the methods of these specs on backbones, cheap ones first.
 
     Args:
-        names: method specs.
-        source: the backbone.
+        names: method specs; each is built on the backbones that it supports.
+        sources: backbones.
         fit_task: returns the fitted task, given the options of the task that a spec has.
+        short_side: pixels at which the methods work; default: the backbone's.
         options: of ``from_backbone``; each goes to the methods that take it, unless their spec has
             it.
         trusted: further packages whose classes may be named.
 
     Raises:
-        InputError: for an unknown method, one that cannot stand on the backbone, or an option that
-            none of them takes.
+        InputError: for an unknown method, one that supports none of the backbones, or an option
+            that none of them takes.
     """
     specs = {name: parse_spec(name, trusted=trusted) for name in dict.fromkeys(names)}
     given = dict(options or {})
@@ -197,9 +224,13 @@ def candidates(
         task = fit_task(**spec.task)
         shared = {**given, "class_names": task.class_names}
         own = {k: v for k, v in shared.items() if k in taken[name]} | dict(spec.options)
-        builder = spec.method.from_backbone(source, **own)
-        settings = spec.method.few_shot_settings(source, choose_output(task, builder))
-        made.append(Candidate(name, builder, spec.change(settings), task, spec))
+        # what supports none of them says why when it is built
+        for source in [one for one in sources if spec.method.supports(one)] or sources[:1]:
+            builder = spec.method.from_backbone(source, **own)
+            settings = spec.method.few_shot_settings(source, choose_output(task, builder))
+            title = name if len(sources) == 1 else f"{name} on {source}"
+            side = source.side_px or short_side or source.short_side_px
+            made.append(Candidate(title, builder, spec.change(settings), task, spec, source, side))
     return made
 
 

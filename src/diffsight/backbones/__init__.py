@@ -3,6 +3,8 @@
 from diffsight.backbones.base import AbstractBackbone, AbstractDiffusionBackbone, PretrainedPart
 from diffsight.backbones.clip import ClipVision
 from diffsight.backbones.concept_maps import ConceptRequest
+from diffsight.backbones.efficientnet import EfficientNetLite0
+from diffsight.backbones.side_by_side import SideBySide
 from diffsight.backbones.source import BackboneSource
 from diffsight.backbones.stable_diffusion import StableDiffusion
 from diffsight.backbones.vision import ClipTokens, VisionBackbone
@@ -14,7 +16,9 @@ __all__ = [
     "ClipTokens",
     "ClipVision",
     "ConceptRequest",
+    "EfficientNetLite0",
     "PretrainedPart",
+    "SideBySide",
     "StableDiffusion",
     "VisionBackbone",
 ]

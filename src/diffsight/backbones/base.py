@@ -10,6 +10,8 @@ from diffsight.backbones.attention_maps import AbstractRecorder
 from diffsight.config import Configurable
 from diffsight.types import Draws, Latents, Pyramid
 
+TIMESTEPS = 1000  # of a diffusion model
+
 
 class AbstractBackbone(nn.Module, Configurable, abc.ABC):
     """Turns images into a ``Pyramid``.

@@ -1,15 +1,18 @@
 """A pretrained model by its name: loaded once, for any number of methods that stand on it."""
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from diffsight import assets
 from diffsight.backbones import architectures
 from diffsight.backbones.clip import ClipVision, tower_folder
+from diffsight.backbones.efficientnet import EfficientNetLite0
 from diffsight.backbones.stable_diffusion import Part, StableDiffusion
 from diffsight.backbones.vision import VisionBackbone
 from diffsight.errors import InputError
+from diffsight.formats.sizes import MIN_SIDE_PX
 from diffsight.weights import locate
 
 CLIP = "openai/clip-vit-large-patch14"
@@ -17,17 +20,34 @@ CLIP = "openai/clip-vit-large-patch14"
 PARTS = ("unet", "vae", "tokenizer", "text_encoder", "image_encoder")
 
 
+HUB_NAMES: Mapping[str, str] = {  # Apache-2.0 licences
+    "dinov2-small": "facebook/dinov2-small",
+    "dinov2-base": "facebook/dinov2-base",
+    "convnext-tiny": "facebook/convnext-tiny-224",
+    "swin-tiny": "microsoft/swin-tiny-patch4-window7-224",
+}
+"""Short names of models on the hub."""
+TRAINING_IMAGES: Mapping[str, str] = {
+    "tiny": "rendered rooms",
+    **dict.fromkeys((assets.LITE, *HUB_NAMES.values()), "photographs"),
+}
+
+
 class BackboneSource:
-    """Where a backbone comes from.
+    """Where a backbone comes from, and the size of the images that it works on.
 
     Args:
-        name: ``tiny``, a diffusers folder or hub id, one original file of Stable Diffusion 1.x or
-            2.x, or folder or hub id of a vision backbone of transformers.
+        name: ``tiny``, ``efficientnet-lite0``, a short name of ``HUB_NAMES``, a diffusers folder or
+            hub id, one original file of Stable Diffusion 1.x or 2.x, or folder or hub id of a
+            vision backbone of transformers. ``NAME@256`` works on images with a shorter side of 256
+            pixels. Several names joined by ``+`` are one backbone with the features of all.
         revision: branch, tag or commit of a hub id.
 
     Attributes:
-        name: as given; of a folder or file the whole path.
+        name: as given, without the size; of a folder or file the whole path.
+        parts: the sources of a backbone that is joined of several; else empty.
         folder: where its files are, or the one file.
+        side_px: size that was given with the name.
         is_diffusion: whether it is Stable Diffusion.
         is_embedded: whether it comes with the package.
 
@@ -36,14 +56,46 @@ class BackboneSource:
     """
 
     def __init__(self, name: str | Path, *, revision: str | None = None) -> None:
-        self.folder = locate(name, PARTS, revision=revision)
-        local = Path(name).exists() and name not in assets.NAMES
-        self.name = str(self.folder.resolve() if local else name)
-        self.is_local = local
-        self.is_embedded = str(name) in assets.NAMES
-        self.revision = revision or _commit(self.folder)
-        self.is_diffusion = self.folder.is_file() or (self.folder / "unet").is_dir()
+        text, self.side_px = _split_side(name)
+        names = [text] if _is_path(text) else text.split("+")
+        self.parts = tuple(map(BackboneSource, names)) if len(names) > 1 else ()
+        if self.parts and self.side_px:
+            # the size belongs to the last part
+            self.parts = (*self.parts[:-1], BackboneSource(f"{names[-1]}@{self.side_px}"))
+            self.side_px = None
         self._clip: dict[str, ClipVision] = {}
+        if self.parts:
+            self.name, self.revision, self.folder = text, None, Path()
+            self.is_local = any(part.is_local for part in self.parts)
+            self.is_embedded = self.is_diffusion = False
+            return
+        text = HUB_NAMES.get(text, text)
+        self.folder = locate(text, PARTS, revision=revision)
+        self.is_local = _is_path(text)
+        self.name = str(self.folder.resolve() if self.is_local else text)
+        self.is_embedded = text in assets.NAMES
+        self.revision = revision or _commit(self.folder)
+        is_file = self.folder.is_file() and text != assets.LITE
+        self.is_diffusion = is_file or (self.folder / "unet").is_dir()
+
+    def __str__(self) -> str:
+        """Return a short name: of a folder the last part of its path, with the size if given."""
+        if self.parts:
+            return "+".join(map(str, self.parts))
+        # the path of a folder on this machine says nothing to others
+        name = Path(self.name).name if self.is_local else self.name
+        return name if self.side_px is None else f"{name}@{self.side_px}"
+
+    @property
+    def training_images(self) -> str:
+        """What it was trained on: ``photographs`` or ``rendered rooms``; empty if not known."""
+        kinds = [TRAINING_IMAGES.get(part.name, "") for part in self.parts or (self,)]
+        return " and ".join(dict.fromkeys(kinds)) if all(kinds) else ""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Folders, or single files, with the weights."""
+        return tuple(part.folder for part in self.parts or (self,))
 
     @functools.cached_property
     def diffusion(self) -> StableDiffusion:
@@ -67,8 +119,10 @@ class BackboneSource:
         )
 
     @functools.cached_property
-    def vision(self) -> VisionBackbone:
-        """The vision backbone of transformers, frozen."""
+    def vision(self) -> EfficientNetLite0 | VisionBackbone:
+        """The vision backbone, frozen."""
+        if self.name == assets.LITE:
+            return EfficientNetLite0(self.name).requires_grad_(False)
         return VisionBackbone(self.name, revision=self.revision, trainable=False).eval()
 
     def clip(self, source: str | Path | None = None) -> ClipVision:
@@ -114,7 +168,11 @@ class BackboneSource:
 
     @property
     def short_side_px(self) -> int:
-        """Side of the pictures that the model was trained on."""
+        """Shorter side of the images that it works on: as given, else of its training images."""
+        if self.side_px is not None:
+            return self.side_px
+        if self.parts:
+            return max(part.short_side_px for part in self.parts)
         if not self.is_diffusion:
             return self.vision.trained_side_px
         config: Any = self.diffusion.unet.config
@@ -127,6 +185,24 @@ class BackboneSource:
                 "folder, a hub id of one, or tiny, or choose a method for vision backbones "
                 "(feature_head, linear_probe)"
             )
+
+
+def _is_path(name: str) -> bool:
+    return Path(name).exists() and name not in assets.NAMES
+
+
+def _split_side(name: str | Path) -> tuple[str, int | None]:
+    """Return a name and the size that stands behind it.
+
+    Raises:
+        InputError: for a size that no image has.
+    """
+    text, at, side = str(name).rpartition("@")
+    if not at or not side.isdecimal() or _is_path(str(name)):
+        return str(name), None
+    if not MIN_SIDE_PX <= int(side) < 2**31:
+        raise InputError(f"{name}: a short side of {side} px: give {MIN_SIDE_PX} or more")
+    return text, int(side)
 
 
 def _commit(folder: Path) -> str | None:

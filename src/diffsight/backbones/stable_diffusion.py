@@ -24,7 +24,7 @@ from diffsight.backbones.attention_maps import (
     SDPAProcessor,
     SilentRecorder,
 )
-from diffsight.backbones.base import AbstractDiffusionBackbone, PretrainedPart
+from diffsight.backbones.base import TIMESTEPS, AbstractDiffusionBackbone, PretrainedPart
 from diffsight.errors import InputError
 from diffsight.types import Draws
 from diffsight.weights import locate, refused
@@ -239,7 +239,7 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
         With Stable Diffusion's betas the signal's share of the variance at step 200 is 0.754.
         """
         first, last = self.betas
-        betas = torch.linspace(first**0.5, last**0.5, 1000, dtype=torch.float64).square()
+        betas = torch.linspace(first**0.5, last**0.5, TIMESTEPS, dtype=torch.float64).square()
         signal = (1 - betas).cumprod(0).to(latent.device)[timesteps][:, None, None, None]
         # roots in 64 bits: in 16 a noise of 5 steps would be an eighth too weak
         scale, deviation = (part.sqrt().to(latent.dtype) for part in (signal, 1 - signal))

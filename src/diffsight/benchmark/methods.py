@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from diffsight.adaptation.candidates import candidates, parse_spec
+from diffsight.adaptation.candidates import backbone_sources, candidates, parse_spec
 from diffsight.adaptation.selection import select
 from diffsight.backbones import BackboneSource
 from diffsight.benchmark.measures import map_output
@@ -157,29 +157,30 @@ class Adapted(BenchmarkMethod):
         return self._fit(episode, partial(episode.spec.fitted, episode.samples))
 
     def _fit(self, episode: Episode, fit_task: Callable[..., AbstractTask]) -> FittedMethod:
-        source = BackboneSource(self.backbone) if self.backbone else episode.source
+        sources = backbone_sources(self.backbone) if self.backbone else [episode.source]
         settings = episode.settings
         options = dict(self.options)
         if settings.clip is not None and self._takes("clip"):
             options["clip"] = settings.clip
-        methods = candidates(self.specs, source, fit_task, options=options, trusted=self.trusted)
+        side = episode.short_side
+        given = {"short_side": side, "options": options, "trusted": self.trusted}
+        pairs = candidates(self.specs, sources, fit_task, **given)
         curve = Curve(episode)
         model = select(
             episode.samples,
             episode.task,
-            methods,
-            short_side=episode.short_side,
+            pairs,
             minutes=settings.minutes,
             steps=settings.steps,
             seed=episode.seed,
-            compare=len(self.specs) > 1,
+            compare=len(pairs) > 1,
             runtime=settings.runtime,
             inspect=curve.record if settings.curve_every else None,
         )
         if model.info["interrupted"]:  # half a training is a model for adapt, no result for a table
             raise KeyboardInterrupt
         info = {name: model.info[name] for name in ("steps", "chosen", "held_out")}
-        used = options | {k: v for c in methods for k, v in c.spec.options.items()}
+        used = options | {k: v for c in pairs for k, v in c.spec.options.items()}
         facts = {"parameters": learned_parameters(model.method), **info, "options": used}
         predict = partial(predict_sample, model.eval(), episode)
         return FittedMethod(predict, facts, curve.points, curve.seconds)
@@ -189,7 +190,8 @@ class Adapted(BenchmarkMethod):
     ) -> str:
         """Return the hash of the other pretrained model, or of a CLIP model that may be used."""
         if self.backbone is not None:
-            return files_hash(BackboneSource(self.backbone).folder)
+            sources = backbone_sources(self.backbone)
+            return " ".join(files_hash(path) for source in sources for path in source.files)
         if reason := self._clip_use(spec):
             return files_hash(required_clip(reason, source, clip))
         if not self._takes("clip"):
@@ -269,7 +271,7 @@ def predict_sample(model: DenseModel, episode: Episode, sample: Sample) -> Outpu
     """
     runtime = episode.settings.runtime
     image = sample.image[None].to(runtime.device).float() / 255
-    image = resized_image(image, working_hw(*image.shape[-2:], short_side=episode.short_side))
+    image = resized_image(image, working_hw(*image.shape[-2:], model.info["short_side"]))
     prompts = None if sample.prompt is None else (sample.prompt,)
     # what only this model has, such as a UNet that was trained, must not be kept
     source, frozen = episode.source, model.method.frozen().values()

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from diffsight.adaptation.candidates import AUTO, SHORT_NAMES, parse_spec
+from diffsight.adaptation.candidates import AUTO, SHORT_NAMES, backbone_sources, parse_spec
 from diffsight.benchmark.methods import Adapted, BenchmarkMethod, FewShotRegression
 from diffsight.benchmark.trivial_baselines import Constant, MeanMap
 from diffsight.errors import InputError
@@ -30,7 +30,9 @@ def benchmark_methods(
 
     Args:
         names: out of ``NAMES``, or full paths of method classes (``package.Class``); those of
-            methods may have options, as in ``few_shot:codebook=5``.
+            methods may have options, as in ``few_shot:codebook=5``, and other backbones than that
+            of the benchmark, as in ``feature_head on efficientnet-lite0@256``, or ``auto on auto``
+            for what ``adapt`` does by default.
         dino: folder of a DINOv2, for ``dinov2-linear``.
         trusted: packages besides diffsight whose classes may be named.
 
@@ -41,7 +43,15 @@ def benchmark_methods(
 
 
 def _row(text: str, dino: str | None, trusted: tuple[str, ...]) -> BenchmarkMethod:
+    text, on, backbone = text.partition(" on ")
     name, colon, options = text.partition(":")
+    if on:
+        names = AUTO if text == "auto" else (text,)
+        parsed = [parse_spec(one, trusted=trusted) for one in names]
+        sources = backbone_sources(backbone)
+        pairs = zip(names, parsed, strict=True)
+        kept = [n for n, one in pairs if any(map(one.method.supports, sources))]
+        return Adapted(tuple(kept) or names, backbone=backbone, trusted=trusted)
     if name in ROWS:
         if colon:
             raise InputError(f"{text}: {name} has no options: leave them out")

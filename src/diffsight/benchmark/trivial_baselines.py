@@ -14,6 +14,7 @@ from diffsight.benchmark.measures import map_output, map_spec
 from diffsight.benchmark.methods import BenchmarkMethod, Episode, FittedMethod, files_hash
 from diffsight.benchmark.source import BenchmarkTask
 from diffsight.datasets.base import Sample
+from diffsight.inference.baselines import mean_over_images
 from diffsight.inference.stored import StoredPredictions
 from diffsight.ops.resize import resized_label
 from diffsight.outputs import Output
@@ -50,15 +51,9 @@ class MeanMap(BenchmarkMethod):
         label, task = episode.task.label, episode.task
         height, width = episode.samples[0].valid[label].shape
         hw = height, width
-        total, count = torch.zeros(()), torch.zeros(hw)
-        for sample in episode.samples:
-            value = _channels_first(sample.labels[label])
-            value, valid = (resized_label(x, hw) for x in (value, sample.valid[label][None]))
-            if map_spec(task).kind == "classes":
-                value = functional.one_hot(value[0], map_spec(task).channels).movedim(-1, 0)
-            total, count = total + value * valid, count + valid[0]
-        constant = constant_maps(episode).expand(-1, *hw)
-        mean = torch.where(count > 0, total / count.clamp(min=1), constant)
+        classes = map_spec(task).channels if map_spec(task).kind == "classes" else 0
+        labels = [(sample.labels[label], sample.valid[label]) for sample in episode.samples]
+        mean = mean_over_images(labels, hw, constant_maps(episode), classes=classes)
         return FittedMethod(
             lambda sample: map_output(
                 task, resized_label(mean, (sample.image.shape[-2], sample.image.shape[-1]))
@@ -109,7 +104,3 @@ def constant_maps(episode: Episode) -> Float[Tensor, "d 1 1"]:
     if map_spec(episode.task).kind == "classes":
         value = functional.one_hot(value, map_spec(episode.task).channels).float()
     return value[:, None, None]
-
-
-def _channels_first(label: Tensor) -> Tensor:
-    return label[None] if label.ndim == 2 else label

@@ -40,7 +40,7 @@ def main(
     classes: options.File | None = None,
     validation: Annotated[Sequence[Path] | None, Flag(("IMAGES", "LABELS"))] = None,
     method: Annotated[str, Flag("NAME")] = "auto",
-    backbone: options.Backbone = "tiny",
+    backbone: Annotated[str, Flag("NAMES")] = "auto",
     training: partial[AdaptOptions],
     runtime: options.RuntimeOptions,
 ) -> int:
@@ -66,6 +66,9 @@ def main(
             of your own (package.Class), or several with commas, of which the best on held-out
             images is trained on all; auto is feature_head,few_shot. Options follow a name, as in
             few_shot:codebook=5:max_steps=500 (docs/adapt.md).
+        backbone: frozen models with commas, each of which is tried: tiny, efficientnet-lite0,
+            dinov2-small, a folder or a hub id; NAME@256 sees images of 256 pixels, A+B joins the
+            features of two; auto is tiny and efficientnet-lite0 at 128 and 256 pixels.
         training: how labels are read, and how methods are trained.
         runtime: what it runs on.
     """
@@ -142,7 +145,10 @@ def _announce(plan: "Plan") -> None:
     log.info("%d images (%s), %.1f %% of their pixels have a label", len(masks), shown, 100 * valid)
     for line in (*folder.notes, *_values(folder)):
         log.info("%s", line)
-    log.info("%s on %s", plan.task.outputs[0].describe(), plan.backbone.name)
+    log.info("%s", plan.task.outputs[0].describe())
+    for source in dict.fromkeys(pair.source for pair in plan.candidates):
+        trained = f", trained on {source.training_images}" if source.training_images else ""
+        log.info("backbone %s%s", source, trained)
 
 
 def _values(folder: "LabelledFolder") -> list[str]:

@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from diffsight.errors import InputError
+from diffsight.formats.sizes import MIN_SIDE_PX
 from diffsight.formats.text import decode_text, parse_json, reading
 from diffsight.ops.memory import memory_for
 
@@ -32,7 +33,6 @@ UNREADABLE: Mapping[str, str] = {
     **{f".{name}": "convert it to JPEG or PNG" for name in _OTHERS},
 }
 """Suffixes of photographs that are not read, and the repair."""
-MIN_SIDE_PX = 16
 MAX_ASPECT = 20
 MAX_PIXELS = 2**27
 LARGE_BYTES = 2**30  # of memory, from which on a picture is announced

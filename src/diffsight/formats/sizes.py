@@ -5,6 +5,7 @@ from typing import Any
 
 from diffsight.errors import InputError
 
+MIN_SIDE_PX = 16  # of an image
 MAX_SIZE = 2**16  # of a width, a vocabulary, an image side ...
 MAX_LAYERS = 256  # of a network
 

@@ -1,7 +1,9 @@
 """What a model must beat: label maps that are the same for every image, made of training labels."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -63,6 +65,32 @@ def _small(label_map: Tensor) -> Tensor:
     if label_map.is_floating_point():
         return functional.interpolate(label_map[None, None], (height, width), mode="area")[0, 0]
     return resized_label(label_map[None], (height, width))[0]
+
+
+def mean_over_images(
+    labels: Iterable[tuple[Tensor, Tensor]],
+    hw: tuple[int, int],
+    constant: Float[Tensor, "d 1 1"],
+    *,
+    classes: int = 0,
+) -> Float[Tensor, "d h w"]:
+    """Return the mean of labels at every pixel position.
+
+    Args:
+        labels: ``d h w`` or ``h w`` with valid pixels ``h w``; other sizes are brought to ``hw``.
+        hw: size of the result.
+        constant: stands where no image has a label.
+        classes: their number, for labels that are ids; the result is how frequent they are.
+    """
+    total, count = torch.zeros(()), torch.zeros(hw)
+    for label, mask in labels:
+        channels = label[None] if label.ndim == 2 else label
+        value, valid = resized_label(channels, hw), resized_label(mask[None], hw)
+        if classes:
+            value = functional.one_hot(value[0].long(), classes).movedim(-1, 0)
+        # of pixels without a label a number may be NaN
+        total, count = total + torch.where(valid, value, 0), count + valid[0]
+    return torch.where(count > 0, total / count.clamp(min=1), constant.float())
 
 
 def even_samples(dataset: AbstractDataset, most: int) -> Iterator[Sample]:

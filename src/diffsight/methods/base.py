@@ -13,7 +13,7 @@ from diffsight.backbones import BackboneSource, PretrainedPart
 from diffsight.config import Configurable
 from diffsight.errors import InputError
 from diffsight.outputs import Kind, Output, OutputSpec
-from diffsight.types import Draws, Encoded, Inputs, Target
+from diffsight.types import Draws, Encoded, Inputs, PixelGrid, Target
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,14 @@ class AbstractMethod(nn.Module, Configurable, abc.ABC):
             draws: random numbers of this pass.
         """
 
+    def trained_pixels(self, draws: Draws | None) -> PixelGrid | None:
+        """Return the pixels that ``forward`` gives an output for in a training step; None: all.
+
+        Args:
+            draws: those of ``forward``.
+        """
+        return None
+
     def frozen(self) -> Mapping[str, PretrainedPart]:
         """Return the parts that never learn, by the path of attributes to them.
 
@@ -173,6 +181,11 @@ class AbstractMethod(nn.Module, Configurable, abc.ABC):
             f"{cls.__name__} has no default parts for few labelled images: write from_backbone, or "
             "train it with `diffsight fit`"
         )
+
+    @classmethod
+    def supports(cls, source: BackboneSource) -> bool:
+        """Return whether ``from_backbone`` can build the method on a backbone; default: any."""
+        return True
 
     @classmethod
     def few_shot_defaults(cls) -> FitSettings:

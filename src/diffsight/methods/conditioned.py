@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffsight.backbones.base import AbstractBackbone, AbstractDiffusionBackbone
+from diffsight.backbones.base import TIMESTEPS, AbstractBackbone, AbstractDiffusionBackbone
+from diffsight.errors import InputError
 from diffsight.methods.parts import encode_latent, require_fitting_text
 from diffsight.prompts import AbstractPrompt
 from diffsight.types import Inputs, Latents, Pyramid
@@ -16,7 +17,11 @@ class Conditioned(AbstractBackbone):
     Args:
         backbone: the diffusion model.
         prompts: the condition, such as ``Unprompted``.
-        timestep: step whose embedding conditions the UNet.
+        timesteps: whose embeddings condition the UNet; it runs once for each, and the features of
+            all are joined.
+
+    Raises:
+        InputError: without any, or for one that is out of range.
     """
 
     def __init__(
@@ -24,14 +29,16 @@ class Conditioned(AbstractBackbone):
         backbone: AbstractDiffusionBackbone,
         prompts: AbstractPrompt,
         *,
-        timestep: int = 1,
+        timesteps: tuple[int, ...] = (1,),
     ) -> None:
         super().__init__()
+        if not timesteps or not all(0 <= one < TIMESTEPS for one in timesteps):
+            raise InputError(f"timesteps {timesteps}: give whole numbers from 0 to {TIMESTEPS - 1}")
         require_fitting_text(prompts, backbone)
         self.backbone = backbone
         self.prompts = prompts
-        self.timestep = timestep
-        self.channels = backbone.channels
+        self.timesteps = timesteps
+        self.channels = tuple(count * len(timesteps) for count in backbone.channels)
         self.strides = backbone.strides
         self.size_multiple = backbone.size_multiple
 
@@ -41,6 +48,10 @@ class Conditioned(AbstractBackbone):
         """Return the taps of the UNet's decoder."""
         height, width = image.shape[-2:]
         latent = encode_latent(self.backbone, image, latents)
-        timesteps = torch.full((len(latent),), self.timestep, device=latent.device)
-        features = self.backbone.features(latent, self.prompts(Inputs(image)), timesteps)
+        condition = self.prompts(Inputs(image))
+        passes = [
+            self.backbone.features(latent, condition, latent.new_full((len(latent),), one).long())
+            for one in self.timesteps
+        ]
+        features = tuple(torch.cat(level, dim=1) for level in zip(*passes, strict=True))
         return Pyramid(features, self.strides, (height, width))

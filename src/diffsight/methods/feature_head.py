@@ -14,14 +14,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffsight.backbones import AbstractBackbone, BackboneSource
+from diffsight.backbones import AbstractBackbone, BackboneSource, SideBySide
 from diffsight.methods.base import FitSettings, MethodBuilder, Variant, builder_of
 from diffsight.methods.conditioned import Conditioned
 from diffsight.methods.frozen import AbstractFrozen
 from diffsight.ops.precision import without_autocast
 from diffsight.outputs import Output, OutputSpec
 from diffsight.prompts import Unprompted
-from diffsight.types import Draws, Encoded, Inputs, Maps, Target
+from diffsight.types import Draws, Encoded, Inputs, Maps, PixelGrid, Target
 
 MOST_PARAMETERS = 70_000
 POSITION_CHANNELS = 5
@@ -57,6 +57,8 @@ class FeatureHead(AbstractFrozen):
         position_weight: of the prediction from the position alone: what ten images say of an
             eleventh is overconfident.
         prior_weight: of the labels' average, the same at every position of every image.
+        pixel_step: a training step takes every so many pixels of a side, from a random one on;
+            neighbours say nearly the same, and maps of many classes cost more than the head.
     """
 
     def __init__(
@@ -69,12 +71,14 @@ class FeatureHead(AbstractFrozen):
         image_drop_probability: float = 0.2,
         position_weight: float = 0.0,
         prior_weight: float = 0.0,
+        pixel_step: int = 1,
     ) -> None:
         super().__init__(output, backbone)
         self.feature_drop_probability = feature_drop_probability
         self.image_drop_probability = image_drop_probability
         self.position_weight = position_weight
         self.prior_weight = prior_weight
+        self.pixel_step = pixel_step
         classes = output.channels
         total = sum(backbone.channels) + POSITION_CHANNELS
         while (total + 9 * width + classes + 4) * width + classes > MOST_PARAMETERS and width > 4:
@@ -135,7 +139,19 @@ class FeatureHead(AbstractFrozen):
             return self._mixtures(inputs, encoded, [(self.position_weight, self.prior_weight)])[0]
         encoded = encoded or self.encode(inputs)
         position, seen = self._read(inputs, encoded, draws)
-        return self._output(self._classes(position + seen, inputs, encoded))
+        pixels = self.trained_pixels(draws)
+        return self._output(self._classes(position + seen, inputs, encoded, pixels))
+
+    def trained_pixels(self, draws: Draws | None) -> PixelGrid | None:
+        """Return every ``pixel_step``-th pixel, from a random one on."""
+        if self.pixel_step == 1 or draws is None or not self.training:
+            return None
+        first = Draws(draws.seeds[:1])  # the same pixels for all images of a batch
+        rows, columns = (
+            int(first.integers(len(self.project) + 1 + axis, 0, self.pixel_step - 1))
+            for axis in range(2)
+        )
+        return slice(rows, None, self.pixel_step), slice(columns, None, self.pixel_step)
 
     def variants(self) -> list[Variant]:
         """Return the pairs of weights."""
@@ -182,11 +198,17 @@ class FeatureHead(AbstractFrozen):
                 seen = seen + functional.interpolate(x, grid, mode="bilinear")
         return position, seen
 
-    def _classes(self, hidden: Maps, inputs: Inputs, encoded: EncodedLevels) -> Tensor:
-        """Mix, and bring to the size of the image."""
+    def _classes(
+        self,
+        hidden: Maps,
+        inputs: Inputs,
+        encoded: EncodedLevels,
+        pixels: PixelGrid | None = None,
+    ) -> Tensor:
+        """Mix, and bring to the size of the image, or to some of its pixels."""
         with without_autocast(self.out.weight):
             logits = self.out(functional.gelu(self.mix(functional.gelu(hidden)))).float()
-        return self._at_image_size(logits, encoded.covered, inputs).softmax(dim=1)
+        return self._at_image_size(logits, encoded.covered, inputs, pixels).softmax(dim=1)
 
     def _kept(self, draws: Draws, level: int, channels: int) -> Float[Tensor, "b c 1 1"]:
         """Return 0 for a hidden channel, for which the others make up, and for a hidden image."""
@@ -197,14 +219,19 @@ class FeatureHead(AbstractFrozen):
         return kept * (draws.normal(len(self.project), (1, 1, 1)) > image_limit)
 
     @classmethod
-    def from_backbone(cls, source: BackboneSource, **options: Any) -> MethodBuilder:
+    def from_backbone(
+        cls, source: BackboneSource, *, timesteps: tuple[int, ...] = (1,), **options: Any
+    ) -> MethodBuilder:
         """Return a builder on a frozen backbone: Stable Diffusion without text, or a vision one.
 
         Args:
             source: of the backbone.
+            timesteps: of diffusion models, which run once for each of them.
             options: of the constructor.
         """
-        backbone = pyramid_backbone(source)
+        backbone = pyramid_backbone(source, timesteps)
+        if not source.is_diffusion:  # which sees larger images than the embedded diffusion model
+            options = {"pixel_step": 4, **options}
         return builder_of(cls, lambda output: cls(output=output, backbone=backbone, **options))
 
     @classmethod
@@ -213,12 +240,15 @@ class FeatureHead(AbstractFrozen):
         return FitSettings({"": 2e-3}, batch_size=8, max_steps=1500, weight_decay=0.01)
 
 
-def pyramid_backbone(source: BackboneSource) -> AbstractBackbone:
+def pyramid_backbone(source: BackboneSource, timesteps: tuple[int, ...] = (1,)) -> AbstractBackbone:
     """Return the pretrained model as a plain backbone: a diffusion model under no text."""
+    if source.parts:
+        parts = [pyramid_backbone(part, timesteps) for part in source.parts]
+        return SideBySide(parts, [part.short_side_px for part in source.parts])
     if not source.is_diffusion:
         return source.vision
     prompts = Unprompted.of_folder(source.folder, source.diffusion.context_dim)
-    return Conditioned(source.diffusion, prompts).eval()
+    return Conditioned(source.diffusion, prompts, timesteps=timesteps).eval()
 
 
 def _positions(grid: Sequence[int], used: tuple[float, float]) -> Float[Tensor, "1 5 h w"]:

@@ -185,6 +185,11 @@ class FewShot(AbstractMethod):
         return Explanation(output, values=values, tables=tables, weights=weights)
 
     @classmethod
+    def supports(cls, source: BackboneSource) -> bool:
+        """Return whether the backbone is a diffusion model."""
+        return source.is_diffusion
+
+    @classmethod
     def from_backbone(
         cls,
         source: BackboneSource,

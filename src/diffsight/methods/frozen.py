@@ -1,7 +1,9 @@
 """What the methods on a frozen backbone have in common: one pass, probabilities of classes."""
 
+from functools import cache
 from typing import Self
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -9,7 +11,7 @@ from diffsight.backbones import AbstractBackbone, PretrainedPart
 from diffsight.methods.base import AbstractMethod
 from diffsight.methods.parts import pad
 from diffsight.outputs import Classes, Distribution, Output, OutputSpec, expectation
-from diffsight.types import Inputs, Maps, Pyramid
+from diffsight.types import Inputs, Maps, PixelGrid, Pyramid
 
 
 class AbstractFrozen(AbstractMethod):
@@ -47,10 +49,27 @@ class AbstractFrozen(AbstractMethod):
         image = pad(inputs.image, self.backbone.size_multiple)
         return self.backbone(image, latents=inputs.latents)
 
-    def _at_image_size(self, maps: Tensor, covered: Tensor, inputs: Inputs) -> Maps:
-        """Resize maps to the pixels that they cover, and cut the padding off."""
+    def _at_image_size(
+        self, maps: Tensor, covered: Tensor, inputs: Inputs, pixels: PixelGrid | None = None
+    ) -> Maps:
+        """Resize maps to the pixels that they cover, and cut the padding off.
+
+        Args:
+            maps: of the padded images.
+            covered: an empty map of the size in pixels that they cover.
+            inputs: the images.
+            pixels: of the images, if not all are wanted; the values are those of the whole map.
+        """
         height, width = inputs.image.shape[-2:]
         size = (covered.shape[-2], covered.shape[-1])
+        if pixels is not None:
+            rows, columns = (
+                _interpolation(have, want)[:, :side][:, some].to(maps)
+                for have, want, side, some in zip(
+                    maps.shape[-2:], size, (height, width), pixels, strict=True
+                )
+            )
+            return torch.einsum("bcij,ih,jw->bchw", maps, rows, columns)
         return functional.interpolate(maps, size, mode="bilinear")[..., :height, :width]
 
     def _output(self, probability: Maps) -> Output:
@@ -58,3 +77,9 @@ class AbstractFrozen(AbstractMethod):
             return Classes(probability, "probabilities")
         centres = self.spec.codec.centres
         return Distribution(probability, expectation(probability, centres[None]), centres)
+
+
+@cache
+def _interpolation(have: int, want: int) -> Tensor:
+    """Return the weights of ``have`` samples in each of ``want`` that bilinear resizing makes."""
+    return functional.interpolate(torch.eye(have)[None], want, mode="linear")[0]

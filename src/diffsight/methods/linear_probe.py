@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from diffsight.backbones import AbstractBackbone, BackboneSource, ClipTokens
 from diffsight.methods.base import FitSettings, MethodBuilder, builder_of
+from diffsight.methods.feature_head import pyramid_backbone
 from diffsight.methods.frozen import AbstractFrozen
 from diffsight.ops.precision import without_autocast
 from diffsight.outputs import Output, OutputSpec
@@ -91,7 +92,7 @@ class LinearProbe(AbstractFrozen):
         if clip is not None or source.is_diffusion:
             backbone = ClipTokens(source.clip(clip), side=side)
         else:
-            backbone = source.vision
+            backbone = pyramid_backbone(source)
         return builder_of(cls, lambda output: cls(output=output, backbone=backbone, **options))
 
     @classmethod

@@ -87,6 +87,11 @@ class VPD(AbstractPrompted):
         return self.head(without_padding(pyramid)).cropped(height, width)
 
     @classmethod
+    def supports(cls, source: BackboneSource) -> bool:
+        """Return whether the backbone is a diffusion model."""
+        return source.is_diffusion
+
+    @classmethod
     def from_backbone(
         cls,
         source: BackboneSource,

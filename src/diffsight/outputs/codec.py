@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from diffsight.ops.precision import without_autocast
+from diffsight.types import PixelGrid
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class SoftLabels:
     def hard(cls, ids: Int[Tensor, "b h w"]) -> "SoftLabels":
         """Make labels with one class per pixel."""
         return cls(ids[:, None], torch.ones(ids[:, None].shape, device=ids.device))
+
+    def at(self, pixels: PixelGrid) -> "SoftLabels":
+        """Return the labels of some rows and columns."""
+        rows, columns = pixels
+        return SoftLabels(self.ids[..., rows, columns], self.weights[..., rows, columns])
 
     def distribution(self, classes: int) -> Float[Tensor, "b n h w"]:
         """Return the probability of every class."""

@@ -128,6 +128,10 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
     def score(self, sums: Float64[Tensor, "..."]) -> float:
         """Return the metric of accumulated sums."""
 
+    def figures(self, sums: Float64[Tensor, "..."]) -> Mapping[str, float]:
+        """Return more figures of accumulated sums, by name with their unit; default: the metric."""
+        return {self.metric_name: self.score(sums)}
+
     def metric(self) -> Any:
         """Return the task's own metric (``TaskMetric``), for evaluations without a protocol."""
         from diffsight.tasks.metric import TaskMetric

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from diffsight.choices import Spacing
@@ -94,6 +94,30 @@ class Depth(AbstractNumbers):
         depth_m = target.label[:, 0]
         loss = silog(values[:, 0], depth_m, target.valid & (depth_m > 0))
         return {"loss": loss, "silog": loss.detach()}
+
+    def measure(self, label: Maps, target: Target) -> Float64[Tensor, "4"]:
+        """Return the sums of squared and of relative errors, of ratios below 1.25, and the pixels.
+
+        The order is squared errors, pixels, relative errors (of positive labels), ratios below
+        1.25.
+        """
+        valid = target.valid[:, None]
+        gap = (label - target.label).double()[valid]
+        depth_m, truth_m = label.double()[valid], target.label.double()[valid]
+        known = truth_m > 0
+        ratio = torch.maximum(depth_m / truth_m, truth_m / depth_m)
+        sums = [
+            gap.square().sum(),
+            valid.sum().double(),
+            (gap.abs() / truth_m)[known].sum(),
+            (known & (depth_m > 0) & (ratio < 1.25)).sum().double(),
+        ]
+        return torch.stack(sums)
+
+    def figures(self, sums: Float64[Tensor, "4"]) -> dict[str, float]:
+        """Return RMSE, AbsRel and d1."""
+        rows = {"AbsRel": sums[2] / sums[1], "d1": sums[3] / sums[1]}
+        return {self.metric_name: self.score(sums), **{k: float(v) for k, v in rows.items()}}
 
     def baselines(self, labels: LabelMaps) -> Mapping[str, Tensor]:
         """Return the median, and the mean at every pixel position."""

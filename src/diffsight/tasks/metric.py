@@ -27,5 +27,5 @@ class TaskMetric(Metric):
         self.sums = self.sums + self.task.measure(label, target).cpu()
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the metric under its name."""
-        return {self.task.metric_name: torch.tensor(self.task.score(self.sums))}
+        """Return the task's figures by their names."""
+        return {name: torch.tensor(one) for name, one in self.task.figures(self.sums).items()}

@@ -16,6 +16,7 @@ from diffsight.tasks.prediction import NumbersPrediction, draw_red, draw_rgb
 from diffsight.types import Map, Mask, Masks, Picture, Target
 
 DEFAULT_BINS = 40  # few_shot, section 4
+WITHIN_DEG = (11.25, 22.5, 30.0)
 FULL_ERROR_DEG = 45.0  # full colour of the error picture
 MIRROR = torch.tensor([-1.0, 1.0, 1.0])
 
@@ -80,16 +81,23 @@ class Normals(AbstractNumbers):
         units = functional.normalize(values, dim=0, eps=1e-6)
         return NormalPrediction(units, units.isfinite().all(dim=0) if valid is None else valid, std)
 
-    def measure(self, label: Float[Tensor, "b 3 h w"], target: Target) -> Float64[Tensor, "2"]:
-        """Return the sum of the angles in degrees and the number of pixels."""
+    def measure(self, label: Float[Tensor, "b 3 h w"], target: Target) -> Float64[Tensor, "5"]:
+        """Return the sum of the angles, the number of pixels, and those within some angles."""
         found = functional.normalize(label.double(), dim=1, eps=1e-6)
         cosine = (found * functional.normalize(target.label.double(), dim=1)).sum(dim=1)
         angle = torch.rad2deg(cosine.clamp(-1, 1).acos())[target.valid]
-        return torch.stack([angle.sum(), target.valid.sum().double()])
+        below = [(angle < limit).sum().double() for limit in WITHIN_DEG]
+        return torch.stack([angle.sum(), target.valid.sum().double(), *below])
 
-    def score(self, sums: Float64[Tensor, "2"]) -> float:
+    def score(self, sums: Float64[Tensor, "5"]) -> float:
         """Return the mean angle in degrees."""
         return float(sums[0] / sums[1])
+
+    def figures(self, sums: Float64[Tensor, "5"]) -> dict[str, float]:
+        """Return the mean angle, and the percentage of pixels within 11.25, 22.5 and 30 degrees."""
+        rows = zip(WITHIN_DEG, sums[2:].tolist(), strict=True)
+        within = {f"within {limit}°, %": 100 * count / float(sums[1]) for limit, count in rows}
+        return {self.metric_name: self.score(sums), **within}
 
     def constant(self, label: Float[Tensor, "b 3 h w"], valid: Masks) -> Float[Tensor, "3"]:
         """Return the mean direction."""

@@ -145,9 +145,18 @@ class Segmentation(AbstractTask):
 
     def score(self, sums: Float64[Tensor, "n n"]) -> float:
         """Return the mean IoU in percent over the classes that occur."""
-        truth, found = sums.sum(dim=1), sums.diagonal()
-        iou = found / (truth + sums.sum(dim=0) - found).clamp(min=1)
-        return 100 * float(iou[truth > 0].mean())
+        return 100 * float(_iou(sums)[sums.sum(dim=1) > 0].mean())
+
+    def figures(self, sums: Float64[Tensor, "n n"]) -> dict[str, float]:
+        """Return mean IoU, pixel accuracy, and the IoU of every class that occurs, in percent."""
+        total = float(sums.sum())
+        occurs = (sums.sum(dim=1) > 0).tolist()
+        rows = zip(self.class_names, _iou(sums).tolist(), occurs, strict=True)
+        return {
+            self.metric_name: self.score(sums),
+            "pixel accuracy, %": 100 * float(sums.diagonal().sum()) / max(total, 1.0),
+            **{f"IoU {name}, %": 100 * iou for name, iou, there in rows if there},
+        }
 
     def constant(self, label: Int[Tensor, "b h w"], valid: Masks) -> Int[Tensor, ""]:
         """Return the number of the most frequent class."""
@@ -247,6 +256,11 @@ class ClassPrediction(Prediction):
             return "colours, numbered by names"
         small = max(self.names) < 256
         return "palette indices, the ids of names" if small else "16-bit ids of names"
+
+
+def _iou(sums: Float64[Tensor, "n n"]) -> Float64[Tensor, " n"]:
+    found = sums.diagonal()
+    return found / (sums.sum(dim=1) + sums.sum(dim=0) - found).clamp(min=1)
 
 
 def palette(count: int) -> list[Colour]:

@@ -19,7 +19,7 @@ from diffsight.model import DenseModel
 from diffsight.ops.machine import require_bytes
 from diffsight.ops.precision import training_products
 from diffsight.ops.resize import resized_image, resized_label, working_hw
-from diffsight.outputs import SoftLabels
+from diffsight.outputs import Output, SoftLabels
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.state import load_trained_state, trained_state
 from diffsight.training.statistics import take_statistics
@@ -99,8 +99,8 @@ def encode(
     task = model.task
     hw = working_hw(*sample.image.shape[-2:], short_side=short_side)
     image = resized_image(sample.image[None].float() / 255, hw)
-    label = _resized(sample.labels[task.label], hw)
-    valid = resized_label(sample.valid[task.label][None], hw)
+    target = target_of(sample, hw, task.label)
+    label, valid = target.label[0], target.valid
     sides = [(image, label, valid)]
     if mirror:
         sides.append((image.flip(-1), task.mirror_label(label), valid.flip(-1)))
@@ -112,6 +112,12 @@ def encode(
         target = Target(one[None], mask).to(runtime.device)
         views.append(Example(inputs, encoded, target, task.encode_label(target.label)))
     return tuple(views)
+
+
+def target_of(sample: Sample, hw: tuple[int, int], label: str) -> Target:
+    """Return a label of a sample at a size, as a batch of one."""
+    valid = resized_label(sample.valid[label][None], hw)
+    return Target(_resized(sample.labels[label], hw)[None], valid)
 
 
 def _resized(label: Tensor, hw: tuple[int, int]) -> Tensor:
@@ -217,18 +223,6 @@ def seconds_per_step(
     return seconds
 
 
-@torch.no_grad()
-def measure_constant(task: AbstractTask, train: Sequence[Views], held: Sequence[Views]) -> Tensor:
-    """Return the metric sums over held-out images of the best constant of the training labels."""
-    targets = [views[0].target for views in train]
-    flat = flat_labels((target.label[0], target.valid[0]) for target in targets)
-    value = task.constant(flat, torch.ones_like(flat[:, 0] if flat.ndim == 4 else flat).bool())
-    value = value[None, :, None, None] if flat.ndim == 4 else value
-    targets = [views[0].target for views in held]
-    sums = [task.measure(value.expand_as(target.label), target) for target in targets]
-    return torch.stack(sums).sum(dim=0).cpu()
-
-
 def flat_labels(labels: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     """Return the labels of all valid pixels as one image: ``1 d 1 n``, or ``1 1 n`` of classes.
 
@@ -241,18 +235,34 @@ def flat_labels(labels: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 @torch.no_grad()
-def measure_variants(model: DenseModel, held: Sequence[Views], runtime: Runtime = CPU) -> Tensor:
-    """Return the metric sums over held-out images, a row for each variant of the method.
+def measure_variants(
+    model: DenseModel,
+    held: Sequence[Views],
+    targets: Sequence[Target],
+    runtime: Runtime = CPU,
+) -> list[Tensor]:
+    """Return the metric sums of every held-out image, a row for each variant of the method.
 
-    All images share the noise of seed 0, as in prediction.
+    Outputs are brought to the size of the targets. All images share the noise of seed 0, as in
+    prediction.
     """
-    rows = []
-    for view in (views[0] for views in held):
+    sums = []
+    for view, target in zip((views[0] for views in held), targets, strict=True):
+        truth = target.to(runtime.device)
         with runtime.mixed():
             outputs = model.method.forward_variants(view.inputs, view.encoded)
-        sums = [model.task.measure(model.task.to_label(one), view.target) for one in outputs]
-        rows.append(torch.stack(sums))
-    return torch.stack(rows).sum(dim=0).cpu()
+        rows = [model.task.measure(label_at(model.task, one, truth), truth) for one in outputs]
+        sums.append(torch.stack(rows).cpu())
+    return sums
+
+
+def label_at(task: AbstractTask, output: Output, target: Target) -> Tensor:
+    """Return an output in the form of a label, at the size of a target."""
+    hw = (target.valid.shape[-2], target.valid.shape[-1])
+    if output.hw != hw:
+        output = output.reduced()
+        output = output.with_stack(resized_image(output.stack, hw))
+    return task.to_label(output)
 
 
 def split_folds(ids: Sequence[str], folds: int) -> Iterator[tuple[list[int], list[int]]]:

