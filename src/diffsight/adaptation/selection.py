@@ -130,7 +130,9 @@ class Selection:
         for candidate in self.candidates:
             self._encode(candidate)
         every = (*self.samples, *(self.validation or ()))
-        sizes = [working_hw(*sample.image.shape[-2:], self.short_side) for sample in every]
+        sizes = [
+            working_hw(*sample.image.shape[-2:], short_side=self.short_side) for sample in every
+        ]
         self._targets = [
             target_of(sample, hw, self.task.label) for sample, hw in zip(every, sizes, strict=True)
         ]

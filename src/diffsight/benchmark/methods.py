@@ -271,7 +271,7 @@ def predict_sample(model: DenseModel, episode: Episode, sample: Sample) -> Outpu
     """
     runtime = episode.settings.runtime
     image = sample.image[None].to(runtime.device).float() / 255
-    image = resized_image(image, working_hw(*image.shape[-2:], model.info["short_side"]))
+    image = resized_image(image, working_hw(*image.shape[-2:], short_side=model.info["short_side"]))
     prompts = None if sample.prompt is None else (sample.prompt,)
     # what only this model has, such as a UNet that was trained, must not be kept
     source, frozen = episode.source, model.method.frozen().values()
