@@ -7,7 +7,7 @@ import torch
 from tests.contracts import MethodContract
 from tests.support import SMALL, images
 
-from diffsight.backbones import StableDiffusion
+from diffsight.backbones import EfficientNetLite0, StableDiffusion
 from diffsight.codecs import ScalarBins
 from diffsight.methods import Conditioned, FeatureHead
 from diffsight.methods.feature_head import _positions
@@ -15,7 +15,7 @@ from diffsight.model import DenseModel
 from diffsight.outputs import OutputSpec
 from diffsight.prompts import Unprompted
 from diffsight.tasks import Depth, Segmentation
-from diffsight.types import Draws, Inputs
+from diffsight.types import Draws, Inputs, Target
 
 
 def conditioned() -> Conditioned:
@@ -190,3 +190,27 @@ def test_mixed_precision_ends_before_the_head(backbone) -> None:
         expected = probability(method, inputs, encoded, draws=draws)
         with torch.autocast("cpu", torch.bfloat16):
             assert torch.equal(probability(method, inputs, encoded, draws=draws), expected)
+
+
+def test_a_step_on_some_pixels_is_that_of_the_whole_map_there() -> None:
+    torch.manual_seed(0)
+    task = Segmentation(("a", "b", "c"))
+    backbone = EfficientNetLite0(levels=(8, 32))
+    head = FeatureHead(output=task.outputs[0], backbone=backbone, pixel_step=4).train()
+    head.feature_drop_probability = head.image_drop_probability = 1e-9
+    inputs, draws = Inputs(torch.rand(2, 3, 70, 90)), Draws((5, 6))
+    pixels = head.trained_pixels(draws)
+    assert pixels is not None
+    some = head(inputs, draws=draws).stack
+    head.pixel_step = 1
+    every = head(inputs, draws=draws).stack
+    torch.testing.assert_close(some, every[..., pixels[0], pixels[1]], rtol=1e-5, atol=1e-6)
+    assert some.shape[-2:] in ((18, 23), (18, 22), (17, 23), (17, 22))
+    head.pixel_step = 4
+    seen = {(p[0].start, p[1].start) for i in range(200) if (p := head.trained_pixels(Draws((i,))))}
+    assert len(seen) == 16
+    assert head.eval().trained_pixels(draws) is None
+    model = DenseModel(task=task, method=lambda output: head.train())
+    target = Target(torch.randint(3, (2, 70, 90)), torch.ones(2, 70, 90, dtype=torch.bool))
+    wanted = task.loss(head(inputs, draws=draws), target.at(pixels))["loss"]
+    assert torch.equal(model.losses(inputs, target, draws=draws)["loss"], wanted)

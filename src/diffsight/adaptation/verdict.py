@@ -36,7 +36,7 @@ def fold_baselines(task: AbstractTask, train: Sequence[Target]) -> dict[str, Ten
     if flat.ndim == 4:
         return {CONSTANT: constant, MEAN_MAP: mean_over_images(rows, hw, constant)}
     classes = len(task.class_names)
-    known = functional.one_hot(constant[0], classes).movedim(-1, 0)
+    known = functional.one_hot(constant[0], classes).movedim(-1, 0).float()
     frequencies = mean_over_images(rows, hw, known, classes=classes)
     return {CONSTANT: constant, MEAN_MAP: frequencies.argmax(dim=0, keepdim=True)}
 

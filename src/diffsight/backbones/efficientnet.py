@@ -58,7 +58,7 @@ class EfficientNetLite0(AbstractBackbone, PretrainedPart):
         # what is overwritten with weights must not change the random numbers that follow
         with torch.random.fork_rng(devices=[], enabled=weights is not None):
             self.stem = _convolution(3, STEM_CHANNELS, 3, 2, activates=True)
-            self.blocks = nn.ModuleList(_blocks())
+            self.blocks = nn.ModuleList(_blocks(levels[-1]))
         self.strides = levels
         self.channels = tuple(CHANNELS[stride] for stride in levels)
         self.eval()
@@ -69,7 +69,8 @@ class EfficientNetLite0(AbstractBackbone, PretrainedPart):
         """Fill the network from the package or a file."""
         path = locate(source, (), revision=revision)
         state, _ = read_checkpoint(path)
-        wanted = dict(zip(_source_names(), self.state_dict(), strict=True))
+        # later blocks than those of the last level are in the file alone
+        wanted = dict(zip(_source_names(), self.state_dict(), strict=False))
         problems = [
             name
             for name, own in wanted.items()
@@ -156,9 +157,13 @@ def _convolution(
     return nn.Sequential(*layers, *([nn.ReLU6()] if activates else []))
 
 
-def _blocks() -> list[_Block]:
-    blocks, channels = [], STEM_CHANNELS
+def _blocks(last_stride: int) -> list[_Block]:
+    """Return the blocks up to a stride."""
+    blocks, channels, reached = [], STEM_CHANNELS, 2
     for expansion, kernel, stride, out_channels, count in STAGES:
+        reached *= stride
+        if reached > last_stride:
+            break
         for number in range(count):
             step = stride if number == 0 else 1
             blocks.append(_Block(channels, expansion, kernel, step, out_channels))

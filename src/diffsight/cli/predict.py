@@ -301,12 +301,19 @@ def _notes(request: _Request, source: str, predictor: "Predictor") -> dict[str, 
         }
         for result in info.get("results", [])
     ]
+    scores = info.get("held_out", {})
+    held_out = {
+        "metric": info.get("metric"),
+        **{n: scores[n] for n in (info.get("chosen"), "constant", "mean map") if n in scores},
+        "verdict": info.get("verdict"),
+    }
     return {
         "model": {"id": source, "fingerprint": info.get("fingerprint")},
         "plan": predictor.plan.describe(),
         "scene": request.options.scene,
         # `classes` is the file of ids
         "only_classes": None if request.classes is None else list(request.classes),
+        **({"held_out": held_out} if scores else {}),
         "evaluated": evaluated,
         "diffsight_version": diffsight.__version__,
     }

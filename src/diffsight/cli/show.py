@@ -9,6 +9,7 @@ from diffsight.cli.console import printable, write_json
 from diffsight.cli.flags import Flag, command
 
 LISTS = ("recipes", "protocols")
+FIGURES = 12  # that are shown at most
 
 
 @command("show")
@@ -66,6 +67,8 @@ def describe(config: Mapping[str, Any], source: str) -> str:
         ("method", _method(config)),
         ("trained", _training(info)),
         ("held out", _held_out(info)),
+        ("figures", _figures(info)),
+        ("verdict", info.get("verdict", "")),
         *(("evaluated", line) for line in _results(info)),
     ]
     if info.get("interrupted"):
@@ -120,12 +123,20 @@ def _training(info: Mapping[str, Any]) -> str:
 def _held_out(info: Mapping[str, Any]) -> str:
     scores = info.get("held_out")
     if scores:
-        names = sorted(scores, key=lambda name: name == "constant")  # last
+        names = sorted(scores, key=lambda name: name in ("constant", "mean map"))  # last
         figures = ", ".join(f"{name} {scores[name]:.4g}" for name in names)
         return f"{figures} ({info['metric']})"
     if "chosen" in info and not info.get("interrupted"):
         return "no image could be held out: give more than one, or --validation"
     return ""
+
+
+def _figures(info: Mapping[str, Any]) -> str:
+    """Return more figures of the chosen method on held-out images, the metric left out."""
+    figures = {k: v for k, v in info.get("figures", {}).items() if k != info.get("metric")}
+    text = ", ".join(f"{name} {value:.4g}" for name, value in list(figures.items())[:FIGURES])
+    more = len(figures) - FIGURES
+    return f"{text}, and {more} more (--json)" if more > 0 else text
 
 
 def _results(info: Mapping[str, Any]) -> Iterator[str]:

@@ -27,6 +27,7 @@ def card(config: Mapping[str, Any]) -> str:
         "",
         "The constructor calls of task and method are in `config.json`.",
         *_results(results),
+        *_held_out(info),
         *_training(info),
         *_licence(info),
     ]
@@ -66,6 +67,22 @@ def _results(results: Sequence[Mapping[str, Any]]) -> list[str]:
         rows = {"**this model**": result["metrics"], **result.get("baselines", {})}
         for name, row in rows.items():
             lines.append(f"| {name} | " + " | ".join(f"{row[n]:.4g}" for n in names) + " |")
+    return lines
+
+
+def _held_out(info: Mapping[str, Any]) -> list[str]:
+    """Return the scores on images that were held out while the method was chosen."""
+    scores = info.get("held_out")
+    if not scores:
+        return []
+    lines = ["", "## Held-out images", "", f"| | {info['metric']} |", "| --- | --- |"]
+    lines += [f"| {name} | {value:.4g} |" for name, value in scores.items()]
+    figures = {k: v for k, v in info.get("figures", {}).items() if k != info["metric"]}
+    if figures:
+        rows = [f"{name} {value:.4g}" for name, value in figures.items()]
+        lines += ["", f"The chosen one: {', '.join(rows)}."]
+    if info.get("verdict"):
+        lines += ["", f"It is {info['verdict']}."]
     return lines
 
 

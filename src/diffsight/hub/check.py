@@ -110,11 +110,14 @@ _INFO: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "training": (_is_mapping, "an object"),
     "steps": (_is_mapping, "an object"),
     "variant": (lambda value: value is None or _is_mapping(value), "an object"),
-    "held_out": (_are_numbers, "an object of numbers"),
+    **dict.fromkeys(("held_out", "figures"), (_are_numbers, "an object of numbers")),
+    "held_out_images": (lambda value: isinstance(value, int), "a whole number"),
     "learned_parameters": (lambda value: isinstance(value, int), "a whole number"),
     "seed": (_is_number, "a number"),
     "alpha": (_is_number, "a number"),
-    **dict.fromkeys(("chosen", "metric", "kind", "license"), (_is_text, "a text")),
+    **dict.fromkeys(
+        ("chosen", "metric", "kind", "license", "verdict", "backbone"), (_is_text, "a text")
+    ),
     "unit": (lambda value: isinstance(value, str | None), "a text"),
     **dict.fromkeys(("samples", "datasets", "base_weights"), (_are_texts, "a list of texts")),
 }

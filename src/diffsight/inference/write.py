@@ -20,6 +20,7 @@ from diffsight.datasets.files import IMAGE_SUFFIXES, list_files
 from diffsight.errors import InputError
 from diffsight.formats.text import read_object
 from diffsight.inference.left_out import count_files, labels_among, unreadable_types
+from diffsight.inference.legend import with_legend
 from diffsight.tasks import Prediction, StoredArray
 
 # of `diffsight explain`: the numbers, and the pictures
@@ -141,7 +142,7 @@ def _colours(prediction: Prediction, image: Tensor | None) -> StoredArray:
     if image is not None and image.dtype == torch.uint8:
         image = image.float() / 255
     pixels = prediction.draw(image).permute(1, 2, 0).contiguous().cpu().numpy()
-    return StoredArray(pixels)
+    return StoredArray(with_legend(pixels, prediction.legend()))
 
 
 def _written(sidecar: Path, name: str) -> set[str]:

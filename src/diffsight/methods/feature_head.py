@@ -6,7 +6,7 @@ per image.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from diffsight.types import Draws, Encoded, Inputs, Maps, PixelGrid, Target
 
 MOST_PARAMETERS = 70_000
 POSITION_CHANNELS = 5
+VISION_STEPS = 150  # by trial on rooms: 50 to 200 score the same
 # weights of the position alone and of the labels' average, of which held-out images choose
 WEIGHTS = tuple((a / 4, c / 4) for a in range(4) for c in range(4 - a))
 
@@ -233,6 +234,12 @@ class FeatureHead(AbstractFrozen):
         if not source.is_diffusion:  # which sees larger images than the embedded diffusion model
             options = {"pixel_step": 4, **options}
         return builder_of(cls, lambda output: cls(output=output, backbone=backbone, **options))
+
+    @classmethod
+    def few_shot_settings(cls, source: BackboneSource, output: OutputSpec) -> FitSettings:
+        """Return fewer steps on a vision backbone, whose features need no more."""
+        settings = cls.few_shot_defaults()
+        return settings if source.is_diffusion else replace(settings, max_steps=VISION_STEPS)
 
     @classmethod
     def few_shot_defaults(cls) -> FitSettings:

@@ -190,13 +190,13 @@ class AbstractNumbers(AbstractTask):
                 return value
         raise unsupported(self, output)
 
-    def measure(self, label: Maps, target: Target) -> Float64[Tensor, "2"]:
+    def measure(self, label: Maps, target: Target) -> Float64[Tensor, " sums"]:
         """Return the sum of squared errors and the number of pixels."""
         gap = (label - target.label).double().square().mean(dim=1)[target.valid]
         return torch.stack([gap.sum(), target.valid.sum().double()])
 
-    def score(self, sums: Float64[Tensor, "2"]) -> float:
-        """Return the root mean squared error."""
+    def score(self, sums: Float64[Tensor, " sums"]) -> float:
+        """Return the root mean squared error, of the first two sums."""
         return float((sums[0] / sums[1]).sqrt())
 
     def constant(self, label: Maps, valid: Masks) -> Float[Tensor, " d"]:

@@ -68,6 +68,10 @@ class Prediction(abc.ABC):
     def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> Picture:
         """Return a colour picture; ``image`` in [0, 1] is for predictions drawn over it."""
 
+    def legend(self) -> Mapping[str, Colour]:
+        """Return what the colours of ``draw`` stand for, by name; default: nothing."""
+        return {}
+
     @abc.abstractmethod
     def draw_with(self, other: Any, image: Float[Tensor, "3 h w"]) -> tuple[Picture, ...]:
         """Return the picture of this, of another prediction on the same scale, and of the error.

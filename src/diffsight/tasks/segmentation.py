@@ -239,6 +239,11 @@ class ClassPrediction(Prediction):
             picture[:, ids == number] = torch.tensor(colour, dtype=torch.uint8)[:, None]
         return picture
 
+    def legend(self) -> dict[str, Colour]:
+        """Return the colours of the classes that occur."""
+        there = set(self.ids.unique().tolist())
+        return {name: self.palette[n] for n, name in self.names.items() if n in there}
+
     def draw_with(self, other: Any, image: Float[Tensor, "3 h w"]) -> tuple[Picture, ...]:
         """Return truth, prediction and error; nothing is wrong where there is no label."""
         wrong = ((self.ids != other.ids) & (self.ids != NONE)).cpu()

@@ -1,0 +1,123 @@
+"""Leave one image out: what a few labelled photographs say about one that was not seen.
+
+    python benchmarks/leave_one_out.py --images DIR --labels DIR --kind segmentation --invalid 0
+
+Every image is held out once; each candidate is trained on the others exactly as `adapt` trains it
+alone, and `auto` as `adapt` chooses among all of them. The metric is that of the task over all
+held-out images together. A row is the mean over the seeds with its standard deviation.
+"""
+
+import argparse
+import statistics
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from diffsight.adaptation.adapt import task_for
+from diffsight.adaptation.candidates import AUTO, backbone_sources, candidates
+from diffsight.adaptation.selection import select
+from diffsight.adaptation.verdict import measure_baselines
+from diffsight.datasets.base import Sample, collate
+from diffsight.datasets.labelled_folder import read_labelled_folder
+from diffsight.datasets.labels import LabelFormat
+from diffsight.inference import Plan, Predictor
+from diffsight.model import DenseModel
+from diffsight.ops.resize import working_hw
+from diffsight.tasks import AbstractTask
+from diffsight.training.loop import target_of
+
+SCORE_PX = 256  # short side at which predictions are scored
+
+
+def main() -> None:
+    """Print a table, and write a picture per image where a folder is given."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--labels", type=Path, required=True)
+    parser.add_argument("--kind", default="segmentation")
+    parser.add_argument("--invalid", type=float)
+    parser.add_argument("--backbones", default="auto")
+    parser.add_argument("--methods", nargs="+", default=AUTO)
+    parser.add_argument("--minutes", type=float, default=1.0, help="of every training of adapt")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path, help="folder of pictures, of seed 0")
+    given = parser.parse_args()
+    form = LabelFormat(given.kind, None, given.invalid, snap=False)
+    folder = read_labelled_folder(given.images, given.labels, form)
+    task = task_for(folder)
+    samples = folder.samples
+    pairs = candidates(given.methods, backbone_sources(given.backbones), lambda **_: task)
+    pairs = [pair for pair in pairs if pair.spec.method.supports(pair.source)]
+    rows: dict[str, list[float]] = {}
+    figures: dict[str, dict[str, float]] = {}
+    for seed in range(given.seeds):
+        sums: dict[str, list[torch.Tensor]] = {}
+        for held in range(len(samples)):
+            train = [sample for i, sample in enumerate(samples) if i != held]
+            target = _target(samples[held], task)
+            fit = partial(select, train, task, minutes=given.minutes, seed=seed)
+            models = {pair.name: fit([pair]) for pair in pairs}
+            models["auto"] = fit(pairs)
+            for name, model in models.items():
+                label = _predict(model, samples[held])
+                sums.setdefault(name, []).append(task.measure(label, target))
+                if given.out and seed == 0 and name == "auto":
+                    _draw(model, samples[held], given.out / f"{held}.png")
+            baselines = measure_baselines(task, [_target(one, task) for one in train], [target])
+            for name, (one,) in baselines.items():
+                sums.setdefault(name, []).append(one)
+        for name, parts in sums.items():
+            total = torch.stack(parts).sum(dim=0)
+            rows.setdefault(name, []).append(task.score(total))
+            figures[name] = dict(task.figures(total))
+        print(f"seed {seed}", {n: round(r[-1], 2) for n, r in rows.items()}, file=sys.stderr)
+    _report(task, rows, figures)
+
+
+def _target(sample: Sample, task: AbstractTask):
+    hw = working_hw(*sample.image.shape[-2:], short_side=SCORE_PX)
+    return target_of(sample, hw, task.label)
+
+
+def _predict(model: DenseModel, sample: Sample) -> torch.Tensor:
+    predictor = Predictor(model, Plan(short_side=model.info["short_side"]))
+    hw = working_hw(*sample.image.shape[-2:], short_side=SCORE_PX)
+    label = predictor.one(sample.image).to_label()
+    small = target_of(
+        Sample(
+            id="",
+            image=sample.image,
+            labels={"p": label},
+            valid={"p": torch.ones(label.shape[-2:], dtype=torch.bool)},
+        ),
+        hw,
+        "p",
+    )
+    return small.label
+
+
+def _draw(model: DenseModel, sample: Sample, path: Path) -> None:
+    predictor = Predictor(model, Plan(short_side=model.info["short_side"]))
+    batch = collate([sample], model.task.label)
+    panel = model.task.panel(
+        batch.inputs.image[0], model.task.truth(batch.target)[0], predictor.one(sample.image)
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(panel.permute(1, 2, 0).numpy()).save(path)
+
+
+def _report(
+    task: AbstractTask, rows: dict[str, list[float]], figures: dict[str, dict[str, float]]
+) -> None:
+    print(f"| | {task.metric_name} | figures of the last seed |\n| --- | --- | --- |")
+    for name, values in rows.items():
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        more = ", ".join(f"{k} {v:.1f}" for k, v in list(figures[name].items())[1:6])
+        print(f"| {name} | {statistics.mean(values):.2f} ± {spread:.2f} | {more} |")
+
+
+if __name__ == "__main__":
+    main()

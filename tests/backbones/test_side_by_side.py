@@ -1,0 +1,103 @@
+"""Several backbones as one: sizes, order of the levels, names with sizes, save and load."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.contracts import BackboneContract
+from tests.support_adapt import pictures, run
+
+import diffsight
+from diffsight.backbones import BackboneSource, EfficientNetLite0, SideBySide
+from diffsight.errors import InputError
+from diffsight.methods import FeatureHead
+from diffsight.methods.feature_head import pyramid_backbone
+
+
+class TestSideBySide(BackboneContract):
+    """One network at two sizes."""
+
+    def build(self) -> SideBySide:
+        torch.manual_seed(0)
+        return SideBySide(
+            [EfficientNetLite0(levels=(16,)), EfficientNetLite0(levels=(8,))], [32, 64]
+        )
+
+    def size(self, backbone: SideBySide) -> tuple[int, int]:
+        return max(backbone.short_sides), 2 * max(backbone.short_sides)
+
+
+def test_levels_are_ordered_by_their_pixels_in_the_image() -> None:
+    network = EfficientNetLite0(levels=(8, 16))
+    pyramid = SideBySide([network, network], [64, 128])(torch.rand(1, 3, 100, 150))
+    # 8 px of 128 are 8 px of the largest image, 8 px of 64 are 16 of them
+    assert pyramid.strides == (8, 16, 16, 32)
+    assert [tuple(one.shape[-2:]) for one in pyramid.features] == [
+        (16, 24),
+        (8, 12),
+        (8, 12),
+        (4, 6),
+    ]
+    assert pyramid.covered_hw(0) == pyramid.covered_hw(3) == (100, 150)
+
+
+def test_a_backbone_sees_the_image_at_its_own_size() -> None:
+    seen: list[tuple[int, int]] = []
+    network = EfficientNetLite0(levels=(8,))
+    network.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape[-2:])))
+    SideBySide([network, network], [64, 96])(torch.rand(1, 3, 480, 640))
+    assert seen == [(64, 96), (96, 128)]
+
+
+@pytest.mark.parametrize("sides", [[], [32], [32, 64, 96]])
+def test_every_backbone_needs_a_size(sides: list[int]) -> None:
+    network = EfficientNetLite0(levels=(8,))
+    with pytest.raises(InputError, match=f"2 backbones, but {len(sides)} sizes"):
+        SideBySide([network, network], sides)
+
+
+def test_names_carry_sizes_and_are_joined() -> None:
+    source = BackboneSource("tiny+efficientnet-lite0@96")
+    assert [(part.name, part.side_px) for part in source.parts] == [
+        ("tiny", None),
+        ("efficientnet-lite0", 96),
+    ]
+    assert str(source) == "tiny+efficientnet-lite0@96"
+    assert source.short_side_px == 96
+    assert not source.is_diffusion
+    assert source.training_images == "rendered rooms and photographs"
+    backbone = pyramid_backbone(source)
+    assert isinstance(backbone, SideBySide)
+    assert backbone.short_sides == (64, 96)
+    with pytest.raises(InputError, match=r"tiny@8: a short side of 8 px: give 16 or more"):
+        BackboneSource("tiny@8")
+
+
+def test_a_folder_whose_name_has_a_sign_is_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a+b", "net@64"):
+        (tmp_path / name / "unet").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert BackboneSource("a+b").parts == ()
+    source = BackboneSource("net@64")
+    assert (str(source), source.side_px) == ("net@64", None)
+    assert str(BackboneSource("net@64@128")) == "net@64@128"
+
+
+def test_joined_features_are_learned_saved_and_loaded(tmp_path: Path) -> None:
+    folder = pictures(tmp_path, count=3)
+    options = {"method": "feature_head", "steps": 2}
+    model = run(folder, "tiny@32+efficientnet-lite0@64", **options)
+    assert isinstance(model.method, FeatureHead)
+    assert model.info["short_side"] == 64
+    assert set(model.method.frozen()) == {
+        "backbone.backbones.0.backbone",
+        "backbone.backbones.1",
+    }
+    path = diffsight.save(model, tmp_path / "model.safetensors")
+    assert path.stat().st_size < 400_000
+    again = diffsight.load(path)
+    image = torch.rand(3, 70, 90, generator=torch.Generator().manual_seed(0))
+    first, second = (diffsight.pipeline(one)(image).values for one in (model, again))
+    assert torch.equal(first, second)
