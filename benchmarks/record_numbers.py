@@ -143,6 +143,7 @@ def adapt_case(kind: str, method: str, work: Path) -> dict[str, Any]:
         folder / "labels",
         kind=kind,
         method=method,
+        backbone="tiny",
         steps=ADAPT_STEPS,
         advance=lambda progress: losses.append(
             {name: f"{value:.9g}" for name, value in progress.losses.items()}

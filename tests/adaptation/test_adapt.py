@@ -39,7 +39,7 @@ def test_every_kind_is_learned_saved_and_loaded(
     model = run(folder, backbone, kind, method=method, steps=steps, mirror=False)
     info = model.info
     assert info["chosen"] == method
-    assert set(info["held_out"]) == {method, "constant"}
+    assert set(info["held_out"]) == {method, "constant", "mean map"}
     assert info["metric"] == model.task.metric_name
     assert info["steps"] == {method: steps}
     assert info["short_side"] == 64
@@ -110,7 +110,7 @@ def test_a_validation_set_of_ones_own(backbone: BackboneSource, tmp_path: Path) 
         advance=seen.append,
     )
     assert {p.run for p in seen} == {"feature_head, all images"}
-    assert set(model.info["held_out"]) == {"feature_head", "constant"}
+    assert set(model.info["held_out"]) == {"feature_head", "constant", "mean map"}
     assert model.info["variant"] == {"position_weight": 0, "prior_weight": 0}
 
 

@@ -31,7 +31,7 @@ def test_other_methods_learn_from_few_labels(
     folder = pictures(tmp_path, kind, count=3)
     model = run(folder, backbone, kind, method=method, steps=2, mirror=False)
     assert isinstance(model.method, SHORT_NAMES[method])
-    assert set(model.info["held_out"]) == {method, "constant"}
+    assert set(model.info["held_out"]) == {method, "constant", "mean map"}
     again = load(save(model, tmp_path / "mine.safetensors"))
     assert type(again.method) is type(model.method)
 
@@ -40,7 +40,7 @@ def test_several_methods_are_compared(backbone: BackboneSource, tmp_path: Path) 
     folder = pictures(tmp_path, count=2)
     names = "linear_probe, feature_head"
     info = run(folder, backbone, method=names, steps=1, mirror=False).info
-    assert set(info["held_out"]) == {"linear_probe", "feature_head", "constant"}
+    assert set(info["held_out"]) == {"linear_probe", "feature_head", "constant", "mean map"}
     better = min(("linear_probe", "feature_head"), key=info["held_out"].__getitem__)
     assert info["chosen"] == better
 
@@ -145,7 +145,7 @@ def test_one_method_is_compared_under_several_options(
     names = "few_shot:codebook=0:max_steps=1:alpha=2, few_shot:codebook=1:alpha=2:bins=3"
     info = run(folder, backbone, "scalar", method=names, steps=2, mirror=False).info
     assert info["steps"] == dict(zip(names.split(", "), (1, 2), strict=True))
-    assert set(info["held_out"]) == {*names.split(", "), "constant"}
+    assert set(info["held_out"]) == {*names.split(", "), "constant", "mean map"}
     assert info["alpha"] == 2
 
 

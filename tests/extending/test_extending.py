@@ -121,6 +121,7 @@ def test_adapt_takes_the_method_by_its_path(tmp_path: Path) -> None:
     folders = ["--images", str(images), "--labels", str(labels), "--kind", "depth"]
     out = tmp_path / "toy.safetensors"
     command = ["adapt", *folders, "--method", f"{NAME}.PixelLinear", "--steps", "3"]
+    command += ["--backbone", "tiny"]
     assert main([*command, "--out", str(out), "--device", "cpu"]) == 0
     model = diffsight.load(out, trusted=[NAME])
     assert type(model.method).__name__ == "PixelLinear"

@@ -1,4 +1,4 @@
-"""``diffsight demo``: learn depth from ten labelled rooms on the embedded model, in a minute."""
+"""``diffsight demo``: learn depth from ten labelled rooms with what comes with the package."""
 
 import logging
 import re
