@@ -24,7 +24,6 @@ from diffsight.inference.baselines import small_baselines_of
 from diffsight.inference.pipeline import usable_device
 from diffsight.model import DenseModel
 from diffsight.ops.memory import keep_freed_memory, memory_for
-from diffsight.ops.resize import resized_label, working_hw
 from diffsight.tasks import AbstractTask, Depth, Normals, Segmentation, Values
 from diffsight.training.loop import Runtime, require_memory
 from diffsight.training.state import AdaptState
@@ -93,7 +92,7 @@ def adapt(
     task = (fit_task := partial(_task_of, folder, labels, settings))()
     side = settings.short_side or source.short_side_px
     every = [*folder.samples, *(others.samples if others else ())]
-    _check_size(every, folder.label, side, runtime)
+    require_memory(len(every), side, runtime)
     if announce:
         announce(Plan(folder, task, source))
     names = AUTO if method == "auto" else tuple(split_specs(method))
@@ -114,7 +113,7 @@ def adapt(
         mirror=mirror,
         runtime=runtime,
     )
-    model = _run(selection, settings, every, folder)
+    model = _run(selection, settings, folder)
     spec = {one.name: one.spec for one in methods}[model.info["chosen"]]
     model.info |= {"mirror": mirror, **_facts(folder, source, settings, spec)}
     return model
@@ -215,9 +214,7 @@ def task_for(
     return task.fitted(values)
 
 
-def _run(
-    selection: Selection, settings: AdaptOptions, every: Sequence[Sample], folder: LabelledFolder
-) -> DenseModel:
+def _run(selection: Selection, settings: AdaptOptions, folder: LabelledFolder) -> DenseModel:
     """Run a selection; where memory ends, say which size fits."""
     side = selection.short_side
     advice = f"{selection.runtime.device} has not enough memory for images of {side} px"
@@ -233,10 +230,6 @@ def _run(
         return model.to("cpu")
     log.info("not enough memory: looking for a size that fits")
     if fits := selection.largest_side():
-        try:
-            _check_labels(every, folder.label, fits)
-        except InputError as error:
-            raise InputError(f"{advice}: --short-side {fits} fits, but {error}") from None
         raise InputError(f"{advice}: --short-side {fits} fits")
     raise InputError(f"{advice}: it takes a machine with more")
 
@@ -267,27 +260,6 @@ def _read_validation(
             "training images: take them out of one folder"
         )
     return others
-
-
-def _check_size(samples: Sequence[Sample], label: str, side: int, runtime: Runtime) -> None:
-    """Refuse a working size for which there is too little memory, or at which labels vanish."""
-    require_memory(len(samples), side, runtime)
-    with memory_for(f"not enough memory for images of {side} px: choose a smaller --short-side"):
-        _check_labels(samples, label, side)
-
-
-def _check_labels(samples: Sequence[Sample], label: str, short_side: int) -> None:
-    """Refuse images whose labels vanish at the working size."""
-    bare = 0
-    for sample in samples:
-        valid = sample.valid[label]
-        hw = working_hw(*valid.shape, short_side=short_side)
-        bare += not bool(resized_label(valid[None], hw).any())
-    if bare:
-        raise InputError(
-            f"{bare} of {len(samples)} labelled images have no labelled pixel left at a short "
-            f"side of {short_side} px: choose a larger --short-side, or leave them out"
-        )
 
 
 def _digest(task: AbstractTask, samples: Sequence[Sample], label: str) -> str:

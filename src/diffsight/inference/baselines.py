@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.ops.resize import resized_label, working_hw
+from diffsight.ops.resize import resized_label, resized_label_and_mask, working_hw
 from diffsight.tasks import AbstractTask
 
 MAX_SAMPLES = 1000
@@ -47,10 +47,7 @@ def small_baselines_of(
 
     def labels() -> Iterator[tuple[Tensor, Tensor]]:
         for sample in even_samples(dataset, MAX_SAMPLES):
-            label, valid = sample.labels[task.label], sample.valid[task.label]
-            channels = label[None] if label.ndim == 2 else label
-            resized = resized_label(channels, hw)
-            yield resized[0] if label.ndim == 2 else resized, resized_label(valid[None], hw)[0]
+            yield resized_label_and_mask(sample.labels[task.label], sample.valid[task.label], hw)
 
     maps = {name: _small(one) for name, one in sorted(task.baselines(labels()).items())}
     return {name: one for name, one in maps.items() if bool(one.isfinite().all())}

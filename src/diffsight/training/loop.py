@@ -18,7 +18,7 @@ from diffsight.datasets.base import Sample
 from diffsight.model import DenseModel
 from diffsight.ops.machine import require_bytes
 from diffsight.ops.precision import training_products
-from diffsight.ops.resize import resized_image, resized_label, working_hw
+from diffsight.ops.resize import resized_image, resized_label_and_mask, working_hw
 from diffsight.outputs import SoftLabels
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.state import load_trained_state, trained_state
@@ -99,8 +99,7 @@ def encode(
     task = model.task
     hw = working_hw(*sample.image.shape[-2:], short_side=short_side)
     image = resized_image(sample.image[None].float() / 255, hw)
-    label = _resized(sample.labels[task.label], hw)
-    valid = resized_label(sample.valid[task.label][None], hw)
+    label, valid = resized_label_and_mask(sample.labels[task.label], sample.valid[task.label], hw)
     sides = [(image, label, valid)]
     if mirror:
         sides.append((image.flip(-1), task.mirror_label(label), valid.flip(-1)))
@@ -109,13 +108,9 @@ def encode(
         inputs = Inputs(picture.to(runtime.device), (sample.prompt,) if sample.prompt else None)
         with runtime.mixed():
             encoded = model.encode(inputs)
-        target = Target(one[None], mask).to(runtime.device)
+        target = Target(one[None], mask[None]).to(runtime.device)
         views.append(Example(inputs, encoded, target, task.encode_label(target.label)))
     return tuple(views)
-
-
-def _resized(label: Tensor, hw: tuple[int, int]) -> Tensor:
-    return resized_label(label, hw) if label.ndim == 3 else resized_label(label[None], hw)[0]
 
 
 def fit_statistics(model: DenseModel, images: Sequence[Views]) -> None:
