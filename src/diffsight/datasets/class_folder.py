@@ -93,7 +93,8 @@ class ClassFolder(AbstractDataset):
         path, stored_name = self.pairs[index]
         image, file = read_image(path), self._source.file(stored_name)
         form = LabelFormat("segmentation", invalid=NOTHING, snap=self._snap)
-        label = self._as_stored(file, self._source.read(stored_name, form))
+        hw = image.shape[-2], image.shape[-1]
+        label = self._as_stored(file, self._source.read(stored_name, form, hw))
         stored = label.class_ids
         require_one_size(file, stored, path, image)
         position = torch.searchsorted(self._values, stored).clamp(max=len(self._values) - 1)

@@ -171,7 +171,7 @@ def read_labelled_folder(
         if count > 1:
             raise InputError(f"{count} classes are named {name!r}: give each a name of its own")
     found = find_labels(images, labels, form.kind, some_without=True)
-    source = found.source
+    source = found.source.numbered_by(classes)
     if shots is not None and len(found.pairs) < shots:
         raise InputError(
             f"{images}: {len(found.pairs)} labelled image(s), but {shots} shots are requested: add "
@@ -201,7 +201,8 @@ def read_labelled_folder(
 def _read_pair(
     digest: str, image_file: Path, source: AbstractLabelSource, name: str, form: LabelFormat
 ) -> _Pair:
-    image, label, file = read_image(image_file), source.read(name, form), source.file(name)
+    image, file = read_image(image_file), source.file(name)
+    label = source.read(name, form, (image.shape[-2], image.shape[-1]))
     if label.valid.shape != image.shape[-2:]:
         (rows, columns), (height, width) = label.valid.shape, image.shape[-2:]
         raise InputError(

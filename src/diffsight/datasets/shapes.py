@@ -81,7 +81,7 @@ class ShapeLabels(AbstractLabelSource):
         """Return the file that holds the shapes."""
         return self._maps[name].file
 
-    def read(self, name: str, form: LabelFormat) -> Label:
+    def read(self, name: str, form: LabelFormat, hw: tuple[int, int]) -> Label:
         """Return the class of every pixel."""
         one = self._maps[name]
         ids = np.zeros(one.hw, np.float32)
