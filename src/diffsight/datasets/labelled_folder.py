@@ -58,6 +58,8 @@ class LabelledFolder(AbstractDataset):
         colours: of the classes.
         notes: how files were paired and numbers understood, a line each.
         name: short name of the data set.
+        images: paths of the images below their folder, in the order of the samples; empty if they
+            are not known.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class LabelledFolder(AbstractDataset):
         colours: Sequence[Colour] = (),
         notes: Sequence[str] = (),
         name: str = "labelled folder",
+        images: Sequence[Path] = (),
     ) -> None:
         self.form = form
         self.samples = tuple(samples)
@@ -79,6 +82,7 @@ class LabelledFolder(AbstractDataset):
         self.colours = tuple(colours)
         self.notes = tuple(notes)
         self.name = name
+        self.images = tuple(images)
         self.class_names = {self.label: self.names} if names else {}
 
     def __len__(self) -> int:
@@ -194,6 +198,7 @@ def read_labelled_folder(
         folder = _with_classes_of(like, form, pairs, source.classes, name)
     else:
         folder = _of_classes(form, pairs, classes or source.classes or classes, name)
+    folder.images = tuple(image.relative_to(images) for _, _, image, _ in ordered)
     folder.notes = (*found.notes, *folder.notes, *_unlabelled_pixels(folder, form))
     return folder
 

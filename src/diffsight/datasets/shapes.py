@@ -18,6 +18,9 @@ from diffsight.datasets.labels import Label, LabelFormat
 from diffsight.errors import InputError
 
 BACKGROUND = "background"
+NO_LABEL = "no label"
+RESERVED = {BACKGROUND: 0, NO_LABEL: -1}
+"""Class ids of shapes with these names: pixels of the background, and pixels without a label."""
 FARTHEST = 10  # times the longer side, that a corner may lie outside the image
 
 
@@ -26,7 +29,7 @@ class Shape:
     """A region of one class.
 
     Attributes:
-        class_id: of its pixels.
+        class_id: of its pixels; see ``RESERVED``.
         outline: polygons ``[[x, y, x, y, ...], ...]``, whose union it is; run lengths of COCO
             (``size`` and ``counts``); or a mask ``h w``.
     """
@@ -52,6 +55,8 @@ class ShapeMap:
 
 class ShapeLabels(AbstractLabelSource):
     """Shapes by the names of their images; pixels without a shape are background, id 0.
+
+    Pixels of a shape that is called ``no label`` have no label.
 
     Args:
         path: file or folder.
@@ -87,14 +92,13 @@ class ShapeLabels(AbstractLabelSource):
         ids = np.zeros(one.hw, np.float32)
         for shape in one.shapes:
             ids[rasterise(one.file, shape.outline, one.hw)] = shape.class_id
-        valid = torch.ones(one.hw, dtype=torch.bool)
-        label = Label(torch.from_numpy(ids)[None], valid)
+        label = Label(torch.from_numpy(ids.clip(min=0))[None], torch.from_numpy(ids >= 0))
         return label if form.invalid is None else label.without(form.invalid)
 
     def digest(self, name: str) -> str:
         """Return a hash of the shapes with the names of their classes."""
         one = self._maps[name]
-        names = self.classes.names if self.classes else {}
+        names = {RESERVED[NO_LABEL]: NO_LABEL, **(self.classes.names if self.classes else {})}
         content = [
             [
                 names[s.class_id],
