@@ -266,6 +266,7 @@ def _digest(task: AbstractTask, samples: Sequence[Sample], label: str) -> str:
     """Return a hash of the labels and of what they mean."""
     parts = list(task.state_dict().values())
     parts += [part for s in samples for part in (s.labels[label], s.valid[label])]
+    parts += [part for s in samples if s.boxes for part in (s.boxes.class_ids, s.boxes.edges)]
     digest = hashlib.sha256(json.dumps(repr(task._arguments), default=str).encode())
     for part in parts:
         digest.update(part.contiguous().numpy().tobytes())

@@ -152,7 +152,7 @@ def _values(folder: "LabelledFolder") -> list[str]:
         counts = values[:, 0].long().bincount(minlength=len(folder.ids)).double()
         form = "#{:06x}" if folder.ids_are_colours else "id {}"
         return [
-            f"  {name} ({form.format(number)}): {100 * float(count / counts.sum()):.1f} %"
+            f"  {name} ({form.format(number)}): {100 * float(count / counts.sum().clamp(1)):.1f} %"
             for name, number, count in zip(folder.names, folder.ids, counts, strict=True)
         ]
     lines = []

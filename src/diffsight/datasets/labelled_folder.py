@@ -10,22 +10,16 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.datasets.class_ids import (
-    MAX_CLASSES,
-    Mask,
-    as_ids_of,
-    count_ids,
-    hex_colour,
-    named_ids,
-    settle,
-)
+from diffsight.datasets.class_ids import Mask, as_ids_of, hex_colour, named_ids, settle
 from diffsight.datasets.class_lists import ClassList
 from diffsight.datasets.files import read_image
 from diffsight.datasets.find_labels import find_labels
 from diffsight.datasets.label_source import AbstractLabelSource
 from diffsight.datasets.labels import Colour, Label, LabelFormat, colour_of
+from diffsight.datasets.mask_values import MAX_CLASSES, count_ids
 from diffsight.datasets.pairs import content_hash
 from diffsight.errors import InputError
+from diffsight.types import Boxes
 
 # colours of classes whose files have none; the first is for a background
 COLOURS: tuple[Colour, ...] = (
@@ -138,8 +132,9 @@ class _Pair:
     label: Label
     file: Path
 
-    def sample(self, name: str, value: Tensor) -> Sample:
-        return Sample(self.id, self.image, {name: value}, {name: self.label.valid})
+    def sample(self, name: str, value: Tensor, boxes: Boxes | None = None) -> Sample:
+        valid = {name: self.label.valid}
+        return Sample(self.id, self.image, {name: value}, valid, boxes=boxes)
 
 
 def read_labelled_folder(
@@ -317,5 +312,10 @@ def _with_classes_of(
 
 def _numbered(pair: _Pair, ids: Sequence[int]) -> Sample:
     """Return the sample with the numbers of the classes instead of their ids."""
-    numbers = torch.searchsorted(torch.tensor(ids), pair.label.class_ids.contiguous())
-    return pair.sample("semantic", numbers * pair.label.valid)
+    known = torch.tensor(ids)
+    numbers = torch.searchsorted(known, pair.label.class_ids.contiguous())
+    if boxes := pair.label.boxes:
+        background = ids.index(boxes.background)
+        class_ids = torch.searchsorted(known, boxes.class_ids)
+        boxes = replace(boxes, class_ids=class_ids, background=background)
+    return pair.sample("semantic", numbers * pair.label.valid, boxes)

@@ -15,6 +15,7 @@ from diffsight.choices import LabelKind
 from diffsight.datasets.depth import DEPTH_SUFFIXES, read_counts, read_depth
 from diffsight.datasets.files import decode, read_array, read_bytes
 from diffsight.errors import InputError
+from diffsight.types import Boxes
 
 KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
 LABEL_SUFFIXES = DEPTH_SUFFIXES | {".bmp", ".gif", ".ppm", ".webp"}
@@ -92,12 +93,14 @@ class Label:
         valid: where there is a label.
         palette: colours of the class ids, where the file has some.
         coloured: the class ids are 24-bit numbers of colours.
+        boxes: of class ids as they are stored, whose pixels are not valid unless they are known.
     """
 
     value: Float[Tensor, "d h w"]
     valid: Bool[Tensor, "h w"]
     palette: dict[int, Colour] = field(default_factory=dict)
     coloured: bool = False
+    boxes: Boxes | None = None
 
     @property
     def class_ids(self) -> Int[Tensor, "h w"]:

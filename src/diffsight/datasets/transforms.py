@@ -72,6 +72,8 @@ class HorizontalFlip(AbstractTransform):
         if not chance(generator, self.probability):
             return sample
         flipped = _move(sample, lambda grid: grid.flip(-1))
+        if sample.boxes is not None:
+            flipped = replace(flipped, boxes=sample.boxes.mirrored(sample.image.shape[-1]))
         if "normals" in flipped.labels:
             mirror = torch.tensor([-1.0, 1.0, 1.0])[:, None, None]
             labels = {**flipped.labels, "normals": flipped.labels["normals"] * mirror}
@@ -249,6 +251,8 @@ def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample
     """Return the window of image, labels and camera whose first pixel is (top, left)."""
     rows, columns = slice(top, top + height), slice(left, left + width)
     window = _move(sample, lambda grid: grid[..., rows, columns])
+    if sample.boxes is not None:
+        window = replace(window, boxes=sample.boxes.cropped(top, left, height, width))
     if sample.camera is None:
         return window
     cx_px, cy_px = sample.camera.cx_px - left, sample.camera.cy_px - top
@@ -279,7 +283,8 @@ def resize(sample: Sample, height: int, width: int, *, keep_strokes: bool = True
     else:
         rows, columns = nearest(old_height, height)[:, None], nearest(old_width, width)
         scaled = _move(sample, lambda grid: grid[..., rows, columns])
-    scaled = replace(scaled, image=image)
+    boxes = sample.boxes and sample.boxes.resized((old_height, old_width), (height, width))
+    scaled = replace(scaled, image=image, boxes=boxes)
     if sample.camera is None:
         return scaled
     x, y = width / old_width, height / old_height

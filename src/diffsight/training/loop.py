@@ -25,7 +25,7 @@ from diffsight.training.state import load_trained_state, trained_state
 from diffsight.training.statistics import take_statistics
 from diffsight.training.step import TrainingStep
 from diffsight.training.stream import seed_of
-from diffsight.types import Draws, Encoded, Inputs, Target
+from diffsight.types import Boxes, Draws, Encoded, Inputs, Target
 
 
 @dataclass(frozen=True)
@@ -100,15 +100,18 @@ def encode(
     hw = working_hw(*sample.image.shape[-2:], short_side=short_side)
     image = resized_image(sample.image[None].float() / 255, hw)
     label, valid = resized_label_and_mask(sample.labels[task.label], sample.valid[task.label], hw)
-    sides = [(image, label, valid)]
+    boxes = sample.boxes and sample.boxes.resized(sample.image.shape[-2:], hw)
+    sides = [(image, label, valid, boxes)]
     if mirror:
-        sides.append((image.flip(-1), task.mirror_label(label), valid.flip(-1)))
+        mirrored = boxes and boxes.mirrored(hw[1])
+        sides.append((image.flip(-1), task.mirror_label(label), valid.flip(-1), mirrored))
     views = []
-    for picture, one, mask in sides:
+    for picture, one, mask, some in sides:
         inputs = Inputs(picture.to(runtime.device), (sample.prompt,) if sample.prompt else None)
         with runtime.mixed():
             encoded = model.encode(inputs)
-        target = Target(one[None], mask[None]).to(runtime.device)
+        known = None if some is None else (some,)
+        target = Target(one[None], mask[None], known).to(runtime.device)
         views.append(Example(inputs, encoded, target, task.encode_label(target.label)))
     return tuple(views)
 
@@ -272,8 +275,15 @@ def _joined(views: Sequence[Example]) -> Example:
         Target(
             torch.cat([view.target.label for view in views]),
             torch.cat([view.target.valid for view in views]),
+            _joined_boxes([view.target for view in views]),
         ),
         SoftLabels(torch.cat([s.ids for s in soft]), torch.cat([s.weights for s in soft]))
         if soft
         else None,
     )
+
+
+def _joined_boxes(targets: Sequence[Target]) -> tuple[Boxes | None, ...] | None:
+    if all(target.boxes is None for target in targets):
+        return None
+    return tuple(one for target in targets for one in target.boxes or (None,))
