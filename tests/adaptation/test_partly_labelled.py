@@ -1,5 +1,6 @@
 """Every kind of label is learned from images of which a few pixels are labelled."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +64,56 @@ def test_points_are_learned(kind: str, backbone: BackboneSource, tmp_path: Path)
     model = adapt(folder / "images", table, kind=kind, **options)
     assert np.isfinite(model.info["held_out"]["feature_head"])
     assert all(bool(one.isfinite().all()) for one in model.baselines.values())
+
+
+def write_diamonds(folder: Path) -> None:
+    """Write bright diamonds on a dark ground, their masks, and their boxes as COCO."""
+    rng = np.random.default_rng(1)
+    y, x = np.mgrid[:64, :64]
+    images, annotations = [], []
+    for part in ("images", "labels"):
+        (folder / part).mkdir(parents=True)
+    for number in range(COUNT):
+        radius, (top, left) = int(rng.integers(9, 16)), rng.integers(16, 48, 2)
+        mask = abs(y - top) + abs(x - left) <= radius
+        pixels = rng.integers(0, 60, (64, 64, 3), dtype=np.uint8)
+        pixels[mask] = rng.integers(200, 250)
+        Image.fromarray(pixels).save(folder / "images" / f"{number}.png")
+        Image.fromarray(mask.astype(np.uint8)).save(folder / "labels" / f"{number}.png")
+        name = f"{number}.png"
+        images.append({"id": number, "file_name": name, "height": 64, "width": 64})
+        box = [int(left) - radius, int(top) - radius, 2 * radius + 1, 2 * radius + 1]
+        annotations.append({"id": number, "image_id": number, "category_id": 1, "bbox": box})
+    content = {"images": images, "annotations": annotations}
+    content["categories"] = [{"id": 1, "name": "diamond"}]
+    (folder / "boxes.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(("method", "steps"), [("feature_head", 60), ("few_shot", 2)])
+def test_boxes_teach_masks(
+    method: str, steps: int, backbone: BackboneSource, tmp_path: Path
+) -> None:
+    write_diamonds(tmp_path / "a")
+    write_diamonds(tmp_path / "b")
+    for path in (tmp_path / "b" / "images").iterdir():  # other files, not the training images
+        Image.fromarray(255 - (255 - np.array(Image.open(path))) // 2 * 2).save(path)
+    options = {"backbone": backbone, "steps": steps, "method": method, "short_side": 64}
+    model = adapt(
+        tmp_path / "a" / "images",
+        tmp_path / "a" / "boxes.json",
+        kind="segmentation",
+        validation=(tmp_path / "b" / "images", tmp_path / "b" / "labels"),
+        **options,
+    )
+    assert model.task.class_names == ("background", "diamond")
+    scores = model.info["held_out"]
+    assert np.isfinite(scores[method])
+    if method == "feature_head":
+        assert scores[method] > scores["constant"] + 15
+    folds = adapt(
+        tmp_path / "a" / "images",
+        tmp_path / "a" / "boxes.json",
+        kind="segmentation",
+        **(options | {"steps": 1}),
+    )
+    assert 0 <= folds.info["held_out"]["constant"] <= 100

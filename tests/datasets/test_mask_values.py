@@ -10,8 +10,7 @@ from tests.support_labels import png, write_coco, write_folder
 from diffsight.datasets.class_lists import ClassList
 from diffsight.datasets.labelled_folder import LabelledFolder, read_labelled_folder
 from diffsight.datasets.labels import LabelFormat
-
-SCRIBBLES = (("sky", 40), ("house", 90), ("grass", 140))
+from diffsight.errors import InputError
 
 
 def write_scribbles(
@@ -95,6 +94,16 @@ def test_thin_strokes_of_many_rare_classes_are_no_smoothed_masks(tmp_path: Path)
         mask[3 * value, 10:14] = value
     Image.fromarray(mask).save(path)
     assert read(where).ids == tuple(range(12))
+
+
+def test_smoothed_strokes_are_refused(tmp_path: Path) -> None:
+    where = write_scribbles(tmp_path, around=255, values=(0, 100), width=24, hw=(1200, 1600))
+    for folder in where:
+        for path in folder.iterdir():
+            with Image.open(path) as image:
+                image.resize((400, 300), Image.Resampling.BILINEAR).save(path)
+    with pytest.raises(InputError, match="smoothed or compressed masks"):
+        read(where)
 
 
 def test_255_is_a_class_exactly_if_a_list_of_ids_names_it(tmp_path: Path) -> None:

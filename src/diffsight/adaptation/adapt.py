@@ -64,7 +64,7 @@ def adapt(
 
     Args:
         images: folder of images.
-        labels: folder of labels with the same names, or a JSON file of COCO.
+        labels: folder of labels with the same names, a JSON file of COCO, or a CSV file of points.
         kind: ``segmentation``, ``depth``, ``scalar``, ``normals`` or ``vector``.
         method: ``few_shot`` is the paper's, ``feature_head`` a light head on the frozen features,
             ``auto`` the better of the two on held-out images; also ``linear_probe``, ``vpd``,

@@ -51,7 +51,7 @@ def main(
     Args:
         images: folder of the images.
         labels: folder of the labels: masks (PNG, TIFF, NPY ...) or files of labelme; or a JSON
-            file of COCO.
+            file of COCO (outlines or boxes); or a CSV file of points (docs/adapt.md).
         kind: what the labels are: classes, metres, numbers, RGB as unit vectors, or RGB / NPY as
             numbers.
         out: the model to write: one file, such as mine.safetensors, or a folder.

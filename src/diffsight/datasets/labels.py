@@ -41,8 +41,8 @@ class LabelFormat:
             (metric), ``scalar``, ``normals`` (RGB as (v - 127.5) / 127.5, or numbers; x right, y
             down, z forward), or ``vector`` (RGB as v / 255, or numbers).
         unit: of one stored count. Depth: as ``read_depth`` takes it; default mm, or metres where
-            the numbers are floating point. Scalar: a name, with ``/N`` where N counts are one
-            (``K/100``, ``1/65535``).
+            the numbers are floating point or those of points. Scalar: a name, with ``/N`` where N
+            counts are one (``K/100``, ``1/65535``).
         invalid: the count that stands for "no label", in a file of several channels the one that
             all of them have; for ids of classes (not for colours) 255 by default. NaN always does;
             for depth 0 too.

@@ -166,7 +166,9 @@ class Segmentation(AbstractTask):
         pair = target.label * n + label
         sums = torch.bincount(pair[target.valid], minlength=n * n).double().reshape(n, n)
         for one, boxes in zip(label, target.boxes or [None] * len(label), strict=True):
-            for number, pixels, hit in [] if boxes is None else projections(one, boxes):
+            if boxes is None:
+                continue
+            for number, pixels, hit in projections(one, boxes):
                 sums[number, number] += pixels[hit].sum()
                 sums[number, boxes.background] += pixels[~hit].sum()
         return sums

@@ -97,10 +97,11 @@ def encode(
 ) -> Views:
     """Return a sample at its working size, and its mirror image, through all that is frozen."""
     task = model.task
-    hw = working_hw(*sample.image.shape[-2:], short_side=short_side)
+    height, width = sample.image.shape[-2:]
+    hw = working_hw(height, width, short_side=short_side)
     image = resized_image(sample.image[None].float() / 255, hw)
     label, valid = resized_label_and_mask(sample.labels[task.label], sample.valid[task.label], hw)
-    boxes = sample.boxes and sample.boxes.resized(sample.image.shape[-2:], hw)
+    boxes = sample.boxes and sample.boxes.resized((height, width), hw)
     sides = [(image, label, valid, boxes)]
     if mirror:
         mirrored = boxes and boxes.mirrored(hw[1])
