@@ -77,6 +77,10 @@ class Record:
         """Copy the tensors to ``device``."""
         return self._map(lambda tensor: tensor.to(device))
 
+    def copied(self) -> Self:
+        """Copy the tensors."""
+        return self._map(torch.clone)
+
     def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
         values = {field.name: _changed(getattr(self, field.name), change) for field in fields(self)}
         return replace(self, **values)

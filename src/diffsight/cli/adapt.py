@@ -139,7 +139,8 @@ def _announce(plan: "Plan") -> None:
     valid = sum(float(mask.float().mean()) for mask in masks) / len(masks)
     sizes = sorted({f"{mask.shape[1]} x {mask.shape[0]}" for mask in masks})
     shown = ", ".join(sizes[:3]) + (" ..." if len(sizes) > 3 else "")
-    log.info("%d images (%s), %.1f %% of their pixels have a label", len(masks), shown, 100 * valid)
+    percent = f"{100 * valid:.1f}" if valid > 0.01 else f"{100 * valid:.2g}"  # of points, few
+    log.info("%d images (%s), %s %% of their pixels have a label", len(masks), shown, percent)
     for line in (*folder.notes, *_values(folder)):
         log.info("%s", line)
     log.info("%s on %s", plan.task.outputs[0].describe(), plan.backbone.name)

@@ -74,7 +74,7 @@ def allowed_classes(boxes: Boxes, classes: int, hw: tuple[int, int]) -> Bool[Ten
 def projections(
     label: Tensor, boxes: Boxes
 ) -> list[tuple[int, Float[Tensor, " n"], Bool[Tensor, " n"]]]:
-    """Return for each whole box how many of its pixels its rows and columns stand for, and hits.
+    """Return where the classes of whole boxes were predicted, by their rows and columns.
 
     Args:
         label: predicted numbers of classes ``h w``.
@@ -84,7 +84,7 @@ def projections(
         The number of the class; half of the length of every row and column; and whether its class
         occurs in it.
     """
-    found = []
+    rows = []
     windows = boxes.windows((label.shape[0], label.shape[1]))
     for number, window, whole in zip(
         boxes.class_ids.tolist(), windows, boxes.is_whole, strict=True
@@ -95,5 +95,5 @@ def projections(
             pixels = label.new_tensor(
                 [width / 2] * height + [height / 2] * width, dtype=torch.float
             )
-            found.append((number, pixels, torch.cat([hit.any(dim=1), hit.any(dim=0)])))
-    return found
+            rows.append((number, pixels, torch.cat([hit.any(dim=1), hit.any(dim=0)])))
+    return rows

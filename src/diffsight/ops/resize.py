@@ -58,21 +58,21 @@ def resized_label_and_mask(
     height, width = valid.shape
     rows, columns = nearest(height, hw[0]), nearest(width, hw[1])
     source = (rows[:, None] * width + columns).to(valid.device)
-    found = valid.flatten()[source]
-    if not found.all():
-        cells, pixels = _labelled_in_gaps(valid.cpu(), found.cpu())
+    is_labelled = valid.flatten()[source]
+    if not is_labelled.all():
+        cells, pixels = _labelled_in_gaps(valid.cpu(), is_labelled.cpu())
         source.view(-1)[cells.to(valid.device)] = pixels.to(valid.device)
-        found = valid.flatten()[source]
-    return label.flatten(-2)[..., source], found
+        is_labelled = valid.flatten()[source]
+    return label.flatten(-2)[..., source], is_labelled
 
 
 def _labelled_in_gaps(
-    valid: Bool[Tensor, "_ _"], found: Bool[Tensor, "h w"]
+    valid: Bool[Tensor, "_ _"], is_labelled: Bool[Tensor, "h w"]
 ) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
     """Return pixels of the new size without a label, and for each the labelled pixel to take."""
-    (height, width), (h, w) = valid.shape, found.shape
+    (height, width), (h, w) = valid.shape, is_labelled.shape
     row_of, column_of = nearest(h, height), nearest(w, width)  # the new pixel of every old one
-    y, x = (valid & ~found[row_of][:, column_of]).nonzero(as_tuple=True)
+    y, x = (valid & ~is_labelled[row_of][:, column_of]).nonzero(as_tuple=True)
     row, column = row_of[y], column_of[x]
     dy = (y.double() + 0.5) - (row.double() + 0.5) * height / h
     dx = (x.double() + 0.5) - (column.double() + 0.5) * width / w

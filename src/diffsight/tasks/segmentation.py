@@ -160,7 +160,7 @@ class Segmentation(AbstractTask):
         """Return pixels by true and predicted class.
 
         Of a box, every row and column counts as half of its pixels: of the class of the box where
-        the class was predicted anywhere in it, else as background in its place.
+        the class was predicted anywhere in it, else of that class but predicted as background.
         """
         n = len(self.class_names)
         pair = target.label * n + label

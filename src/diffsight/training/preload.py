@@ -101,6 +101,7 @@ def _owned(sample: Sample) -> Sample:
         image=sample.image.clone(),
         labels={name: value.clone() for name, value in sample.labels.items()},
         valid={name: value.clone() for name, value in sample.valid.items()},
+        boxes=sample.boxes and sample.boxes.copied(),
     )
 
 
