@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from diffsight.datasets.class_lists import ClassList
 from diffsight.datasets.labels import Label, LabelFormat, read_label
@@ -17,11 +17,13 @@ class AbstractLabelSource(abc.ABC):
         path: folder or file that holds them.
         classes: ids and names of the classes, where the labels have them.
         notes: what a user should know, a line each.
+        are_points: whether all pixels have no label, but for a few.
     """
 
     path: Path
     classes: ClassList | None = None
     notes: tuple[str, ...] = ()
+    are_points: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod

@@ -194,7 +194,8 @@ def read_labelled_folder(
     else:
         folder = _of_classes(form, pairs, classes or source.classes or classes, name)
     folder.images = tuple(image.relative_to(images) for _, _, image, _ in ordered)
-    folder.notes = (*found.notes, *folder.notes, *_unlabelled_pixels(folder, form))
+    unlabelled = [] if source.are_points else _unlabelled_pixels(folder, form)
+    folder.notes = (*found.notes, *folder.notes, *unlabelled)
     return folder
 
 

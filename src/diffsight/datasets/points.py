@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -62,6 +62,8 @@ class PointLabels(AbstractLabelSource):
         images: names of the images as the file has them, by name.
         classes: ids and names, where the file has names of classes.
     """
+
+    are_points: ClassVar[bool] = True
 
     def __init__(
         self,
