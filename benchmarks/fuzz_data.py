@@ -194,6 +194,10 @@ def annotations(root: Path) -> list[Reader]:
         images=(Path("a.png"), Path("b.png")),
     )
     write_coco(masks, root / "coco.json")
+    boxes = json.loads((root / "coco.json").read_text())
+    for one in boxes["annotations"]:
+        del one["segmentation"]
+    (root / "boxes.json").write_text(json.dumps(boxes))
     write_labelme(masks, root / "labelme", root / "images")
 
     def read(
@@ -205,6 +209,7 @@ def annotations(root: Path) -> list[Reader]:
         ("points of depth", "text", "points.csv", read("depth")),
         ("points of classes", "text", "classes.csv", read("segmentation")),
         ("masks of COCO", "json", "coco.json", read("segmentation")),
+        ("boxes of COCO", "json", "boxes.json", read("segmentation")),
         ("masks of labelme", "json", "labelme/a.json", read("segmentation", lambda p: p.parent)),
     ]
     return [Reader(n, kind, f"annotations/{path}", call) for n, kind, path, call in table]

@@ -117,3 +117,16 @@ def test_boxes_teach_masks(
         **(options | {"steps": 1}),
     )
     assert 0 <= folds.info["held_out"]["constant"] <= 100
+
+
+def test_boxes_that_fill_their_images(backbone: BackboneSource, tmp_path: Path) -> None:
+    write_diamonds(tmp_path)
+    file = tmp_path / "boxes.json"
+    data = json.loads(file.read_text())
+    for one in data["annotations"]:
+        one["bbox"] = [0, 0, 64, 64]
+    file.write_text(json.dumps(data))
+    options = {"backbone": backbone, "steps": 2, "method": "feature_head"}
+    model = adapt(tmp_path / "images", file, kind="segmentation", **options)
+    assert all(bool(value.isfinite().all()) for value in model.method.state_dict().values())
+    assert model.info["held_out"]["constant"] == 0

@@ -9,6 +9,7 @@ import numpy as np
 import pycocotools.mask
 import pytest
 from PIL import Image
+from pycocotools.coco import COCO
 
 from diffsight.datasets.class_lists import ClassList, read_class_list
 from diffsight.datasets.labelled_folder import LabelledFolder, read_labelled_folder
@@ -176,6 +177,17 @@ def test_coco_is_what_pycocotools_reads(tmp_path: Path) -> None:
         )
         assert one["iscrowd"] == 0
     assert {("cat", dict), ("dog", list), (NO_LABEL, list)} <= kinds
+
+
+def test_the_coco_class_of_pycocotools_opens_the_file(tmp_path: Path) -> None:
+    images, labels = write_images(tmp_path, rings)
+    (file,) = write_coco(read(images, labels, NAMES), tmp_path / "coco.json")
+    data = COCO(str(file))
+    for image, number in zip(data.loadImgs(data.getImgIds()), (0, 2, 1), strict=True):
+        ids = np.zeros(HW, np.uint8)
+        for one in data.loadAnns(data.getAnnIds(imgIds=image["id"], iscrowd=False)):
+            ids[data.annToMask(one) > 0] = one["category_id"]
+        assert (ids == rings(number)).all()
 
 
 def test_an_image_of_nothing_but_background_stays_labelled(tmp_path: Path) -> None:

@@ -180,8 +180,8 @@ class Segmentation(AbstractTask):
         return 100 * float(iou[truth > 0].mean())
 
     def constant(self, label: Int[Tensor, "b h w"], valid: Masks) -> Int[Tensor, ""]:
-        """Return the number of the most frequent class."""
-        return torch.bincount(label[valid]).argmax()
+        """Return the number of the most frequent class; the first where no pixel has a label."""
+        return torch.bincount(label[valid], minlength=len(self.class_names)).argmax()
 
     def baselines(self, labels: LabelMaps) -> Mapping[str, Tensor]:
         """Return the most frequent class, and that of every pixel position."""
