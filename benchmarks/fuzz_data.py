@@ -20,13 +20,16 @@ from diffsight.benchmark.units import stored
 from diffsight.cli import recipe
 from diffsight.cli.fit import fit_parser
 from diffsight.datasets import ADE20KFull, ClassFolder, Folder, RefCOCO, Taskonomy
+from diffsight.datasets.base import Sample
 from diffsight.datasets.captioned import read_captions
 from diffsight.datasets.class_lists import read_class_list, read_names
 from diffsight.datasets.depth import read_depth, write_depth_png
 from diffsight.datasets.files import read_image
+from diffsight.datasets.labelled_folder import LabelledFolder, read_labelled_folder
 from diffsight.datasets.labels import LabelFormat, read_label
 from diffsight.datasets.manifest import read_manifest
 from diffsight.datasets.pairs import read_list
+from diffsight.datasets.write_labels import write_coco, write_labelme
 from diffsight.hub.build import build, without_weights
 from diffsight.inference.write import find_images
 from diffsight.pretrain.card import HISTORY, read_history
@@ -163,6 +166,57 @@ def folders(root: Path) -> list[Reader]:
         ("class folder", "png", "labels/a.png", classes),
     ]
     return [Reader(n, kind, f"folders/{path}", read) for n, kind, path, read in table]
+
+
+def annotations(root: Path) -> list[Reader]:
+    """Labels of a folder of images in one file: points, and shapes of COCO and labelme."""
+    (root / "images").mkdir(parents=True)
+    (root / "labelme").mkdir()
+    generator = np.random.default_rng(0)
+    for name in ("a", "b"):
+        pixels = generator.integers(0, 256, (24, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / "images" / f"{name}.png")
+    rows = [(name, 3 * i, 2 * i, 1.5 + i) for name in ("a.png", "b.png") for i in range(9)]
+    points = "".join(f"{name},{x},{y},{value}\n" for name, x, y, value in rows)
+    (root / "points.csv").write_text(f"image,x,y,value\n{points}")
+    classes = "".join(f"{n};{x};{y};class {v % 2:.0f}\n" for n, x, y, v in rows)
+    (root / "classes.csv").write_bytes(f"image;x;y;class\n{classes}".encode("utf-16"))
+    numbers = torch.from_numpy(generator.integers(0, 3, (2, 24, 30)))
+    masks = LabelledFolder(
+        LabelFormat("segmentation"),
+        [
+            Sample(str(i), torch.zeros(3, 24, 30, dtype=torch.uint8), {"semantic": one}, _all(one))
+            for i, one in enumerate(numbers)
+        ],
+        ids=(0, 1, 2),
+        names=("background", "cat", "dog"),
+        colours=((0, 0, 0), (200, 0, 0), (0, 200, 0)),
+        images=(Path("a.png"), Path("b.png")),
+    )
+    write_coco(masks, root / "coco.json")
+    boxes = json.loads((root / "coco.json").read_text())
+    for one in boxes["annotations"]:
+        del one["segmentation"]
+    (root / "boxes.json").write_text(json.dumps(boxes))
+    write_labelme(masks, root / "labelme", root / "images")
+
+    def read(
+        kind: str, labels: Callable[[Path], Path] = lambda path: path
+    ) -> Callable[[Path], Any]:
+        return lambda path: read_labelled_folder(root / "images", labels(path), LabelFormat(kind))
+
+    table = [
+        ("points of depth", "text", "points.csv", read("depth")),
+        ("points of classes", "text", "classes.csv", read("segmentation")),
+        ("masks of COCO", "json", "coco.json", read("segmentation")),
+        ("boxes of COCO", "json", "boxes.json", read("segmentation")),
+        ("masks of labelme", "json", "labelme/a.json", read("segmentation", lambda p: p.parent)),
+    ]
+    return [Reader(n, kind, f"annotations/{path}", call) for n, kind, path, call in table]
+
+
+def _all(numbers: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"semantic": torch.ones_like(numbers, dtype=torch.bool)}
 
 
 def referring(root: Path) -> list[Reader]:
@@ -324,4 +378,4 @@ def _parser() -> Any:
     return fit_parser()
 
 
-GROUPS = (pictures, folders, referring, results, written_recipes)
+GROUPS = (pictures, folders, annotations, referring, results, written_recipes)

@@ -3,6 +3,7 @@
 from typing import Literal
 
 LabelKind = Literal["segmentation", "depth", "scalar", "normals", "vector"]
+LabelFileForm = Literal["masks", "coco", "labelme"]  # that labels are written in
 Spacing = Literal["log", "log1p", "linear", "quantile"]
 Preset = Literal["vtm", "clean", "native"]  # of Taskonomy
 NYUTrainSplit = Literal["train", "official-train"]

@@ -86,7 +86,7 @@ class DenseModel(nn.Module, Configurable):
             draws: random numbers of the pass.
         """
         output = self(inputs, encoded, target, draws=draws)
-        if pixels := self.method.trained_pixels(draws):
+        if pixels := self.method.trained_pixels(draws, target):
             target = target.at(pixels)
             soft_labels = soft_labels and soft_labels.at(pixels)
         return self.task.loss(output, target, soft_labels)

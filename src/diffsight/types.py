@@ -7,6 +7,7 @@ says otherwise; camera axes are x right, y down, z forward; depth is in metres a
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol, Self, runtime_checkable
@@ -76,6 +77,10 @@ class Record:
         """Copy the tensors to ``device``."""
         return self._map(lambda tensor: tensor.to(device))
 
+    def copied(self) -> Self:
+        """Copy the tensors."""
+        return self._map(torch.clone)
+
     def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
         values = {field.name: _changed(getattr(self, field.name), change) for field in fields(self)}
         return replace(self, **values)
@@ -84,6 +89,8 @@ class Record:
 def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, tuple):
         return tuple(_changed(one, change) for one in value)
+    if isinstance(value, Record):
+        return value._map(change)
     return change(value) if isinstance(value, Tensor) else value
 
 
@@ -136,16 +143,72 @@ def _joined(values: Sequence[Any]) -> Any:
 
 
 @dataclass(frozen=True)
+class Boxes(Record):
+    """Boxes of one image, each around one object of its class.
+
+    Outside all boxes of a class there is no pixel of it. Inside, pixels are of a class of the boxes
+    that cover them, or background; an object touches all four sides of its box.
+
+    Attributes:
+        class_ids: numbers of the classes.
+        edges: left, top, right and bottom in pixels; the top-left corner of the image is (0, 0).
+        is_whole: False for a box of which a part lies outside the image.
+        background: number of the class of pixels that show no object.
+    """
+
+    class_ids: Int[Tensor, " m"]
+    edges: Float[Tensor, "m 4"]
+    is_whole: Bool[Tensor, " m"]
+    background: int = 0
+
+    def resized(self, old_hw: tuple[int, int], hw: tuple[int, int]) -> "Boxes":
+        """Return the boxes of the image at another size."""
+        y, x = (new / old for old, new in zip(old_hw, hw, strict=True))
+        return replace(self, edges=self.edges * self.edges.new_tensor([x, y, x, y]))
+
+    def mirrored(self, width: int) -> "Boxes":
+        """Return the boxes of the mirrored image."""
+        left, top, right, bottom = self.edges.unbind(dim=1)
+        return replace(self, edges=torch.stack([width - right, top, width - left, bottom], dim=1))
+
+    def cropped(self, top: int, left: int, height: int, width: int) -> "Boxes":
+        """Return the parts of the boxes in a window of the image."""
+        moved = self.edges - self.edges.new_tensor([left, top, left, top])
+        low, high = moved.new_zeros(4), moved.new_tensor([width, height, width, height])
+        edges = moved.clamp(low, high)
+        is_whole = self.is_whole & (edges == moved).all(dim=1)
+        is_inside = (edges[:, 2:] > edges[:, :2]).all(dim=1)
+        rows = (self.class_ids[is_inside], edges[is_inside], is_whole[is_inside])
+        return Boxes(*rows, self.background)
+
+    def windows(self, hw: tuple[int, int]) -> list[tuple[slice, slice]]:
+        """Return the rows and columns of every box: pixels whose centre is inside, at least one."""
+        windows = []
+        for left, top, right, bottom in self.edges.tolist():
+            spans = []
+            for first, last, size in ((top, bottom, hw[0]), (left, right, hw[1])):
+                start, stop = math.ceil(first - 0.5), math.ceil(last - 0.5)
+                if stop <= start:
+                    start = math.floor((first + last) / 2)
+                start = min(max(start, 0), size - 1)
+                spans.append(slice(start, min(max(stop, start + 1), size)))
+            windows.append((spans[0], spans[1]))
+        return windows
+
+
+@dataclass(frozen=True)
 class Target(Record):
     """What the labels of a batch say, in the units of the task.
 
     Attributes:
         label: ``b k h w`` of floats, or ``b h w`` of class ids.
         valid: where the label means something; everything else is ignored by losses and metrics.
+        boxes: of each image, for class ids that are known but for the boxes; None without any.
     """
 
     label: Tensor
     valid: Masks
+    boxes: tuple[Boxes | None, ...] | None = None
 
     def at(self, pixels: "PixelGrid") -> "Target":
         """Return the labels of some rows and columns."""

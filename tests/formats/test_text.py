@@ -10,6 +10,7 @@ from diffsight.formats.text import (
     MAX_DEPTH,
     parse_csv,
     parse_json,
+    parse_table,
     parse_yaml,
     read_json,
     read_object,
@@ -125,3 +126,23 @@ def test_files(tmp_path: Path) -> None:
     path.write_bytes("K\u00fcche".encode("latin-1"))
     with pytest.raises(ValueError, match=r"^line 1 is not in UTF-8$"):
         read_text(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("a,b\n1,2\n", [(1, ["a", "b"]), (2, ["1", "2"])]),
+        ("\n a ; 1,5 \r\n\r\n;\nb;\n", [(2, ["a", "1,5"]), (5, ["b", ""])]),
+        ('x\ty\n"a\tb"\t1', [(1, ["x", "y"]), (2, ["a\tb", "1"])]),
+        ("sep=,\na;b,c", [(2, ["a;b", "c"])]),
+        ("", []),
+        ("word", [(1, ["word"])]),
+    ],
+)
+def test_tables_of_spreadsheet_programs(text: str, rows: list[tuple[int, list[str]]]) -> None:
+    assert parse_table(text) == rows
+
+
+def test_a_table_with_a_field_without_end() -> None:
+    with pytest.raises(ValueError, match="field larger than"):
+        parse_table("a\n" + "x" * 200_000)

@@ -199,7 +199,7 @@ def test_a_step_on_some_pixels_is_that_of_the_whole_map_there() -> None:
     head = FeatureHead(output=task.outputs[0], backbone=backbone, pixel_step=4).train()
     head.feature_drop_probability = head.image_drop_probability = 1e-9
     inputs, draws = Inputs(torch.rand(2, 3, 70, 90)), Draws((5, 6))
-    pixels = head.trained_pixels(draws)
+    pixels = head.trained_pixels(draws, None)
     assert pixels is not None
     some = head(inputs, draws=draws).stack
     head.pixel_step = 1
@@ -207,9 +207,13 @@ def test_a_step_on_some_pixels_is_that_of_the_whole_map_there() -> None:
     torch.testing.assert_close(some, every[..., pixels[0], pixels[1]], rtol=1e-5, atol=1e-6)
     assert some.shape[-2:] in ((18, 23), (18, 22), (17, 23), (17, 22))
     head.pixel_step = 4
-    seen = {(p[0].start, p[1].start) for i in range(200) if (p := head.trained_pixels(Draws((i,))))}
+    seen = {
+        (p[0].start, p[1].start)
+        for i in range(200)
+        if (p := head.trained_pixels(Draws((i,)), None))
+    }
     assert len(seen) == 16
-    assert head.eval().trained_pixels(draws) is None
+    assert head.eval().trained_pixels(draws, None) is None
     model = DenseModel(task=task, method=lambda output: head.train())
     target = Target(torch.randint(3, (2, 70, 90)), torch.ones(2, 70, 90, dtype=torch.bool))
     wanted = task.loss(head(inputs, draws=draws), target.at(pixels))["loss"]

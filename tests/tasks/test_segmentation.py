@@ -11,7 +11,7 @@ from torch.nn import functional
 from diffsight.errors import InputError
 from diffsight.outputs import Classes, Values
 from diffsight.tasks import Segmentation
-from diffsight.types import Target
+from diffsight.types import Boxes, Target
 
 NAMES = ("wall", "door", "cat")
 COLOURS = ((0, 0, 0), (255, 0, 0), (0, 0, 255))
@@ -167,3 +167,40 @@ def test_unusable_arguments_are_refused(names, options, message) -> None:
 def test_values_are_refused() -> None:
     with pytest.raises(TypeError, match="Values"):
         Segmentation(NAMES).loss(Values(OUTPUT.maps), TARGET)
+
+
+def test_boxes_add_partial_labels_and_projections() -> None:
+    task = Segmentation(NAMES)
+    some = Boxes(torch.tensor([1]), torch.tensor([[1.0, 0.0, 3.0, 1.0]]), torch.tensor([True]))
+    target = Target(
+        torch.tensor([[[0, 0, 0]]]), torch.tensor([[[True, False, False]]]), boxes=(some,)
+    )
+    # one pixel of the wall, two that are wall or door
+    likelihood = -(math.log(0.5) + math.log(0.1 + 0.1) + math.log(0.9 + 0.05)) / 3
+    # the row of the box, and its two columns
+    projection = -(math.log(0.1) + math.log(0.1) + math.log(0.05)) / 3
+    for output in (OUTPUT, OUTPUT.normalised()):
+        losses = task.loss(output, target)
+        assert float(losses["loss"]) == pytest.approx(likelihood + projection, rel=1e-5)
+        assert float(losses["cross_entropy"]) == pytest.approx(likelihood, rel=1e-5)
+    without = Target(target.label, target.valid, boxes=(None,))
+    plain = Target(target.label, target.valid)
+    assert float(task.loss(OUTPUT, without)["loss"]) == pytest.approx(
+        float(task.loss(OUTPUT, plain)["loss"])
+    )
+
+
+def test_the_score_of_a_box_is_that_of_its_rows_and_columns() -> None:
+    task = Segmentation(NAMES)
+    some = Boxes(torch.tensor([2]), torch.tensor([[1.0, 1.0, 5.0, 3.0]]), torch.tensor([True]))
+    valid = torch.ones(1, 4, 6, dtype=torch.bool)
+    valid[0, 1:3, 1:5] = False
+    target = Target(torch.zeros(1, 4, 6, dtype=torch.long), valid, boxes=(some,))
+    label = torch.zeros(1, 4, 6, dtype=torch.long)
+    sums = task.measure(label, target)
+    assert sums.tolist() == [[16, 0, 0], [0, 0, 0], [8, 0, 0]]
+    label[0, 1, 1], label[0, 2, 3] = 2, 2
+    sums = task.measure(label, target)
+    assert sums[2].tolist() == [2, 0, 6]  # both rows, two of four columns
+    label[0, 1, 1:5] = 2
+    assert task.score(task.measure(label, target)) == pytest.approx(100)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.datasets.disk import write_image
+from tests.datasets.test_boxes import write_boxes
 from tests.training.conftest import Stripes
 
 from diffsight.datasets import ClassFolder
@@ -40,6 +41,19 @@ def test_the_same_samples_read_once(tmp_path, monkeypatch, workers):
             assert theirs.camera is not None
             rest = replace(theirs, image=ours.image, labels=ours.labels, valid=ours.valid)
             assert vars(ours) == vars(rest)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_boxes_are_kept(tmp_path, workers):
+    write_boxes(tmp_path)
+    classes = {"background": 0, "grass": 3, "house": 8}
+    data = ClassFolder(root=tmp_path, labels="boxes.json", classes=classes)
+    for _ in range(2):
+        kept = preload(data, tmp_path / "kept", label="semantic", workers=workers)
+        for index in range(len(data)):
+            ours, theirs = kept[index].boxes, data[index].boxes
+            for name, value in vars(theirs).items():
+                assert torch.equal(torch.as_tensor(getattr(ours, name)), torch.as_tensor(value))
 
 
 def test_another_data_set_is_not_taken_for_it(tmp_path):

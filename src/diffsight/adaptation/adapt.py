@@ -31,7 +31,6 @@ from diffsight.inference.baselines import small_baselines_of
 from diffsight.inference.pipeline import usable_device
 from diffsight.model import DenseModel
 from diffsight.ops.memory import keep_freed_memory, memory_for
-from diffsight.ops.resize import resized_label, working_hw
 from diffsight.tasks import AbstractTask, Depth, Normals, Segmentation, Values
 from diffsight.training.loop import Runtime, require_memory
 from diffsight.training.state import AdaptState
@@ -72,7 +71,7 @@ def adapt(
 
     Args:
         images: folder of images.
-        labels: folder of labels with the same names, or a JSON file of COCO.
+        labels: folder of labels with the same names, a JSON file of COCO, or a CSV file of points.
         kind: ``segmentation``, ``depth``, ``scalar``, ``normals`` or ``vector``.
         method: ``few_shot`` is the paper's, ``feature_head`` a light head on the frozen features,
             ``auto`` both of them, where the backbone is a diffusion model; also ``linear_probe``,
@@ -108,7 +107,7 @@ def adapt(
     given = {"options": settings.of_methods, "trusted": settings.trusted}
     pairs = candidates(names, sources, fit_task, short_side=settings.short_side, **given)
     for side in sorted({pair.short_side for pair in pairs}):
-        _check_size(every, folder.label, side, runtime)
+        require_memory(len(every), side, runtime)
     if announce:
         announce(Plan(folder, task, pairs))
     mirror = task.is_mirrorable if settings.mirror is None else settings.mirror
@@ -125,7 +124,7 @@ def adapt(
         mirror=mirror,
         runtime=runtime,
     )
-    model = _run(selection, settings, every, folder)
+    model = _run(selection, settings, folder)
     chosen = next(pair for pair in pairs if pair.name == model.info["chosen"])
     model.info |= {"mirror": mirror, **_facts(folder, settings, chosen)}
     return model
@@ -230,9 +229,7 @@ def task_for(
     return task.fitted(values)
 
 
-def _run(
-    selection: Selection, settings: AdaptOptions, every: Sequence[Sample], folder: LabelledFolder
-) -> DenseModel:
+def _run(selection: Selection, settings: AdaptOptions, folder: LabelledFolder) -> DenseModel:
     """Run a selection; where memory ends, say which size fits."""
     side = selection.short_side
     advice = f"{selection.runtime.device} has not enough memory for images of {side} px"
@@ -248,10 +245,6 @@ def _run(
         return model.to("cpu")
     log.info("not enough memory: looking for a size that fits")
     if fits := selection.largest_side():
-        try:
-            _check_labels(every, folder.label, fits)
-        except InputError as error:
-            raise InputError(f"{advice}: --short-side {fits} fits, but {error}") from None
         raise InputError(f"{advice}: --short-side {fits} fits")
     raise InputError(f"{advice}: it takes a machine with more")
 
@@ -284,31 +277,11 @@ def _read_validation(
     return others
 
 
-def _check_size(samples: Sequence[Sample], label: str, side: int, runtime: Runtime) -> None:
-    """Refuse a working size for which there is too little memory, or at which labels vanish."""
-    require_memory(len(samples), side, runtime)
-    with memory_for(f"not enough memory for images of {side} px: choose a smaller --short-side"):
-        _check_labels(samples, label, side)
-
-
-def _check_labels(samples: Sequence[Sample], label: str, short_side: int) -> None:
-    """Refuse images whose labels vanish at the working size."""
-    bare = 0
-    for sample in samples:
-        valid = sample.valid[label]
-        hw = working_hw(*valid.shape, short_side=short_side)
-        bare += not bool(resized_label(valid[None], hw).any())
-    if bare:
-        raise InputError(
-            f"{bare} of {len(samples)} labelled images have no labelled pixel left at a short "
-            f"side of {short_side} px: choose a larger --short-side, or leave them out"
-        )
-
-
 def _digest(task: AbstractTask, samples: Sequence[Sample], label: str) -> str:
     """Return a hash of the labels and of what they mean."""
     parts = list(task.state_dict().values())
     parts += [part for s in samples for part in (s.labels[label], s.valid[label])]
+    parts += [part for s in samples if s.boxes for part in (s.boxes.class_ids, s.boxes.edges)]
     digest = hashlib.sha256(json.dumps(repr(task._arguments), default=str).encode())
     for part in parts:
         digest.update(part.contiguous().numpy().tobytes())

@@ -55,7 +55,7 @@ class AdaptOptions(FewShotOptions):
 
     Args:
         unit: unit of one stored count: mm, m, m/256 for depth, K or K/100 for a scalar (default: mm
-            for whole numbers of depth, else the number itself).
+            for whole numbers of depth in images, m for points, else the number itself).
         invalid: stored count for "no label" (default: 0 for depth; for class ids 255, unless it
             looks like a class, which is logged).
         classes: names of the class ids from 0 on, or by id or colour.

@@ -25,6 +25,7 @@ COMMANDS = {
     "generate": "turn texts into images with the embedded model",
     "render": "write images and exact labels of the procedural world",
     "describe": "describe a recipe's model and its cost",
+    "labels": "write class labels as masks, COCO or labelme",
     "check-data": "read a data set end to end and report problems",
     "caption": "describe images in sentences (EVP)",
     "aggregate-prompts": "turn captions into one prompt for a data set (EVP)",

@@ -51,7 +51,7 @@ def main(
     Args:
         images: folder of the images.
         labels: folder of the labels: masks (PNG, TIFF, NPY ...) or files of labelme; or a JSON
-            file of COCO.
+            file of COCO (outlines or boxes); or a CSV file of points (docs/adapt.md).
         kind: what the labels are: classes, metres, numbers, RGB as unit vectors, or RGB / NPY as
             numbers.
         out: the model to write: one file, such as mine.safetensors, or a folder.
@@ -142,7 +142,8 @@ def _announce(plan: "Plan") -> None:
     valid = sum(float(mask.float().mean()) for mask in masks) / len(masks)
     sizes = sorted({f"{mask.shape[1]} x {mask.shape[0]}" for mask in masks})
     shown = ", ".join(sizes[:3]) + (" ..." if len(sizes) > 3 else "")
-    log.info("%d images (%s), %.1f %% of their pixels have a label", len(masks), shown, 100 * valid)
+    percent = f"{100 * valid:.1f}" if valid > 0.01 else f"{100 * valid:.2g}"  # of points, few
+    log.info("%d images (%s), %s %% of their pixels have a label", len(masks), shown, percent)
     for line in (*folder.notes, *_values(folder)):
         log.info("%s", line)
     log.info("%s", plan.task.outputs[0].describe())
@@ -158,7 +159,7 @@ def _values(folder: "LabelledFolder") -> list[str]:
         counts = values[:, 0].long().bincount(minlength=len(folder.ids)).double()
         form = "#{:06x}" if folder.ids_are_colours else "id {}"
         return [
-            f"  {name} ({form.format(number)}): {100 * float(count / counts.sum()):.1f} %"
+            f"  {name} ({form.format(number)}): {100 * float(count / counts.sum().clamp(1)):.1f} %"
             for name, number, count in zip(folder.names, folder.ids, counts, strict=True)
         ]
     lines = []

@@ -31,7 +31,8 @@ class DataOptions:
         data: data set and its arguments, such as: Folder root=pairs unit=mm.
         recipe: recipe whose validation set is used (default: that of the model's training).
         images: folder of images whose labels are in --labels.
-        labels: folder of labels with the names of the images, in the form that the model learned.
+        labels: folder of labels with the names of the images, or a file, in a form that adapt
+            reads.
         unit: unit of one stored count of --labels, as for adapt, or of depth in --predictions.
         invalid: stored count of --labels for "no label".
         limit: use only the first N samples (default: all).
@@ -42,7 +43,7 @@ class DataOptions:
     data: options.Data | None = None
     recipe: options.Recipe | None = None
     images: options.Folder | None = None
-    labels: options.Folder | None = None
+    labels: Annotated[Path | None, Flag("DIR|FILE")] = None
     unit: str | None = None
     invalid: Annotated[float | None, Flag("N")] = None
     limit: int | None = None

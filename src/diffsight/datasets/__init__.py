@@ -22,6 +22,7 @@ from diffsight.datasets.transforms import (
     RandomSentence,
     Resize,
 )
+from diffsight.datasets.write_labels import write_coco, write_labelme, write_masks
 
 __all__ = [
     "ADE20K",
@@ -50,4 +51,7 @@ __all__ = [
     "Resize",
     "Taskonomy",
     "read_labelled_folder",
+    "write_coco",
+    "write_labelme",
+    "write_masks",
 ]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffsight.config import Configurable
 from diffsight.errors import InputError
-from diffsight.types import Camera, Inputs, Target
+from diffsight.types import Boxes, Camera, Inputs, Target
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Sample:
         camera: intrinsics for this image size, or None.
         sentences: descriptions of the labelled thing; ``RandomSentence`` makes one of them the
             prompt, evaluation uses each.
+        boxes: of objects whose pixels are not known, for class ids.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Sample:
     prompt: str | None = None
     camera: Camera | None = None
     sentences: tuple[str, ...] = ()
+    boxes: Boxes | None = None
 
     def per_sentence(self) -> tuple["Sample", ...]:
         """Return a sample for each sentence, as evaluation uses them; this one without any."""
@@ -113,6 +115,7 @@ def collate(samples: Sequence[Sample], label: str) -> Batch:
     target = Target(
         label=torch.stack([sample.labels[label] for sample in samples]),
         valid=torch.stack([sample.valid[label] for sample in samples]),
+        boxes=tuple(s.boxes for s in samples) if any(s.boxes for s in samples) else None,
     )
     prompts = tuple(sample.prompt for sample in samples)
     return Batch(Inputs(image, prompts), target, tuple(sample.id for sample in samples))

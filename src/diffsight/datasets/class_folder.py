@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,7 @@ from diffsight.datasets.pairs import one_side, require_one_size
 from diffsight.datasets.transforms import resize
 from diffsight.errors import InputError
 from diffsight.ops.resize import working_hw
+from diffsight.types import Boxes
 
 NOTHING = -1  # as a stored value: no label, as NaN is
 LISTED = 5
@@ -93,7 +95,8 @@ class ClassFolder(AbstractDataset):
         path, stored_name = self.pairs[index]
         image, file = read_image(path), self._source.file(stored_name)
         form = LabelFormat("segmentation", invalid=NOTHING, snap=self._snap)
-        label = self._as_stored(file, self._source.read(stored_name, form))
+        hw = image.shape[-2], image.shape[-1]
+        label = self._as_stored(file, self._source.read(stored_name, form, hw))
         stored = label.class_ids
         require_one_size(file, stored, path, image)
         position = torch.searchsorted(self._values, stored).clamp(max=len(self._values) - 1)
@@ -111,11 +114,28 @@ class ClassFolder(AbstractDataset):
         ids = self._ids[position]
         name = path.relative_to(self._images).with_suffix("").as_posix()
         valid = label.valid & (ids >= 0)
-        sample = Sample(name, image, {"semantic": torch.where(valid, ids, 0)}, {"semantic": valid})
+        maps = {"semantic": torch.where(valid, ids, 0)}, {"semantic": valid}
+        sample = Sample(name, image, *maps, boxes=label.boxes and self._numbered(label.boxes))
         if self.short_side is None:
             return sample
         height, width = image.shape[-2:]
         return resize(sample, *working_hw(height, width, self.short_side))
+
+    def _numbered(self, boxes: Boxes) -> Boxes:
+        """Return boxes with the numbers of the classes instead of stored values.
+
+        Raises:
+            InputError: if a box, or the background around the objects, has no class.
+        """
+        numbers = dict(zip(self._values.tolist(), self._ids.tolist(), strict=True))
+        for value in (boxes.background, *boxes.class_ids.tolist()):
+            if numbers.get(value, NOTHING) == NOTHING:
+                raise InputError(
+                    f"{self._source.path}: boxes of value {value}, which is no class: add it to "
+                    "classes (0 is the background)"
+                )
+        class_ids = torch.tensor([numbers[value] for value in boxes.class_ids.tolist()])
+        return replace(boxes, class_ids=class_ids, background=numbers[boxes.background])
 
     def _as_stored(self, file: Path, label: Label) -> Label:
         """Return a label in the values of the classes.

@@ -1,30 +1,25 @@
 """What the numbers in class masks mean, which only all masks of a folder show together."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from diffsight.datasets.class_lists import ClassList
 from diffsight.datasets.labels import HIGHEST_ID, NO_CLASS, Colour, Label, LabelFormat, colour_of
+from diffsight.datasets.mask_values import (
+    count_ids,
+    meaning_of_255,
+    note_of_scribbles,
+    require_sharp,
+)
 from diffsight.errors import InputError
 
-MAX_CLASSES = 1024
-# shades of grey that people draw with are few and far apart; ids are neighbours
-MOST_SHADES = 16
-LEAST_GAP = 16
-LARGE_AREA = 0.5
-MOST_BORDER = 0.2  # fraction of the other pixels that touch 255, above which they are scribbles
-NEARLY_EMPTY = 0.005
 FREQUENT = 0.01
 SNAP_DISTANCE = 16  # between two values that are classes
 MOST_NOISE = 0.05  # fraction of the pixels of a neighbour that is dropped
-FEWEST_EMPTY = 6  # nearly empty values of smoothed masks
-SOLID = 0.5  # fraction of a class's pixels in blocks of 2 x 2
 
 
 @dataclass(frozen=True)
@@ -60,12 +55,14 @@ def settle(
         labels, note = _snapped(labels, counts, sorted(_frequent(folder, counts, is_coloured)))
         notes.append(note)
     if form.invalid is None and not is_coloured:
-        marker, reasons = _meaning_of_255(labels)
+        marker, reasons = meaning_of_255(labels, classes)
         form = replace(form, invalid=marker)
         labels = [label.without(marker) for label in labels]
         notes += reasons
+    if form.invalid in (-1, NO_CLASS) and not is_coloured:
+        notes += note_of_scribbles(labels)
     for mask, label in zip(masks, labels, strict=True):
-        if not label.valid.any():
+        if not label.valid.any() and label.boxes is None:
             raise InputError(
                 f"{mask.file}: no pixel has a label; check --kind and --invalid, or leave this "
                 "file out"
@@ -84,17 +81,8 @@ def settle(
         labels, note = _snapped(labels, count_ids(labels), sorted(classes.names))
         notes.append(note)
     elif not form.snap and not vouched and not by_colour:
-        _require_sharp(folder, labels, count_ids(labels))
+        require_sharp(folder, labels, count_ids(labels))
     return labels, form, notes
-
-
-def count_ids(labels: Iterable[Label]) -> Counter[int]:
-    """Return the number of pixels of every id, or of every colour."""
-    counts: Counter[int] = Counter()
-    for label in labels:
-        ids, numbers = label.class_ids[label.valid].unique(return_counts=True)
-        counts.update(dict(zip(ids.tolist(), numbers.tolist(), strict=True)))
-    return counts
 
 
 def palette_colours(label: Label) -> Label:
@@ -150,63 +138,6 @@ def _palette_conflict(files: Sequence[Path], labels: Sequence[Label]) -> str | N
     known: dict[int, tuple[Colour, Path]] = {}
     pairs = zip(files, labels, strict=True)
     return next(filter(None, (check_palette(known, file, label) for file, label in pairs)), None)
-
-
-def _meaning_of_255(labels: Sequence[Label]) -> tuple[int, list[str]]:
-    """Return the marker of "no label", -1 for none, and a note with the reason."""
-    counts = count_ids(labels)
-    white, whole = counts[NO_CLASS], sum(counts.values())
-    if not white:
-        return NO_CLASS, []
-    others = sorted(set(counts) - {NO_CLASS})
-    amount = f"255 ({white} pixels, {100 * white / whole:.1f} %)"
-    values = np.array([value for value in [*others, NO_CLASS] if value <= NO_CLASS])
-    if len(others) < 2:
-        reason = "there is one other value"
-    elif len(values) <= MOST_SHADES and np.diff(values).min() >= LEAST_GAP:
-        reason = f"the files hold shades of grey, {', '.join(map(str, values))}"
-    elif white > LARGE_AREA * whole and _border(labels) < MOST_BORDER:
-        reason = "it fills more than half of the images"
-    else:
-        return NO_CLASS, [
-            f"{amount} is taken for 'no label', as in most data sets: give --invalid -1 if it is "
-            "a class"
-        ]
-    return -1, [f"{amount} is a class, because {reason}: give --invalid 255 if it is 'no label'"]
-
-
-def _border(labels: Sequence[Label]) -> float:
-    """Return the fraction of pixels below 255 with a 255 to the right or below."""
-    touching = count = 0
-    for label in labels:
-        white = label.class_ids == NO_CLASS
-        near = white.clone()
-        near[:, :-1] |= white[:, 1:]
-        near[:-1] |= white[1:]
-        touching += int((near & ~white).sum())
-        count += int((~white).sum())
-    return touching / max(count, 1)
-
-
-def _require_sharp(folder: Path, labels: Sequence[Label], counts: Mapping[int, int]) -> None:
-    """Refuse masks with many nearly empty values that lie along the borders of others."""
-    whole = sum(counts.values())
-    empty = [value for value, count in counts.items() if count < NEARLY_EMPTY * whole]
-    if not FEWEST_EMPTY <= len(empty) <= MAX_CLASSES or 2 * len(empty) < len(counts):
-        return
-    pixels, solid = sum(counts[value] for value in empty), 0
-    rare = torch.tensor(empty)
-    for label in labels:
-        ids = label.class_ids
-        block = (ids[:-1, :-1] == ids[1:, :-1]) & (ids[:-1, :-1] == ids[:-1, 1:])
-        block &= (ids[:-1, :-1] == ids[1:, 1:]) & label.valid[:-1, :-1]
-        solid += int(torch.isin(ids[:-1, :-1][block], rare).sum())
-    if solid < SOLID * pixels:
-        raise InputError(
-            f"{folder}: {len(counts)} values, {len(empty)} of them nearly empty: smoothed or "
-            "compressed masks? Save them without smoothing, give --snap to take the nearest of the "
-            "frequent values, or --classes if they are classes"
-        )
 
 
 def _frequent(folder: Path, counts: Mapping[int, int], coloured: bool) -> list[int]:
@@ -312,7 +243,7 @@ def as_ids_of(
     is_coloured = max(ids, default=0) > HIGHEST_ID
     if classes is not None:
         there = dict(zip(names, ids, strict=True))
-        present = label.class_ids[label.valid].unique().tolist()
+        present = list(count_ids([label]))
         for number in present:
             if classes.names[number] not in there:
                 raise InputError(
@@ -322,6 +253,11 @@ def as_ids_of(
         table = torch.zeros(max(present) + 1, dtype=torch.long)
         for number in present:
             table[number] = there[classes.names[number]]
+        if boxes := label.boxes:
+            numbers = table[boxes.class_ids], int(table[boxes.background])
+            label = replace(
+                label, boxes=replace(boxes, class_ids=numbers[0], background=numbers[1])
+            )
         return label.with_ids(table[label.class_ids], coloured=is_coloured)
     if form.invalid is None and not label.coloured and NO_CLASS not in ids:
         label = label.without(NO_CLASS)

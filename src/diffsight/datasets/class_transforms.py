@@ -47,7 +47,8 @@ class RandomScale(AbstractTransform):
         factor = uniform(generator, *self.factors)
         short, long = int(self.short_side * factor), int(self.long_side * factor)
         height, width = sample.image.shape[-2:]
-        return resize(sample, *working_hw(height, width, max(1, short), max(1, long)))
+        hw = working_hw(height, width, max(1, short), max(1, long))
+        return resize(sample, *hw, keep_strokes=False)  # as mmsegmentation does
 
 
 class ClassCrop(AbstractTransform):

@@ -79,7 +79,7 @@ def check_encoding(encoding: str) -> None:
         InputError: for any other string.
     """
     if encoding not in ("sunrgbd", "kinect-disparity"):
-        _counts_per_metre(encoding)
+        counts_per_metre(encoding)
 
 
 def write_depth_png(
@@ -161,10 +161,15 @@ def _to_metres(path: Path, counts: np.ndarray, encoding: str) -> np.ndarray:
     if encoding == "kinect-disparity":
         gap = 1092.5 - counts
         return np.where(gap > 0, 351.3 / gap, np.nan)
-    return counts / _counts_per_metre(encoding)
+    return counts / counts_per_metre(encoding)
 
 
-def _counts_per_metre(encoding: str) -> float:
+def counts_per_metre(encoding: str) -> float:
+    """Return how many counts are one metre in ``mm``, ``cm``, ``m`` or ``m/N``.
+
+    Raises:
+        InputError: for any other string.
+    """
     if encoding in _UNITS:
         return _UNITS[encoding]
     with contextlib.suppress(ValueError):

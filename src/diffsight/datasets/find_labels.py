@@ -20,6 +20,7 @@ from diffsight.datasets.pairs import (
     pair_names,
     require_partners,
 )
+from diffsight.datasets.points import POINT_SUFFIXES, read_points
 from diffsight.errors import InputError
 
 LISTED = 5
@@ -47,8 +48,8 @@ def find_labels(
 ) -> LabelledImages:
     """Return images and their labels, ordered by name.
 
-    Labels are a file for each image (masks, arrays, shapes of labelme, masks of Label Studio), or
-    one JSON file of COCO. Names agree as in ``pair_names``.
+    Labels are a file for each image (masks, arrays, shapes of labelme, masks of Label Studio), one
+    JSON file of COCO, or one CSV file of points. Names agree as in ``pair_names``.
 
     Args:
         images: folder.
@@ -78,7 +79,7 @@ def find_labels(
         )
     if not one_folder:
         require_partners(
-            [source.file(name) for name in source.names if name not in used],
+            [source.describe(name) for name in source.names if name not in used],
             len(source.names),
             f"label(s) in {labels}",
             f"image in {images}",
@@ -99,7 +100,7 @@ def open_labels(labels: Path, kind: str, *, has_images: bool = False) -> Abstrac
         InputError: if there are none.
     """
     if labels.is_file():
-        source: AbstractLabelSource = _open_file(labels)
+        source: AbstractLabelSource = _open_file(labels, kind)
     else:
         source = _open_folder(labels, kind, has_images)
     if kind != "segmentation" and source.classes is not None:
@@ -107,10 +108,13 @@ def open_labels(labels: Path, kind: str, *, has_images: bool = False) -> Abstrac
     return source
 
 
-def _open_file(labels: Path) -> AbstractLabelSource:
+def _open_file(labels: Path, kind: str) -> AbstractLabelSource:
+    if labels.suffix.lower() in POINT_SUFFIXES:
+        return read_points(labels, kind)
     if labels.suffix.lower() != ".json":
         raise InputError(
-            f"{labels}: is a file: give the folder of the labels, or a JSON file of COCO"
+            f"{labels}: is a file: give the folder of the labels, a JSON file of COCO, or a CSV "
+            "file of points"
         )
     if is_labelme(read_json(labels)):
         return read_labelme(labels.parent, {name_of(Path(labels.name)): labels})

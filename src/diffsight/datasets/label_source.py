@@ -3,6 +3,7 @@
 import abc
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import ClassVar, Self
 
 from diffsight.datasets.class_lists import ClassList
 from diffsight.datasets.labels import Label, LabelFormat, read_label
@@ -16,11 +17,13 @@ class AbstractLabelSource(abc.ABC):
         path: folder or file that holds them.
         classes: ids and names of the classes, where the labels have them.
         notes: what a user should know, a line each.
+        are_points: whether all pixels have no label, but for a few.
     """
 
     path: Path
     classes: ClassList | None = None
     notes: tuple[str, ...] = ()
+    are_points: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod
@@ -32,8 +35,13 @@ class AbstractLabelSource(abc.ABC):
         """Return the file of a label, for messages."""
 
     @abc.abstractmethod
-    def read(self, name: str, form: LabelFormat) -> Label:
+    def read(self, name: str, form: LabelFormat, hw: tuple[int, int]) -> Label:
         """Return a label.
+
+        Args:
+            name: of the label.
+            form: how it is read.
+            hw: height and width of the upright image, for labels that do not store them.
 
         Raises:
             InputError: if it cannot be used.
@@ -42,6 +50,14 @@ class AbstractLabelSource(abc.ABC):
     @abc.abstractmethod
     def digest(self, name: str) -> str:
         """Return a hash of a label's content, whatever the names are."""
+
+    def describe(self, name: str) -> str:
+        """Return where a label is, for messages."""
+        return str(self.file(name))
+
+    def numbered_by(self, classes: ClassList) -> Self:
+        """Return the labels with the ids of a list of classes, where their classes have names."""
+        return self
 
 
 class LabelFiles(AbstractLabelSource):
@@ -65,7 +81,7 @@ class LabelFiles(AbstractLabelSource):
         """Return the file of a label."""
         return self._files[name]
 
-    def read(self, name: str, form: LabelFormat) -> Label:
+    def read(self, name: str, form: LabelFormat, hw: tuple[int, int]) -> Label:
         """Return a label, as ``read_label`` does."""
         return read_label(self._files[name], form)
 

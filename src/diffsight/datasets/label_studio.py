@@ -50,7 +50,7 @@ class BrushMasks(AbstractLabelSource):
         """Return the first of the masks."""
         return self._masks[name][0][1]
 
-    def read(self, name: str, form: LabelFormat) -> Label:
+    def read(self, name: str, form: LabelFormat, hw: tuple[int, int]) -> Label:
         """Return the class of every pixel.
 
         Raises:

@@ -10,22 +10,16 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.datasets.class_ids import (
-    MAX_CLASSES,
-    Mask,
-    as_ids_of,
-    count_ids,
-    hex_colour,
-    named_ids,
-    settle,
-)
+from diffsight.datasets.class_ids import Mask, as_ids_of, hex_colour, named_ids, settle
 from diffsight.datasets.class_lists import ClassList
 from diffsight.datasets.files import read_image
 from diffsight.datasets.find_labels import find_labels
 from diffsight.datasets.label_source import AbstractLabelSource
 from diffsight.datasets.labels import Colour, Label, LabelFormat, colour_of
+from diffsight.datasets.mask_values import MAX_CLASSES, count_ids
 from diffsight.datasets.pairs import content_hash
 from diffsight.errors import InputError
+from diffsight.types import Boxes
 
 # colours of classes whose files have none; the first is for a background
 COLOURS: tuple[Colour, ...] = (
@@ -58,6 +52,8 @@ class LabelledFolder(AbstractDataset):
         colours: of the classes.
         notes: how files were paired and numbers understood, a line each.
         name: short name of the data set.
+        images: paths of the images below their folder, in the order of the samples; empty if they
+            are not known.
     """
 
     def __init__(
@@ -70,6 +66,7 @@ class LabelledFolder(AbstractDataset):
         colours: Sequence[Colour] = (),
         notes: Sequence[str] = (),
         name: str = "labelled folder",
+        images: Sequence[Path] = (),
     ) -> None:
         self.form = form
         self.samples = tuple(samples)
@@ -79,6 +76,7 @@ class LabelledFolder(AbstractDataset):
         self.colours = tuple(colours)
         self.notes = tuple(notes)
         self.name = name
+        self.images = tuple(images)
         self.class_names = {self.label: self.names} if names else {}
 
     def __len__(self) -> int:
@@ -134,8 +132,9 @@ class _Pair:
     label: Label
     file: Path
 
-    def sample(self, name: str, value: Tensor) -> Sample:
-        return Sample(self.id, self.image, {name: value}, {name: self.label.valid})
+    def sample(self, name: str, value: Tensor, boxes: Boxes | None = None) -> Sample:
+        valid = {name: self.label.valid}
+        return Sample(self.id, self.image, {name: value}, valid, boxes=boxes)
 
 
 def read_labelled_folder(
@@ -171,7 +170,7 @@ def read_labelled_folder(
         if count > 1:
             raise InputError(f"{count} classes are named {name!r}: give each a name of its own")
     found = find_labels(images, labels, form.kind, some_without=True)
-    source = found.source
+    source = found.source.numbered_by(classes)
     if shots is not None and len(found.pairs) < shots:
         raise InputError(
             f"{images}: {len(found.pairs)} labelled image(s), but {shots} shots are requested: add "
@@ -194,14 +193,17 @@ def read_labelled_folder(
         folder = _with_classes_of(like, form, pairs, source.classes, name)
     else:
         folder = _of_classes(form, pairs, classes or source.classes or classes, name)
-    folder.notes = (*found.notes, *folder.notes, *_unlabelled_pixels(folder, form))
+    folder.images = tuple(image.relative_to(images) for _, _, image, _ in ordered)
+    unlabelled = [] if source.are_points else _unlabelled_pixels(folder, form)
+    folder.notes = (*found.notes, *folder.notes, *unlabelled)
     return folder
 
 
 def _read_pair(
     digest: str, image_file: Path, source: AbstractLabelSource, name: str, form: LabelFormat
 ) -> _Pair:
-    image, label, file = read_image(image_file), source.read(name, form), source.file(name)
+    image, file = read_image(image_file), source.file(name)
+    label = source.read(name, form, (image.shape[-2], image.shape[-1]))
     if label.valid.shape != image.shape[-2:]:
         (rows, columns), (height, width) = label.valid.shape, image.shape[-2:]
         raise InputError(
@@ -311,5 +313,10 @@ def _with_classes_of(
 
 def _numbered(pair: _Pair, ids: Sequence[int]) -> Sample:
     """Return the sample with the numbers of the classes instead of their ids."""
-    numbers = torch.searchsorted(torch.tensor(ids), pair.label.class_ids.contiguous())
-    return pair.sample("semantic", numbers * pair.label.valid)
+    known = torch.tensor(ids)
+    numbers = torch.searchsorted(known, pair.label.class_ids.contiguous())
+    if boxes := pair.label.boxes:
+        background = ids.index(boxes.background)
+        class_ids = torch.searchsorted(known, boxes.class_ids)
+        boxes = replace(boxes, class_ids=class_ids, background=background)
+    return pair.sample("semantic", numbers * pair.label.valid, boxes)

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from diffsight.datasets.files import read_json
-from diffsight.datasets.shapes import Shape, ShapeLabels, ShapeMap, check_hw
+from diffsight.datasets.shapes import RESERVED, Shape, ShapeLabels, ShapeMap, check_hw
 from diffsight.errors import InputError
 from diffsight.label_maps import clean_name
 
@@ -22,7 +22,8 @@ def read_labelme(folder: Path, files: Mapping[str, Path]) -> ShapeLabels:
     """Return the shapes of labelme's files as class maps.
 
     The classes are all labels in the files in alphabetical order, numbered from 1 on; 0 is the
-    background. Later shapes of an image cover earlier ones.
+    background. Shapes that are called ``background`` or ``no label`` are that. Later shapes of an
+    image cover earlier ones.
 
     Args:
         folder: of the files.
@@ -32,13 +33,14 @@ def read_labelme(folder: Path, files: Mapping[str, Path]) -> ShapeLabels:
         InputError: if a file is not one of labelme.
     """
     rows = {name: _read(file) for name, file in files.items()}
-    labels = sorted({label for _, shapes in rows.values() for label, _ in shapes})
-    ids = {label: number for number, label in enumerate(labels, start=1)}
+    labels = sorted({label for _, shapes in rows.values() for label, _ in shapes} - RESERVED.keys())
+    classes = dict(enumerate(labels, start=1))
+    ids = {label: number for number, label in classes.items()} | RESERVED
     maps = {
         name: ShapeMap(files[name], hw, [Shape(ids[label], outline) for label, outline in shapes])
         for name, (hw, shapes) in rows.items()
     }
-    return ShapeLabels(folder, maps, {number: label for label, number in ids.items()})
+    return ShapeLabels(folder, maps, classes)
 
 
 def is_labelme(data: Any) -> bool:

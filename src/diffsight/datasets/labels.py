@@ -15,6 +15,7 @@ from diffsight.choices import LabelKind
 from diffsight.datasets.depth import DEPTH_SUFFIXES, read_counts, read_depth
 from diffsight.datasets.files import decode, read_array, read_bytes
 from diffsight.errors import InputError
+from diffsight.types import Boxes
 
 KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
 LABEL_SUFFIXES = DEPTH_SUFFIXES | {".bmp", ".gif", ".ppm", ".webp"}
@@ -40,8 +41,8 @@ class LabelFormat:
             (metric), ``scalar``, ``normals`` (RGB as (v - 127.5) / 127.5, or numbers; x right, y
             down, z forward), or ``vector`` (RGB as v / 255, or numbers).
         unit: of one stored count. Depth: as ``read_depth`` takes it; default mm, or metres where
-            the numbers are floating point. Scalar: a name, with ``/N`` where N counts are one
-            (``K/100``, ``1/65535``).
+            the numbers are floating point or those of points. Scalar: a name, with ``/N`` where N
+            counts are one (``K/100``, ``1/65535``).
         invalid: the count that stands for "no label", in a file of several channels the one that
             all of them have; for ids of classes (not for colours) 255 by default. NaN always does;
             for depth 0 too.
@@ -92,12 +93,14 @@ class Label:
         valid: where there is a label.
         palette: colours of the class ids, where the file has some.
         coloured: the class ids are 24-bit numbers of colours.
+        boxes: of class ids as they are stored, whose pixels are not valid unless they are known.
     """
 
     value: Float[Tensor, "d h w"]
     valid: Bool[Tensor, "h w"]
     palette: dict[int, Colour] = field(default_factory=dict)
     coloured: bool = False
+    boxes: Boxes | None = None
 
     @property
     def class_ids(self) -> Int[Tensor, "h w"]:

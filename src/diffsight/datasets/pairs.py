@@ -25,6 +25,7 @@ _HINTS: Mapping[str, str] = {
     ".jpeg": ": JPEG changes numbers; save labels as PNG",
     ".json": ": polygons? give the file itself, if it is one for all images",
     ".txt": ": boxes or polygons of YOLO? export them as COCO JSON",
+    ".csv": ": points? give the file itself",
     ".xml": ": boxes of Pascal VOC? export masks",
     **{suffix: f": {repair}" for suffix, repair in UNREADABLE.items()},
 }
@@ -183,7 +184,7 @@ def match_names(
 
 
 def require_partners(
-    alone: Sequence[Path], count: int, which: str, partner: str, otherwise: str = ""
+    alone: Sequence[Path | str], count: int, which: str, partner: str, otherwise: str = ""
 ) -> None:
     """Refuse files without a partner.
 

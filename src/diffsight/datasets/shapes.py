@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,12 @@ from diffsight.datasets.files import MAX_PIXELS
 from diffsight.datasets.label_source import AbstractLabelSource
 from diffsight.datasets.labels import Label, LabelFormat
 from diffsight.errors import InputError
+from diffsight.types import Boxes
 
 BACKGROUND = "background"
+NO_LABEL = "no label"
+RESERVED = {BACKGROUND: 0, NO_LABEL: -1}
+"""Class ids of shapes with these names: pixels of the background, and pixels without a label."""
 FARTHEST = 10  # times the longer side, that a corner may lie outside the image
 
 
@@ -26,13 +31,26 @@ class Shape:
     """A region of one class.
 
     Attributes:
-        class_id: of its pixels.
+        class_id: of its pixels; see ``RESERVED``.
         outline: polygons ``[[x, y, x, y, ...], ...]``, whose union it is; run lengths of COCO
             (``size`` and ``counts``); or a mask ``h w``.
     """
 
     class_id: int
     outline: Any
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box around an object whose outline is not known.
+
+    Attributes:
+        class_id: of the object.
+        edges: left, top, right and bottom in pixels; the image's top-left corner is (0, 0).
+    """
+
+    class_id: int
+    edges: tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -43,15 +61,20 @@ class ShapeMap:
         file: that holds them, for messages.
         hw: height and width of the image.
         shapes: in their order.
+        boxes: of further objects.
     """
 
     file: Path
     hw: tuple[int, int]
     shapes: Sequence[Shape]
+    boxes: Sequence[Box] = ()
 
 
 class ShapeLabels(AbstractLabelSource):
     """Shapes by the names of their images; pixels without a shape are background, id 0.
+
+    Pixels of a shape that is called ``no label`` have no label, nor have those of a box that are in
+    no shape.
 
     Args:
         path: file or folder.
@@ -81,20 +104,24 @@ class ShapeLabels(AbstractLabelSource):
         """Return the file that holds the shapes."""
         return self._maps[name].file
 
-    def read(self, name: str, form: LabelFormat) -> Label:
+    def read(self, name: str, form: LabelFormat, hw: tuple[int, int]) -> Label:
         """Return the class of every pixel."""
         one = self._maps[name]
         ids = np.zeros(one.hw, np.float32)
+        for box in one.boxes:
+            left, top, right, bottom = box.edges
+            ids[math.floor(top) : math.ceil(bottom), math.floor(left) : math.ceil(right)] = -1
         for shape in one.shapes:
             ids[rasterise(one.file, shape.outline, one.hw)] = shape.class_id
-        valid = torch.ones(one.hw, dtype=torch.bool)
-        label = Label(torch.from_numpy(ids)[None], valid)
+        label = Label(torch.from_numpy(ids.clip(min=0))[None], torch.from_numpy(ids >= 0))
+        if one.boxes:
+            label = replace(label, boxes=_boxes(one.boxes))
         return label if form.invalid is None else label.without(form.invalid)
 
     def digest(self, name: str) -> str:
         """Return a hash of the shapes with the names of their classes."""
         one = self._maps[name]
-        names = self.classes.names if self.classes else {}
+        names = {RESERVED[NO_LABEL]: NO_LABEL, **(self.classes.names if self.classes else {})}
         content = [
             [
                 names[s.class_id],
@@ -102,8 +129,15 @@ class ShapeLabels(AbstractLabelSource):
             ]
             for s in one.shapes
         ]
-        text = json.dumps([one.hw, content], sort_keys=True, default=str)
+        boxes = [[names[box.class_id], box.edges] for box in one.boxes]
+        text = json.dumps([one.hw, content, *boxes], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _boxes(boxes: Sequence[Box]) -> Boxes:
+    class_ids = torch.tensor([box.class_id for box in boxes])
+    edges = torch.tensor([box.edges for box in boxes])
+    return Boxes(class_ids, edges, torch.ones(len(boxes), dtype=torch.bool), RESERVED[BACKGROUND])
 
 
 def rasterise(file: Path, outline: Any, hw: tuple[int, int]) -> Bool[np.ndarray, "h w"]:

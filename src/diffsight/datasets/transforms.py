@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from diffsight.datasets.base import AbstractTransform, Sample
 from diffsight.errors import InputError
-from diffsight.ops.resize import nearest
+from diffsight.ops.resize import nearest, resized_label_and_mask
 
 
 class CutDepth(AbstractTransform):
@@ -72,6 +72,8 @@ class HorizontalFlip(AbstractTransform):
         if not chance(generator, self.probability):
             return sample
         flipped = _move(sample, lambda grid: grid.flip(-1))
+        if sample.boxes is not None:
+            flipped = replace(flipped, boxes=sample.boxes.mirrored(sample.image.shape[-1]))
         if "normals" in flipped.labels:
             mirror = torch.tensor([-1.0, 1.0, 1.0])[:, None, None]
             labels = {**flipped.labels, "normals": flipped.labels["normals"] * mirror}
@@ -249,22 +251,40 @@ def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample
     """Return the window of image, labels and camera whose first pixel is (top, left)."""
     rows, columns = slice(top, top + height), slice(left, left + width)
     window = _move(sample, lambda grid: grid[..., rows, columns])
+    if sample.boxes is not None:
+        window = replace(window, boxes=sample.boxes.cropped(top, left, height, width))
     if sample.camera is None:
         return window
     cx_px, cy_px = sample.camera.cx_px - left, sample.camera.cy_px - top
     return replace(window, camera=replace(sample.camera, cx_px=cx_px, cy_px=cy_px))
 
 
-def resize(sample: Sample, height: int, width: int) -> Sample:
-    """Return image (bilinear, antialiased), labels (nearest) and camera at another size."""
+def resize(sample: Sample, height: int, width: int, *, keep_strokes: bool = True) -> Sample:
+    """Return image (bilinear, antialiased), labels (nearest) and camera at another size.
+
+    Args:
+        sample: of any size.
+        height: in pixels.
+        width: in pixels.
+        keep_strokes: where the nearest pixel has no label, take that of a labelled neighbour
+            (``resized_label_and_mask``).
+    """
     old_height, old_width = sample.image.shape[-2:]
-    rows = nearest(old_height, height)[:, None]
-    columns = nearest(old_width, width)
-    scaled = _move(sample, lambda grid: grid[..., rows, columns])
     image = F.interpolate(
         sample.image[None], (height, width), mode="bilinear", antialias=True, align_corners=False
     )[0]
-    scaled = replace(scaled, image=image)
+    if keep_strokes:
+        maps = {
+            name: resized_label_and_mask(label, sample.valid[name], (height, width))
+            for name, label in sample.labels.items()
+        }
+        labels, valid = ({name: pair[i] for name, pair in maps.items()} for i in range(2))
+        scaled = replace(sample, labels=labels, valid=valid)
+    else:
+        rows, columns = nearest(old_height, height)[:, None], nearest(old_width, width)
+        scaled = _move(sample, lambda grid: grid[..., rows, columns])
+    boxes = sample.boxes and sample.boxes.resized((old_height, old_width), (height, width))
+    scaled = replace(scaled, image=image, boxes=boxes)
     if sample.camera is None:
         return scaled
     x, y = width / old_width, height / old_height

@@ -9,6 +9,7 @@ import csv
 import io
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ MAX_DEPTH = 100  # of lists and mappings in each other
 BEYOND = 2**64  # of integers
 MAX_VALUES = 100_000  # of a YAML file; its aliases can name 9 ** 9 values in ten lines
 LONGEST_REASON = 300
+_SEPARATOR = re.compile(r'"?sep=([,;\t])"?', re.IGNORECASE)
 # what Python raises where a file holds other types, keys, numbers or bytes than are expected
 DAMAGE = (
     *(OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
@@ -139,6 +141,31 @@ def parse_csv(text: str) -> list[dict[str, str]]:
         return list(csv.DictReader(text.splitlines(), skipinitialspace=True))
     except csv.Error as error:
         raise ValueError(str(error)) from None
+
+
+def parse_table(text: str) -> list[tuple[int, list[str]]]:
+    """Return the lines of a table as spreadsheet programs write it: number and stripped fields.
+
+    Commas, semicolons or tabs separate the fields; the first line that is not empty decides. Empty
+    lines and the line ``sep=;`` are left out.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    lines = text.splitlines()
+    first = next((line for line in lines if line.strip()), "")
+    declared = _SEPARATOR.fullmatch(first.strip())
+    counts = {sign: first.count(sign) for sign in ("\t", ";", ",")}
+    separator = declared[1] if declared else max(counts, key=lambda sign: counts[sign])
+    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+    rows = []
+    try:
+        for fields in reader:
+            if any(field.strip() for field in fields):
+                rows.append((reader.line_num, [field.strip() for field in fields]))
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
+    return rows[1:] if declared else rows
 
 
 def parse_yaml(text: str, load: Callable[[str], Any] | None = None) -> Any:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.ops.resize import resized_label, working_hw
+from diffsight.ops.resize import resized_label, resized_label_and_mask, working_hw
 from diffsight.tasks import AbstractTask
 
 MAX_SAMPLES = 1000
@@ -49,10 +49,7 @@ def small_baselines_of(
 
     def labels() -> Iterator[tuple[Tensor, Tensor]]:
         for sample in even_samples(dataset, MAX_SAMPLES):
-            label, valid = sample.labels[task.label], sample.valid[task.label]
-            channels = label[None] if label.ndim == 2 else label
-            resized = resized_label(channels, hw)
-            yield resized[0] if label.ndim == 2 else resized, resized_label(valid[None], hw)[0]
+            yield resized_label_and_mask(sample.labels[task.label], sample.valid[task.label], hw)
 
     maps = {name: _small(one) for name, one in sorted(task.baselines(labels()).items())}
     return {name: one for name, one in maps.items() if bool(one.isfinite().all())}
@@ -85,11 +82,11 @@ def mean_over_images(
     total, count = torch.zeros(()), torch.zeros(hw)
     for label, mask in labels:
         channels = label[None] if label.ndim == 2 else label
-        value, valid = resized_label(channels, hw), resized_label(mask[None], hw)
+        value, valid = resized_label_and_mask(channels, mask, hw)
         if classes:
             value = functional.one_hot(value[0].long(), classes).movedim(-1, 0)
         # of pixels without a label a number may be NaN
-        total, count = total + torch.where(valid, value, 0), count + valid[0]
+        total, count = total + torch.where(valid, value, 0), count + valid
     return torch.where(count > 0, total / count.clamp(min=1), constant.float())
 
 

@@ -1,5 +1,6 @@
 """Losses: (prediction, target, valid) to a scalar."""
 
+from diffsight.losses.boxes import partial_label_nll, projection_nll
 from diffsight.losses.silog import silog
 
-__all__ = ["silog"]
+__all__ = ["partial_label_nll", "projection_nll", "silog"]

@@ -113,11 +113,12 @@ class AbstractMethod(nn.Module, Configurable, abc.ABC):
             draws: random numbers of this pass.
         """
 
-    def trained_pixels(self, draws: Draws | None) -> PixelGrid | None:
+    def trained_pixels(self, draws: Draws | None, target: Target | None) -> PixelGrid | None:
         """Return the pixels that ``forward`` gives an output for in a training step; None: all.
 
         Args:
             draws: those of ``forward``.
+            target: that of ``forward``.
         """
         return None
 
@@ -225,7 +226,7 @@ def learned_parameters(module: nn.Module) -> int:
 
 
 def mean_frequencies(rows: Iterable[tuple[Tensor, Tensor, Tensor]], classes: int) -> Tensor:
-    """Return the fraction of the labelled pixels that is of each class.
+    """Return the fraction of the labelled pixels that is of each class; equal ones without any.
 
     Args:
         rows: ids and weights ``b s h w`` of soft labels, and valid pixels ``b h w``.
@@ -235,4 +236,6 @@ def mean_frequencies(rows: Iterable[tuple[Tensor, Tensor, Tensor]], classes: int
     for ids, weights, valid in rows:
         counted = (weights * valid[:, None]).flatten().double().cpu()
         total.index_add_(0, ids.flatten().long().cpu(), counted)
+    if total.sum() == 0:  # boxes may leave every pixel open
+        total += 1
     return (total / total.sum()).float()

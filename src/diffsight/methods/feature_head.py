@@ -133,19 +133,20 @@ class FeatureHead(AbstractFrozen):
         Args:
             inputs: images.
             encoded: as ``encode`` gives it.
-            target: not used.
+            target: with boxes every pixel counts, see ``trained_pixels``.
             draws: in training, which channels are hidden; without, none are.
         """
         if not self.training:
             return self._mixtures(inputs, encoded, [(self.position_weight, self.prior_weight)])[0]
         encoded = encoded or self.encode(inputs)
         position, seen = self._read(inputs, encoded, draws)
-        pixels = self.trained_pixels(draws)
+        pixels = self.trained_pixels(draws, target)
         return self._output(self._classes(position + seen, inputs, encoded, pixels))
 
-    def trained_pixels(self, draws: Draws | None) -> PixelGrid | None:
-        """Return every ``pixel_step``-th pixel, from a random one on."""
-        if self.pixel_step == 1 or draws is None or not self.training:
+    def trained_pixels(self, draws: Draws | None, target: Target | None) -> PixelGrid | None:
+        """Return every ``pixel_step``-th pixel, from a random one on; all where there are boxes."""
+        has_boxes = target is not None and target.boxes is not None
+        if self.pixel_step == 1 or draws is None or has_boxes or not self.training:
             return None
         first = Draws(draws.seeds[:1])  # the same pixels for all images of a batch
         rows, columns = (

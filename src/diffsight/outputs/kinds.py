@@ -12,6 +12,8 @@ from torch import Tensor
 from diffsight.outputs.codec import expectation
 from diffsight.types import Record
 
+MIN_PROBABILITY = 1e-8  # whose logarithm is taken
+
 
 @dataclass(frozen=True)
 class Output(Record, abc.ABC):
@@ -119,6 +121,14 @@ class Classes(Output):
         """Probabilities in 32 bit; they sum to 1."""
         maps = self.maps.float()
         return maps.softmax(dim=1) if self.space == "logits" else maps
+
+    @property
+    def log_probabilities(self) -> Float[Tensor, "b k h w"]:
+        """Logarithms of the probabilities in 32 bit; of probabilities below 1e-8 that of 1e-8."""
+        maps = self.maps.float()
+        if self.space == "logits":
+            return maps.log_softmax(dim=1)
+        return maps.clamp(min=MIN_PROBABILITY).log()
 
     @property
     def stack(self) -> Float[Tensor, "b k h w"]:

@@ -12,6 +12,7 @@ from torch.nn import functional
 from diffsight.config import Configurable
 from diffsight.errors import InputError
 from diffsight.outputs import LabelCodec, Output, OutputSpec, SoftLabels
+from diffsight.outputs.kinds import MIN_PROBABILITY
 from diffsight.tasks.prediction import Prediction, to_pixels
 from diffsight.types import Maps, Masks, Target
 
@@ -197,6 +198,3 @@ def resize_map(label_map: Tensor, hw: tuple[int, int]) -> Tensor:
 def unsupported(task: Any, output: Output) -> TypeError:
     """Return the error for an output that the task did not ask for."""
     return TypeError(f"{type(task).__name__} has no loss for {type(output).__name__}")
-
-
-MIN_PROBABILITY = 1e-8  # whose logarithm is taken

@@ -15,10 +15,11 @@ from torch.nn import functional
 
 from diffsight.errors import InputError
 from diffsight.label_maps import class_names
+from diffsight.losses.boxes import partial_label_nll, projection_nll, projections
 from diffsight.outputs import Classes, Output, OutputSpec, SoftLabels
 from diffsight.tasks.base import AbstractTask, LabelMaps, count_classes, distribution_loss
 from diffsight.tasks.prediction import Colour, Prediction, StoredArray
-from diffsight.types import Map, Masks, Picture, Target
+from diffsight.types import Boxes, Map, Masks, Picture, Target
 
 NONE = -1  # id of a pixel without a label
 HUE_STEP = 0.301  # from one class to the next, by trial: 20 classes and 150 stay well apart
@@ -96,10 +97,14 @@ class Segmentation(AbstractTask):
     ) -> dict[str, Tensor]:
         """Return the cross-entropy, mean over the pixels with a label (weighted by class).
 
-        0 with its graph where no pixel has one. Differs from the authors' code: their mean counts
-        the pixels without a label too (a default of mmsegmentation 0.30), which scales the loss.
+        0 with its graph where no pixel has one. With boxes, the mean is over the pixels in boxes
+        too, and the loss of their projections is added (``losses.boxes``). Differs from the
+        authors' code: their mean counts the pixels without a label too (a default of mmsegmentation
+        0.30), which scales the loss.
         """
         output = Classes.expect(output)
+        if target.boxes is not None:
+            return self._loss_with_boxes(output, target, target.boxes)
         if output.space == "probabilities":
             soft = soft_labels or self.encode_label(target.label)
             loss = distribution_loss(output.maps, soft, target.valid)
@@ -112,6 +117,20 @@ class Segmentation(AbstractTask):
         counts = target.valid if weight is None else weight[ids.clamp(min=0)] * target.valid
         loss = total / counts.sum().clamp(min=1e-6)
         return {"loss": loss, "cross_entropy": loss.detach()}
+
+    def _loss_with_boxes(
+        self, output: Classes, target: Target, boxes: Sequence[Boxes | None]
+    ) -> dict[str, Tensor]:
+        log_p = output.log_probabilities
+        weight = torch.ones(len(log_p[0])) if self.weights is None else self.weights
+        weights = weight.to(log_p)[target.label.clamp(0, len(weight) - 1)] * target.valid
+        ids = self.encode_label(target.label).ids
+        nll = -(log_p.gather(1, ids)[:, 0] * weights).sum()
+        partial, count = partial_label_nll(log_p, boxes, target.valid)
+        likelihood = (nll + partial) / (weights.sum() + count).clamp(min=1e-6)
+        projection = projection_nll(log_p, boxes)
+        parts = {"cross_entropy": likelihood.detach(), "projection": projection.detach()}
+        return {"loss": likelihood + projection, **parts}
 
     def encode_label(self, label: Int[Tensor, "b h w"]) -> SoftLabels:
         """Return one class per pixel; numbers that are no class become the nearest one."""
@@ -138,10 +157,21 @@ class Segmentation(AbstractTask):
         return output.maps.argmax(dim=1)
 
     def measure(self, label: Int[Tensor, "b h w"], target: Target) -> Float64[Tensor, "n n"]:
-        """Return pixels by true and predicted class."""
+        """Return pixels by true and predicted class.
+
+        Of a box, every row and column counts as half of its pixels: of the class of the box where
+        the class was predicted anywhere in it, else of that class but predicted as background.
+        """
         n = len(self.class_names)
         pair = target.label * n + label
-        return torch.bincount(pair[target.valid], minlength=n * n).double().reshape(n, n)
+        sums = torch.bincount(pair[target.valid], minlength=n * n).double().reshape(n, n)
+        for one, boxes in zip(label, target.boxes or [None] * len(label), strict=True):
+            if boxes is None:
+                continue
+            for number, pixels, hit in projections(one, boxes):
+                sums[number, number] += pixels[hit].sum()
+                sums[number, boxes.background] += pixels[~hit].sum()
+        return sums
 
     def score(self, sums: Float64[Tensor, "n n"]) -> float:
         """Return the mean IoU in percent over the classes that occur."""
@@ -159,8 +189,8 @@ class Segmentation(AbstractTask):
         }
 
     def constant(self, label: Int[Tensor, "b h w"], valid: Masks) -> Int[Tensor, ""]:
-        """Return the number of the most frequent class."""
-        return torch.bincount(label[valid]).argmax()
+        """Return the number of the most frequent class; the first where no pixel has a label."""
+        return torch.bincount(label[valid], minlength=len(self.class_names)).argmax()
 
     def baselines(self, labels: LabelMaps) -> Mapping[str, Tensor]:
         """Return the most frequent class, and that of every pixel position."""

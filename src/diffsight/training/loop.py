@@ -18,14 +18,14 @@ from diffsight.datasets.base import Sample
 from diffsight.model import DenseModel
 from diffsight.ops.machine import require_bytes
 from diffsight.ops.precision import training_products
-from diffsight.ops.resize import resized_image, resized_label, working_hw
+from diffsight.ops.resize import resized_image, resized_label_and_mask, working_hw
 from diffsight.outputs import Output, SoftLabels
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.state import load_trained_state, trained_state
 from diffsight.training.statistics import take_statistics
 from diffsight.training.step import TrainingStep
 from diffsight.training.stream import seed_of
-from diffsight.types import Draws, Encoded, Inputs, Target
+from diffsight.types import Boxes, Draws, Encoded, Inputs, Target
 
 
 @dataclass(frozen=True)
@@ -100,28 +100,28 @@ def encode(
     hw = working_hw(*sample.image.shape[-2:], short_side=short_side)
     image = resized_image(sample.image[None].float() / 255, hw)
     target = target_of(sample, hw, task.label)
-    label, valid = target.label[0], target.valid
-    sides = [(image, label, valid)]
+    label, valid, boxes = target.label[0], target.valid[0], (target.boxes or (None,))[0]
+    sides = [(image, label, valid, boxes)]
     if mirror:
-        sides.append((image.flip(-1), task.mirror_label(label), valid.flip(-1)))
+        mirrored = boxes and boxes.mirrored(hw[1])
+        sides.append((image.flip(-1), task.mirror_label(label), valid.flip(-1), mirrored))
     views = []
-    for picture, one, mask in sides:
+    for picture, one, mask, some in sides:
         inputs = Inputs(picture.to(runtime.device), (sample.prompt,) if sample.prompt else None)
         with runtime.mixed():
             encoded = model.encode(inputs)
-        target = Target(one[None], mask).to(runtime.device)
+        known = None if some is None else (some,)
+        target = Target(one[None], mask[None], known).to(runtime.device)
         views.append(Example(inputs, encoded, target, task.encode_label(target.label)))
     return tuple(views)
 
 
 def target_of(sample: Sample, hw: tuple[int, int], label: str) -> Target:
     """Return a label of a sample at a size, as a batch of one."""
-    valid = resized_label(sample.valid[label][None], hw)
-    return Target(_resized(sample.labels[label], hw)[None], valid)
-
-
-def _resized(label: Tensor, hw: tuple[int, int]) -> Tensor:
-    return resized_label(label, hw) if label.ndim == 3 else resized_label(label[None], hw)[0]
+    one, valid = resized_label_and_mask(sample.labels[label], sample.valid[label], hw)
+    height, width = sample.image.shape[-2:]
+    boxes = sample.boxes and sample.boxes.resized((height, width), hw)
+    return Target(one[None], valid[None], boxes and (boxes,))
 
 
 def fit_statistics(model: DenseModel, images: Sequence[Views]) -> None:
@@ -287,8 +287,15 @@ def _joined(views: Sequence[Example]) -> Example:
         Target(
             torch.cat([view.target.label for view in views]),
             torch.cat([view.target.valid for view in views]),
+            _joined_boxes([view.target for view in views]),
         ),
         SoftLabels(torch.cat([s.ids for s in soft]), torch.cat([s.weights for s in soft]))
         if soft
         else None,
     )
+
+
+def _joined_boxes(targets: Sequence[Target]) -> tuple[Boxes | None, ...] | None:
+    if all(target.boxes is None for target in targets):
+        return None
+    return tuple(one for target in targets for one in target.boxes or (None,))

@@ -19,7 +19,7 @@ from diffsight.formats.tensors import load_torch
 from diffsight.formats.text import reading
 from diffsight.training.checkpoints import save_torch
 from diffsight.training.data import read_samples
-from diffsight.types import Camera
+from diffsight.types import Boxes, Camera
 
 SAMPLES = ".samples"
 log = logging.getLogger(__name__)
@@ -101,14 +101,17 @@ def _owned(sample: Sample) -> Sample:
         image=sample.image.clone(),
         labels={name: value.clone() for name, value in sample.labels.items()},
         valid={name: value.clone() for name, value in sample.valid.items()},
+        boxes=sample.boxes and sample.boxes.copied(),
     )
 
 
 def _packed(sample: Sample) -> dict[str, Any]:
-    return vars(sample) | {"camera": sample.camera and asdict(sample.camera)}
+    boxes = None if sample.boxes is None else vars(sample.boxes)
+    return vars(sample) | {"camera": sample.camera and asdict(sample.camera), "boxes": boxes}
 
 
 def _unpacked(row: dict[str, Any]) -> Sample:
     camera = None if row["camera"] is None else Camera(**row["camera"])
-    values: dict[str, Any] = {**row, "camera": camera}
+    boxes = None if row["boxes"] is None else Boxes(**row["boxes"])
+    values: dict[str, Any] = {**row, "camera": camera, "boxes": boxes}
     return Sample(**values)

@@ -1,0 +1,323 @@
+"""Labels of single pixels: a table of points, as people type it or save it from a spreadsheet."""
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+
+from diffsight.datasets.class_lists import ClassList
+from diffsight.datasets.depth import counts_per_metre
+from diffsight.datasets.files import IMAGE_SUFFIXES, read_text
+from diffsight.datasets.label_source import AbstractLabelSource
+from diffsight.datasets.labels import HIGHEST_ID, Label, LabelFormat
+from diffsight.datasets.pairs import same_form
+from diffsight.errors import InputError
+from diffsight.formats.text import parse_table, reading
+from diffsight.label_maps import clean_name
+
+POINT_SUFFIXES = frozenset({".csv", ".tsv"})
+POSITION = ("image", "x", "y")
+CHANNELS: Mapping[str, tuple[int, ...]] = {"normals": (3,), "vector": (2, 3)}
+"""Numbers of a point by the kind of the labels, where they are not one."""
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+", re.ASCII)
+_ID = re.compile(r"\d{1,5}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A labelled pixel.
+
+    Attributes:
+        line: of the file.
+        x: in pixels to the right; the centre of the top-left pixel is (0, 0).
+        y: in pixels down.
+        value: numbers in the unit of the file, or one class id.
+    """
+
+    line: int
+    x: float
+    y: float
+    value: tuple[float, ...]
+
+    @property
+    def pixel(self) -> tuple[int, int]:
+        """Row and column of the pixel that holds the point."""
+        return int(np.floor(self.y + 0.5)), int(np.floor(self.x + 0.5))
+
+
+class PointLabels(AbstractLabelSource):
+    """Points by the names of their images; all other pixels have no label.
+
+    Args:
+        path: file.
+        kind: of the labels, see ``LabelFormat``.
+        points: by name.
+        images: names of the images as the file has them, by name.
+        classes: ids and names, where the file has names of classes.
+    """
+
+    are_points: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        path: Path,
+        kind: str,
+        points: Mapping[str, Sequence[Point]],
+        images: Mapping[str, str],
+        classes: ClassList | None = None,
+    ) -> None:
+        self.path = path
+        self.classes = classes
+        count = sum(map(len, points.values()))
+        self.notes = (f"{path.name}: {count} point(s) in {len(points)} image(s)",)
+        self._kind = kind
+        self._points = dict(points)
+        self._images = dict(images)
+
+    @property
+    def names(self) -> Collection[str]:
+        """Names in the form of ``files_by_name``."""
+        return self._points.keys()
+
+    def file(self, name: str) -> Path:
+        """Return the table."""
+        return self.path
+
+    def describe(self, name: str) -> str:
+        """Return the first line of an image, and its name."""
+        return f"line {self._points[name][0].line}, {self._images[name]}"
+
+    def numbered_by(self, classes: ClassList) -> Self:
+        """Return the points with the ids of a list of classes, if the file has names.
+
+        Raises:
+            InputError: if a class is not in the list.
+        """
+        if self.classes is None or not len(classes):
+            return self
+        ids = {name: id for id, name in classes.names.items()}
+        if missing := [name for name in self.classes.names.values() if name not in ids]:
+            raise InputError(
+                f"{self.path}: class {missing[0]!r} is not in the list of classes "
+                f"({', '.join(ids)}): correct the name, or add it to the list"
+            )
+        new = {id: ids[name] for id, name in self.classes.names.items()}
+        points = {
+            name: [Point(p.line, p.x, p.y, (float(new[int(p.value[0])]),)) for p in some]
+            for name, some in self._points.items()
+        }
+        listed = ClassList(dict(classes.names), "id")
+        return type(self)(self.path, self._kind, points, self._images, listed)
+
+    def read(self, name: str, form: LabelFormat, hw: tuple[int, int]) -> Label:
+        """Return a label map with a labelled pixel for every point.
+
+        Raises:
+            InputError: if a point lies outside the image, two points of one pixel contradict each
+                other, or a value cannot be used.
+        """
+        first: dict[tuple[int, int], Point] = {}
+        for point in self._points[name]:
+            row, column = point.pixel
+            if not (0 <= row < hw[0] and 0 <= column < hw[1]):
+                raise InputError(
+                    f"{self.path}, line {point.line}: ({point.x:g}, {point.y:g}) lies outside "
+                    f"{self._images[name]}, which has {hw[1]} x {hw[0]} pixels: x goes from 0 to "
+                    f"{hw[1] - 1} and y from 0 to {hw[0] - 1}, in the upright image"
+                )
+            other = first.setdefault(point.pixel, point)
+            if other.value != point.value:
+                raise InputError(
+                    f"{self.path}, line {point.line}: contradicts line {other.line}, whose point "
+                    f"is in the same pixel ({column}, {row}) of {self._images[name]}: keep one"
+                )
+        labelled = [p for p in first.values() if form.invalid not in p.value]
+        if not labelled:
+            raise InputError(
+                f"{self.path}: no point of {self._images[name]} has a label; check --invalid"
+            )
+        rows, columns = np.array([point.pixel for point in labelled]).T
+        values = np.zeros((len(labelled[0].value), *hw), np.float32)
+        values[:, rows, columns] = np.array([self._in_unit(p, form) for p in labelled]).T
+        valid = np.zeros(hw, bool)
+        valid[rows, columns] = True
+        return Label(torch.from_numpy(values), torch.from_numpy(valid))
+
+    def digest(self, name: str) -> str:
+        """Return a hash of the pixels and their values, in any order."""
+        names = self.classes.names if self.classes else {}
+        content = sorted(
+            (*point.pixel, [names[int(point.value[0])]] if names else list(point.value))
+            for point in self._points[name]
+        )
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def _in_unit(self, point: Point, form: LabelFormat) -> Sequence[float]:
+        """Return the value of a point in the unit of the task.
+
+        Raises:
+            InputError: if it is no such value.
+        """
+        where = f"{self.path}, line {point.line}"
+        value = np.array(point.value)
+        if self._kind == "depth":
+            if form.unit in ("sunrgbd", "kinect-disparity"):
+                raise InputError(f"{self.path}: points are in m, cm, mm or m/N: give --unit m")
+            value = value / counts_per_metre(form.unit or "m")
+            if not value[0] > 0:
+                raise InputError(f"{where}: a depth of {value[0]:g} m: give one above 0")
+        elif self._kind == "scalar":
+            value = value / form.scale
+        elif self._kind == "normals":
+            length = np.linalg.norm(value)
+            if not 0 < length < np.inf:
+                raise InputError(f"{where}: a vector without a length: give a direction")
+            value = value / length
+        if np.abs(value).max() > np.finfo(np.float32).max:
+            raise InputError(f"{where}: {np.abs(value).max():g} is too large: correct it")
+        return value.tolist()
+
+
+def read_points(path: Path, kind: str) -> PointLabels:
+    """Return the points of a table: a line ``image,x,y`` and the value for each of them.
+
+    x and y are pixels of the upright image; the centre of the top-left pixel is (0, 0). The value
+    is one number (depth in metres, scalars), a class (its id, or its name), three numbers
+    (normals), or two or three (vectors). Commas, semicolons or tabs separate the fields. A first
+    line with the titles ``image``, ``x`` and ``y`` may order the columns otherwise.
+
+    Names of classes are numbered from 0 in alphabetical order.
+
+    Raises:
+        InputError: naming the line, what is wrong with it and the repair.
+    """
+    text = read_text(path, "a table of points")
+    with reading(path, "no table of points ({reason}): correct it"):
+        rows = parse_table(text)
+    columns, rows = _columns(path, kind, rows)
+    count = _value_count(kind, columns, rows)
+    lines = [
+        (line, _fields(f"{path}, line {line}", kind, columns, row, count)) for line, row in rows
+    ]
+    classes = _class_names(row[3] for _, row in lines) if kind == "segmentation" else []
+    ids = {name: float(id) for id, name in enumerate(classes)}
+    points: dict[str, list[Point]] = {}
+    images: dict[str, str] = {}
+    for line, (image, x, y, *value) in lines:
+        where = f"{path}, line {line}"
+        name = _image_key(image)
+        suffixes = {_suffix(images.setdefault(name, image)), _suffix(image), ""}
+        if len(suffixes) > 2:
+            raise InputError(
+                f"{where}: {image} and {images[name]} are one name without the suffix: name one"
+            )
+        if classes:
+            numbers = (ids[clean_name(value[0])],)
+        else:
+            numbers = tuple(_number(where, one) for one in value)
+        point = Point(line, _number(where, x), _number(where, y), numbers)
+        if kind == "segmentation" and numbers[0] > HIGHEST_ID:
+            raise InputError(f"{where}: class ids go from 0 to {HIGHEST_ID}: correct {value[0]}")
+        points.setdefault(name, []).append(point)
+    names = ClassList(dict(enumerate(classes)), "id") if classes else None
+    return PointLabels(path, kind, points, images, names)
+
+
+def _columns(
+    path: Path, kind: str, rows: list[tuple[int, list[str]]]
+) -> tuple[list[int], list[tuple[int, list[str]]]]:
+    """Return the columns of image, x, y and values, and the lines without the titles.
+
+    Of lines without titles, the columns are image, x, y in this order.
+    """
+    if rows:
+        titles = [field.casefold() for field in rows[0][1]]
+        if set(POSITION) <= set(titles):
+            for title in titles:
+                if title and titles.count(title) > 1:
+                    raise InputError(f"{path}: two columns are called {title!r}: keep one")
+            values = [i for i, title in enumerate(titles) if title not in ("", *POSITION)]
+            return [*(titles.index(title) for title in POSITION), *values], _required(
+                path, kind, rows[1:]
+            )
+    return [], _required(path, kind, rows)
+
+
+def _required(
+    path: Path, kind: str, rows: list[tuple[int, list[str]]]
+) -> list[tuple[int, list[str]]]:
+    if not rows:
+        raise InputError(f"{path}: holds no point: write a line '{_form_of(kind)}' for each")
+    return rows
+
+
+def _form_of(kind: str) -> str:
+    """Return what a line looks like."""
+    values = {"segmentation": "class", "normals": "nx,ny,nz", "vector": "v1,v2"}
+    return f"image,x,y,{values.get(kind, 'value')}"
+
+
+def _value_count(kind: str, columns: list[int], rows: list[tuple[int, list[str]]]) -> int:
+    """Return how many numbers a point has: of vectors, as many as the first."""
+    counts = CHANNELS.get(kind, (1,))
+    first = len(columns or rows[0][1]) - len(POSITION)
+    return first if first in counts else counts[0]
+
+
+def _fields(where: str, kind: str, columns: list[int], fields: list[str], count: int) -> list[str]:
+    """Return image, x, y and the values of a line.
+
+    Raises:
+        InputError: if they are not as many, or one is empty.
+    """
+    needed = len(POSITION) + count
+    width = max(columns, default=needed - 1) + 1
+    while len(fields) > width and not fields[-1]:
+        fields = fields[:-1]
+    if (columns and len(columns) != needed) or len(fields) != width:
+        raise InputError(
+            f"{where}: {len(columns or fields)} fields instead of {needed}: write "
+            f"{_form_of(kind)}, numbers with a decimal point, names with commas in quotes"
+        )
+    chosen = [fields[column] for column in columns] if columns else fields
+    for title, field in zip((*POSITION, *["the value"] * count), chosen, strict=True):
+        if not field:
+            raise InputError(f"{where}: {title} is empty: write {_form_of(kind)}")
+    return chosen
+
+
+def _number(where: str, text: str) -> float:
+    if _DECIMAL_COMMA.fullmatch(text):
+        point = text.replace(",", ".")
+        raise InputError(f"{where}: {text} has a decimal comma: write {point}")
+    if not _NUMBER.fullmatch(text) or not np.isfinite(number := float(text)):
+        raise InputError(
+            f"{where}: {text!r} is no number: correct it (the titles of the columns are image, x "
+            "and y)"
+        )
+    return number
+
+
+def _image_key(image: str) -> str:
+    """Return the name of an image in the form of ``files_by_name``."""
+    name = PurePosixPath(image.replace("\\", "/")).as_posix()
+    return same_form(name[: len(name) - len(_suffix(image))]).casefold()
+
+
+def _suffix(image: str) -> str:
+    """Return the suffix of a picture, or nothing."""
+    suffix = PurePosixPath(image).suffix.lower()
+    return suffix if suffix in IMAGE_SUFFIXES else ""
+
+
+def _class_names(values: Iterable[str]) -> list[str]:
+    """Return the names of the classes in alphabetical order; none where all are whole numbers."""
+    names = sorted({clean_name(value) for value in values})
+    return [] if all(_ID.fullmatch(name) for name in names) else names

@@ -1,0 +1,128 @@
+"""What 255 and 0 are in scribbles: pixels without a label, or a class, and the log says which."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from tests.support_labels import png, write_coco, write_folder
+
+from diffsight.datasets.class_lists import ClassList
+from diffsight.datasets.labelled_folder import LabelledFolder, read_labelled_folder
+from diffsight.datasets.labels import LabelFormat
+from diffsight.errors import InputError
+
+
+def write_scribbles(
+    where: Path,
+    *,
+    around: int,
+    values: tuple[int, ...],
+    width: int = 2,
+    hw: tuple[int, int] = (300, 400),
+) -> tuple[Path, Path]:
+    """Write images with a stroke of each value."""
+    images, labels = where / "images", where / "labels"
+    for folder in (images, labels):
+        folder.mkdir(parents=True)
+    for number in range(2):
+        noise = np.random.default_rng(number).integers(0, 255, (*hw, 3), np.uint8)
+        Image.fromarray(noise).save(images / f"{number}.png")
+        mask = Image.new("L", hw[::-1], around)
+        for i, value in enumerate(values):
+            y = (i + 1) * hw[0] // (len(values) + 1)
+            corners = [(hw[1] // 10, y), (hw[1] // 2, y + 9 + number), (hw[1] * 9 // 10, y - 9)]
+            ImageDraw.Draw(mask).line(corners, fill=value, width=width)
+        mask.save(labels / f"{number}.png")
+    return images, labels
+
+
+def read(where: tuple[Path, Path], invalid: int | None = None) -> LabelledFolder:
+    return read_labelled_folder(*where, LabelFormat("segmentation", invalid=invalid))
+
+
+def labelled(folder: LabelledFolder) -> float:
+    masks = [sample.valid["semantic"] for sample in folder]
+    return sum(float(mask.float().mean()) for mask in masks) / len(masks)
+
+
+@pytest.mark.parametrize(("values", "width"), [((0, 1, 2), 1), ((0, 1), 3), ((0, 100, 200), 2)])
+def test_255_around_strokes_is_no_label(
+    values: tuple[int, ...], width: int, tmp_path: Path
+) -> None:
+    where = write_scribbles(tmp_path, around=255, values=values, width=width)
+    folder = read(where)
+    assert folder.ids == values
+    assert 0.001 < labelled(folder) < 0.03
+    (note,) = [note for note in folder.notes if "255" in note]
+    assert "is taken for 'no label', because it surrounds thin strokes: give --invalid -1" in note
+    assert read(where, -1).ids == (*values, 255)
+    assert read(where, 255).ids == values
+
+
+def test_strokes_of_a_large_photograph_may_be_thick(tmp_path: Path) -> None:
+    where = write_scribbles(tmp_path, around=255, values=(1, 2), width=20, hw=(1200, 1600))
+    assert read(where).ids == (1, 2)
+
+
+def test_255_around_areas_is_a_class(tmp_path: Path) -> None:
+    where = write_scribbles(tmp_path, around=255, values=(1, 2), width=40)
+    folder = read(where)
+    assert folder.ids == (1, 2, 255)
+    assert any("255" in note and "more than half of the images" in note for note in folder.notes)
+
+
+def test_0_around_strokes_is_a_class_with_a_hint(tmp_path: Path) -> None:
+    where = write_scribbles(tmp_path, around=0, values=(1, 2))
+    folder = read(where)
+    assert folder.ids == (0, 1, 2)
+    (note,) = [note for note in folder.notes if "strokes" in note]
+    assert "is a class, and surrounds thin strokes: give --invalid 0 if it is 'no label'" in note
+    folder = read(where, 0)
+    assert folder.ids == (1, 2)
+    assert labelled(folder) < 0.03
+    assert not any("strokes" in note for note in folder.notes)
+    areas = write_scribbles(tmp_path / "areas", around=0, values=(1, 2), width=40)
+    assert not any("strokes" in note for note in read(areas).notes)
+
+
+def test_thin_strokes_of_many_rare_classes_are_no_smoothed_masks(tmp_path: Path) -> None:
+    where = write_scribbles(tmp_path, around=255, values=(0, 1), width=3)
+    path = where[1] / "0.png"
+    mask = np.array(Image.open(path))
+    for value in range(2, 12):
+        mask[3 * value, 10:14] = value
+    Image.fromarray(mask).save(path)
+    assert read(where).ids == tuple(range(12))
+
+
+def test_smoothed_strokes_are_refused(tmp_path: Path) -> None:
+    where = write_scribbles(tmp_path, around=255, values=(0, 100), width=24, hw=(1200, 1600))
+    for folder in where:
+        for path in folder.iterdir():
+            with Image.open(path) as image:
+                image.resize((400, 300), Image.Resampling.BILINEAR).save(path)
+    with pytest.raises(InputError, match="smoothed or compressed masks"):
+        read(where)
+
+
+def test_255_is_a_class_exactly_if_a_list_of_ids_names_it(tmp_path: Path) -> None:
+    values = np.array([0, 1, 255], np.uint8)
+    where = write_folder(tmp_path, lambda c, p: png(values[c], p))
+    form = LabelFormat("segmentation")
+    named = ClassList({0: "sky", 1: "grass", 255: "house"}, "id")
+    assert read_labelled_folder(*where, form, classes=named).names == ("sky", "grass", "house")
+    some = ClassList({0: "sky", 1: "grass"}, "id")
+    folder = read_labelled_folder(*where, form, classes=some)
+    assert folder.names == ("sky", "grass")
+    assert any("255" in note and "named without it" in note for note in folder.notes)
+
+
+def test_category_255_of_coco_is_a_class(tmp_path: Path) -> None:
+    images, _ = write_folder(tmp_path, None)
+    file = write_coco(tmp_path / "c.json")
+    text = file.read_text().replace('"id": 8, "name"', '"id": 255, "name"')
+    file.write_text(text.replace('"category_id": 8', '"category_id": 255'))
+    folder = read_labelled_folder(images, file, LabelFormat("segmentation"))
+    assert folder.ids == (0, 3, 255)
+    assert all(bool(sample.valid["semantic"].all()) for sample in folder)
