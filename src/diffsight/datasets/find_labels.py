@@ -22,7 +22,7 @@ from diffsight.datasets.pairs import (
 )
 from diffsight.errors import InputError
 
-LISTED = 5
+LISTED = 30  # images without a label
 
 
 @dataclass(frozen=True)
