@@ -119,7 +119,10 @@ def test_255_is_a_class_among_shades_of_grey_and_no_label_among_ids(
     for invalid, there in ((255, False), (-1, True)):
         form = LabelFormat("segmentation", invalid=invalid)
         if len(set(values) - {255}) > 1:
-            assert (255 in read_labelled_folder(*where, form).ids) == there
+            folder = read_labelled_folder(*where, form)
+            assert (255 in folder.ids) == there
+            why = [note.rpartition("have no label: ")[2] for note in folder.notes]
+            assert why == ([] if there else ["255 (--invalid)"])
 
 
 def test_255_over_most_of_the_image_is_a_class_unless_the_others_are_scribbles(
