@@ -1,5 +1,6 @@
 """What every method must beat, and predictions that anybody has stored."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -34,7 +35,7 @@ class Constant(BenchmarkMethod):
     def fit(self, episode: Episode) -> FittedMethod:
         """Compute it over all pixels of the training images."""
         value = constant_maps(episode)
-        return FittedMethod(
+        return _one_by_one(
             lambda sample: map_output(episode.task, value.expand(-1, *sample.image.shape[-2:]))
         )
 
@@ -59,7 +60,7 @@ class MeanMap(BenchmarkMethod):
             total, count = total + value * valid, count + valid[0]
         constant = constant_maps(episode).expand(-1, *hw)
         mean = torch.where(count > 0, total / count.clamp(min=1), constant)
-        return FittedMethod(
+        return _one_by_one(
             lambda sample: map_output(
                 task, resized_label(mean, (sample.image.shape[-2], sample.image.shape[-1]))
             )
@@ -89,7 +90,7 @@ class Stored(BenchmarkMethod):
             stored = of_repeat if of_repeat.find(sample.id) else of_all
             return map_output(task, stored.numbers(sample.id, channels, spec.name))
 
-        return FittedMethod(predict)
+        return _one_by_one(predict)
 
     def dependency_hash(
         self, spec: BenchmarkTask, source: BackboneSource, clip: str | Path | None
@@ -109,6 +110,10 @@ def constant_maps(episode: Episode) -> Float[Tensor, "d 1 1"]:
     if map_spec(episode.task).kind == "classes":
         value = functional.one_hot(value, map_spec(episode.task).channels).float()
     return value[:, None, None]
+
+
+def _one_by_one(predict: Callable[[Sample], Output]) -> FittedMethod:
+    return FittedMethod(lambda samples: [predict(sample) for sample in samples])
 
 
 def _channels_first(label: Tensor) -> Tensor:
