@@ -308,7 +308,7 @@ def results(root: Path) -> list[Reader]:
         task = _depth_task()
         spec: Any = _Spec("size")
         episode: Any = _Episode(spec, task)
-        return Stored(path.parents[1]).fit(episode).predict(_sample())
+        return Stored(path.parents[1]).fit(episode).predict([_sample()])
 
     def report(path: Path) -> Any:
         return write_report(path.parents[3])

@@ -1,7 +1,6 @@
 """Readers of models, checkpoints and backbones for fuzz_readers.py, with valid files."""
 
 import dataclasses
-import functools
 import json
 import shutil
 from collections.abc import Callable
@@ -12,38 +11,24 @@ import torch
 import transformers
 from fuzz_data import Reader
 from safetensors.torch import load_file, save_file
+from tiny_model import ARCHITECTURE, tiny
 
 from diffsight import assets, hub
 from diffsight.backbones import BackboneSource, ClipVision, StableDiffusion, VisionBackbone
 from diffsight.cli import show
 from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.heads.deconv import DeconvHead
 from diffsight.hub.convert import CONVERTERS
 from diffsight.hub.convert.layout import KINDS
 from diffsight.inference.generate import _load as load_pipeline
-from diffsight.methods import VPD
-from diffsight.model import DenseModel
-from diffsight.necks.merging import Merging
 from diffsight.prompts import Aggregated, TextTable
 from diffsight.prompts.encoder import load_text_encoder, load_tokenizer
 from diffsight.prompts.text import save_rows, save_table
-from diffsight.tasks.depth import Depth
 from diffsight.training import checkpoints, preload
 from diffsight.training.state import AdaptState, load_trained_state, trained_state
 from diffsight.training.trainer import steps_done
 from diffsight.types import Camera
 from diffsight.weights import read_checkpoint
 
-SMALL = {
-    "unet": {
-        "block_out_channels": (8, 8, 8, 8),
-        "layers_per_block": 1,
-        "cross_attention_dim": 8,
-        "norm_num_groups": 4,
-        "attention_head_dim": 2,
-    },
-    "vae": {"block_out_channels": (4, 4, 4, 4), "layers_per_block": 1, "norm_num_groups": 2},
-}
 RESULT = {
     "protocol": {"name": "rooms-v1"},
     "data": "rooms",
@@ -69,23 +54,10 @@ INFO = {
 }
 
 
-def small_model() -> DenseModel:
-    """Return a depth model with random weights."""
-    torch.manual_seed(0)
-    method = functools.partial(
-        VPD,
-        backbone=StableDiffusion(SMALL),
-        prompts=TextTable(["kitchen", "office"], dim=8),
-        neck=functools.partial(Merging, width=8, groups=4),
-        head=functools.partial(DeconvHead, widths=(8, 8, 8), width=8),
-    )
-    return DenseModel(task=Depth(max_depth_m=8.0), method=method).eval()
-
-
 def saved_models(root: Path) -> list[Reader]:
     """A saved model as a folder and as a file."""
     root.mkdir()
-    model = small_model()
+    model = tiny()
     maps = {"mean": torch.ones(12, 10), "median": torch.ones(12, 10)}
     for path in (root / "folder", root / "file.safetensors"):
         hub.save(model, path, info=INFO)
@@ -137,24 +109,28 @@ def text_rows(root: Path) -> list[Reader]:
 
 
 @dataclasses.dataclass
-class _One(AbstractDataset):
+class One(AbstractDataset):
+    """A data set of one black image with a depth of 1 m."""
+
     name = "one"
 
     def __len__(self) -> int:
+        """Return 1."""
         return 1
 
     def __getitem__(self, index: int) -> Sample:
+        """Return the sample."""
         camera = Camera(20.0, 20.0, 15.0, 12.0)
         label = {"depth_m": torch.ones(1, 24, 30)}
         valid = {"depth_m": torch.ones(24, 30, dtype=torch.bool)}
         image = torch.zeros(3, 24, 30, dtype=torch.uint8)
-        return Sample("a", image, label, valid, prompt="a room", camera=camera)
+        return Sample("a", image, label, valid, prompt="kitchen", camera=camera)
 
 
 def trainings(root: Path) -> list[Reader]:
     """Checkpoints of fit and adapt, and files of samples."""
     root.mkdir()
-    model = small_model()
+    model = tiny()
     recipe = {"batch_size": 2, "task": {"class_path": "Depth"}}
     content = {"recipe": recipe, "schedule": {"step": 3}}
     writer = checkpoints.AtomicCheckpoints()
@@ -166,13 +142,13 @@ def trainings(root: Path) -> list[Reader]:
     adapted.finish("vpd/0", {"trained": trained_state(model), "sums": {"rmse": torch.ones(2)}})
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
     adapted.stop("vpd/1", 2, model, optimiser)
-    preload.preload(_One(), root, label="depth_m")
+    preload.preload(One(), root, label="depth_m")
     (samples,) = root.glob(f"*{preload.SAMPLES}")
     samples.rename(root / "samples")
 
     def resumed(path: Path) -> Any:
         state = AdaptState.open(path, decisive, resume=True)
-        restored = small_model()
+        restored = tiny()
         for run in state.runs.values():
             with state.resuming():
                 load_trained_state(restored, run["trained"])
@@ -225,11 +201,11 @@ def backbones(root: Path) -> list[Reader]:
     """A folder of Stable Diffusion, single files of one, and vision backbones."""
     for folder in (root, root.with_name("pipeline")):
         shutil.copytree(assets.find("tiny"), folder)
-    for part, sizes in SMALL.items():
+    for part, sizes in ARCHITECTURE.items():
         path = root / part / "config.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), **sizes}))
     torch.manual_seed(0)
-    network = StableDiffusion(SMALL, conv_out=True)
+    network = StableDiffusion(ARCHITECTURE, conv_out=True)
     stem = "diffusion_pytorch_model"
     save_file(network.unet.state_dict(), root / "unet" / f"{stem}.safetensors")
     save_file(network.vae.state_dict(), root / "vae" / f"{stem}.safetensors")
@@ -252,7 +228,7 @@ def backbones(root: Path) -> list[Reader]:
         return source.diffusion, source.short_side_px
 
     def weights(path: Path) -> Any:
-        return StableDiffusion(SMALL, weights=path.parents[1])
+        return StableDiffusion(ARCHITECTURE, weights=path.parents[1])
 
     def vision(path: Path) -> Any:
         source = BackboneSource(path.parent)
@@ -308,7 +284,7 @@ def vision_networks(root: Path) -> list[Reader]:
     network |= {"num_attention_heads": 2, "patch_size": 8, "image_size": 32}
     normalised = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.2, 0.2, 0.2]}
     (root / "vision.json").write_text(json.dumps(network | normalised))
-    (root / "diffusion.json").write_text(json.dumps(SMALL))
+    (root / "diffusion.json").write_text(json.dumps(ARCHITECTURE))
 
     def built(cls: type, **options: Any) -> Callable[[Path], Any]:
         def read(path: Path) -> Any:

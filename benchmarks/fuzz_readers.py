@@ -31,6 +31,7 @@ os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
 import fuzz_data
 import fuzz_models
+import fuzz_more
 import torch
 from fuzz_data import Reader
 from fuzz_mutations import mutate
@@ -79,7 +80,7 @@ class Tally:
 
 def prepare(root: Path) -> list[Reader]:
     """Write the valid files, and return their readers."""
-    groups = (*fuzz_data.GROUPS, *fuzz_models.GROUPS)
+    groups = (*fuzz_data.GROUPS, *fuzz_models.GROUPS, *fuzz_more.GROUPS)
     return [reader for group in groups for reader in group(root / group.__name__)]
 
 

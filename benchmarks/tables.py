@@ -25,10 +25,13 @@ from typing import Any
 from reporting import write_json, write_text
 
 from diffsight.errors import InputError
+from diffsight.formats.text import reading
 
 TABLES = Path(__file__).parent / "tables"
 SETTINGS = "settings.json"
 NOT_UNITS = (SETTINGS, "report.json")
+MOST_IMAGES = 100_000  # of a unit
+LONGEST_NAME = 200  # of a folder or file
 Units = dict[str, dict[str, Any]]  # by the unit's path without .json
 
 
@@ -76,11 +79,29 @@ def read(table: Path) -> Units:
     """Return the units of a table, none if it does not exist.
 
     Scores of single images are None.
+
+    Raises:
+        InputError: if the table is damaged.
     """
     if not table.exists():
         return {}
-    with table.open(encoding="utf-8", newline="") as file:
-        return {row.pop("unit"): _unflatten(row) for row in csv.DictReader(file)}
+    with reading(table, "damaged ({reason}): take it from the repository again"):
+        with table.open(encoding="utf-8", newline="") as file:
+            try:
+                rows = list(csv.DictReader(file))
+            except csv.Error as error:
+                raise ValueError(str(error)) from None
+        return {_checked_name(row.pop("unit")): _unflatten(row) for row in rows}
+
+
+def _checked_name(name: str) -> str:
+    """Return the path of a unit, which may not lead out of its folder."""
+    parts = name.split("/")
+    if not all(0 < len(part) <= LONGEST_NAME and part.isprintable() for part in parts):
+        raise ValueError(f"{name[:LONGEST_NAME]!r} is no path of a unit")
+    if {".", ".."} & {*parts}:
+        raise ValueError(f"the unit {name!r} lies outside of the folder")
+    return name
 
 
 def _read_folder(folder: Path) -> Units:
@@ -194,7 +215,10 @@ def _from_ranges(text: str) -> list[str]:
     names = []
     for run in runs.split(","):
         first, _, last = run.partition("-")
-        names += [f"{split}/{number}" for number in range(int(first), int(last or first) + 1)]
+        numbers = range(int(first), int(last or first) + 1)
+        if len(names) + len(numbers) > MOST_IMAGES:
+            raise ValueError(f"more than {MOST_IMAGES:,} images")
+        names += [f"{split}/{number}" for number in numbers]
     return names
 
 

@@ -60,3 +60,33 @@ def test_a_unit_file_is_not_overwritten_by_another_row(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert done.stderr.startswith(f"error: {path}: differs from its row")
     assert json.loads(path.read_text())["score"] == 0.2
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda text: text.replace(b"unit", b"u"), "'unit'"),
+        (lambda text: text + b"\xff\n", "decode"),
+        (lambda text: text + b"x" * 200_000, "field larger than field limit"),
+        (lambda text: text.replace(b"3-4", b"3-x"), "invalid literal"),
+        (lambda text: text.replace(b"3-4", b"3-99999999999"), "more than 100,000 images"),
+        (lambda text: text.replace(b"b/rep000", b"../../rep000"), "lies outside of the folder"),
+        (lambda text: text.replace(b"b/rep000", b"/tmp/rep000"), "is no path of a unit"),
+        (lambda text: text.replace(b"b/rep000", b"7" * 5000), "is no path of a unit"),
+    ],
+)
+def test_a_damaged_table_is_refused_in_one_line(change, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "units" / "b" / "rep000.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(UNIT))
+    table = tmp_path / "t.csv"
+    assert tables("pack", tmp_path / "units", table).returncode == 0
+    changed = change(table.read_bytes())
+    assert changed != table.read_bytes()
+    table.write_bytes(changed)
+    done = tables("unpack", table, tmp_path / "out" / "again")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {table}: damaged (")
+    assert reason in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""DenseModel: one task and one method; what is trained, saved, loaded and asked for predictions."""
+"""DenseModel: one task and one method; what is trained, saved, loaded and run on images."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,7 +27,7 @@ class DenseModel(nn.Module, Configurable):
         info: what is known about the model, as plain data: ``short_side`` of its training images,
             ``held_out`` scores, ``evaluations``, ``license`` ... Saved with the model.
         baselines: label maps of the training set by name, the same for every image
-            (``AbstractTask.baselines``). ``save`` stores them, ``hub.read_baselines`` reads them.
+            (``AbstractTask.baselines``). ``save`` stores them, ``load`` reads them.
 
     Raises:
         InputError: if the method can give nothing that the task has a loss for, or does not read

@@ -44,9 +44,9 @@ class Latents(Protocol):
         self,
         encoder: object,
         image: Images,
-        compute: Callable[[], Float[Tensor, "b ..."]],
+        compute: Callable[[Images], Float[Tensor, "n ..."]],
     ) -> Float[Tensor, "b ..."]:
-        """Return what ``compute`` gives, or what it gave before for this encoder and image."""
+        """Return what ``compute`` gives for the images, or what it gave for them before."""
         ...
 
 

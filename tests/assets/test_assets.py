@@ -72,6 +72,13 @@ def test_without_checksums_nothing_is_used(embedded: Path, damage) -> None:
         assets.find("tiny")
 
 
+def test_checksums_of_a_name_that_no_file_can_have_are_damaged(embedded: Path) -> None:
+    with (embedded / "SHA256SUMS").open("a") as file:
+        file.write(f"{'0' * 64}  {'7' * 5000}\n")
+    with pytest.raises(InputError, match=r"SHA256SUMS: damaged .*name too long.*reinstall"):
+        assets.find("tiny")
+
+
 def test_a_package_without_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assets, "FOLDER", tmp_path)
     with pytest.raises(InputError, match=r"no embedded model: make one with `diffsight pretrain"):

@@ -119,7 +119,10 @@ def test_255_is_a_class_among_shades_of_grey_and_no_label_among_ids(
     for invalid, there in ((255, False), (-1, True)):
         form = LabelFormat("segmentation", invalid=invalid)
         if len(set(values) - {255}) > 1:
-            assert (255 in read_labelled_folder(*where, form).ids) == there
+            folder = read_labelled_folder(*where, form)
+            assert (255 in folder.ids) == there
+            why = [note.rpartition("have no label: ")[2] for note in folder.notes]
+            assert why == ([] if there else ["255 (--invalid)"])
 
 
 def test_255_over_most_of_the_image_is_a_class_unless_the_others_are_scribbles(
@@ -324,12 +327,17 @@ def test_outlines_that_cannot_be_drawn(outline: object, message: str, tmp_path: 
 
 def test_a_few_labelled_frames_of_many(tmp_path: Path) -> None:
     images, labels = write_folder(tmp_path, lambda c, p: png(c, p))
-    for number in range(4):
-        photograph(number + 5).save(images / f"more{number}.jpg")
+    others = [f"more{number:02}.jpg" for number in range(31)]
+    for name in others[:24]:
+        photograph(5).save(images / name)
     folder = read((images, labels))
     assert len(folder) == COUNT
-    (note,) = folder.notes
-    assert "3 of 7 images have a label; the other 4 are left out: more0.jpg, more1" in note
+    line = "3 of 27 images have a label; the other 24 are left out: "
+    assert folder.notes == (line + ", ".join(others[:24]),)
+    for name in others[24:]:
+        photograph(5).save(images / name)
+    (note,) = read((images, labels)).notes
+    assert note.endswith("more28.jpg, more29.jpg, ...")
     (images / "p1.jpg").unlink()
     with pytest.raises(InputError, match=r"1 of 3 label\(s\) .* have no image .*p1\.png"):
         read((images, labels))

@@ -239,6 +239,14 @@ def test_baselines_lie_with_the_model(artifact: Path) -> None:
     assert fingerprint_of(load(artifact)) == fingerprint_of(tiny())
     record(artifact, RESULT)
     assert read_baselines(artifact).keys() == maps.keys()
+    loaded = load(artifact)
+    assert loaded.baselines.keys() == maps.keys()
+    assert all(torch.equal(loaded.baselines[name], maps[name]) for name in maps)
+    again = artifact.with_name(f"again-{artifact.name}")
+    save(loaded, again)
+    assert read_baselines(again).keys() == maps.keys()
+    save(tiny(), again)  # another model without baselines
+    assert read_baselines(again) == {}
     if artifact.is_dir():
         path = artifact / "baselines.safetensors"
         os.truncate(path, path.stat().st_size - 1)

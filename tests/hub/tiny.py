@@ -1,49 +1,22 @@
-"""Models of Stable Diffusion's topology, small enough to make many of."""
+"""Small models, and changes of saved ones."""
 
-import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.tiny_model import ARCHITECTURE, tiny
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from diffsight.backbones import BackboneSource, StableDiffusion
-from diffsight.heads.deconv import DeconvHead
+from diffsight.backbones import BackboneSource
 from diffsight.hub import fingerprint
-from diffsight.methods import VPD, FewShot
+from diffsight.methods import FewShot
 from diffsight.model import DenseModel
-from diffsight.necks.merging import Merging
-from diffsight.prompts.text import TextTable
 from diffsight.tasks.depth import Depth
 
-ARCHITECTURE = {
-    "unet": {
-        "block_out_channels": (8, 8, 8, 8),
-        "layers_per_block": 1,
-        "cross_attention_dim": 8,
-        "norm_num_groups": 4,
-        "attention_head_dim": 2,
-    },
-    "vae": {"block_out_channels": (4, 4, 4, 4), "layers_per_block": 1, "norm_num_groups": 2},
-}
-
-
-def tiny(seed: int = 0, *, head_width: int = 8) -> DenseModel:
-    """Return a depth model up to 8 m with random weights."""
-    torch.manual_seed(seed)
-    return DenseModel(
-        task=Depth(max_depth_m=8.0),
-        method=functools.partial(
-            VPD,
-            backbone=StableDiffusion(ARCHITECTURE),
-            prompts=TextTable(["kitchen", "office"], dim=8),
-            neck=functools.partial(Merging, width=8, groups=4),
-            head=functools.partial(DeconvHead, widths=(8, 8, 8), width=head_width),
-        ),
-    ).eval()
+__all__ = ["ARCHITECTURE", "edit", "few_shot", "fingerprint_of", "flip_last_byte", "tiny"]
 
 
 def few_shot(source: BackboneSource, *, bins: int = 6) -> DenseModel:

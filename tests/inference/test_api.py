@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.hub.tiny import tiny
 from tests.inference.standins import Brightness, Probabilities, model
 
 from diffsight.errors import InputError
+from diffsight.hub import load, save
 from diffsight.inference import Plan
 from diffsight.inference.api import evaluate, labelled_folder
 from diffsight.model import DenseModel
@@ -41,6 +43,21 @@ def test_depth_in_millimetres(tmp_path: Path) -> None:
     assert scored.scores["model"]["abs_rel"] == pytest.approx(0, abs=1e-5)
     again = evaluate(dense, dataset=labelled_folder(dense, images, labels), device="cpu")
     assert again.scores == result.scores
+
+
+def test_a_model_that_was_loaded_is_compared_with_its_own_baselines(tmp_path: Path) -> None:
+    images, labels = write_pairs(tmp_path, [np.full((16, 20), 1200, np.uint16)] * 2)
+    saved = tiny()
+    saved.info["kind"] = "depth"
+    saved.baselines = {"constant median": torch.full((1, 1), 1.0)}
+    save(saved, tmp_path / "model.safetensors")
+    results = [
+        evaluate(given, images=images, labels=labels, device="cpu").scores
+        for given in (tmp_path / "model.safetensors", load(tmp_path / "model.safetensors"))
+    ]
+    assert results[0] == results[1]
+    assert results[0]["constant median"] == {"RMSE, m": pytest.approx(0.2)}
+    assert not any("oracle" in name for name in results[0])
 
 
 def test_classes_keep_the_numbers_of_the_model(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_another_encoder_image_or_precision_is_computed() -> None:
     made: list[int] = []
 
     def get(encoder: object, pixels: torch.Tensor) -> torch.Tensor:
-        def compute() -> torch.Tensor:
+        def compute(missing: torch.Tensor) -> torch.Tensor:
             made.append(len(made))
             return torch.full((1, 4, 1, 1), float(len(made)))
 
@@ -78,7 +78,7 @@ def test_only_the_last_latents_are_kept() -> None:
     made: list[int] = []
 
     def get(number: int) -> None:
-        def compute() -> torch.Tensor:
+        def compute(missing: torch.Tensor) -> torch.Tensor:
             made.append(number)
             return torch.zeros(1, 4, 1, 1)
 
@@ -87,3 +87,19 @@ def test_only_the_last_latents_are_kept() -> None:
     for number in (0, 1, 0, 2, 0, 1):
         get(number)
     assert made == [0, 1, 2, 1]
+
+
+def test_an_image_is_computed_once_whatever_batches_it_is_in() -> None:
+    latents, encoder, pictures = SharedLatents(), object(), images(4, 8, 8)
+    made: list[int] = []
+
+    def get(*numbers: int) -> torch.Tensor:
+        def compute(missing: torch.Tensor) -> torch.Tensor:
+            made.append(len(missing))
+            return missing.mean(dim=(2, 3))
+
+        return latents.get(encoder, pictures[list(numbers)], compute)
+
+    for numbers in ((0, 1), (1, 2, 1), (3,), (3, 0)):
+        assert torch.equal(get(*numbers), pictures[list(numbers)].mean(dim=(2, 3)))
+    assert made == [2, 1, 1]

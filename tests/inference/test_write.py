@@ -59,7 +59,7 @@ def test_the_json_file_says_what_the_numbers_mean(tmp_path: Path) -> None:
     assert about["invalid"] == 0
     assert about["depth_type"] == "z"
     assert about["valid"] == 0.95
-    assert about["beyond_range_share"] == 0
+    assert about["beyond_range_fraction"] == 0
     assert about["size"] == [5, 4]
     assert about["depth_m"] == {"min": 0.5, "median": 4.7632, "max": 9.0263}
     assert about["uncertainty_m"]["median"] == 0.25
@@ -71,7 +71,7 @@ def test_depth_beyond_16_bits_is_reported(tmp_path: Path) -> None:
     depth_m = torch.tensor([[70.0, 60.0]])
     far = DepthPrediction(depth_m, torch.ones(1, 2, dtype=torch.bool), "z")
     about = write_prediction(far, tmp_path, Job(Path("a"), Path("a")), {})
-    assert about["beyond_range_share"] == 0.5
+    assert about["beyond_range_fraction"] == 0.5
     assert np.asarray(Image.open(tmp_path / "a_depth.png")).tolist() == [[0, 60_000]]
     assert about["metres"] == "a_metres.npy"
     assert np.load(tmp_path / "a_metres.npy").tolist() == [[70, 60]]

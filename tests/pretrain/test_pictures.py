@@ -1,11 +1,16 @@
 """Pictures on disk: what rooms gives, once, chunk by chunk."""
 
+import io
+import shutil
+
 import numpy as np
 import pytest
 import torch
 
+from diffsight import assets
 from diffsight.errors import InputError
 from diffsight.pretrain import pictures
+from diffsight.pretrain.latents import open_latents
 from diffsight.pretrain.pictures import averaged, open_pictures, signed, unsigned
 from diffsight.rooms import render_scene
 
@@ -34,6 +39,53 @@ def test_damaged_chunk(context, cache, tmp_path):
         (place / path.name).write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match=r"00000\.npy: not a whole chunk .* delete 00000\.json"):
         open_pictures(tmp_path, split="train", count=8, size=32)
+
+
+ODD = (
+    np.zeros((8, 3, 16, 16), np.uint8),
+    np.zeros((7, 3, 32, 32), np.uint8),
+    np.zeros((8, 3, 32, 32), np.float32),
+    np.zeros((8, 3, 32, 32), "M8[s]"),
+    np.zeros(0, np.uint8),
+    np.array(3, np.uint8),
+)
+
+
+@pytest.mark.parametrize("array", ODD, ids=lambda array: f"{array.dtype} {array.shape}")
+def test_a_chunk_of_other_maps_is_damaged(context, cache, tmp_path, array):
+    place = tmp_path / "rooms-1-train-32"
+    shutil.copytree(cache / place.name, place)
+    np.save(place / "00000.npy", array)
+    with pytest.raises(InputError, match=r"00000\.npy: not a whole chunk .* delete 00000\.json"):
+        open_pictures(tmp_path, split="train", count=8, size=32)
+
+
+def archive() -> bytes:
+    """Return an NPZ file, which numpy reads whatever its name is."""
+    file = io.BytesIO()
+    np.savez(file, np.zeros(3))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-100]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"'shape'", b"('hape'")),
+        lambda path: np.save(path, np.zeros((8, 4, 4), np.float16)),
+        lambda path: path.write_bytes(archive()),
+    ],
+)
+def test_a_damaged_chunk_of_latents_is_named(context, cache, tmp_path, damage):
+    train = open_pictures(cache, split="train", count=8, size=32)
+    vae = assets.find("tiny") / "vae"
+    first = open_latents(tmp_path, train, vae, 32)(3)
+    (path,) = tmp_path.rglob("00000.npy")
+    assert torch.equal(open_latents(tmp_path, train, vae, 32)(3), first)
+    damage(path)
+    with pytest.raises(InputError, match=r"00000\.npy: not a whole chunk of latents .*: delete it"):
+        open_latents(tmp_path, train, vae, 32)
 
 
 def test_other_sizes_than_those_on_disk():

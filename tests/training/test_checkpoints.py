@@ -20,6 +20,35 @@ def test_round_trip(tmp_path):
     assert os.listdir(tmp_path) == ["last.ckpt"]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c["weights"].view(torch.uint8)[5].add_(1),
+        lambda c: c["optimizer_states"][0]["state"][0].pop("exp_avg"),
+        lambda c: c["optimizer_states"][0].update(param_groups=torch.tensor(7)),
+        lambda c: c.update(weights=c["weights"].to("meta")),
+        lambda c: c.update(weights=c["weights"][:1].expand(10**9)),
+        lambda c: c.update(weights=c["weights"].to_sparse()),
+        lambda c: c["loops"].append((1.0, None, "x")),
+    ],
+)
+def test_contents_that_were_changed_are_refused(tmp_path, change):
+    path, state = tmp_path / "last.ckpt", {"exp_avg": torch.ones(2, 3).mT, "step": 1}
+    content = {KEY: {"step": 3}, "weights": torch.arange(4.0), "loops": [(1, True)]}
+    content["optimizer_states"] = [{"state": {0: state}, "param_groups": []}]
+    AtomicCheckpoints().save_checkpoint(content, path)
+    assert load(path, check=True).keys() == content.keys()
+    damaged = torch.load(path)
+    change(damaged)
+    torch.save(damaged, path)
+    with pytest.raises(InputError, match=r"last.ckpt: damaged \(its contents are not those"):
+        AtomicCheckpoints().load_checkpoint(path)
+    assert load(path)[KEY] == {"step": 3}  # what is not needed is not read
+    del damaged["diffsight_sha256"]  # of an earlier version
+    torch.save(damaged, path)
+    assert load(path, check=True)[KEY] == {"step": 3}
+
+
 def test_a_full_disk_leaves_the_previous_one_whole(tmp_path):
     path = tmp_path / "last.ckpt"
     AtomicCheckpoints().save_checkpoint({KEY: 1}, path)

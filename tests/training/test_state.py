@@ -8,7 +8,7 @@ from tests.hub.tiny import tiny
 
 from diffsight.errors import InputError
 from diffsight.model import DenseModel
-from diffsight.training.checkpoints import KEY
+from diffsight.training.checkpoints import KEY, SEAL
 from diffsight.training.rng import rng_state
 from diffsight.training.state import AdaptState, load_trained_state, trained_state
 
@@ -63,11 +63,20 @@ def resume(path, network) -> int:
 def test_damaged_states(path, network, change) -> None:
     assert resume(path, network) == 2
     stored = torch.load(path, weights_only=True)
+    del stored[SEAL]  # as of an earlier version
     change(stored[KEY])
     torch.save(stored, path)
     with pytest.raises(InputError, match=r"state: damaged .*start again without --resume") as error:
         resume(path, network)
     assert "\n" not in str(error.value)
+
+
+def test_a_state_that_was_changed_is_refused(path, network) -> None:
+    stored = torch.load(path, weights_only=True)
+    stored[KEY]["current"]["trained"][NAME].view(torch.uint8)[3] ^= 1
+    torch.save(stored, path)
+    with pytest.raises(InputError, match=r"state: damaged: start again without --resume"):
+        resume(path, network)
 
 
 def test_trained_values_of_another_model_are_refused(network) -> None:

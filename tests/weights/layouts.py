@@ -5,53 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from benchmarks.tiny_model import original_entries
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-
-from diffsight.backbones.ldm_keys import unet_prefixes
 
 
 def ldm_file(path: Path, folder: Path) -> dict[str, torch.Tensor]:
     """An original-style checkpoint of the small model: diffusers' own names turned back."""
     unet = UNet2DConditionModel.from_pretrained(folder / "unet").state_dict()
-    prefixes = {new: old for old, new in unet_prefixes(4, 2, (True, True, True, False)).items()}
-    inner = {
-        "norm1": "in_layers.0",
-        "conv1": "in_layers.2",
-        "norm2": "out_layers.0",
-        "conv2": "out_layers.3",
-        "time_emb_proj": "emb_layers.1",
-        "conv_shortcut": "skip_connection",
-    }
-    state = {}
-    for key, value in unet.items():
-        new = max((p for p in prefixes if key.startswith(p + ".")), key=len)
-        rest = key[len(new) + 1 :]
-        if ".resnets." in new:
-            module, _, leaf = rest.rpartition(".")
-            rest = f"{inner[module]}.{leaf}"
-        state[f"model.diffusion_model.{prefixes[new]}.{rest}"] = value
-    names = (
-        ("down_blocks", "down"),
-        ("resnets", "block"),
-        ("downsamplers.0.conv", "downsample.conv"),
-        ("mid_block.block.0", "mid.block_1"),
-        ("mid_block.block.1", "mid.block_2"),
-        ("mid_block.attentions.0", "mid.attn_1"),
-        ("group_norm", "norm"),
-        ("to_out.0", "proj_out"),
-        ("to_", ""),
-        ("conv_norm_out", "norm_out"),
-        ("conv_shortcut", "nin_shortcut"),
-    )
-    for key, value in AutoencoderKL.from_pretrained(folder / "vae").state_dict().items():
-        if key.startswith(("encoder", "quant")):
-            if ".attentions." in key and value.ndim == 2:
-                value = value[..., None, None]
-            for new, old in names:
-                key = key.replace(new, old)
-        state[f"first_stage_model.{key}"] = value.clone()
+    vae = AutoencoderKL.from_pretrained(folder / "vae").state_dict()
+    state = original_entries(unet, vae, layers=2)
     state["cond_stage_model.transformer.text_model.final_layer_norm.weight"] = torch.ones(3)
     save_file(state, path)
     return state

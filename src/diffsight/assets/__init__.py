@@ -12,6 +12,7 @@ from pathlib import Path
 
 from diffsight.atomic import replacing
 from diffsight.errors import InputError
+from diffsight.formats.text import reading
 
 LITE = "efficientnet-lite0"
 NAMES = ("tiny", LITE)
@@ -91,15 +92,19 @@ def _checked(folder: Path) -> Path:
         )
     for line in lines:
         digest, _, name = line.partition("  ")
-        path = folder / name
-        if not path.is_file():
-            raise InputError(f"{path}: missing from the embedded model: {_REPAIR}")
-        if _digest(path) != digest:
-            raise InputError(
-                f"{path}: cut off or changed ({path.stat().st_size:,} bytes whose SHA-256 is not "
-                f"that of {CHECKSUMS}): {_REPAIR}"
-            )
+        with reading(folder / CHECKSUMS, f"damaged ({{reason}}): {_REPAIR}"):
+            _check_file(folder / name, digest)
     return folder
+
+
+def _check_file(path: Path, digest: str) -> None:
+    if not path.is_file():
+        raise InputError(f"{path}: missing from the embedded model: {_REPAIR}")
+    if _digest(path) != digest:
+        raise InputError(
+            f"{path}: cut off or changed ({path.stat().st_size:,} bytes whose SHA-256 is not "
+            f"that of {CHECKSUMS}): {_REPAIR}"
+        )
 
 
 def _digest(path: Path) -> str:

@@ -1,5 +1,5 @@
-"""Cross-attention maps: averaged over heads without keeping a map per head, recorded only where
-asked.
+"""Cross-attention maps: averaged over heads without keeping a map per head, recorded only for the
+levels and places of a request.
 
 Every attention of the UNet runs through scaled dot-product attention. Where a recorder listens, it
 is given queries and keys, and computes beside it what it wants to know.
@@ -82,7 +82,7 @@ class MapRecorder(AbstractRecorder):
         return False
 
     def at(self, level: int, place: Place, hw: tuple[int, int]) -> Record | None:
-        """A sum for a layer whose level and place were asked for."""
+        """Return a function that adds the maps of a layer, if its level and place are requested."""
         if level not in self.request.levels or place not in self.request.places:
             return None
 

@@ -11,14 +11,14 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
-from diffsight.adaptation.candidates import backbone_sources, candidates, parse_spec
+from diffsight.adaptation.candidates import Candidate, backbone_sources, candidates, parse_spec
 from diffsight.adaptation.selection import select
 from diffsight.backbones import BackboneSource
 from diffsight.benchmark.measures import map_output
@@ -40,9 +40,13 @@ from diffsight.training.loop import CPU, Runtime
 from diffsight.training.rng import restore_rng, rng_state
 from diffsight.types import Draws, Inputs, Latents
 
+# test images of one size that are predicted together, by the type of the device; on two cores eight
+# together took as long as one by one (1.02 of the processor's time). Halves are tried where memory
+# does not hold them
+BATCH_SIZES = {"cuda": 8}
 MAX_LATENT_BYTES = 2**28  # of 4,000 images of 512 x 512 pixels
 
-Predict = Callable[[Sample], Output]
+Predict = Callable[[Sequence[Sample]], Sequence[Output]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +79,7 @@ class Episode:
         seed: of everything random.
         repeat: number of the draw of training images.
         settings: of the benchmark.
-        score: returns the measure of predictions over the test images.
+        score: returns the measure of a method over the test images.
     """
 
     spec: BenchmarkTask
@@ -86,7 +90,7 @@ class Episode:
     seed: int
     repeat: int
     settings: Settings
-    score: Callable[[Predict], float]
+    score: "Callable[[FittedMethod], float]"
 
 
 @dataclass
@@ -94,13 +98,15 @@ class FittedMethod:
     """A trained method.
 
     Attributes:
-        predict: from an image to the output for it, at any size, on the CPU.
+        predict: from images of one size to the output for each, at any size, on the CPU.
+        batch_size: images that are predicted together, at most.
         facts: steps, parameters and the like, for the record.
         curve: steps of the training, and scores on the test images after them.
         curve_seconds: that recording the curve took.
     """
 
     predict: Predict
+    batch_size: int = 1
     facts: dict[str, Any] = field(default_factory=dict)
     curve: Sequence[tuple[int, float]] = ()
     curve_seconds: float = 0.0
@@ -118,6 +124,14 @@ class BenchmarkMethod(abc.ABC):
     @abc.abstractmethod
     def fit(self, episode: Episode) -> FittedMethod:
         """Return the method, trained on the images of an episode."""
+
+    def untrained(self, episode: Episode) -> FittedMethod | None:
+        """Return the method before its training, to measure its speed; None if that is no matter.
+
+        Raises:
+            InputError: if the training images cannot be learned from.
+        """
+        return None
 
     def supports(self, spec: BenchmarkTask) -> bool:
         """Return whether the method can learn a task."""
@@ -156,15 +170,27 @@ class Adapted(BenchmarkMethod):
         """Train on the images of the episode alone."""
         return self._fit(episode, partial(episode.spec.fitted, episode.samples))
 
-    def _fit(self, episode: Episode, fit_task: Callable[..., AbstractTask]) -> FittedMethod:
+    def untrained(self, episode: Episode) -> FittedMethod:
+        """Return the method that is compared last, which is the slowest, with random weights."""
+        pairs, _ = self._candidates(episode, partial(episode.spec.fitted, episode.samples))
+        model = DenseModel(task=pairs[-1].task, method=pairs[-1].builder)
+        model.info["short_side"] = pairs[-1].short_side
+        return fitted_method(model.to(episode.settings.runtime.device), episode)
+
+    def _candidates(
+        self, episode: Episode, fit_task: Callable[..., AbstractTask]
+    ) -> tuple[list[Candidate], dict[str, Any]]:
+        """Return the methods on their backbones, and the options of all of them."""
         sources = backbone_sources(self.backbone) if self.backbone else [episode.source]
-        settings = episode.settings
         options = dict(self.options)
-        if settings.clip is not None and self._takes("clip"):
-            options["clip"] = settings.clip
-        side = episode.short_side
-        given = {"short_side": side, "options": options, "trusted": self.trusted}
-        pairs = candidates(self.specs, sources, fit_task, **given)
+        if episode.settings.clip is not None and self._takes("clip"):
+            options["clip"] = episode.settings.clip
+        given = {"short_side": episode.short_side, "options": options, "trusted": self.trusted}
+        return candidates(self.specs, sources, fit_task, **given), options
+
+    def _fit(self, episode: Episode, fit_task: Callable[..., AbstractTask]) -> FittedMethod:
+        settings = episode.settings
+        pairs, options = self._candidates(episode, fit_task)
         curve = Curve(episode)
         model = select(
             episode.samples,
@@ -182,8 +208,8 @@ class Adapted(BenchmarkMethod):
         info = {name: model.info[name] for name in ("steps", "chosen", "held_out")}
         used = options | {k: v for c in pairs for k, v in c.spec.options.items()}
         facts = {"parameters": learned_parameters(model.method), **info, "options": used}
-        predict = partial(predict_sample, model.eval(), episode)
-        return FittedMethod(predict, facts, curve.points, curve.seconds)
+        made = fitted_method(model, episode)
+        return replace(made, facts=facts, curve=curve.points, curve_seconds=curve.seconds)
 
     def dependency_hash(
         self, spec: BenchmarkTask, source: BackboneSource, clip: str | Path | None
@@ -256,32 +282,42 @@ class Curve:
         if not every or (step % every and step != steps):
             return
         begin, state = time.monotonic(), rng_state()
-        predict = partial(predict_sample, model.eval(), self.episode)
-        self.points.append((step, self.episode.score(predict)))
+        self.points.append((step, self.episode.score(fitted_method(model, self.episode))))
         model.train()
         restore_rng(state)
         self.seconds += time.monotonic() - begin
 
 
-@torch.no_grad()
-def predict_sample(model: DenseModel, episode: Episode, sample: Sample) -> Output:
-    """Return the output for a sample, at the size at which methods work.
+def fitted_method(model: DenseModel, episode: Episode) -> FittedMethod:
+    """Return a model, which is put into evaluation mode, as a method that predicts images."""
+    batch_size = BATCH_SIZES.get(episode.settings.runtime.device.type, 1)
+    return FittedMethod(partial(predict_samples, model.eval(), episode), batch_size)
 
-    Numbers are as the task decodes them (directions have length 1), classes are probabilities.
+
+@torch.no_grad()
+def predict_samples(model: DenseModel, episode: Episode, samples: Sequence[Sample]) -> list[Output]:
+    """Return the outputs for images of one size, at the size at which methods work.
+
+    Numbers are as the task decodes them (directions have length 1), classes are probabilities. An
+    output does not depend on the other images.
     """
     runtime = episode.settings.runtime
-    image = sample.image[None].to(runtime.device).float() / 255
+    image = torch.stack([sample.image for sample in samples]).to(runtime.device).float() / 255
     image = resized_image(image, working_hw(*image.shape[-2:], short_side=model.info["short_side"]))
-    prompts = None if sample.prompt is None else (sample.prompt,)
+    prompts = tuple(sample.prompt for sample in samples)
+    texts = None if all(prompt is None for prompt in prompts) else prompts
     # what only this model has, such as a UNet that was trained, must not be kept
     source, frozen = episode.source, model.method.frozen().values()
     shares = source.is_diffusion and any(part is source.diffusion for part in frozen)
     latents = episode.settings.latents if shares else None
     with float32_products(tf32=False), runtime.mixed():
-        output = model(Inputs(image, prompts, latents=latents), draws=Draws((0,)))
+        inputs, draws = Inputs(image, texts, latents=latents), Draws((0,) * len(samples))
+        output = model(inputs, draws=draws)
     if any(spec.kind == "values" for spec in model.task.outputs):
-        return map_output(model.task, model.task.decode(output)[0].to_label().cpu())
-    return output.normalised().reduced().to("cpu")
+        labels = [one.to_label().cpu() for one in model.task.decode(output)]
+        return [map_output(model.task, label) for label in labels]
+    rows = [output.row(index) for index in range(len(samples))]
+    return [row.normalised().reduced().to("cpu") for row in rows]
 
 
 def required_clip(reason: str, source: BackboneSource, clip: str | Path | None) -> Path:

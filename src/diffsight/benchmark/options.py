@@ -21,6 +21,13 @@ class UnitOptions(FewShotOptions):
     minutes: float = 1.5
     curve_every: int | None = None
 
+    @property
+    def scorings(self) -> int:
+        """How often a unit scores the test images; with ``minutes`` a curve is not counted."""
+        if self.curve_every is None or self.steps is None:
+            return 1
+        return 1 + -(-self.steps // self.curve_every)
+
     def __post_init__(self) -> None:
         """Refuse numbers that are out of range."""
         check_whole("shots", self.shots, 1)

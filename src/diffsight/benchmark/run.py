@@ -10,10 +10,29 @@ from pathlib import Path
 from diffsight.backbones import BackboneSource
 from diffsight.benchmark.methods import BenchmarkMethod
 from diffsight.benchmark.source import BenchmarkSource
-from diffsight.benchmark.units import Settings, Unit, run, save, stored
+from diffsight.benchmark.units import Settings, Unit, run, save, scoring_seconds, stored
 from diffsight.errors import InputError
 from diffsight.ops.memory import keep_freed_memory
 from diffsight.training.loop import require_memory
+
+LONG_MEASUREMENT_S = 60.0  # before the first unit
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a benchmark has to do.
+
+    Attributes:
+        units: of this shard.
+        done: how many of them are finished.
+        training_seconds: of the others; None where the number of steps is given.
+        scoring_seconds: estimate for the test images of the others.
+    """
+
+    units: int
+    done: int
+    training_seconds: float | None
+    scoring_seconds: float
 
 
 @dataclass(frozen=True)
@@ -45,7 +64,7 @@ def benchmark(
     repeats: int = 5,
     settings: Settings | None = None,
     shard: tuple[int, int] = (0, 1),
-    announce: Callable[[int, int, float | None], None] = lambda units, done, minutes: None,
+    announce: Callable[[Forecast], None] | None = None,
     advance: Callable[[Standing], None] = lambda standing: None,
 ) -> None:
     """Run the units that have no file yet; an interrupted benchmark continues where it was.
@@ -59,8 +78,7 @@ def benchmark(
         repeats: draws of training images of every task, the same for all methods.
         settings: of all units.
         shard: number and count of the machines that divide the units.
-        announce: called first with the number of units, how many are finished, and the minutes that
-            the trainings of the others take (None with ``steps``).
+        announce: called first, with what is to be done; scoring is measured for it.
         advance: called after every unit.
 
     Raises:
@@ -93,8 +111,10 @@ def benchmark(
     there = [u for u in mine if stored(u.path(out, settings.shots), keys[u]) is not None]
     missing = [u for u in mine if u not in set(there)]
     costly = [u for u in missing if methods[u.method].is_trained]
-    minutes = None if settings.steps is not None else settings.minutes * len(costly)
-    announce(len(mine), len(there), minutes)
+    if announce:
+        scoring_s = _scoring_seconds(costly, methods, source, pretrained, settings)
+        training_s = None if settings.steps is not None else 60 * settings.minutes * len(costly)
+        announce(Forecast(len(mine), len(there), training_s, scoring_s))
     spent: dict[str, list[float]] = {}  # by method: they differ by orders of magnitude
     for done, unit in enumerate(missing, start=1):
         begin = time.monotonic()
@@ -103,6 +123,29 @@ def benchmark(
         spent.setdefault(unit.method, []).append(time.monotonic() - begin)
         left = seconds_left([one.method for one in missing[done:]], spent)
         advance(Standing(unit, len(there) + done, len(mine), result["score"], left))
+
+
+def _scoring_seconds(
+    units: Sequence[Unit],
+    methods: Mapping[str, BenchmarkMethod],
+    source: BenchmarkSource,
+    pretrained: BackboneSource,
+    settings: Settings,
+) -> float:
+    """Return the estimated seconds of scoring the test images of units.
+
+    Every method is measured once. When that has taken long, the others count as the mean.
+    """
+    per_image: dict[str, list[float]] = {}
+    begin = time.monotonic()
+    for unit in units:
+        if unit.method not in per_image and time.monotonic() - begin < LONG_MEASUREMENT_S:
+            method = methods[unit.method]
+            seconds = scoring_seconds(unit, method, source, pretrained, settings)
+            per_image[unit.method] = [seconds]
+    images = sum(len(source.tasks[unit.task].test) for unit in units)
+    each = seconds_left([unit.method for unit in units], per_image) / max(1, len(units))
+    return images * each * settings.scorings
 
 
 def seconds_left(methods: Sequence[str], spent: Mapping[str, Sequence[float]]) -> float:

@@ -56,7 +56,7 @@ class BenchmarkTask:
     def fitted(self, samples: Sequence[Sample], **options: Any) -> AbstractTask:
         """Return the task for these training images.
 
-        It has as many bins as were asked for, or as there are different labels.
+        It has as many bins as the options say, or as there are different labels, if that is less.
 
         Args:
             samples: training images.

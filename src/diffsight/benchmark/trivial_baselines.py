@@ -1,5 +1,6 @@
 """What every method must beat, and predictions that anybody has stored."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -35,7 +36,7 @@ class Constant(BenchmarkMethod):
     def fit(self, episode: Episode) -> FittedMethod:
         """Compute it over all pixels of the training images."""
         value = constant_maps(episode)
-        return FittedMethod(
+        return _one_by_one(
             lambda sample: map_output(episode.task, value.expand(-1, *sample.image.shape[-2:]))
         )
 
@@ -54,7 +55,7 @@ class MeanMap(BenchmarkMethod):
         classes = map_spec(task).channels if map_spec(task).kind == "classes" else 0
         labels = [(sample.labels[label], sample.valid[label]) for sample in episode.samples]
         mean = mean_over_images(labels, hw, constant_maps(episode), classes=classes)
-        return FittedMethod(
+        return _one_by_one(
             lambda sample: map_output(
                 task, resized_label(mean, (sample.image.shape[-2], sample.image.shape[-1]))
             )
@@ -84,7 +85,7 @@ class Stored(BenchmarkMethod):
             stored = of_repeat if of_repeat.find(sample.id) else of_all
             return map_output(task, stored.numbers(sample.id, channels, spec.name))
 
-        return FittedMethod(predict)
+        return _one_by_one(predict)
 
     def dependency_hash(
         self, spec: BenchmarkTask, source: BackboneSource, clip: str | Path | None
@@ -104,3 +105,7 @@ def constant_maps(episode: Episode) -> Float[Tensor, "d 1 1"]:
     if map_spec(episode.task).kind == "classes":
         value = functional.one_hot(value, map_spec(episode.task).channels).float()
     return value[:, None, None]
+
+
+def _one_by_one(predict: Callable[[Sample], Output]) -> FittedMethod:
+    return FittedMethod(lambda samples: [predict(sample) for sample in samples])

@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,23 @@ import diffsight
 from diffsight.atomic import replacing
 from diffsight.backbones import BackboneSource
 from diffsight.benchmark.measures import AbstractMeasure
-from diffsight.benchmark.methods import BenchmarkMethod, Episode, Predict, Settings
+from diffsight.benchmark.methods import BenchmarkMethod, Episode, FittedMethod, Settings
 from diffsight.benchmark.source import BenchmarkSource, BenchmarkTask
 from diffsight.datasets.base import Sample
-from diffsight.errors import InputError
+from diffsight.errors import InputError, TooLargeError
 from diffsight.formats.text import read_object, reading
 from diffsight.hub.artifact import fingerprint
+from diffsight.inference.evaluate import First
+from diffsight.inference.predictor import SharedLatents, neighbours
+from diffsight.ops.memory import give_back_memory, memory_for
+from diffsight.outputs import Output
 from diffsight.tasks.base import AbstractTask
+from diffsight.training.rng import restore_rng, rng_state
 from diffsight.training.stream import seed_of
 from diffsight.types import Target
 
 DAMAGED = "damaged ({reason}): delete it, so that the unit runs again"
+LONG_BATCH_S = 10.0  # a second measurement is not worth waiting for
 FORMAT = 3  # of a unit's file; another one makes other files of the same options
 
 
@@ -129,28 +135,11 @@ def run(
     Raises:
         InputError: if the training images cannot be learned from.
     """
-    spec = source.tasks[unit.task]
-    samples = draw(source, spec, settings.shots, settings.seed, unit.repeat)
-    task = spec.fitted(samples)
-
-    def score(predict: Predict) -> float:
-        return _score(predict, source, spec, task)[0].compute()[spec.measure(task).name]
-
-    episode = Episode(
-        spec=spec,
-        samples=samples,
-        task=task,
-        source=pretrained,
-        short_side=settings.short_side or pretrained.short_side_px,
-        seed=seed_of(settings.seed, unit.repeat),
-        repeat=unit.repeat,
-        settings=settings,
-        score=score,
-    )
+    episode = _episode(unit, source, pretrained, settings)
     begin = time.monotonic()
     fitted = method.fit(episode)
     fit_seconds = time.monotonic() - begin - fitted.curve_seconds
-    measure, per_image = _score(fitted.predict, source, spec, task)
+    measure, per_image = _score(fitted, source, episode.spec, episode.task)
     measures = measure.compute()
     curve = {"curve": fitted.curve} if fitted.curve else {}
     return {
@@ -163,7 +152,7 @@ def run(
         "score": measures[measure.name],
         "measures": measures,
         "per_image": per_image,
-        "training_images": [sample.id for sample in samples],
+        "training_images": [sample.id for sample in episode.samples],
         "facts": fitted.facts,
         **curve,
         "fit_seconds": round(fit_seconds, 2),
@@ -171,19 +160,88 @@ def run(
     }
 
 
+def scoring_seconds(
+    unit: Unit,
+    method: BenchmarkMethod,
+    source: BenchmarkSource,
+    pretrained: BackboneSource,
+    settings: Settings,
+) -> float:
+    """Return the estimated seconds of scoring a test image, measured on one batch.
+
+    The weights of the method are random. Where a batch takes long, so does encoding its images,
+    which happens once for all methods and repeats.
+
+    Raises:
+        InputError: if the training images cannot be learned from.
+    """
+    state = rng_state()
+    episode = _episode(unit, source, pretrained, replace(settings, latents=SharedLatents()))
+    seconds = 0.0
+    if (untrained := method.untrained(episode)) is not None:
+        count = min(len(episode.spec.test), untrained.batch_size)
+        spec = replace(episode.spec, test=First(episode.spec.test, count))
+        for _ in range(2):  # what is computed once is not in the second
+            begin = time.monotonic()
+            _score(untrained, source, spec, episode.task)
+            seconds = (time.monotonic() - begin) / count
+            if seconds * count > LONG_BATCH_S:
+                break
+    restore_rng(state)
+    return seconds
+
+
+def _episode(
+    unit: Unit, source: BenchmarkSource, pretrained: BackboneSource, settings: Settings
+) -> Episode:
+    """Return the training of a unit."""
+    spec = source.tasks[unit.task]
+    samples = draw(source, spec, settings.shots, settings.seed, unit.repeat)
+    task = spec.fitted(samples)
+
+    def score(fitted: FittedMethod) -> float:
+        return _score(fitted, source, spec, task)[0].compute()[spec.measure(task).name]
+
+    return Episode(
+        spec=spec,
+        samples=samples,
+        task=task,
+        source=pretrained,
+        short_side=settings.short_side or pretrained.short_side_px,
+        seed=seed_of(settings.seed, unit.repeat),
+        repeat=unit.repeat,
+        settings=settings,
+        score=score,
+    )
+
+
 def _score(
-    predict: Predict, source: BenchmarkSource, spec: BenchmarkTask, task: AbstractTask
+    fitted: FittedMethod, source: BenchmarkSource, spec: BenchmarkTask, task: AbstractTask
 ) -> tuple[AbstractMeasure, dict[str, float]]:
     """Return the measure of all test images, and the score of every one."""
     measure = spec.measure(task)
     per_image: dict[str, float] = {}
-    for index in range(len(spec.test)):
-        if (sample := source.read(spec.test, index)) is None:
-            continue
-        label = spec.task.label
-        target = Target(sample.labels[label][None], sample.valid[label][None])
-        per_image[sample.id] = measure.update(predict(prompted(sample, spec)), target)
+    samples = (source.read(spec.test, index) for index in range(len(spec.test)))
+    readable = (prompted(sample, spec) for sample in samples if sample is not None)
+    for batch in neighbours(readable, fitted.batch_size, lambda sample: sample.image.shape):
+        for sample, output in zip(batch, _predicted(fitted, batch), strict=True):
+            label = spec.task.label
+            target = Target(sample.labels[label][None], sample.valid[label][None])
+            per_image[sample.id] = measure.update(output, target)
     return measure, per_image
+
+
+def _predicted(fitted: FittedMethod, samples: Sequence[Sample]) -> Sequence[Output]:
+    """Return the outputs for images of one size; halves of a batch that memory does not hold."""
+    if len(samples) == 1:
+        return fitted.predict(samples)
+    try:
+        with memory_for("not enough memory for the batch"):
+            return fitted.predict(samples)
+    except TooLargeError:
+        give_back_memory()
+    half = len(samples) // 2
+    return [*_predicted(fitted, samples[:half]), *_predicted(fitted, samples[half:])]
 
 
 def save(path: Path, key: str, result: Mapping[str, Any]) -> None:

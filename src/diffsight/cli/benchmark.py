@@ -14,11 +14,12 @@ from diffsight.choices import NYUTrainSplit, Preset
 from diffsight.cli import options
 from diffsight.cli.flags import Flag, command
 from diffsight.errors import InputError
+from diffsight.formats.durations import duration
 from diffsight.locks import share_folder
 
 if TYPE_CHECKING:
     from diffsight.benchmark.methods import BenchmarkMethod
-    from diffsight.benchmark.run import Standing
+    from diffsight.benchmark.run import Forecast, Standing
     from diffsight.benchmark.source import BenchmarkSource
 
 log = logging.getLogger(__name__)
@@ -160,44 +161,44 @@ def few_shot(
         training: how a method is trained.
         runtime: what it runs on.
     """
-    import torch
-
     from diffsight.backbones import BackboneSource
     from diffsight.benchmark.report import write_report
     from diffsight.benchmark.run import benchmark
     from diffsight.benchmark.units import Settings
-    from diffsight.training.loop import Runtime
 
-    if not report:
-        part = _shard(shard)
-        options.require_writable(out)
-        rows = methods.rows(out, runtime.trusted(methods.methods))
-        source = data.source()
-        for note in source.notes:
-            log.warning("%s", note)
-        hardware = Runtime(
-            torch.device(options.device_of(runtime.device)), options.dtype_of(runtime.dtype)
+    if report:
+        sys.stdout.write(write_report(out, reference=methods.reference))
+        return 0
+    part = _shard(shard)
+    options.require_writable(out)
+    rows = methods.rows(out, runtime.trusted(methods.methods))
+    source = data.source()
+    _warn("%s", source.notes)
+    hardware = runtime.hardware()
+    settings = [Settings(**training.keywords, shots=n, runtime=hardware) for n in shots]
+    chosen = _usable(source, max(shots)) if tasks == ("all",) else tasks
+    pretrained = BackboneSource(backbone)
+    for some in settings:
+        benchmark(
+            source,
+            tasks=chosen,
+            methods=rows,
+            pretrained=pretrained,
+            out=out,
+            repeats=repeats,
+            settings=some,
+            shard=part,
+            announce=_announce,
+            advance=_advance,
         )
-        settings = [Settings(**training.keywords, shots=n, runtime=hardware) for n in shots]
-        chosen = _usable(source, max(shots)) if tasks == ("all",) else tasks
-        pretrained = BackboneSource(backbone)
-        for some in settings:
-            benchmark(
-                source,
-                tasks=chosen,
-                methods=rows,
-                pretrained=pretrained,
-                out=out,
-                repeats=repeats,
-                settings=some,
-                shard=part,
-                announce=_announce,
-                advance=_advance,
-            )
-        for reason in source.skipped:
-            log.warning("skipped %s", reason)
+    _warn("skipped %s", source.skipped)
     sys.stdout.write(write_report(out, reference=methods.reference))
     return 0
+
+
+def _warn(form: str, lines: Sequence[str]) -> None:
+    for line in lines:
+        log.warning(form, line)
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -227,9 +228,14 @@ def _usable(source: "BenchmarkSource", shots: int) -> list[str]:
     return usable
 
 
-def _announce(units: int, done: int, minutes: float | None) -> None:
-    cost = "" if minutes is None else f", about {minutes:.0f} min of training"
-    log.info("%d units, %d of them are finished%s", units, done, cost)
+def _announce(forecast: "Forecast") -> None:
+    parts = []
+    if forecast.training_seconds:
+        parts.append(f"{duration(forecast.training_seconds)} of training")
+    if forecast.scoring_seconds:
+        parts.append(f"{duration(forecast.scoring_seconds)} of scoring test images")
+    cost = f", about {' and '.join(parts)}" if parts else ""
+    log.info("%d units, %d of them are finished%s", forecast.units, forecast.done, cost)
 
 
 def _advance(standing: "Standing") -> None:

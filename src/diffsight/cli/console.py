@@ -3,15 +3,19 @@
 import contextlib
 import functools
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from diffsight.formats.durations import duration
 from diffsight.label_maps import clean_name
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import ProgressColumn
     from rich.table import Table
 
 LINE_EVERY_S = 30.0
@@ -29,7 +33,10 @@ def console() -> "Console":
 def progress(
     text: str, total: int | float | None = None, *, done: int = 0, counts: bool = True
 ) -> Iterator[Callable[..., None]]:
-    """Show a bar where stderr is a terminal, else a line with the time left every half minute.
+    """Show a bar where stderr is a terminal, else lines; both have the time left.
+
+    A line comes after the first step of what takes longer than half a minute, and then every half
+    minute.
 
     Args:
         text: what is done.
@@ -42,28 +49,43 @@ def progress(
         ``Progress.update``.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
 
     count = (MofNCompleteColumn(),) if counts else ()
-    columns = (TextColumn("{task.description}"), BarColumn(), *count, Remaining())
+    columns = (TextColumn("{task.description}"), BarColumn(), *count, _time_left())
     with Progress(*columns, console=console(), disable=not console().is_terminal) as bars:
-        row = bars.add_task(text, total=total, completed=done)
-
-        begin = said = time.monotonic()
+        row = bars.add_task(text, total=total, completed=done, left_s=None)
+        begin, said = time.monotonic(), -math.inf
 
         def advance(steps: int = 1, **changes: Any) -> None:
             nonlocal said
             bars.update(row, advance=steps, **changes)
             now, task = time.monotonic(), bars.tasks[row]
-            if console().is_terminal or not counts or now - said < LINE_EVERY_S or not task.total:
+            if not counts or not task.total or task.completed <= done:
+                return
+            left_s = (now - begin) * (task.total - task.completed) / (task.completed - done)
+            bars.update(row, left_s=left_s)
+            if console().is_terminal or min(now - said, left_s) < LINE_EVERY_S:
                 return
             said = now
-            new = task.completed - done
-            minutes = (now - begin) * (task.total - task.completed) / max(new, 1) / 60
             numbers = f"{task.completed:.0f} of {task.total:.0f}"
-            write_line(f"{text}: {numbers}, about {minutes:.0f} min left")
+            write_line(f"{text}: {numbers}, about {duration(left_s)} left")
 
         yield advance
+
+
+def _time_left() -> "ProgressColumn":
+    """Return a column with the time left; that of rich has none before the second step."""
+    from rich.progress import Task, TimeRemainingColumn
+    from rich.text import Text
+
+    class TimeLeft(TimeRemainingColumn):
+        def render(self, task: Task) -> Text:
+            left_s = task.fields["left_s"]
+            if left_s is None or task.time_remaining is not None:
+                return super().render(task)
+            return Text(f"{timedelta(seconds=round(left_s))}", style="progress.remaining")
+
+    return TimeLeft()
 
 
 def write_line(line: str, to: "Console | None" = None) -> None:

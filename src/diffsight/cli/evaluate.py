@@ -148,7 +148,6 @@ def _score_model(
     plan: partial[Plan],
 ) -> "tuple[dict[str, Any], Evaluation]":
     """Return the report's first entry, and the scores of a model."""
-    from diffsight import hub
     from diffsight.inference.api import labelled_folder, oracle_baselines
     from diffsight.inference.evaluate import First, evaluate, protocol_for
 
@@ -164,7 +163,7 @@ def _score_model(
     if data.limit is not None:
         dataset = First(dataset, data.limit)
     rules = protocol_for(protocol, network, oracle_scene=oracle_scene) if protocol else None
-    baselines = hub.read_baselines(model) or oracle_baselines(dataset, network.task)
+    baselines = network.baselines or oracle_baselines(dataset, network.task)
     with progress("evaluating", len(dataset)) as advance:
         result = evaluate(predictor, dataset, rules, baselines=baselines, advance=advance)
     return {"model": {"id": model, "fingerprint": network.info["fingerprint"]}}, result

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from diffsight.inference import Predictor
     from diffsight.inference.write import Job
     from diffsight.model import DenseModel
+    from diffsight.training.loop import Runtime
     from diffsight.types import Latents
 
 SOME_FAILED = 1  # exit status: some images could not be used, all others are done
@@ -134,6 +135,18 @@ class RuntimeOptions:
         """Return the packages of ``--trust``, and of classes that are typed as ``--method``."""
         typed = (package for name in methods for package in package_of(name.strip()))
         return (*self.trust, *typed)
+
+    def hardware(self) -> "Runtime":
+        """Return device and precision.
+
+        Raises:
+            InputError: if the device cannot be used.
+        """
+        import torch
+
+        from diffsight.training.loop import Runtime
+
+        return Runtime(torch.device(device_of(self.device)), dtype_of(self.dtype))
 
 
 def device_of(name: str | None) -> str:

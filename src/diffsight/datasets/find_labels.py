@@ -23,7 +23,7 @@ from diffsight.datasets.pairs import (
 from diffsight.datasets.points import POINT_SUFFIXES, read_points
 from diffsight.errors import InputError
 
-LISTED = 5
+LISTED = 30  # images without a label
 
 
 @dataclass(frozen=True)

@@ -221,11 +221,11 @@ def _unlabelled_pixels(folder: LabelledFolder, form: LabelFormat) -> list[str]:
         return []
     reasons = [] if form.invalid is None else [f"{form.invalid:g} (--invalid)"]
     reasons += {"depth": ["0"], "normals": ["no direction"]}.get(form.kind, [])
+    if form.kind != "segmentation":  # ids are whole numbers
+        reasons.append("not finite")
     whole = sum(mask.numel() for mask in masks)
-    return [
-        f"{count} pixels ({100 * count / whole:.1f} %) have no label: "
-        f"{', '.join([*reasons, 'not finite'])}"
-    ]
+    part = f"{100 * count / whole:.1f} %"
+    return [f"{count} pixels ({part}) have no label: {', '.join(reasons)}"]
 
 
 def _of_numbers(

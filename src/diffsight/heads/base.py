@@ -33,7 +33,7 @@ class AbstractHead(nn.Module, Configurable, abc.ABC):
 
     @abc.abstractmethod
     def forward(self, pyramid: Pyramid) -> Output:
-        """Return the output, as many channels as were asked for."""
+        """Return the output, with the channels of the output's form."""
 
 
 @runtime_checkable

@@ -95,9 +95,10 @@ class Artifact:
         if not path.is_file():
             return {}
         line = "damaged ({reason}): delete it, or copy the model again"
-        maps = read_safetensors(path, line)
-        if self.is_file:
-            maps = {n.removeprefix(PREFIX): v for n, v in maps.items() if n.startswith(PREFIX)}
+        prefix = PREFIX if self.is_file else ""
+        with TensorFile(path, line) as file:
+            names = [name for name in file.names if name.startswith(prefix)]
+            maps = {name.removeprefix(prefix): file.tensor(name) for name in names}
         if any(one.ndim != 2 for one in maps.values()):
             raise InputError(f"{path}: {line.format(reason='not maps of height and width')}")
         return dict(sorted(maps.items()))

@@ -43,7 +43,7 @@ def load(
     backbone: str | Path | None = None,
     shared: Shared | None = None,
 ) -> DenseModel:
-    """Return a saved model, in evaluation mode.
+    """Return a saved model with its baselines, in evaluation mode.
 
     Args:
         source: folder or file that ``save`` wrote, folder of a training, or ``owner/name`` on the
@@ -79,6 +79,7 @@ def load(
         model = model.to(dtype)
     read_weights(model, artifact, tuple(config["frozen"]), config["fingerprint"])
     model.info = {**config["info"], "fingerprint": config["fingerprint"]}
+    model.baselines = artifact.baselines()
     return (model if device is None else model.to(device)).eval()
 
 

@@ -78,6 +78,8 @@ def save(
         _write_folder(path, config, tensors)
         if model.baselines:
             Artifact(path).write_baselines(model.baselines)
+        else:
+            (path / BASELINES).unlink(missing_ok=True)  # of an older model
     model.info["fingerprint"] = config["fingerprint"]
     return path
 

@@ -1,6 +1,6 @@
 """``diffsight.evaluate``: a model or a saved model on a data set or a folder of labelled images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -56,11 +56,7 @@ def evaluate(
     Raises:
         InputError: if model, labels and protocol do not fit together.
     """
-    stored: Mapping[str, Tensor]
-    if isinstance(model, DenseModel):
-        stored = model.baselines
-    else:
-        stored = hub.read_baselines(model)
+    if not isinstance(model, DenseModel):
         model = hub.load(model, backbone=backbone, trusted=trusted)
     if dataset is None:
         if images is None or labels is None:
@@ -73,7 +69,7 @@ def evaluate(
     if plan is None:
         plan = Plan(short_side=short_side_px("training", model.info))
     predictor = Predictor(model, plan, device=device or default_device(), dtype=dtype)
-    baselines = stored or oracle_baselines(dataset, model.task)
+    baselines = model.baselines or oracle_baselines(dataset, model.task)
     return evaluate_predictor(predictor, dataset, protocol, baselines=baselines)
 
 

@@ -34,10 +34,11 @@ class SharedLatents:
     """Latents and CLIP features of the last images, for models that share a frozen encoder.
 
     Give the same object to several predictors and run them image by image: each image is encoded
-    once. An encoder is recognised by its identity, an image by the SHA-256 of its pixels.
+    once, whatever batches it is in. An encoder is recognised by its identity, an image by the
+    SHA-256 of its pixels.
 
     Args:
-        max_bytes: size of all latents that are kept; the last one is always kept.
+        max_bytes: size of all latents that are kept; those of the last batch are always kept.
     """
 
     def __init__(self, max_bytes: int = MAX_LATENT_BYTES) -> None:
@@ -49,16 +50,22 @@ class SharedLatents:
         self,
         encoder: object,
         image: Float[Tensor, "b 3 h w"],
-        compute: Callable[[], Float[Tensor, "b ..."]],
+        compute: Callable[[Float[Tensor, "n 3 h w"]], Float[Tensor, "n ..."]],
     ) -> Float[Tensor, "b ..."]:
-        """Return what ``compute`` gives, or what it gave before for this encoder and image."""
-        key = (id(encoder), *_identity(image))
-        entry = self._entries.pop(key, None)
-        latent = compute() if entry is None else entry[1]
-        self._entries[key] = (encoder, latent)
-        while len(self._entries) > 1 and self._bytes() > self.max_bytes:
+        """Return what ``compute`` gives for the images, or what it gave for them before."""
+        keys = [(id(encoder), *_identity(row)) for row in image.split(1)]
+        missing = {key: i for i, key in enumerate(keys) if key not in self._entries}
+        if missing:
+            rows = compute(image[list(missing.values())]).split(1)
+            # a copy: a row would keep the memory of its whole batch
+            found = rows if len(rows) == 1 else [row.clone() for row in rows]
+            self._entries.update(zip(missing, ((encoder, row) for row in found), strict=True))
+        for key in keys:
+            self._entries.move_to_end(key)
+        latents = [self._entries[key][1] for key in keys]
+        while len(self._entries) > len(keys) and self._bytes() > self.max_bytes:
             self._entries.popitem(last=False)
-        return latent
+        return latents[0] if len(latents) == 1 else torch.cat(latents)
 
     def _bytes(self) -> int:
         return sum(latent.nbytes for _, latent in self._entries.values())

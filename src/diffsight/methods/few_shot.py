@@ -113,7 +113,7 @@ class FewShot(AbstractMethod):
         vision, image = self.vision, inputs.image
         if vision is None or inputs.latents is None:
             return None if vision is None else vision(image)
-        return inputs.latents.get(vision, image, lambda: vision(image))
+        return inputs.latents.get(vision, image, vision)
 
     def forward(
         self,

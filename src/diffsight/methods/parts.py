@@ -42,7 +42,7 @@ def encode_latent(
     """Return the latent of a padded image, from ``latents`` where several models share it."""
     if latents is None or not backbone.latent_is_fixed:
         return backbone.encode(image, draws=draws)
-    return latents.get(backbone, image, lambda: backbone.encode(image))
+    return latents.get(backbone, image, backbone.encode)
 
 
 def prompted_pyramid(

@@ -15,7 +15,8 @@ from rich.progress import Progress
 from torch import Tensor
 
 from diffsight.atomic import replacing
-from diffsight.pretrain.pictures import CHUNK, Pictures, signed
+from diffsight.formats.text import reading
+from diffsight.pretrain.pictures import CHUNK, Pictures, map_rows, signed
 
 BATCH = 50
 
@@ -33,6 +34,9 @@ def open_latents(
         pictures: what to encode.
         vae: folder of the autoencoder.
         size: side to which pictures are brought, in pixels.
+
+    Raises:
+        InputError: if a file is damaged or cannot be written.
     """
     weights = (vae / "diffusion_pytorch_model.safetensors").read_bytes()
     place = cache / f"latents-{pictures.name}-{size}-{hashlib.sha256(weights).hexdigest()[:12]}"
@@ -52,8 +56,14 @@ def open_latents(
                     np.save(file, _encoded(model, pictures, n, size))
     if together:
         torch.distributed.barrier()
-    chunks = [np.load(path, mmap_mode="r") for path in paths]
+    chunks = [_read(path) for path in paths]
     return lambda i: torch.from_numpy(chunks[i // CHUNK][i % CHUNK].astype(np.float32))
+
+
+def _read(path: Path) -> np.ndarray:
+    line = "not a whole chunk of latents ({reason}): delete it, so that it is computed again"
+    with reading(path, line):
+        return map_rows(path, np.float16)
 
 
 @torch.inference_mode()

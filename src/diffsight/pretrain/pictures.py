@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsight.atomic import replacing
-from diffsight.formats.text import read_json, reading
+from diffsight.formats.text import read_json, reading, reason_of
 from diffsight.ops.machine import require_bytes
 from diffsight.ops.resize import resized_image
 from diffsight.rooms import RENDERER_VERSION, render_scene
@@ -128,7 +128,7 @@ def open_pictures(
         for job in jobs:
             _render(job)
             advance(CHUNK)
-    chunks = [_read(place, n) for n in numbers]
+    chunks = [_read(place, n, size) for n in numbers]
     captions = [caption for _, some in chunks for caption in some]
     return Pictures(place.name, [images for images, _ in chunks], tuple(captions[:count]))
 
@@ -151,7 +151,7 @@ def _render(job: tuple[Path, int, str, int]) -> None:
         partial.write_text(json.dumps([room.caption for room in rooms]), encoding="utf-8")
 
 
-def _read(place: Path, number: int) -> tuple[np.ndarray, list[str]]:
+def _read(place: Path, number: int, size: int) -> tuple[np.ndarray, list[str]]:
     images, captions = _paths(place, number)
     line = (
         f"not a whole chunk of pictures ({{reason}}): delete {captions.name} in its folder, so "
@@ -161,4 +161,28 @@ def _read(place: Path, number: int) -> tuple[np.ndarray, list[str]]:
         texts = read_json(captions)
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise ValueError("its captions are no list of texts")
-        return np.load(images, mmap_mode="r"), texts
+        pixels = map_rows(images, np.uint8)
+        if len(texts) != CHUNK or pixels.shape[1:] != (3, size, size):
+            raise ValueError(f"{len(texts)} captions, pictures of shape {pixels.shape[1:]}")
+        return pixels, texts
+
+
+def map_rows(path: Path, kind: type[np.generic]) -> np.ndarray:
+    """Return the rows of a chunk, read from disk when they are used.
+
+    Args:
+        path: NPY file.
+        kind: type of its numbers.
+
+    Raises:
+        ValueError: if it holds anything else than a row of maps for every picture of a chunk.
+    """
+    try:
+        rows = np.load(path, mmap_mode="r")
+    except Exception as error:  # on odd headers the decoder raises more than its own errors
+        raise ValueError(reason_of(error)) from None
+    if not isinstance(rows, np.ndarray) or rows.ndim != 4 or len(rows) != CHUNK:
+        raise ValueError("it holds no maps of a whole chunk")
+    if rows.dtype != kind:
+        raise ValueError(f"it holds numbers of type {rows.dtype}")
+    return rows

@@ -1,4 +1,4 @@
-"""Class names as tokens: every image is asked about all of them at once (VPD, segmentation)."""
+"""Class names as tokens: the same condition for every image (VPD, segmentation)."""
 
 from collections.abc import Sequence
 from pathlib import Path

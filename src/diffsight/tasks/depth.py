@@ -194,7 +194,9 @@ class DepthPrediction(Prediction):
             "invalid": 0,
             "depth_type": self.depth_type,
             "valid": round(known.size / self.depth_m.numel(), 6),
-            "beyond_range_share": round(float((known > LARGEST_M).sum()) / self.depth_m.numel(), 6),
+            "beyond_range_fraction": round(
+                float((known > LARGEST_M).sum()) / self.depth_m.numel(), 6
+            ),
             "depth_m": {"min": low, "median": middle, "max": high},
         }
         if self.uncertainty_m is not None:

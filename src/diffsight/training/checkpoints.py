@@ -1,20 +1,24 @@
 """Checkpoint files: written whole or not at all, read without executing anything."""
 
+import hashlib
 import os
 import platform
 import shutil
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
+from torch import Tensor
 
 from diffsight.atomic import replacing
 from diffsight.errors import InputError
-from diffsight.formats.tensors import load_torch
+from diffsight.formats.tensors import is_dense, load_torch
 from diffsight.formats.text import reading
 
+SEAL = "diffsight_sha256"  # of everything else in a checkpoint
 KEY = "diffsight"  # our part of a checkpoint; the rest is Lightning's
 PACKAGES = ("diffsight", "torch", "lightning", "diffusers", "transformers", "numpy")
 
@@ -31,7 +35,7 @@ class AtomicCheckpoints(CheckpointIO):
             OSError: one line, if it cannot be written.
         """
         try:
-            save_torch(checkpoint, Path(path))
+            save_torch({**checkpoint, SEAL: digest(checkpoint)}, Path(path))
         except InputError as error:
             cause = error.__cause__
             reason = (cause.strerror if isinstance(cause, OSError) else None) or cause
@@ -47,7 +51,7 @@ class AtomicCheckpoints(CheckpointIO):
         Raises:
             InputError: if it is damaged, or no checkpoint of diffsight.
         """
-        return load(path, map_location=map_location)
+        return load(path, map_location=map_location, check=True)
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete a checkpoint."""
@@ -72,13 +76,16 @@ def save_torch(content: Any, path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def load(path: str | Path, *, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
+def load(
+    path: str | Path, *, map_location: Any = "cpu", mmap: bool = False, check: bool = False
+) -> dict[str, Any]:
     """Return a checkpoint of ``fit``, ``pretrain`` or ``adapt``.
 
     Args:
         path: the file.
         map_location: where its tensors go.
         mmap: read tensors only when they are used.
+        check: compare the contents with the checksum that was written with them.
 
     Raises:
         InputError: if it cannot be read safely, is truncated, or is no checkpoint of diffsight.
@@ -91,7 +98,41 @@ def load(path: str | Path, *, map_location: Any = "cpu", mmap: bool = False) -> 
         raise InputError(
             f"{path}: not a checkpoint of diffsight fit: give the folder of such a run"
         )
+    expected = checkpoint.pop(SEAL, None)  # earlier versions wrote none
+    if check and expected is not None and digest(checkpoint) != expected:
+        raise InputError(
+            f"{path}: damaged (its contents are not those that were written): restore it or start "
+            "again"
+        )
     return checkpoint
+
+
+def digest(content: Any) -> str:
+    """Return the SHA-256 of plain data and tensors, whatever they are nested in."""
+    sum_ = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, Tensor):
+            sum_.update(f"tensor {value.dtype} {tuple(value.shape)}\n".encode())
+            if is_dense(value) and value.is_contiguous():
+                flat = value.detach().cpu().reshape(-1).view(torch.uint8)
+                sum_.update(flat.numpy().data)
+            elif is_dense(value) and value.untyped_storage().nbytes() >= value.nbytes:
+                add(value.contiguous())
+        elif isinstance(value, Mapping):
+            sum_.update(f"mapping of {len(value)}\n".encode())
+            for key, one in value.items():
+                add(key)
+                add(one)
+        elif isinstance(value, list | tuple):
+            sum_.update(f"list of {len(value)}\n".encode())
+            for one in value:
+                add(one)
+        else:
+            sum_.update(f"{type(value).__name__} {value!r}\n".encode(errors="backslashreplace"))
+
+    add(content)
+    return sum_.hexdigest()
 
 
 def link_or_copy(source: Path, target: Path) -> None:

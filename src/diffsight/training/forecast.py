@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from diffsight.formats.durations import duration
 from diffsight.ops.precision import has_tf32, training_products
 from diffsight.training.objective import AbstractObjective
 from diffsight.training.stream import AbstractStream
@@ -213,13 +214,3 @@ def _timed(
 
 def _gib(size: int) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 2**27 else f"{size / 2**20:.1f} MiB"
-
-
-def duration(seconds: float) -> str:
-    """Return a time in the units that fit it."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes >= 48 * 60:
-        return f"{minutes // 1440} days {minutes % 1440 // 60} h"
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"

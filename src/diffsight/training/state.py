@@ -84,7 +84,7 @@ class AdaptState:
         if path is None or not path.is_file():
             raise InputError(f"{path}: nothing to resume: leave --resume out")
         try:
-            stored = load(path)[KEY]
+            stored = load(path, check=True)[KEY]
             if not isinstance(stored, dict):
                 raise InputError("no state")
         except InputError:

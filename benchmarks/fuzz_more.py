@@ -1,0 +1,225 @@
+"""Readers of annotation tools, chunks, tables and original files for fuzz_readers.py."""
+
+import base64
+import contextlib
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tables
+import torch
+import transformers
+from faster_coco_eval.core import mask as coco_mask
+from fuzz_data import Reader
+from fuzz_models import One
+from PIL import Image
+from safetensors.torch import save_file
+from tiny_model import ARCHITECTURE, original_entries, tiny_method
+
+from diffsight import assets
+from diffsight.backbones import StableDiffusion
+from diffsight.datasets.find_labels import open_labels
+from diffsight.datasets.labels import LabelFormat
+from diffsight.pretrain import latents, pictures
+from diffsight.prompts.encoder import load_text_model
+from diffsight.tasks.depth import Depth
+from diffsight.training.fit import fit
+from diffsight.training.optim import AdamW
+
+HW = (24, 30)
+CHUNK = 2  # pictures
+FORM = LabelFormat("segmentation")
+RUNS = {"size": list(HW), "counts": [5, 7, 300, 20, 388]}
+
+
+def annotations(root: Path) -> list[Reader]:
+    """COCO, labelme and Label Studio."""
+    outline = [2.0, 3.0, 17.5, 3.0, 17.5, 12.0, 2.0, 12.0]
+    corners = [[2.0, 3.0], [17.5, 3.0], [17.5, 12.0]]
+    (root / "labelme").mkdir(parents=True)
+    (root / "studio").mkdir()
+    sizes = {"height": HW[0], "width": HW[1]}
+    area = np.zeros(HW, np.uint8, order="F")
+    area[4:20, 5:9] = 1
+    compressed = coco_mask.encode(area)["counts"].decode()
+    about = {"image_id": 7, "iscrowd": 0}
+    coco = {
+        "images": [{"id": 7, "file_name": "a.jpg", **sizes}],
+        "categories": [{"id": 1, "name": "grass"}, {"id": 2, "name": "house"}],
+        "annotations": [
+            {"id": 1, "category_id": 1, "segmentation": [outline, outline], **about},
+            {"id": 2, "category_id": 2, "segmentation": RUNS, **about},
+            {"id": 3, "category_id": 2, "segmentation": {**RUNS, "counts": compressed}, **about},
+        ],
+    }
+    (root / "coco.json").write_text(json.dumps(coco))
+    box = io.BytesIO()
+    Image.fromarray(np.full((5, 6), 255, np.uint8)).save(box, "PNG")
+    shapes = [
+        {"label": "grass", "points": corners, "shape_type": "polygon"},
+        {"label": "house", "points": corners[:2], "shape_type": "rectangle"},
+        {"label": "pond", "points": corners[:2], "shape_type": "circle"},
+        {
+            "label": "car",
+            "points": [[2, 3], [8, 8]],
+            "shape_type": "mask",
+            "mask": base64.b64encode(box.getvalue()).decode(),
+        },
+    ]
+    image = {"imagePath": "a.jpg", "imageHeight": HW[0], "imageWidth": HW[1]}
+    (root / "labelme" / "a.json").write_text(json.dumps({"shapes": shapes, **image}))
+    tasks = [{"id": 1, "data": {"image": "/data/upload/1/0123abcd-a.jpg"}}]
+    (root / "studio" / "tasks.json").write_text(json.dumps(tasks))
+    name = "task-1-annotation-9-by-1-tag-grass-0.png"
+    Image.fromarray(np.full(HW, 255, np.uint8)).save(root / "studio" / name)
+
+    def labels(path: Path) -> Any:
+        source = open_labels(path if path.name == "coco.json" else path.parent, "segmentation")
+        return [(source.digest(one), source.read(one, FORM)) for one in source.names]
+
+    rows = (
+        ("COCO", "json", "coco.json"),
+        ("labelme", "json", "labelme/a.json"),
+        ("Label Studio: tasks", "json", "studio/tasks.json"),
+        ("Label Studio: mask", "png", f"studio/{name}"),
+    )
+    return [Reader(n, kind, f"annotations/{path}", labels) for n, kind, path in rows]
+
+
+def chunks(root: Path) -> list[Reader]:
+    """Rendered pictures and latents of a pretraining, and checksums of an embedded model."""
+    root.mkdir()
+    pictures.CHUNK = latents.CHUNK = CHUNK
+    vae = assets.find("tiny") / "vae"
+
+    def opened(cache: Path) -> Any:
+        found = pictures.open_pictures(cache, split="train", count=CHUNK, size=32)
+        at = latents.open_latents(cache, found, vae, 32)
+        return found.at(range(len(found)), 16), [at(i) for i in range(len(found))]
+
+    opened(root)
+    names = {path.suffix: path for path in root.rglob("00000.*") if "latents" not in str(path)}
+    (latent,) = (path for path in root.rglob("00000.npy") if "latents" in str(path))
+    model = root.with_name("embedded")
+    (model / "unet").mkdir(parents=True)
+    (model / "unet" / "config.json").write_text("{}")
+    (model / "README.md").write_text("a model")
+    assets.write_checksums(model)
+
+    def read(path: Path) -> Any:
+        return opened(path.parents[1])
+
+    rows = (
+        ("pictures", "npy", names[".npy"]),
+        ("captions", "json", names[".json"]),
+        ("latents", "npy", latent),
+    )
+    found = [
+        Reader(f"chunk of {n}", kind, path.relative_to(root.parent).as_posix(), read, 3)
+        for n, kind, path in rows
+    ]
+    sums = f"embedded/{assets.CHECKSUMS}"
+    return [*found, Reader("checksums", "text", sums, lambda p: assets._checked(p.parent))]
+
+
+def kept_tables(root: Path) -> list[Reader]:
+    """A table of kept results of the benchmark."""
+    unit = {
+        "task": "size",
+        "score": 0.5,
+        "measures": {"rmse": 0.5},
+        "per_image": {"test/0": 0.5, "test/1": 0.4},
+        "training_images": ["train/3", "train/4", "train/9"],
+    }
+    (root / "units" / "size").mkdir(parents=True)
+    (root / "units" / "size" / "rep000.json").write_text(json.dumps(unit))
+    tables.pack(root / "units", root / "table.csv")
+    path = "kept_tables/table.csv"
+
+    def unpacked(path: Path) -> Any:
+        tables.unpack(path, path.parent / "unpacked")
+
+    return [
+        Reader("kept table", "text", path, tables.read),
+        Reader("kept table, unpacked", "text", path, unpacked),
+    ]
+
+
+def original_files(root: Path) -> list[Reader]:
+    """Stable Diffusion in one original file: UNet, VAE and text tower."""
+    root.mkdir()
+    torch.manual_seed(0)
+    network = StableDiffusion(ARCHITECTURE)
+    state = original_entries(network.unet.state_dict(), network.vae.state_dict(), layers=1)
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1}
+    config = transformers.CLIPTextConfig(
+        vocab_size=50, num_attention_heads=1, max_position_embeddings=16, **sizes
+    )
+    tower = transformers.CLIPTextModel(config).state_dict()
+    state |= {f"cond_stage_model.transformer.text_model.{k}": v for k, v in tower.items()}
+    save_file({k: v.contiguous() for k, v in state.items()}, root / "model.safetensors")
+    torch.save({"state_dict": state, "global_step": 7}, root / "model.ckpt")
+    old = root / "old.ckpt"
+    torch.save({"state_dict": state}, old, _use_new_zipfile_serialization=False)
+
+    def network_of(path: Path) -> Any:
+        return StableDiffusion(ARCHITECTURE, weights=path)
+
+    rows = []
+    for name, kind in (("model.safetensors", "safetensors"), ("model.ckpt", "torch")):
+        path = f"original_files/{name}"
+        rows.append(Reader(f"one file: {name}", kind, path, network_of, 6))
+        rows.append(Reader(f"one file: text tower, {name}", kind, path, load_text_model, 6))
+    return [
+        *rows,
+        Reader("one file: old.ckpt", "legacy", f"original_files/{old.name}", network_of, 6),
+    ]
+
+
+def resumed_trainings(root: Path) -> list[Reader]:
+    """A checkpoint that ``fit --resume`` continues from, by Lightning."""
+    train(root, steps=1)
+    for path in root.iterdir():  # what a case needs not copy
+        if path.name not in ("last.ckpt", "recipe.yaml"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def resumed(path: Path) -> Any:
+        out = path.parent / "again"
+        out.mkdir()
+        for name in ("last.ckpt", "recipe.yaml"):
+            shutil.copyfile(path.parent / name, out / name)
+        train(out, steps=2, resume=True)
+
+    path = "resumed_trainings/last.ckpt"
+    return [Reader("fit --resume", "torch", path, resumed, 20)]
+
+
+def train(out: Path, **options: Any) -> None:
+    """Train the tiny model with ``fit``, on the CPU and without a word."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        fit(
+            task=Depth(max_depth_m=8.0),
+            method=tiny_method(),
+            train=One(),
+            val=One(),
+            optim=AdamW(lr=1e-3),
+            out=out,
+            batch_size=1,
+            workers=0,
+            accelerator="cpu",
+            devices=1,
+            **options,
+        )
+
+
+GROUPS: tuple[Callable[[Path], list[Reader]], ...] = (
+    annotations,
+    chunks,
+    kept_tables,
+    original_files,
+    resumed_trainings,
+)
