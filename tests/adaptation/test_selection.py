@@ -46,7 +46,7 @@ def test_the_plan_is_reported_before_it_is_run(
         seen.clear()
         assert not encoded
         assert len(plan.folder) == 2
-        assert plan.backbone is source
+        assert {pair.source for pair in plan.candidates} == {source}
 
     options = {"announce": announce, "advance": seen.append, "mirror": False}
     folder = pictures(tmp_path, count=2)
@@ -172,7 +172,9 @@ def test_weights_of_the_head_are_the_best_of_the_held_out_images(
     method, task = model.method, model.task
     others = read_labelled_folder(*held_out, LabelFormat("scalar"))
     encoded = [encode(model, sample, 64, mirror=False) for sample in others.samples]
-    scores = [task.score(row) for row in measure_variants(model, encoded)]
+    targets = [views[0].target for views in encoded]
+    sums = torch.stack(measure_variants(model, encoded, targets)).sum(dim=0)
+    scores = [task.score(row) for row in sums]
     best = dict(zip(("position_weight", "prior_weight"), WEIGHTS[np.argmin(scores)], strict=True))
     assert model.info["variant"] == best
     assert (method.position_weight, method.prior_weight) == tuple(best.values())

@@ -25,7 +25,7 @@ from diffsight.types import Draws, Encoded, Inputs, Maps, PixelGrid, Target
 
 MOST_PARAMETERS = 70_000
 POSITION_CHANNELS = 5
-VISION_STEPS = 150  # by trial on rooms: 50 to 200 score the same
+VISION_SETTINGS = {"batch_size": 4, "max_steps": 150}  # by trial on rooms: more score the same
 # weights of the position alone and of the labels' average, of which held-out images choose
 WEIGHTS = tuple((a / 4, c / 4) for a in range(4) for c in range(4 - a))
 
@@ -238,9 +238,9 @@ class FeatureHead(AbstractFrozen):
 
     @classmethod
     def few_shot_settings(cls, source: BackboneSource, output: OutputSpec) -> FitSettings:
-        """Return fewer steps on a vision backbone, whose features need no more."""
+        """Return fewer and smaller steps on a vision backbone, whose features need no more."""
         settings = cls.few_shot_defaults()
-        return settings if source.is_diffusion else replace(settings, max_steps=VISION_STEPS)
+        return settings if source.is_diffusion else replace(settings, **VISION_SETTINGS)
 
     @classmethod
     def few_shot_defaults(cls) -> FitSettings:
