@@ -71,6 +71,29 @@ def _are_texts(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
 
 
+def _are_ascending(value: Any) -> bool:
+    if not isinstance(value, list | tuple) or not all(map(_is_number, value)):
+        return False
+    return (
+        all(a <= b for a, b in zip(value, value[1:], strict=False)) and min(value, default=0) >= 0
+    )
+
+
+def _is_calibration(value: Any) -> bool:
+    """Whether a value is what ``adaptation.calibration`` returns."""
+    if not isinstance(value, Mapping) or not _is_size(value.get("images")):
+        return False
+    confidence, q, residuals = (value.get(key) for key in ("confidence", "q", "residuals"))
+    return (
+        _are_ascending(confidence)
+        and _are_ascending(q)
+        and 0 < len(confidence) == len(q)
+        and confidence[-1] < 1
+        and isinstance(residuals, Mapping)
+        and all(_are_ascending(r) and len(r) <= value["images"] for r in residuals.values())
+    )
+
+
 def _is_size(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
 
@@ -111,6 +134,7 @@ _INFO: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "steps": (_is_mapping, "an object"),
     "variant": (lambda value: value is None or _is_mapping(value), "an object"),
     "held_out": (_are_numbers, "an object of numbers"),
+    "calibration": (_is_calibration, "what adapt wrote, or delete it"),
     "learned_parameters": (lambda value: isinstance(value, int), "a whole number"),
     "seed": (_is_number, "a number"),
     "alpha": (_is_number, "a number"),

@@ -32,6 +32,7 @@ def pipeline(
     plan: Plan | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    confidence: float | None = None,
     revision: str | None = None,
     backbone: str | Path | None = None,
     trusted: Sequence[str] = (),
@@ -49,6 +50,8 @@ def pipeline(
         plan: in place of the five options above, for windows over both sides and several scales.
         device: where to run; default: the GPU if there is one.
         dtype: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
+        confidence: add intervals or sets of classes that hold this fraction of the pixels of a new
+            image on average (``ConfidentPrediction``), such as 0.9.
         revision: of a hub id.
         backbone: where the frozen part of the model is, if not where the file says.
         trusted: packages besides diffsight whose classes a saved model may name.
@@ -63,7 +66,8 @@ def pipeline(
         plan = Plan(size_px, windows, flip, batch_size, ensemble_size)
     elif (short_side, windows, flip, batch_size, ensemble_size) != ("training", 1, False, 1, 1):
         raise InputError("give plan, or short_side, windows, flip, batch_size and ensemble_size")
-    return Pipeline(Predictor(model, plan, device=device or default_device(), dtype=dtype))
+    device = device or default_device()
+    return Pipeline(Predictor(model, plan, device=device, dtype=dtype, confidence=confidence))
 
 
 class Pipeline:

@@ -46,6 +46,7 @@ class Depth(AbstractNumbers):
 
     metric_name = "RMSE, m"
     unit = "m"
+    least = 0.0
 
     def __init__(
         self,
