@@ -1,6 +1,7 @@
 """What the configuration of a saved model must hold."""
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,7 @@ def _are_texts(value: Any) -> bool:
 def _are_ascending(value: Any) -> bool:
     if not isinstance(value, list | tuple) or not all(map(_is_number, value)):
         return False
-    return (
-        all(a <= b for a, b in zip(value, value[1:], strict=False)) and min(value, default=0) >= 0
-    )
+    return all(0 <= a <= b for a, b in pairwise([0, *value]))
 
 
 def _is_calibration(value: Any) -> bool:
@@ -85,7 +84,9 @@ def _is_calibration(value: Any) -> bool:
         return False
     confidence, q, residuals = (value.get(key) for key in ("confidence", "q", "residuals"))
     return (
-        _are_ascending(confidence)
+        isinstance(confidence, list | tuple)
+        and isinstance(q, list | tuple)
+        and _are_ascending(confidence)
         and _are_ascending(q)
         and 0 < len(confidence) == len(q)
         and confidence[-1] < 1

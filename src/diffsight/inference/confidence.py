@@ -138,7 +138,9 @@ class Calibration:
                 "the model has no calibration, so it has no confidence: label 9 or more images and "
                 "make it again with `diffsight adapt`, or leave --confidence out"
             )
-        return cls(stored["images"], stored["confidence"], stored["q"], stored["residuals"])
+        residuals = {name: [*map(float, one)] for name, one in stored["residuals"].items()}
+        confidences, q = ([*map(float, stored[key])] for key in ("confidence", "q"))
+        return cls(stored["images"], confidences, q, residuals)
 
     def at(self, confidence: float) -> Threshold:
         """Return the threshold of a confidence.
