@@ -99,7 +99,7 @@ def measure(selection: Selection, test: Callable[[DenseModel], Pairs], confidenc
         constant = 1.0, float(len(task.class_names))
     else:
         sizes = [(s.arrays["high"].values - s.arrays["low"].values).mean() for s in sets]
-        held = errors_of(task, selection.held_out_outputs(chosen))
+        held = errors_of(task, [*selection.held_out_outputs(chosen)])
         constant_q = thresholds(held)[confidence]
         constant = coverage(errors_of(task, rows), constant_q), 2 * constant_q
     abstained = sum(float(s.abstain.float().mean()) for s in sets) / len(sets)
@@ -139,7 +139,7 @@ def run(args: argparse.Namespace) -> dict[int, list[Draw]]:
         if not encoded:
             encoded.extend(encode(model, sample, SIDE_PX, mirror=False) for sample in tests)
         targets = [target_of(sample, (SIDE_PX, SIDE_PX), model.task.label) for sample in tests]
-        return held_out_outputs(model, None, encoded, targets, CPU)
+        return [*held_out_outputs(model, None, encoded, targets, CPU)]
 
     found: dict[int, list[Draw]] = {shots: [] for shots in args.shots}
     for repeat in range(args.draws):
@@ -199,7 +199,7 @@ def main() -> None:
     parser.add_argument("--confidence", type=float, default=0.9)
     parser.add_argument("--shots", type=int, nargs="+", default=SHOTS)
     parser.add_argument("--draws", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--test", type=int, default=256)
     parser.add_argument("--pool", type=int, default=120)
     parser.add_argument("--quick", action="store_true", help="a few rooms, write nothing")

@@ -8,7 +8,7 @@ what is measured (docs/results.md).
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,15 +27,14 @@ from diffsight.types import Draws, Target
 MIN_IMAGES = 9  # from which on folds are trained for the calibration alone: enough for 0.9
 
 
-@torch.no_grad()
 def held_out_outputs(
     model: DenseModel,
     variant: Variant | None,
     held: Sequence[Views],
     targets: Sequence[Target],
     runtime: Runtime,
-) -> list[tuple[Output, Target]]:
-    """Return the reduced output of every held-out image at the size of its label, on the CPU.
+) -> Iterator[tuple[Output, Target]]:
+    """Yield the reduced output of every held-out image at the size of its label, on the CPU.
 
     Args:
         model: trained on other images.
@@ -47,14 +46,13 @@ def held_out_outputs(
     if variant:
         model.method.use(variant)
     model.eval()
-    found = []
     for (view, *_), target in zip(held, targets, strict=True):
-        with runtime.mixed():
-            output = model(view.inputs, view.encoded, draws=Draws((0,))).reduced()
         hw = (target.valid.shape[-2], target.valid.shape[-1])
-        output = output.with_stack(resized_image(output.stack, hw)).to("cpu")
-        found.append((output, target.to("cpu")))
-    return found
+        with torch.no_grad():
+            with runtime.mixed():
+                output = model(view.inputs, view.encoded, draws=Draws((0,))).reduced()
+            output = output.with_stack(resized_image(output.stack, hw)).to("cpu")
+        yield output, target.to("cpu")
 
 
 def calibrate(task: AbstractTask, rows: Iterable[tuple[Output, Target]]) -> dict[str, Any]:
@@ -87,7 +85,7 @@ def calibrate(task: AbstractTask, rows: Iterable[tuple[Output, Target]]) -> dict
     }
 
 
-def thresholds(scores: Sequence[Float[Tensor, " m"]]) -> Mapping[float, float]:
+def thresholds(scores: Sequence[Float[Tensor, " _"]]) -> Mapping[float, float]:
     """Return the threshold of every confidence that so many images allow.
 
     Args:

@@ -100,7 +100,7 @@ class AdaptOptions(FewShotOptions):
     hard_labels: bool = False
     codebook: int | None = None
     mirror: bool | None = None
-    calibrate: bool = True
+    calibrate: bool | None = None
     maps: Mapping[str, Any] | None = None
     device: str = "cpu"
     dtype: "torch.dtype | None" = None

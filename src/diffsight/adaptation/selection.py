@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -232,33 +232,31 @@ class Selection:
         }
         return model.eval()
 
-    def held_out_outputs(self, chosen: str) -> list[tuple[Output, Target]]:
-        """Return output and label of every held-out image; none where not all were held out.
+    def held_out_outputs(self, chosen: str) -> Iterator[tuple[Output, Target]]:
+        """Yield output and label of every held-out image; none where not all were held out.
 
         Folds that are not trained yet are trained; neither the chosen model nor its weights change.
         """
         final, folds, compared = self._trained[chosen], self._all_folds(), len(self.folds())
         if compared + self._folds_to_calibrate() < len(folds):
-            return []
+            return
         outputs = partial(held_out_outputs, variant=self._variants.get(chosen))
         if self.validation is not None:
             held = self._held_out[chosen]
-            return outputs(final, held=held, targets=self._held([]), runtime=self.runtime)
+            yield from outputs(final, held=held, targets=self._held([]), runtime=self.runtime)
+            return
         candidate = next(c for c in self.candidates if c.name == chosen)
-        encoded, rows = self._encoded[chosen], []
-        try:
-            for number, (train_on, held_out) in enumerate(folds, start=1):
-                is_done, done = number <= compared, self._done
-                run = f"fold {number} of {compared if is_done else len(folds)}"
+        encoded = self._encoded[chosen]
+        for number, (train_on, held_out) in enumerate(folds, start=1):
+            is_done, done = number <= compared, self._done
+            run = f"fold {number} of {compared if is_done else len(folds)}"
+            try:
                 self._train(candidate, run, [encoded[i] for i in train_on])
-                self._done = done if is_done else self._done
-                model, held = self._trained[chosen], [encoded[i] for i in held_out]
-                rows += outputs(
-                    model, held=held, targets=self._held(held_out), runtime=self.runtime
-                )
-        finally:
-            self._trained[chosen] = final
-        return rows
+            finally:
+                model, self._trained[chosen] = self._trained[chosen], final
+            self._done = done if is_done else self._done
+            held, targets = [encoded[i] for i in held_out], self._held(held_out)
+            yield from outputs(model, held=held, targets=targets, runtime=self.runtime)
 
     def _report(self, results: Mapping[str, HeldOut], chosen: str) -> dict[str, Any]:
         """Return the scores on held-out images, more figures of the chosen one, and a verdict."""

@@ -31,8 +31,8 @@ from diffsight.tasks.base import (
 from diffsight.tasks.prediction import Prediction, PredictionSet, StoredArray
 from diffsight.types import Map, Maps, Mask, Masks, Target
 
-# Smallest scale of an error, in standard deviations of the labels. By trial on ten training rooms:
-# with 0.1 or less a few pixels of small predicted deviation make all intervals wide.
+# Smallest scale of an error, in standard deviations of the labels. With 0.1, a few pixels of small
+# predicted deviation made all intervals wide, in a trial with ten labelled rooms.
 MIN_SCALE = 0.3
 Bins = int | Literal["auto"]
 """A number of classes, or as many as a task has by default and its labels allow."""
