@@ -72,19 +72,19 @@ class Threshold:
             prediction: of one image.
             output: that was decoded, reduced, a batch of one.
         """
-        pixels = task.prediction_set(output, self.q)
+        found = task.prediction_set(output, self.q)
         about: dict[str, Any] = {
             "confidence": self.confidence,
             "q": self.q,
             "images": self.images,
             "same_plan": self.is_same_plan,
-            "abstained": round(float(pixels.abstain.float().mean()), 6),
-            **pixels.meaning,
+            "abstained": round(float(found.abstain.float().mean()), 6),
+            **found.meaning,
         }
         label = prediction.to_label()
         totals = task.totals(label, torch.ones(label.shape[-2:], dtype=torch.bool))
         about |= self._intervals(totals, task, prediction.hw[0] * prediction.hw[1])
-        return ConfidentPrediction(prediction, pixels, about)
+        return ConfidentPrediction(prediction, found, about)
 
     def _intervals(
         self, totals: Mapping[str, float], task: AbstractTask, pixels: int
@@ -102,7 +102,7 @@ class Threshold:
                 }
                 found.setdefault(group, {})[member] = one
                 continue
-            one = {"value": value, "low": max(task.least, value - half), "high": value + half}
+            one = {"value": value, "low": max(task.lower_bound, value - half), "high": value + half}
             found[group] = {**one, "unit": task.unit}
             volume = {key: number * pixels for key, number in one.items()}
             found["volume"] = {**volume, "unit": f"{task.unit}·px"}
@@ -196,12 +196,12 @@ class ConfidentPrediction(Prediction):
 
     Attributes:
         prediction: of the task.
-        pixels: its prediction set.
+        prediction_set: labels that every pixel may have.
         calibrated: confidence, threshold and totals with their intervals, as plain data.
     """
 
     prediction: Prediction
-    pixels: PredictionSet
+    prediction_set: PredictionSet
     calibrated: Mapping[str, Any]
 
     def __post_init__(self) -> None:
@@ -220,8 +220,8 @@ class ConfidentPrediction(Prediction):
 
     def arrays(self) -> dict[str, StoredArray]:
         """Return those of the prediction, of its set, and ``abstain``: 255 where the model does."""
-        abstain = StoredArray((self.pixels.abstain * 255).to(torch.uint8).cpu().numpy())
-        return {**self.prediction.arrays(), **self.pixels.arrays, "abstain": abstain}
+        abstain = StoredArray((self.prediction_set.abstain * 255).to(torch.uint8).cpu().numpy())
+        return {**self.prediction.arrays(), **self.prediction_set.arrays, "abstain": abstain}
 
     def metadata(self) -> dict[str, Any]:
         """Return what the prediction says of itself, and ``calibrated``."""
@@ -230,9 +230,9 @@ class ConfidentPrediction(Prediction):
     def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> Picture:
         """As the prediction is drawn, with grey stripes where the model abstains."""
         picture = self.prediction.draw(image).clone()
-        height, width = self.pixels.abstain.shape
+        height, width = self.prediction_set.abstain.shape
         diagonal = torch.arange(height)[:, None] + torch.arange(width)
-        stripes = self.pixels.abstain.cpu() & (diagonal // STRIPE_PX % 2 == 0)
+        stripes = self.prediction_set.abstain.cpu() & (diagonal // STRIPE_PX % 2 == 0)
         picture[:, stripes] = GREY
         return picture
 

@@ -34,7 +34,7 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
         unit: of the numbers that are predicted.
         has_prediction_sets: whether ``nonconformity`` and ``prediction_set`` are there, so that
             predictions can be calibrated.
-        least: smallest possible value of a number.
+        lower_bound: of the numbers that are predicted.
     """
 
     label: str
@@ -46,7 +46,7 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
     ids: tuple[int, ...] = ()
     unit: str = ""
     has_prediction_sets: ClassVar[bool] = False
-    least: ClassVar[float] = -math.inf
+    lower_bound: ClassVar[float] = -math.inf
 
     @property
     @abc.abstractmethod

@@ -46,7 +46,7 @@ class Depth(AbstractNumbers):
 
     metric_name = "RMSE, m"
     unit = "m"
-    least = 0.0
+    lower_bound = 0.0
 
     def __init__(
         self,

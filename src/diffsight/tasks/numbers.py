@@ -225,8 +225,8 @@ class AbstractNumbers(AbstractTask):
     def prediction_set(self, output: Output, q: float) -> PredictionSet:
         """Return ``low`` and ``high`` of one number; of several the ``radius`` around them.
 
-        The model abstains where the radius is larger than the standard deviation of the labels:
-        there the interval is as wide as one made without the image.
+        The model abstains where the radius is larger than the standard deviation of the labels,
+        so that the interval is wider than that of the labels' mean plus and minus one deviation.
         """
         values, radius = self.to_label(output).float()[0], q * self._scale(output)[0]
         abstain = ~(radius <= self._label_deviation())
@@ -235,7 +235,7 @@ class AbstractNumbers(AbstractTask):
             rule = "the radius is larger than the standard deviation of the training labels"
             arrays = {"radius": StoredArray(radius.cpu().numpy())}
             return PredictionSet(arrays, abstain.cpu(), {"abstain_where": rule, **self._radius})
-        ends = {"low": (values[0] - radius).clamp(min=self.least), "high": values[0] + radius}
+        ends = {"low": (values[0] - radius).clamp(min=self.lower_bound), "high": values[0] + radius}
         arrays = {name: StoredArray(end.cpu().numpy()) for name, end in ends.items()}
         about = {"abstain_where": rule, "low_high_unit": self.unit}
         return PredictionSet(arrays, abstain.cpu(), about)
