@@ -130,7 +130,9 @@ class CachedSelection(Selection):
 def run(args: argparse.Namespace) -> dict[int, list[Draw]]:
     """Return all draws by the number of labelled rooms."""
     source, cache = BackboneSource("tiny"), {}
-    pool, unseen = Rooms("train", args.pool, SIDE_PX), Rooms("test", args.test, SIDE_PX)
+    labels = ("depth_m",) if args.task == "depth" else ("semantic",)
+    pool = Rooms("train", args.pool, SIDE_PX, labels=labels)
+    unseen = Rooms("test", args.test, SIDE_PX, labels=labels)
     tests = [unseen[i] for i in range(len(unseen))]
     rooms = functools.cache(pool.__getitem__)
     encoded: list[Views] = []
@@ -201,7 +203,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--test", type=int, default=256)
-    parser.add_argument("--pool", type=int, default=120)
+    parser.add_argument("--pool", type=int, default=2000)
     parser.add_argument("--quick", action="store_true", help="a few rooms, write nothing")
     args = parser.parse_args()
     if args.quick:

@@ -89,7 +89,9 @@ def test_intervals_of_depth_begin_at_zero_and_have_totals() -> None:
     one.info = {**calibrated(), "unit": "m"}
     image = np.zeros((4, 6, 3), np.uint8)
     image[:2] = 255
-    prediction = pipeline(one, confidence=0.9, device="cpu")(image)
+    plain = pipeline(one, device="cpu")
+    prediction = plain.with_confidence(0.9)(image)
+    assert "low" not in plain(image).arrays()
     assert isinstance(prediction, ConfidentPrediction)
     assert prediction.kind == "depth"
     depth_m = prediction.depth_m.numpy()  # 2 m in two rows, 1 m in the others
@@ -126,11 +128,13 @@ def test_another_plan_than_that_of_the_calibration_is_reported(
 ) -> None:
     one = model(Brightness)
     one.info = {**calibrated(), "short_side": 16}
-    same = Predictor(one, Plan(16, batch_size=4), confidence=0.8)
+    same = Predictor(one, Plan(16, batch_size=4))
+    same.use_confidence(0.8)
     assert not caplog.messages
     assert same.threshold is not None
     assert same.threshold.is_same_plan
-    other = Predictor(one, Plan(16, flip=True), confidence=0.8)
+    other = Predictor(one, Plan(16, flip=True))
+    other.use_confidence(0.8)
     (message,) = caplog.messages
     assert "with flip: not the plan of the calibration" in message
     prediction = other.one(torch.zeros(3, 16, 16))

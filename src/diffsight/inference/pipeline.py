@@ -1,5 +1,6 @@
 """``diffsight.pipeline``: one line from a saved model to predictions on images of any kind."""
 
+import copy
 import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -32,7 +33,6 @@ def pipeline(
     plan: Plan | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
-    confidence: float | None = None,
     revision: str | None = None,
     backbone: str | Path | None = None,
     trusted: Sequence[str] = (),
@@ -50,8 +50,6 @@ def pipeline(
         plan: in place of the five options above, for windows over both sides and several scales.
         device: where to run; default: the GPU if there is one.
         dtype: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
-        confidence: add intervals or sets of classes that hold this fraction of the pixels of a new
-            image on average (``ConfidentPrediction``), such as 0.9.
         revision: of a hub id.
         backbone: where the frozen part of the model is, if not where the file says.
         trusted: packages besides diffsight whose classes a saved model may name.
@@ -66,8 +64,7 @@ def pipeline(
         plan = Plan(size_px, windows, flip, batch_size, ensemble_size)
     elif (short_side, windows, flip, batch_size, ensemble_size) != ("training", 1, False, 1, 1):
         raise InputError("give plan, or short_side, windows, flip, batch_size and ensemble_size")
-    device = device or default_device()
-    return Pipeline(Predictor(model, plan, device=device, dtype=dtype, confidence=confidence))
+    return Pipeline(Predictor(model, plan, device=device or default_device(), dtype=dtype))
 
 
 class Pipeline:
@@ -79,6 +76,20 @@ class Pipeline:
 
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
+
+    def with_confidence(self, confidence: float) -> "Pipeline":
+        """Return a pipeline whose predictions have intervals or sets of classes.
+
+        Args:
+            confidence: fraction of the pixels of a new image that they hold on average, such as
+                0.9; predictions are ``ConfidentPrediction``.
+
+        Raises:
+            InputError: if the model has no calibration for it.
+        """
+        predictor = copy.copy(self.predictor)
+        predictor.use_confidence(confidence)
+        return Pipeline(predictor)
 
     def __call__(self, images: Picture | Iterable[Picture], *, prompt: str | None = None) -> Any:
         """Return a prediction for one image, a list for a list, a stream for other iterables.

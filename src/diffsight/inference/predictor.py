@@ -130,12 +130,9 @@ class Predictor:
         dtype: ``torch.bfloat16`` or ``torch.float16`` for mixed precision; None is the model's own
             precision.
         latents: shared with the predictors of other models, such as ``SharedLatents``.
-        confidence: yield a ``ConfidentPrediction`` with intervals or sets of classes, which hold
-            this fraction of the pixels of a new image on average.
 
     Raises:
-        InputError: if the device has too little memory for images of the plan's size, or the model
-            has no calibration for the confidence.
+        InputError: if the device has too little memory for images of the plan's size.
     """
 
     def __init__(
@@ -146,7 +143,6 @@ class Predictor:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         latents: Latents | None = None,
-        confidence: float | None = None,
     ) -> None:
         first = next(model.parameters(), torch.empty(0))
         self.plan = plan or Plan()
@@ -160,8 +156,6 @@ class Predictor:
         )
         self.model = model.to(self.device).eval()
         self.threshold: Threshold | None = None
-        if confidence is not None:
-            self.use_confidence(confidence)
         self.dtype = dtype
         self.latents = latents
         self.text_features = TextFeatureCache()
@@ -208,7 +202,10 @@ class Predictor:
         return next(self([image], [prompt]))
 
     def use_confidence(self, confidence: float) -> None:
-        """Predict with intervals or sets of classes of this confidence from now on.
+        """Yield predictions with intervals or sets of classes from now on.
+
+        Args:
+            confidence: fraction of the pixels of a new image that they hold on average.
 
         Raises:
             InputError: if the model has no calibration for it.
