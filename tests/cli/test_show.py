@@ -48,3 +48,18 @@ def test_a_mistyped_name_is_one_short_line(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert len(error) < 250
+
+
+def test_the_confidences_of_a_calibrated_model_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny()
+    model.info["calibration"] = {
+        "images": 9,
+        "confidence": [0.5, 0.9],
+        "q": [1.0, 2.0],
+        "residuals": {},
+    }
+    assert cli.main(["show", str(save(model, tmp_path / "model"))]) == 0
+    line = "intervals: `predict --confidence` from 0.5 to 0.9, calibrated on 9 images"
+    assert line in capsys.readouterr().out

@@ -123,6 +123,7 @@ def adapt(
         state=_open_state(settings, sources, choices, [s.id for s in every], labels_hash),
         mirror=mirror,
         runtime=runtime,
+        calibrate=settings.calibrate is not False,
     )
     model = _run(selection, settings, folder)
     chosen = next(pair for pair in pairs if pair.name == model.info["chosen"])

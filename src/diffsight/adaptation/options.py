@@ -74,6 +74,8 @@ class AdaptOptions(FewShotOptions):
             or 1 where no CLIP vision model can mix them).
         mirror: train on mirrored images too (default: yes, except for vectors, whose numbers may
             point to a side).
+        calibrate: keep what `predict --confidence` needs; from 9 images on, a single method is
+            trained on two more folds for it (default: yes).
         maps: options of ``ConceptRequest`` (few_shot).
         device: where to run; the model is on the CPU in the end.
         dtype: ``torch.bfloat16`` for mixed precision; default: 32 bit.
@@ -98,6 +100,7 @@ class AdaptOptions(FewShotOptions):
     hard_labels: bool = False
     codebook: int | None = None
     mirror: bool | None = None
+    calibrate: bool | None = None
     maps: Mapping[str, Any] | None = None
     device: str = "cpu"
     dtype: "torch.dtype | None" = None

@@ -31,7 +31,7 @@ def plan_steps(
     seconds_per_step: Mapping[str, float],
     max_steps: Mapping[str, int],
     folds: int,
-    final: bool,
+    final: int,
 ) -> dict[str, int]:
     """Return the steps of every training.
 
@@ -42,7 +42,7 @@ def plan_steps(
         seconds_per_step: by method.
         max_steps: by method.
         folds: trainings of every method.
-        final: whether one of them is trained once more.
+        final: further trainings of the best one.
     """
     plan, left = {}, seconds
     cheapest_first = sorted(

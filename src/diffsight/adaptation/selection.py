@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from diffsight.adaptation.calibration import MIN_IMAGES, calibrate, held_out_outputs
 from diffsight.adaptation.candidates import Candidate
 from diffsight.adaptation.progress import MIN_STEPS, Progress, plan_steps
 from diffsight.adaptation.verdict import measure_baselines, verdict
@@ -20,6 +21,7 @@ from diffsight.methods.base import Variant, learned_parameters
 from diffsight.model import DenseModel
 from diffsight.ops.memory import give_back_memory, memory_for
 from diffsight.ops.resize import working_hw
+from diffsight.outputs import Output
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.interrupts import TornStepError, between_steps
 from diffsight.training.loop import (
@@ -81,6 +83,8 @@ class Selection:
         mirror: train on mirrored images too.
         runtime: device and precision.
         inspect: called with step, steps and model in a training on all images, after every step.
+        calibrate: store a calibration of the best method; from ``MIN_IMAGES`` images on, the folds
+            that a single method leaves out are trained for it.
         short_side: pixels at which held-out images are scored: the largest of the candidates.
     """
 
@@ -95,6 +99,7 @@ class Selection:
     mirror: bool = True
     runtime: Runtime = CPU
     inspect: Callable[[int, int, DenseModel], None] | None = None
+    calibrate: bool = False
     short_side: int = field(init=False)
     _targets: list[Target] = field(init=False, default_factory=list)
     _encoded: dict[str, list[Views]] = field(init=False, default_factory=dict)
@@ -111,14 +116,25 @@ class Selection:
 
     def folds(self) -> list[tuple[list[int], list[int]]]:
         """Return the folds: one for a single method, which is not compared, else up to three."""
+        folds = self._all_folds()
+        return folds[:1] if len(self.candidates) == 1 else folds
+
+    def _all_folds(self) -> list[tuple[list[int], list[int]]]:
+        """Return the folds of several methods, whose held-out images are all images."""
         ids = [sample.id for sample in self.samples]
         if self.validation is not None:
             return [(list(range(len(ids))), [])]
         different = len(set(ids))
         if different < 2 or not self.compare:
             return []
-        folds = list(split_folds(ids, min(FOLDS, different)))
-        return folds[:1] if len(self.candidates) == 1 else folds
+        return list(split_folds(ids, min(FOLDS, different)))
+
+    def _folds_to_calibrate(self) -> int:
+        """Return how many folds are trained for the calibration alone."""
+        wanted = self.calibrate and self.task.has_prediction_sets
+        if not wanted or len(self.samples) < MIN_IMAGES:
+            return 0
+        return len(self._all_folds()) - len(self.folds())
 
     def plan(self, minutes: float, steps: int | None) -> dict[str, int]:
         """Return the steps of every training, by method.
@@ -181,6 +197,7 @@ class Selection:
         """
         results = self._hold_out_baselines()
         chosen, interrupted = "", False
+        calibration: dict[str, Any] = {}
         self._done, self._whole = 0.0, self._cost()
         try:
             for candidate in self.candidates:
@@ -189,9 +206,11 @@ class Selection:
                 {c.name: results[c.name].score if results else math.nan for c in self.candidates}
             )
             if self.validation is None:
-                self._whole = self._done + self._cost_of(chosen)
+                self._whole = self._done + self._rounds()[1] * self._cost_of(chosen)
                 best = next(c for c in self.candidates if c.name == chosen)
                 self._train(best, "all images", self._encoded[chosen])
+            if self.calibrate and self.task.has_prediction_sets:
+                calibration = calibrate(self.task, self.held_out_outputs(chosen))
         except KeyboardInterrupt:
             interrupted = True
             if not self._trained:
@@ -211,8 +230,35 @@ class Selection:
             "short_side": next(c.short_side for c in self.candidates if c.name == chosen),
             "seed": self.seed,
             "variant": dict(self._variants.get(chosen, {})),
+            **({"calibration": calibration} if calibration else {}),
         }
         return model.eval()
+
+    def held_out_outputs(self, chosen: str) -> Iterator[tuple[Output, Target]]:
+        """Yield output and label of every held-out image; none where not all were held out.
+
+        Folds that are not trained yet are trained; neither the chosen model nor its weights change.
+        """
+        final, folds, compared = self._trained[chosen], self._all_folds(), len(self.folds())
+        if compared + self._folds_to_calibrate() < len(folds):
+            return
+        outputs = partial(held_out_outputs, variant=self._variants.get(chosen))
+        if self.validation is not None:
+            held = self._held_out[chosen]
+            yield from outputs(final, held=held, targets=self._held([]), runtime=self.runtime)
+            return
+        candidate = next(c for c in self.candidates if c.name == chosen)
+        encoded = self._encoded[chosen]
+        for number, (train_on, held_out) in enumerate(folds, start=1):
+            is_done, done = number <= compared, self._done
+            run = f"fold {number} of {compared if is_done else len(folds)}"
+            try:
+                self._train(candidate, run, [encoded[i] for i in train_on])
+            finally:
+                model, self._trained[chosen] = self._trained[chosen], final
+            self._done = done if is_done else self._done
+            held, targets = [encoded[i] for i in held_out], self._held(held_out)
+            yield from outputs(model, held=held, targets=targets, runtime=self.runtime)
 
     def _report(self, results: Mapping[str, HeldOut], chosen: str) -> dict[str, Any]:
         """Return the scores on held-out images, more figures of the chosen one, and a verdict."""
@@ -285,7 +331,7 @@ class Selection:
         def note(number: int, losses: dict[str, float]) -> None:
             done = before + self._cost_of(name) * number / steps
             self.advance(Progress(key, number, steps, losses, min(1.0, done / self._whole)))
-            if self.inspect and not held:
+            if self.inspect and run == "all images" and not held:
                 self.inspect(number, steps, model)
 
         batch_size = candidate.settings.batch_size
@@ -373,10 +419,11 @@ class Selection:
                 for sample in samples
             ]
 
-    def _rounds(self) -> tuple[int, bool]:
-        """Return the trainings of every method, and whether one of them is trained once more."""
+    def _rounds(self) -> tuple[int, int]:
+        """Return the trainings of every method, and further ones of the best method."""
         # with a validation set the held-out training is the final one
-        return len(self.folds()), self.validation is None
+        final = 1 if self.validation is None else 0
+        return len(self.folds()), final + self._folds_to_calibrate()
 
     def _cost_of(self, name: str) -> float:
         """Return the cost of a training of a method: seconds, or steps where none was timed."""

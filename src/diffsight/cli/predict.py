@@ -28,13 +28,14 @@ Prompts = Mapping[Path, str | None]  # by the names of the results
 
 @dataclass(frozen=True)
 class _Request:
-    """Images, their prompts by the names of the results, and the classes to predict."""
+    """Images, their prompts by the names of the results, classes to predict, and confidence."""
 
     jobs: "Sequence[Job]"
     prompts: Prompts
     options: options.PromptOptions
     captions: Path | None
     classes: tuple[str, ...] | None
+    confidence: float | None
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def main(
     prompt: options.PromptOptions,
     captions: options.File | None = None,
     classes: tuple[str, ...] | None = None,
+    confidence: float | None = None,
     json: bool = False,
     run: options.RunOptions,
     plan: partial[Plan],
@@ -73,6 +75,8 @@ def main(
         prompt: the prompt of all images.
         captions: file with a sentence for every image, as `diffsight caption --images` writes it.
         classes: predict only these classes of the model (default: all).
+        confidence: also write intervals or sets of classes that hold this fraction of the pixels
+            of a new image on average, such as 0.9, and where the model abstains.
         json: print one line of JSON per image.
         run: where the parts of the model are, and how it runs.
         plan: how an image is run; part of every result.
@@ -82,7 +86,8 @@ def main(
     jobs = find_images(images)
     options.require_writable(out)
     prompts = _read_prompts(jobs, prompt, captions)
-    models = _load(model, out, _Request(jobs, prompts, prompt, captions, classes), run, plan)
+    request = _Request(jobs, prompts, prompt, captions, classes, confidence)
+    models = _load(model, out, request, run, plan)
     failed, beyond, whole = 0, 0, len(jobs) * len(models)
     with progress("predicting", whole) as advance:
 
@@ -203,11 +208,15 @@ def _check_request(request: _Request, predictor: "Predictor", source: str) -> No
         except InputError as error:
             where = "" if captions is None else f"{captions}: "
             raise InputError(f"{where}{error}") from None
-    if request.classes is not None:
-        try:
+    if request.classes is not None and request.confidence is not None:
+        raise InputError("a confidence is that of all classes: leave --classes or --confidence out")
+    try:
+        if request.classes is not None:
             model.task = model.task.restrict_to(list(request.classes))
-        except InputError as error:
-            raise InputError(f"{source}: {error}") from None
+        if request.confidence is not None:
+            predictor.use_confidence(request.confidence)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
 
 
 def _run(jobs: "Sequence[Job]", one: _Loaded, prompts: Prompts, report: Report) -> None:

@@ -69,6 +69,7 @@ def describe(config: Mapping[str, Any], source: str) -> str:
         ("held out", _held_out(info)),
         ("figures", _figures(info)),
         ("verdict", info.get("verdict", "")),
+        ("intervals", _intervals(info)),
         *(("evaluated", line) for line in _results(info)),
     ]
     if info.get("interrupted"):
@@ -101,6 +102,15 @@ def _method(config: Mapping[str, Any]) -> str:
     sources = {entry["source"]: entry["fingerprint"][:12] for entry in config["frozen"].values()}
     parts = [f"{source} ({fingerprint})" for source, fingerprint in sources.items()]
     return f"{text} on {' and '.join(parts)}" if parts else text
+
+
+def _intervals(info: Mapping[str, Any]) -> str:
+    """Return the confidences that ``predict --confidence`` may be given."""
+    if not (calibration := info.get("calibration")):
+        return ""
+    low, high = calibration["confidence"][0], calibration["confidence"][-1]
+    images = calibration["images"]
+    return f"`predict --confidence` from {low:g} to {high:g}, calibrated on {images} images"
 
 
 def _training(info: Mapping[str, Any]) -> str:

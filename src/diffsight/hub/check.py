@@ -1,6 +1,7 @@
 """What the configuration of a saved model must hold."""
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,29 @@ def _are_texts(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
 
 
+def _are_ascending(value: Any) -> bool:
+    if not isinstance(value, list | tuple) or not all(map(_is_number, value)):
+        return False
+    return all(0 <= a <= b for a, b in pairwise([0, *value]))
+
+
+def _is_calibration(value: Any) -> bool:
+    """Whether a value is what ``adaptation.calibration`` returns."""
+    if not isinstance(value, Mapping) or not _is_size(value.get("images")):
+        return False
+    confidence, q, residuals = (value.get(key) for key in ("confidence", "q", "residuals"))
+    return (
+        isinstance(confidence, list | tuple)
+        and isinstance(q, list | tuple)
+        and _are_ascending(confidence)
+        and _are_ascending(q)
+        and 0 < len(confidence) == len(q)
+        and confidence[-1] < 1
+        and isinstance(residuals, Mapping)
+        and all(_are_ascending(r) and len(r) <= value["images"] for r in residuals.values())
+    )
+
+
 def _is_size(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
 
@@ -112,6 +136,7 @@ _INFO: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "variant": (lambda value: value is None or _is_mapping(value), "an object"),
     **dict.fromkeys(("held_out", "figures"), (_are_numbers, "an object of numbers")),
     "held_out_images": (lambda value: isinstance(value, int), "a whole number"),
+    "calibration": (_is_calibration, "what adapt wrote, or delete it"),
     "learned_parameters": (lambda value: isinstance(value, int), "a whole number"),
     "seed": (_is_number, "a number"),
     "alpha": (_is_number, "a number"),

@@ -1,5 +1,6 @@
 """``diffsight.pipeline``: one line from a saved model to predictions on images of any kind."""
 
+import copy
 import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -75,6 +76,20 @@ class Pipeline:
 
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
+
+    def with_confidence(self, confidence: float) -> "Pipeline":
+        """Return a pipeline whose predictions have intervals or sets of classes.
+
+        Args:
+            confidence: fraction of the pixels of a new image that they hold on average, such as
+                0.9; predictions are ``ConfidentPrediction``.
+
+        Raises:
+            InputError: if the model has no calibration for it.
+        """
+        predictor = copy.copy(self.predictor)
+        predictor.use_confidence(confidence)
+        return Pipeline(predictor)
 
     def __call__(self, images: Picture | Iterable[Picture], *, prompt: str | None = None) -> Any:
         """Return a prediction for one image, a list for a list, a stream for other iterables.

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -13,6 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
+from diffsight.inference.confidence import Threshold, threshold_of
 from diffsight.inference.plan import Plan
 from diffsight.inference.text_features import TextFeatureCache
 from diffsight.model import DenseModel
@@ -27,6 +29,7 @@ from diffsight.types import Draws, Encoded, Inputs, Latents
 PIXEL_BYTES = 24  # memory of a pixel, at least: three colours, an output and its statistics
 MAX_LATENT_BYTES = 2**26  # that SharedLatents keeps
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 Image = UInt8[Tensor, "3 _ _"] | Float[Tensor, "3 _ _"]
 
 
@@ -159,6 +162,7 @@ class Predictor:
             device=str(self.device),
         )
         self.model = model.to(self.device).eval()
+        self.threshold: Threshold | None = None
         self.dtype = dtype
         self.latents = latents
         self.text_features = TextFeatureCache()
@@ -196,13 +200,35 @@ class Predictor:
                 if step.last:
                     with memory_for(f"{advice}: give a smaller image"):
                         merged = self._merge(step.canvas, output)
-                        done = self.model.task.decode(merged)[0] if step.canvas.last else None
+                        done = self._decode(merged) if step.canvas.last else None
                     if done is not None:
                         yield done
 
     def one(self, image: Image, prompt: str | None = None) -> Prediction:
         """Return the prediction of one image."""
         return next(self([image], [prompt]))
+
+    def use_confidence(self, confidence: float) -> None:
+        """Yield predictions with intervals or sets of classes from now on.
+
+        Args:
+            confidence: fraction of the pixels of a new image that they hold on average.
+
+        Raises:
+            InputError: if the model has no calibration for it.
+        """
+        self.threshold = threshold_of(self.model.info, self.plan, confidence)
+        if not self.threshold.is_same_plan:
+            log.warning(
+                "%s: not the plan of the calibration, see docs/predict.md", self.plan.describe()
+            )
+
+    def _decode(self, output: Output) -> Prediction:
+        """Return the prediction of one image, with its prediction set where one is wanted."""
+        prediction = self.model.task.decode(output)[0]
+        if self.threshold is None:
+            return prediction
+        return self.threshold.apply(self.model.task, prediction, output)
 
     def _passes(self, images: Iterable[Image], prompts: Iterable[str | None]) -> Iterator[_Pass]:
         for image, prompt in zip(images, prompts, strict=False):

@@ -1,6 +1,7 @@
 """A task knows what the numbers of a map mean, and nothing about the architecture."""
 
 import abc
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -13,8 +14,8 @@ from diffsight.config import Configurable
 from diffsight.errors import InputError
 from diffsight.outputs import LabelCodec, Output, OutputSpec, SoftLabels
 from diffsight.outputs.kinds import MIN_PROBABILITY
-from diffsight.tasks.prediction import Prediction, to_pixels
-from diffsight.types import Maps, Masks, Target
+from diffsight.tasks.prediction import Prediction, PredictionSet, to_pixels
+from diffsight.types import Maps, Mask, Masks, Target
 
 LabelMaps = Iterable[tuple[Tensor, Bool[Tensor, "h w"]]]
 """Labels ``c h w`` or ``h w`` of one size, each with its mask of valid pixels."""
@@ -32,6 +33,9 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
         class_names: names of the classes in the order of their numbers; empty for other labels.
         ids: of the classes in label files and predictions.
         unit: of the numbers that are predicted.
+        has_prediction_sets: whether ``nonconformity`` and ``prediction_set`` are there, so that
+            predictions can be calibrated.
+        lower_bound: of the numbers that are predicted.
     """
 
     label: str
@@ -42,6 +46,8 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
     class_names: tuple[str, ...] = ()
     ids: tuple[int, ...] = ()
     unit: str = ""
+    has_prediction_sets: ClassVar[bool] = False
+    lower_bound: ClassVar[float] = -math.inf
 
     @property
     @abc.abstractmethod
@@ -132,6 +138,36 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
     def figures(self, sums: Float64[Tensor, "..."]) -> Mapping[str, float]:
         """Return more figures of accumulated sums, by name with their unit; default: the metric."""
         return {self.metric_name: self.score(sums)}
+
+    def nonconformity(self, output: Output, label: Tensor) -> Float[Tensor, "b h w"]:
+        """Return how badly a label fits an output at every pixel.
+
+        The prediction set of a threshold q holds all labels whose nonconformity is at most q.
+
+        Args:
+            output: of a method, reduced (``Output.reduced``).
+            label: ``b d h w`` or ``b h w`` at the size of the output; what is not valid may hold
+                anything.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no prediction sets")
+
+    def prediction_set(self, output: Output, q: float) -> PredictionSet:
+        """Return the labels of nonconformity at most ``q``, of one image.
+
+        Args:
+            output: reduced, a batch of one.
+            q: threshold.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no prediction sets")
+
+    def totals(self, label: Tensor, valid: Mask) -> Mapping[str, float]:
+        """Return numbers about a whole image: ``mean``, or ``area.NAME`` of every class.
+
+        Args:
+            label: ``d h w`` or ``h w``.
+            valid: pixels that count.
+        """
+        return {}
 
     def metric(self) -> Any:
         """Return the task's own metric (``TaskMetric``), for evaluations without a protocol."""

@@ -46,6 +46,7 @@ class Depth(AbstractNumbers):
 
     metric_name = "RMSE, m"
     unit = "m"
+    lower_bound = 0.0
 
     def __init__(
         self,

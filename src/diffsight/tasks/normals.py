@@ -1,5 +1,7 @@
 """Directions per pixel, such as surface normals."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -13,7 +15,7 @@ from diffsight.outputs import Distribution, Moments, Output, Values
 from diffsight.tasks.base import unsupported
 from diffsight.tasks.numbers import AbstractNumbers, Bins
 from diffsight.tasks.prediction import NumbersPrediction, draw_red, draw_rgb
-from diffsight.types import Map, Mask, Masks, Picture, Target
+from diffsight.types import Map, Maps, Mask, Masks, Picture, Target
 
 DEFAULT_BINS = 40  # few_shot, section 4
 WITHIN_DEG = (11.25, 22.5, 30.0)
@@ -83,11 +85,24 @@ class Normals(AbstractNumbers):
 
     def measure(self, label: Float[Tensor, "b 3 h w"], target: Target) -> Float64[Tensor, "5"]:
         """Return the sum of the angles, the number of pixels, and those within some angles."""
-        found = functional.normalize(label.double(), dim=1, eps=1e-6)
-        cosine = (found * functional.normalize(target.label.double(), dim=1)).sum(dim=1)
-        angle = torch.rad2deg(cosine.clamp(-1, 1).acos())[target.valid]
+        angle = self.error(label.double(), target.label.double())[target.valid]
         below = [(angle < limit).sum().double() for limit in WITHIN_DEG]
         return torch.stack([angle.sum(), target.valid.sum().double(), *below])
+
+    def error(self, values: Maps, label: Maps) -> Float[Tensor, "b h w"]:
+        """Return the angle in degrees."""
+        cosine = (_unit(values) * _unit(label)).sum(dim=1)
+        return torch.rad2deg(cosine.clamp(-1, 1).acos())
+
+    def _label_deviation(self) -> float:
+        return math.degrees(super()._label_deviation())
+
+    def _std_of_error(self, std: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
+        return torch.rad2deg(super()._std_of_error(std))
+
+    @property
+    def _radius(self) -> Mapping[str, Any]:
+        return {"radius_is": "angle between a direction and the predicted one", "radius_unit": "°"}
 
     def score(self, sums: Float64[Tensor, "5"]) -> float:
         """Return the mean angle in degrees."""
@@ -130,3 +145,8 @@ class NormalPrediction(NumbersPrediction):
         angle = torch.rad2deg(cosine.acos())
         error = draw_red(angle / FULL_ERROR_DEG, self.valid & other.valid)
         return self.draw(), other.draw(), error
+
+
+def _unit(vectors: Maps) -> Maps:
+    """Return directions of length 1."""
+    return functional.normalize(vectors, dim=1, eps=1e-6)

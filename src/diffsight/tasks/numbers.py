@@ -28,9 +28,12 @@ from diffsight.tasks.base import (
     masked_mean,
     unsupported,
 )
-from diffsight.tasks.prediction import Prediction
+from diffsight.tasks.prediction import Prediction, PredictionSet, StoredArray
 from diffsight.types import Map, Maps, Mask, Masks, Target
 
+# Smallest scale of an error, in standard deviations of the labels. With 0.1, a few pixels of small
+# predicted deviation made all intervals wide, in a trial with ten labelled rooms.
+MIN_SCALE = 0.3
 Bins = int | Literal["auto"]
 """A number of classes, or as many as a task has by default and its labels allow."""
 
@@ -55,6 +58,8 @@ class AbstractNumbers(AbstractTask):
         hard_labels: the class of a vector is the nearest codebook vector, not a mixture of those
             around it.
     """
+
+    has_prediction_sets = True
 
     def __init__(
         self,
@@ -195,13 +200,76 @@ class AbstractNumbers(AbstractTask):
         gap = (label - target.label).double().square().mean(dim=1)[target.valid]
         return torch.stack([gap.sum(), target.valid.sum().double()])
 
-    def score(self, sums: Float64[Tensor, " sums"]) -> float:
+    def score(self, sums: Float64[Tensor, "..."]) -> float:
         """Return the root mean squared error, of the first two sums."""
         return float((sums[0] / sums[1]).sqrt())
 
     def constant(self, label: Maps, valid: Masks) -> Float[Tensor, " d"]:
         """Return the mean."""
         return label.movedim(1, -1)[valid].mean(dim=0)
+
+    def nonconformity(self, output: Output, label: Maps) -> Float[Tensor, "b h w"]:
+        """Return the error in predicted standard deviations (Lei et al. 2018, section 5.2).
+
+        ``|y - f(x)| / s(x)``, with the norm over the channels. The scale ``s`` is the standard
+        deviation of the predicted distribution, but at least ``MIN_SCALE`` of that of the labels;
+        for values without a distribution it is that of the labels.
+        """
+        error = self.error(self.to_label(output).float(), label)
+        return (error / self._scale(output)).nan_to_num(nan=math.inf, posinf=math.inf)
+
+    def error(self, values: Maps, label: Maps) -> Float[Tensor, "b h w"]:
+        """Return the distance of two maps at every pixel: the norm over the channels."""
+        return torch.linalg.vector_norm(values - label, dim=1)
+
+    def prediction_set(self, output: Output, q: float) -> PredictionSet:
+        """Return ``low`` and ``high`` of one number; of several the ``radius`` around them.
+
+        The model abstains where the radius is larger than the standard deviation of the labels,
+        so that the interval is wider than that of the labels' mean plus and minus one deviation.
+        """
+        values, radius = self.to_label(output).float()[0], q * self._scale(output)[0]
+        abstain = ~(radius <= self._label_deviation())
+        rule = "the interval is wider than two standard deviations of the training labels"
+        if self.channels > 1:
+            rule = "the radius is larger than the standard deviation of the training labels"
+            arrays = {"radius": StoredArray(radius.cpu().numpy())}
+            return PredictionSet(arrays, abstain.cpu(), {"abstain_where": rule, **self._radius})
+        ends = {"low": (values[0] - radius).clamp(min=self.lower_bound), "high": values[0] + radius}
+        arrays = {name: StoredArray(end.cpu().numpy()) for name, end in ends.items()}
+        about = {"abstain_where": rule, "low_high_unit": self.unit}
+        return PredictionSet(arrays, abstain.cpu(), about)
+
+    @property
+    def _radius(self) -> Mapping[str, Any]:
+        """What a radius means, for the JSON file."""
+        return {"radius_is": "Euclidean distance from the values", "radius_unit": self.unit}
+
+    def _label_deviation(self) -> float:
+        """Return the standard deviation of the labels in the unit of ``error``; 1 if not known."""
+        if self.codec is None:
+            return 1.0
+        return float(torch.linalg.vector_norm(self.codec.label_std))
+
+    def _scale(self, output: Output) -> Float[Tensor, "b h w"]:
+        """Return the scale of an error at every pixel, in the unit of ``error``."""
+        deviation = self._label_deviation()
+        match output:
+            case Moments():
+                return self._std_of_error(output.std).clamp(min=MIN_SCALE * deviation)
+            case Values(maps):
+                return torch.full_like(maps[:, 0], deviation, dtype=torch.float32)
+        raise unsupported(self, output)
+
+    def _std_of_error(self, std: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
+        """Return a standard deviation, root mean square over channels, in the unit of ``error``."""
+        return std.float() * self.channels**0.5
+
+    def totals(self, label: Float[Tensor, "d h w"], valid: Mask) -> Mapping[str, float]:
+        """Return the mean of one number over the valid pixels; none of several."""
+        if self.channels > 1:
+            return {}
+        return {"mean": float(label[0][valid & label[0].isfinite()].double().mean())}
 
     def baselines(self, labels: LabelMaps) -> Mapping[str, Tensor]:
         """Return the median, and the mean at every pixel position; of one channel."""

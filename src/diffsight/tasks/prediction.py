@@ -36,6 +36,21 @@ class StoredArray:
         return ".png" if self.values.dtype in (np.uint8, np.uint16) else ".npy"
 
 
+@dataclass(frozen=True)
+class PredictionSet:
+    """The labels that every pixel of an image may have, by a threshold of nonconformity.
+
+    Attributes:
+        arrays: what is written to disk, by the end of the file's name (``low``).
+        abstain: True where the set is too large to say much.
+        meaning: what the arrays and the mask mean, as plain data for a JSON file.
+    """
+
+    arrays: Mapping[str, StoredArray]
+    abstain: Mask
+    meaning: Mapping[str, Any]
+
+
 class Prediction(abc.ABC):
     """The prediction of a task for one image, at the size of the image.
 

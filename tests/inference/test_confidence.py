@@ -1,0 +1,260 @@
+"""Predictions with intervals or sets of classes, from a stored calibration."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.hub.tiny import edit, tiny
+from tests.inference.standins import Brightness, model
+
+from diffsight.errors import InputError
+from diffsight.hub import load, save
+from diffsight.inference.confidence import (
+    Calibration,
+    ConfidentPrediction,
+    required_images,
+    threshold_of,
+)
+from diffsight.inference.pipeline import pipeline
+from diffsight.inference.plan import Plan
+from diffsight.inference.predictor import Predictor
+from diffsight.outputs import Classes, Distribution, Values
+from diffsight.tasks import Depth, Normals, Segmentation
+from diffsight.tasks import Values as ValuesTask
+from diffsight.tasks.numbers import MIN_SCALE
+
+CALIBRATION: dict[str, Any] = {
+    "images": 9,
+    "confidence": [0.5, 0.8, 0.9],
+    "q": [0.1, 0.25, 1.25],
+    "residuals": {"mean": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]},  # two more are 0
+}
+
+
+def calibrated(**changes: Any) -> dict[str, Any]:
+    """Return the info of a model with a calibration."""
+    return {"calibration": {**CALIBRATION, **changes}}
+
+
+def test_a_confidence_takes_the_next_stored_threshold() -> None:
+    calibration = Calibration.of(calibrated())
+    assert [calibration.at(c).q for c in (0.5, 0.51, 0.8, 0.801, 0.9)] == [
+        *(0.1, 0.25, 0.25, 1.25, 1.25)
+    ]
+    assert calibration.at(0.9).half_widths == {"mean": 0.7}  # the 9th smallest of 9
+    assert calibration.at(0.8).half_widths == {"mean": 0.6}
+    assert Calibration(9, [0.9], [1.0], {"mean": []}).at(0.9).half_widths == {"mean": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("confidence", "images"), [(0.5, 1), (0.8, 4), (0.9, 9), (0.95, 19), (0.99, 99)]
+)
+def test_images_that_a_confidence_needs(confidence: float, images: int) -> None:
+    assert required_images(confidence) == images
+
+
+@pytest.mark.parametrize(
+    ("info", "confidence", "message"),
+    [
+        (
+            calibrated(images=8, confidence=[0.5, 0.885], q=[1, 2]),
+            0.9,
+            "confidence 0.9 needs 9 labelled images, the model was calibrated on 8: label more "
+            "images, or give --confidence 0.885",
+        ),
+        (calibrated(), 0.4, "confidence 0.4: give a number from 0.5 to 0.999"),
+        (calibrated(), float("nan"), "confidence nan: give a number from 0.5 to 0.999"),
+        (
+            {},
+            0.9,
+            "the model has no calibration, so it has no confidence: label 9 or more images and "
+            "make it again with `diffsight adapt`, or leave --confidence out",
+        ),
+    ],
+)
+def test_a_confidence_that_cannot_be_given(
+    info: dict[str, Any], confidence: float, message: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        threshold_of(info, Plan(), confidence)
+    assert str(caught.value) == message
+
+
+def test_intervals_of_depth_begin_at_zero_and_have_totals() -> None:
+    one = model(Brightness)
+    one.info = {**calibrated(), "unit": "m"}
+    image = np.zeros((4, 6, 3), np.uint8)
+    image[:2] = 255
+    plain = pipeline(one, device="cpu")
+    prediction = plain.with_confidence(0.9)(image)
+    assert "low" not in plain(image).arrays()
+    assert isinstance(prediction, ConfidentPrediction)
+    assert prediction.kind == "depth"
+    depth_m = prediction.depth_m.numpy()  # 2 m in two rows, 1 m in the others
+    arrays = {name: array.values for name, array in prediction.arrays().items()}
+    np.testing.assert_allclose(arrays["high"], depth_m + 1.25, rtol=1e-6)
+    np.testing.assert_allclose(arrays["low"], np.maximum(depth_m - 1.25, 0), rtol=1e-6)
+    assert (arrays["abstain"] == 255).all()  # wider than two deviations, which count as 1 m
+    about = json.loads(json.dumps(prediction.metadata()))["calibrated"]
+    assert (about["confidence"], about["q"], about["images"]) == (0.9, 1.25, 9)
+    assert about["same_plan"] is True
+    assert about["abstained"] == 1.0
+    assert about["mean"] == {
+        "value": 1.5,
+        "low": pytest.approx(0.8),
+        "high": pytest.approx(2.2),
+        "unit": "m",
+    }
+    assert about["volume"]["value"] == 36.0
+    assert about["volume"]["unit"] == "m·px"
+    copied = copy.deepcopy(prediction)
+    assert torch.equal(copied.depth_m, prediction.depth_m)
+
+
+def test_without_confidence_nothing_is_added() -> None:
+    one = model(Brightness)
+    one.info = calibrated()
+    prediction = pipeline(one, device="cpu")(np.zeros((4, 6, 3), np.uint8))
+    assert "low" not in prediction.arrays()
+    assert "calibrated" not in prediction.metadata()
+
+
+def test_another_plan_than_that_of_the_calibration_is_reported(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one = model(Brightness)
+    one.info = {**calibrated(), "short_side": 16}
+    same = Predictor(one, Plan(16, batch_size=4))
+    same.use_confidence(0.8)
+    assert not caplog.messages
+    assert same.threshold is not None
+    assert same.threshold.is_same_plan
+    other = Predictor(one, Plan(16, flip=True))
+    other.use_confidence(0.8)
+    (message,) = caplog.messages
+    assert "with flip: not the plan of the calibration" in message
+    prediction = other.one(torch.zeros(3, 16, 16))
+    assert prediction.metadata()["calibrated"]["same_plan"] is False
+
+
+def test_a_certain_pixel_has_one_class_and_a_doubtful_one_two() -> None:
+    task = Segmentation(["floor", "wall", "door"])
+    probability = torch.tensor([[0.98, 0.55, 0.4], [0.01, 0.44, 0.35], [0.01, 0.01, 0.25]])
+    output = Classes(probability[None, :, None], "probabilities")
+    found = task.prediction_set(output, 0.6)
+    expected = [[[True, True, True]], [[False, True, False]], [[False] * 3]]
+    assert found.arrays["set"].values.tolist() == expected
+    assert found.abstain.tolist() == [[False, True, False]]
+    label = torch.tensor([[[0, 1, 2]]])
+    torch.testing.assert_close(
+        task.nonconformity(output, label), torch.tensor([[[0.02, 0.56, 0.75]]])
+    )
+    for number in range(3):  # a class is in the set where its nonconformity is at most q
+        score = task.nonconformity(output, torch.full_like(label, number))[0]
+        there = torch.from_numpy(found.arrays["set"].values[number])
+        assert torch.equal(there, score <= 0.6)
+    nothing = task.prediction_set(output, 0.0)  # the most probable class stays
+    assert nothing.arrays["set"].values.sum(axis=0).tolist() == [[1, 1, 1]]
+    assert task.totals(label[0], torch.tensor([[True, True, False]])) == {
+        "area.floor": 0.5,
+        "area.wall": 0.5,
+        "area.door": 0.0,
+    }
+
+
+def test_the_scale_of_an_error_is_the_predicted_deviation_but_has_a_smallest_value() -> None:
+    generator = torch.Generator().manual_seed(0)
+    numbers = torch.rand(500, 1, generator=generator)
+    task = ValuesTask(bins=4, spacing="linear").fitted(numbers)
+    assert task.codec is not None
+    std = float(task.codec.label_std)
+    probability = torch.tensor([[0.5, 0.0, 0.0, 0.5], [0.0, 1.0, 0.0, 0.0]]).T[None, :, None]
+    centres = task.codec.centres
+    value = torch.einsum("bnhw,nd->bdhw", probability, centres)
+    output = Distribution(probability, value, centres).reduced()
+    label = value + 0.1
+    wide = float((centres[3] - centres[0]) / 2)
+    expected = torch.tensor([[[0.1 / wide, 0.1 / (MIN_SCALE * std)]]])
+    torch.testing.assert_close(task.nonconformity(output, label), expected, rtol=1e-3, atol=0)
+    found = task.prediction_set(output, 2.0)
+    width = found.arrays["high"].values - found.arrays["low"].values
+    np.testing.assert_allclose(width, [[4 * wide, 4 * MIN_SCALE * std]], rtol=1e-3)
+    assert found.abstain.tolist() == [[True, False]]
+    label[..., 0] = torch.nan
+    assert task.nonconformity(output, label)[0, 0, 0] == torch.inf
+
+
+def test_directions_have_an_angle_around_them() -> None:
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(500, 3, generator=generator)
+    task = Normals(bins=8).fitted(torch.nn.functional.normalize(directions, dim=1))
+    assert task.codec is not None
+    maps = torch.tensor([0.0, 0.0, 2.0])[None, :, None, None]
+    deviation = float(torch.rad2deg(torch.linalg.vector_norm(task.codec.label_std)))
+    label = torch.tensor([1.0, 0.0, 1.0])[None, :, None, None]
+    score = task.nonconformity(Values(maps), label)
+    torch.testing.assert_close(score, torch.tensor([[[45 / deviation]]]))
+    found = task.prediction_set(Values(maps), 0.5)
+    np.testing.assert_allclose(found.arrays["radius"].values, [[deviation / 2]], rtol=1e-6)
+    assert found.meaning["radius_unit"] == "°"
+    assert task.totals(label[0], torch.ones(1, 1, dtype=torch.bool)) == {}
+
+
+def test_several_numbers_have_a_distance_around_them() -> None:
+    task = ValuesTask(channels=2)
+    maps = torch.zeros(1, 2, 1, 1)
+    label = torch.tensor([3.0, 4.0])[None, :, None, None]
+    assert float(task.nonconformity(Values(maps), label)) == 5.0
+    assert task.prediction_set(Values(maps), 2.0).arrays["radius"].values.tolist() == [[2.0]]
+
+
+def test_a_calibration_is_saved_and_loaded(tmp_path: Path) -> None:
+    one = tiny()
+    one.info |= calibrated()
+    again = load(save(one, tmp_path / "model.safetensors"))
+    assert threshold_of(again.info, Plan(), 0.9) == threshold_of(one.info, Plan(), 0.9)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"images": 0},
+        {"images": "nine"},
+        {"q": [0.1, 0.25]},
+        {"q": [0.1, 0.3, 0.2]},
+        {"q": [0.1, 0.3, None]},
+        {"q": [-1.0, 0.3, 0.4]},
+        {"q": 3},
+        {"confidence": [], "q": []},
+        {"confidence": [0.5, 0.8, 1.0]},
+        {"residuals": None},
+        {"residuals": {"mean": [3, 2, 1]}},
+        {"residuals": {"mean": [1.0] * 10}},
+    ],
+)
+def test_a_damaged_calibration_is_refused_in_one_line(
+    damage: dict[str, Any], tmp_path: Path
+) -> None:
+    path = save(tiny(), tmp_path / "model.safetensors")
+    edit(path, lambda config: config["info"].update(calibrated(**damage)))
+    with pytest.raises(InputError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert f"{path}: info.calibration is " in message
+    assert message.endswith(": write what adapt wrote, or delete it")
+    assert "\n" not in message
+
+
+def test_tasks_without_prediction_sets_say_so() -> None:
+    from diffsight.tasks import Referring
+
+    task = Referring()
+    assert not task.has_prediction_sets
+    assert Depth.has_prediction_sets
+    output = Classes(torch.zeros(1, 2, 1, 1))
+    with pytest.raises(NotImplementedError, match="Referring has no prediction sets"):
+        task.prediction_set(output, 0.5)
