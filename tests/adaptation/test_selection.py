@@ -135,7 +135,7 @@ def test_a_training_that_diverges_leaves_nothing(
         with torch.no_grad():
             next(p for p in step.trained.parameters() if p.requires_grad).fill_(torch.nan)
 
-    monkeypatch.setattr("diffsight.adaptation.selection.train", diverge)
+    monkeypatch.setattr("diffsight.training.resumable.train", diverge)
     state = tmp_path / "state"
     options = {"method": "feature_head", "steps": 1, "state": state}
     with pytest.raises(InputError, match="feature_head: the training ended in values that are no"):

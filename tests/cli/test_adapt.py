@@ -266,7 +266,7 @@ def test_resume_after_a_model_could_not_be_saved(
     state = tmp_path / "mine.safetensors.resume"
     assert state.is_file()
     monkeypatch.setattr(hub, "save", save)
-    monkeypatch.setattr("diffsight.adaptation.selection.train", pytest.fail)
+    monkeypatch.setattr("diffsight.training.resumable.train", pytest.fail)
     assert adapt(folder, out, "--kind", "scalar", "--resume") == 0
     assert out.is_file()
     assert not state.exists()

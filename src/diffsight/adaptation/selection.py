@@ -2,18 +2,19 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffsight.adaptation.calibration import MIN_IMAGES, calibrate, held_out_outputs
 from diffsight.adaptation.candidates import Candidate
+from diffsight.adaptation.held_out import HeldOut, best_key, report
 from diffsight.adaptation.progress import MIN_STEPS, Progress, plan_steps
-from diffsight.adaptation.verdict import measure_baselines, verdict
+from diffsight.adaptation.verdict import measure_baselines
 from diffsight.datasets.base import Sample
 from diffsight.errors import InputError, TooLargeError
 from diffsight.formats.sizes import MIN_SIDE_PX
@@ -23,7 +24,6 @@ from diffsight.ops.memory import give_back_memory, memory_for
 from diffsight.ops.resize import working_hw
 from diffsight.outputs import Output
 from diffsight.tasks.base import AbstractTask
-from diffsight.training.interrupts import TornStepError, between_steps
 from diffsight.training.loop import (
     CPU,
     Runtime,
@@ -36,35 +36,13 @@ from diffsight.training.loop import (
     seconds_per_step,
     split_folds,
     target_of,
-    train,
 )
+from diffsight.training.resumable import train_resumable
 from diffsight.training.state import AdaptState, load_trained_state, trained_state
 from diffsight.training.step import TrainingStep
 from diffsight.types import Target
 
-_Key = TypeVar("_Key")
 FOLDS = 3
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """How well a candidate or a baseline predicts held-out images.
-
-    Attributes:
-        score: over all of them.
-        sums: of the metric.
-        per_image: the score of every image, in the order of the folds.
-    """
-
-    score: float
-    sums: Tensor
-    per_image: Sequence[float]
-
-    @classmethod
-    def of(cls, task: AbstractTask, rows: Sequence[Tensor]) -> "HeldOut":
-        """Return the scores of the metric sums of every image."""
-        sums = torch.stack([*rows]).sum(dim=0)
-        return cls(task.score(sums), sums, [task.score(row) for row in rows])
 
 
 @dataclass
@@ -202,9 +180,8 @@ class Selection:
         try:
             for candidate in self.candidates:
                 results |= self._hold_out(candidate)
-            chosen = self._best(
-                {c.name: results[c.name].score if results else math.nan for c in self.candidates}
-            )
+            scores = {c.name: results[c.name].score for c in self.candidates if c.name in results}
+            chosen = best_key(self.task, scores or {self.candidates[0].name: math.nan})
             if self.validation is None:
                 self._whole = self._done + self._rounds()[1] * self._cost_of(chosen)
                 best = next(c for c in self.candidates if c.name == chosen)
@@ -221,7 +198,7 @@ class Selection:
         if variant := self._variants.get(chosen):
             model.method.use(variant)
         model.info |= {
-            **self._report(results, chosen),
+            **report(self.task, results, chosen),
             "steps": dict(self.state.plan),
             "chosen": chosen,
             "metric": self.task.metric_name,
@@ -260,19 +237,6 @@ class Selection:
             held, targets = [encoded[i] for i in held_out], self._held(held_out)
             yield from outputs(model, held=held, targets=targets, runtime=self.runtime)
 
-    def _report(self, results: Mapping[str, HeldOut], chosen: str) -> dict[str, Any]:
-        """Return the scores on held-out images, more figures of the chosen one, and a verdict."""
-        scores = {name: result.score for name, result in results.items()}
-        if chosen not in results:
-            return {"held_out": scores}
-        per_image = {name: result.per_image for name, result in results.items()}
-        return {
-            "held_out": scores,
-            "held_out_images": len(results[chosen].per_image),
-            "figures": dict(self.task.figures(results[chosen].sums)),
-            "verdict": verdict(self.task, scores, per_image, chosen),
-        }
-
     def _hold_out_baselines(self) -> dict[str, HeldOut]:
         """Return the scores of what is the same for every image, by name."""
         sums: dict[str, list[Tensor]] = {}
@@ -301,7 +265,7 @@ class Selection:
             return {}
         sums = torch.stack([result["sums"] for result in results]).sum(dim=0)
         per_image = torch.cat([result["per_image"] for result in results])
-        best = self._best(dict(enumerate(map(self.task.score, sums))))
+        best = best_key(self.task, dict(enumerate(map(self.task.score, sums))))
         self._variants[name] = self._trained[name].method.variants()[best]
         one = HeldOut(self.task.score(sums[best]), sums[best], per_image[:, best].tolist())
         return {name: one}
@@ -334,8 +298,8 @@ class Selection:
             if self.inspect and run == "all images" and not held:
                 self.inspect(number, steps, model)
 
-        batch_size = candidate.settings.batch_size
-        self._run(step, model, key, partial(few_shot_batches, images, batch_size, self.seed), note)
+        batches = partial(few_shot_batches, images, candidate.settings.batch_size, self.seed)
+        train_resumable(step, model, batches, self.state, key, self.runtime, note)
         self._trained[name] = model
         try:
             step.require_finite()
@@ -350,42 +314,6 @@ class Selection:
             found["per_image"] = torch.tensor(scores, dtype=torch.float64)
         self.state.finish(key, found)
         return found
-
-    def _run(
-        self,
-        step: TrainingStep,
-        model: DenseModel,
-        key: str,
-        batches: Callable[..., Iterable[Any]],
-        note: Callable[[int, dict[str, float]], None],
-    ) -> None:
-        """Train from where the state is; Ctrl-C waits for the step and saves."""
-        optimiser, done = step.optimiser(), 0
-        if self.state.current.get("run") == key:
-            done = self.state.restore(model, optimiser)
-        try:
-            with between_steps() as check:
-
-                def advance(number: int, losses: dict[str, float]) -> None:
-                    nonlocal done
-                    done = number
-                    self.state.note(key, number, model, optimiser)
-                    note(number, losses)
-                    check()
-
-                train(
-                    step,
-                    batches(start=done),
-                    start=done,
-                    optimiser=optimiser,
-                    runtime=self.runtime,
-                    advance=advance,
-                )
-        except TornStepError:  # what was saved last is whole
-            raise
-        except KeyboardInterrupt:
-            self.state.stop(key, done, model, optimiser)
-            raise
 
     def _model(self, candidate: Candidate, images: Sequence[Views] = ()) -> DenseModel:
         """Return a new model with its random start and the statistics of these images."""
@@ -442,12 +370,6 @@ class Selection:
         return math.fsum(
             held * self._seconds[c.name] / (3 * c.settings.batch_size) for c in self.candidates
         )
-
-    def _best(self, scores: Mapping[_Key, float]) -> _Key:
-        """Return the key of the best score; the first where none is a number."""
-        finite = [key for key, score in scores.items() if math.isfinite(score)]
-        order = max if self.task.higher_is_better else min
-        return order(finite or [next(iter(scores))], key=lambda key: scores[key])
 
 
 def select(

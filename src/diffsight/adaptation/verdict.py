@@ -26,13 +26,10 @@ def fold_baselines(task: AbstractTask, train: Sequence[Target]) -> dict[str, Ten
 
     Returns:
         The best constant and the mean of every pixel position (of classes the most frequent one),
-        ``d h w``; ids have one channel. Labels of other sizes are brought to the first's. Nothing
-        if no pixel has a label.
+        ``d h w``; ids have one channel. Labels of other sizes are brought to the first's.
     """
     rows = [(target.label[0].cpu(), target.valid[0].cpu()) for target in train]
     flat = flat_labels(rows)
-    if not flat.shape[-1]:  # boxes may leave every pixel open
-        return {}
     every = torch.ones_like(flat[:, 0] if flat.ndim == 4 else flat).bool()
     constant = task.constant(flat, every).reshape(-1, 1, 1)
     hw = (rows[0][1].shape[-2], rows[0][1].shape[-1])
