@@ -52,7 +52,7 @@ def test_adapt_show_predict_evaluate(
     printed = capsys.readouterr().out
     assert "2 classes: class 2, class 7" in printed
     (line,) = (line for line in printed.splitlines() if line.startswith("held out: "))
-    assert re.search(r" feature_head [\d.]+, constant [\d.]+ \(mIoU, %\)$", line)
+    assert re.search(r" feature_head [\d.]+, constant [\d.]+, mean map [\d.]+ \(mIoU, %\)$", line)
     assert f"diffsight predict PHOTO.jpg --model {out} --out DIR" in printed
     assert run("show", out) == 0
     assert capsys.readouterr().out == printed

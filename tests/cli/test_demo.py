@@ -19,7 +19,12 @@ def test_demo(
     for _ in range(2):  # again, in the same folder
         assert main(["demo", "--out", str(out), "--steps", "2"]) == 0
     text = capsys.readouterr().out
-    rows = ("few_shot on tiny", "feature_head on efficientnet-lite0@256", "(chosen)", "mean map")
+    rows = (
+        "few_shot:max_steps=20 on tiny",
+        "feature_head on efficientnet-lite0@256",
+        "(chosen)",
+        "mean map",
+    )
     for row in (*rows, "colour of the pixel", "constant", "3 new rooms"):
         assert row in text
     with Image.open(out / "rooms.png") as picture:
