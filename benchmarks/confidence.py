@@ -12,6 +12,7 @@ for the absolute error. The table goes into docs/results.md.
 import argparse
 import functools
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class Draw:
         coverage: fraction of the valid pixels of all test rooms whose label is in the set.
         size: mean width of an interval, or mean number of classes in a set.
         constant_coverage: coverage of a constant width.
-        constant_size: the constant width; of classes their number.
+        constant_size: its mean width; of classes their number.
         abstained: fraction of the pixels where the model abstains.
     """
 
@@ -86,6 +87,12 @@ def errors_of(task: AbstractTask, rows: Pairs) -> list[Tensor]:
     return [(task.to_label(out) - t.label).abs()[0, 0][t.valid[0]] for out, t in rows]
 
 
+def width(task: AbstractTask, rows: Pairs, half: float) -> float:
+    """Return the mean width of intervals of a constant half width, which begin at 0 like ours."""
+    values = torch.cat([task.to_label(output).flatten() for output, _ in rows])
+    return float((values + half - (values - half).clamp(min=task.lower_bound)).mean())
+
+
 def measure(selection: Selection, test: Callable[[DenseModel], Pairs], confidence: float) -> Draw:
     """Train on the images of a selection and return the coverage of test rooms."""
     model = selection.run()
@@ -101,7 +108,7 @@ def measure(selection: Selection, test: Callable[[DenseModel], Pairs], confidenc
         sizes = [(s.arrays["high"].values - s.arrays["low"].values).mean() for s in sets]
         held = errors_of(task, [*selection.held_out_outputs(chosen)])
         constant_q = thresholds(held)[confidence]
-        constant = coverage(errors_of(task, rows), constant_q), 2 * constant_q
+        constant = coverage(errors_of(task, rows), constant_q), width(task, rows, constant_q)
     abstained = sum(float(s.abstain.float().mean()) for s in sets) / len(sets)
     size = float(sum(map(float, sizes)) / len(sizes))
     return Draw(coverage(scores_of(task, rows), q), size, *constant, abstained)
@@ -181,12 +188,12 @@ def report(found: dict[int, list[Draw]], args: argparse.Namespace) -> str:
             row += [f"{mean([d.constant_size for d in draws]):.2f}"]
         rows.append(row)
     what = "depth" if is_depth else f"{len(CLASSES)} classes"
-    return (
+    about = (
         f"`feature_head` on `tiny`, {what}, rooms of {SIDE_PX} px, {args.steps} steps of every "
-        f"training, confidence {args.confidence:g}, {args.draws} draws of labelled rooms, "
+        f"training, confidence {args.confidence:g}, {args.draws} draws from {args.pool} rooms, "
         f"{args.test} unseen rooms. Made by `python benchmarks/confidence.py --task {args.task}`."
-        f"\n\n{table(head, rows)}"
     )
+    return f"{textwrap.fill(about, 120)}\n\n{table(head, rows)}"
 
 
 def mean(numbers: Sequence[float]) -> float:
