@@ -97,9 +97,10 @@ class TaskContract(abc.ABC):
             metric.update(
                 label[i : i + 1], Target(target.label[i : i + 1], target.valid[i : i + 1])
             )
-        (name, value), *more = metric.compute().items()
-        assert (name, more) == (task.metric_name, [])
-        assert float(value) == pytest.approx(task.score(whole))
+        figures = {name: float(value) for name, value in metric.compute().items()}
+        assert next(iter(figures)) == task.metric_name
+        assert figures == pytest.approx(dict(task.figures(whole)))
+        assert figures[task.metric_name] == pytest.approx(task.score(whole))
 
     def test_a_double_mirror_is_the_identity(self) -> None:
         task, target = self.build(), self.target()
