@@ -73,6 +73,21 @@ def test_names_carry_sizes_and_are_joined() -> None:
         BackboneSource("tiny@8")
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("efficientnet-lite1", "no backbone of that name: did you mean 'efficientnet-lite0'"),
+        ("dino2-small@64", "did you mean 'dinov2-small'"),
+        ("tiny+", "the name of a backbone is missing"),
+        ("", "the name of a backbone is missing"),
+    ],
+)
+def test_names_that_are_no_backbones(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        BackboneSource(name)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_folder_whose_name_has_a_sign_is_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """A pretrained model by its name: loaded once, for any number of methods that stand on it."""
 
+import difflib
 import functools
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,6 +70,7 @@ class BackboneSource:
             self.is_local = any(part.is_local for part in self.parts)
             self.is_embedded = self.is_diffusion = False
             return
+        _require_name(text, name)
         text = HUB_NAMES.get(text, text)
         self.folder = locate(text, PARTS, revision=revision)
         self.is_local = _is_path(text)
@@ -185,6 +187,25 @@ class BackboneSource:
                 "folder, a hub id of one, or tiny, or choose a method for vision backbones "
                 "(feature_head, linear_probe)"
             )
+
+
+def _require_name(text: str, given: str | Path) -> None:
+    """Refuse a name that is missing, or mistyped.
+
+    Raises:
+        InputError: naming the nearest.
+    """
+    if not text.strip():
+        raise InputError(
+            f"{str(given)!r}: the name of a backbone is missing: give one, or no comma"
+        )
+    known = (*assets.NAMES, *HUB_NAMES)
+    close = difflib.get_close_matches(text, known, n=1, cutoff=0.8)
+    if close and text not in known and "/" not in text and not _is_path(text):
+        raise InputError(
+            f"{text}: no such file or folder, and no backbone of that name: did you mean "
+            f"{close[0]!r}?"
+        )
 
 
 def _is_path(name: str) -> bool:
