@@ -21,7 +21,7 @@ def test_demo(
     text = capsys.readouterr().out
     rows = (
         "few_shot:max_steps=20 on tiny",
-        "feature_head on efficientnet-lite0@256",
+        "feature_head on efficientnet-lite0@128",
         "(chosen)",
         "mean map",
     )

@@ -30,7 +30,11 @@ SHORT_NAMES: Mapping[str, type[AbstractMethod]] = {
     "evp": EVP,
 }
 AUTO = ("feature_head", "few_shot")  # cheap ones first
-AUTO_BACKBONES = ("tiny", "efficientnet-lite0@128", "efficientnet-lite0@256")
+AUTO_BACKBONES = (
+    "tiny",
+    "efficientnet-lite0@128",
+    "efficientnet-lite0@128+efficientnet-lite0@256",
+)
 # options of a task, for methods that predict a distribution over its classes
 TASK_OPTIONS = {"alpha": float, "bins": int, "spacing": Spacing, "hard_labels": bool}
 
@@ -181,7 +185,7 @@ def backbone_sources(text: str | Path, *, short_side: int | None = None) -> list
     if text == "auto":
         names = AUTO_BACKBONES
         if short_side is not None:
-            names = [name.partition("@")[0] for name in names]
+            names = [name.partition("@")[0] for name in names]  # one size: nothing to join
     elif not Path(text).exists():
         names = [name.strip() for name in str(text).split(",")]
     return [BackboneSource(name) for name in dict.fromkeys(names)]

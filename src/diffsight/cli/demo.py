@@ -25,7 +25,7 @@ SHOTS = 10
 TESTS = 24  # held-out rooms
 SHOWN = 6  # of the held-out rooms, in the picture
 SIZE_PX = 192
-FEW_SHOT_STEPS = 20  # enough to see where it stands; it takes longer than the light head
+FEW_SHOT_STEPS = 20  # a glimpse: a step takes longer than one of the light head
 ROOM = re.compile(r"room\d+\.png")  # names of a demo's images and labels
 log = logging.getLogger(__name__)
 
