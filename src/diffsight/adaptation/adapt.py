@@ -78,8 +78,8 @@ def adapt(
             ``vpd``, ``evp``, the full path of a class, or several of them with commas. Each may
             have options (``few_shot:codebook=5``), see ``candidates.parse_spec``.
         backbone: as for ``BackboneSource``, several of them with commas, or one that is loaded;
-            ``auto`` is ``AUTO_BACKBONES``: ``tiny``, and ``efficientnet-lite0`` at 128 pixels and at
-            128 and 256 together. Every method is tried on every backbone that it supports, and the
+            ``auto`` is ``AUTO_BACKBONES``: ``tiny``, and ``efficientnet-lite0`` at 128, at 256, and
+            at both sizes. Every method is tried on every backbone that it supports, and the
             best pair on held-out images is kept.
         announce: called with what was read, before anything is computed.
         advance: called after every step.

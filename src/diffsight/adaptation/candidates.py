@@ -33,6 +33,7 @@ AUTO = ("feature_head", "few_shot")  # cheap ones first
 AUTO_BACKBONES = (
     "tiny",
     "efficientnet-lite0@128",
+    "efficientnet-lite0@256",
     "efficientnet-lite0@128+efficientnet-lite0@256",
 )
 # options of a task, for methods that predict a distribution over its classes

@@ -68,8 +68,8 @@ def main(
             few_shot:codebook=5:max_steps=500 (docs/adapt.md).
         backbone: frozen models with commas, each of which is tried: tiny, efficientnet-lite0,
             dinov2-small, a folder or a hub id; NAME@256 sees images of 256 pixels, A+B joins the
-            features of two; auto is tiny, efficientnet-lite0@128, and
-            efficientnet-lite0@128+efficientnet-lite0@256.
+            features of two; auto is tiny, and efficientnet-lite0 at 128 and at 256 pixels and
+            joined.
         training: how labels are read, and how methods are trained.
         runtime: what it runs on.
     """
