@@ -168,7 +168,7 @@ def folders(root: Path) -> list[Reader]:
     return [Reader(n, kind, f"folders/{path}", read) for n, kind, path, read in table]
 
 
-def annotations(root: Path) -> list[Reader]:
+def written_labels(root: Path) -> list[Reader]:
     """Labels of a folder of images in one file: points, and shapes of COCO and labelme."""
     (root / "images").mkdir(parents=True)
     (root / "labelme").mkdir()
@@ -212,7 +212,7 @@ def annotations(root: Path) -> list[Reader]:
         ("boxes of COCO", "json", "boxes.json", read("segmentation")),
         ("masks of labelme", "json", "labelme/a.json", read("segmentation", lambda p: p.parent)),
     ]
-    return [Reader(n, kind, f"annotations/{path}", call) for n, kind, path, call in table]
+    return [Reader(n, kind, f"written_labels/{path}", call) for n, kind, path, call in table]
 
 
 def _all(numbers: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -378,4 +378,4 @@ def _parser() -> Any:
     return fit_parser()
 
 
-GROUPS = (pictures, folders, annotations, referring, results, written_recipes)
+GROUPS = (pictures, folders, written_labels, referring, results, written_recipes)

@@ -79,7 +79,7 @@ def annotations(root: Path) -> list[Reader]:
 
     def labels(path: Path) -> Any:
         source = open_labels(path if path.name == "coco.json" else path.parent, "segmentation")
-        return [(source.digest(one), source.read(one, FORM)) for one in source.names]
+        return [(source.digest(one), source.read(one, FORM, HW)) for one in source.names]
 
     rows = (
         ("COCO", "json", "coco.json"),

@@ -7,7 +7,6 @@ import pytest
 import torch
 from tests.benchmark.conftest import squares
 
-from diffsight.adaptation import selection
 from diffsight.benchmark import report
 from diffsight.benchmark import run as module
 from diffsight.benchmark.measures import AngleMeasure
@@ -18,6 +17,7 @@ from diffsight.benchmark.trivial_baselines import Constant, MeanMap, Stored
 from diffsight.benchmark.units import Settings, Unit, conditions
 from diffsight.errors import InputError
 from diffsight.tasks import Normals
+from diffsight.training import resumable
 from diffsight.training.loop import Runtime
 
 METHODS = {"constant": Constant(), "mean-map": MeanMap()}
@@ -59,7 +59,7 @@ def test_finished_units_are_not_run_again(pretrained, tmp_path, monkeypatch) -> 
 
 def test_an_interrupted_training_leaves_no_unit(pretrained, tmp_path, monkeypatch) -> None:
     """``adapt`` keeps what is trained at Ctrl-C; a unit that was cut off is not finished."""
-    real = selection.train
+    real = resumable.train
 
     def cut(*rest, advance, **options):
         def stop(step, losses):
@@ -68,7 +68,7 @@ def test_an_interrupted_training_leaves_no_unit(pretrained, tmp_path, monkeypatc
 
         real(*rest, advance=stop, **options)
 
-    monkeypatch.setattr(selection, "train", cut)
+    monkeypatch.setattr(resumable, "train", cut)
     with pytest.raises(KeyboardInterrupt):
         go(tmp_path, pretrained, repeats=1, methods=benchmark_methods(("feature_head",)))
     assert not list(tmp_path.rglob("rep*.json"))

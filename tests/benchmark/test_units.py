@@ -130,7 +130,7 @@ def test_a_training_takes_its_minutes(pretrained) -> None:
 def test_auto_compares_two_methods(pretrained) -> None:
     (method,) = benchmark_methods(("auto",)).values()
     facts = run(Unit("where", "auto", 0), method, squares(), pretrained, FAST)["facts"]
-    assert facts["held_out"].keys() == {"feature_head", "few_shot", "constant"}
+    assert facts["held_out"].keys() == {"feature_head", "few_shot", "constant", "mean map"}
     assert facts["chosen"] in facts["steps"]
 
 

@@ -71,7 +71,8 @@ def test_adapt_show_predict_evaluate(
     data = ("--images", images, "--labels", folder / "labels")
     assert run("evaluate", "--model", out, *data, "--json", "--record") == 0
     report = json.loads(capsys.readouterr().out)
-    assert list(report["metrics"]) == ["mIoU, %"]
+    figures = ["mIoU, %", "pixel accuracy, %", "IoU class 2, %", "IoU class 7, %"]
+    assert list(report["metrics"]) == figures
     assert report["images"] == COUNT
     # of the training labels, which are stored with the model
     assert report["baselines"].keys() == {"constant majority", "majority map"}

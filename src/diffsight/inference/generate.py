@@ -110,13 +110,13 @@ class _Pipeline:
 
 
 def _load(model: str | Path, device: torch.device) -> _Pipeline:
-    is_name = model in assets.NAMES or "/" in str(model)  # another word is a mistyped tiny
+    is_name = model in assets.DIFFUSION or "/" in str(model)  # another word is a mistyped tiny
     folder = locate(model, PARTS) if is_name else resolve_folder(Path(model))
     missing = [part for part in PARTS if not (folder / part).is_dir()]
     if missing:
         raise InputError(
-            f"{model}: no {missing[0]}/ in it: give {' or '.join(assets.NAMES)}, or the folder of "
-            "a Stable Diffusion in diffusers' layout"
+            f"{model}: no {missing[0]}/ in it: give {' or '.join(assets.DIFFUSION)}, or the "
+            "folder of a Stable Diffusion in diffusers' layout"
         )
     try:
         unet = _without_weights(UNet2DConditionModel, folder / "unet")

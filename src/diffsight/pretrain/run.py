@@ -195,7 +195,7 @@ def _lay_out(
     """Make an empty model folder, or copy the one to begin with, once all sizes are checked."""
     if (out / MODEL).exists():
         raise InputError(f"{out}: holds a run already: add --resume, or choose another --out")
-    source = assets.find(str(begin)) if str(begin) in assets.NAMES else begin
+    source = assets.find(str(begin)) if str(begin) in assets.DIFFUSION else begin
     if source is not None and not (source / "vae").is_dir():
         raise InputError(f"{source}: no model to begin with: give a diffusers folder, or tiny")
     if source is not None:

@@ -218,7 +218,7 @@ def _rows(names: Sequence[str], dim: int, weights: str | Path | None) -> Float[T
     if weights is None:
         generator = torch.Generator().manual_seed(0)
         return torch.empty(len(names), dim).normal_(generator=generator)
-    if str(weights) in assets.NAMES:
+    if str(weights) in assets.DIFFUSION:
         return build_text_table(names, encoder=weights, templates="single")
     return _rows_by_name(Path(weights), names, dim)
 

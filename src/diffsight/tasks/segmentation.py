@@ -304,7 +304,8 @@ class ClassPrediction(Prediction):
     def legend(self) -> dict[str, Colour]:
         """Return the colours of the classes that occur."""
         there = set(self.ids.unique().tolist())
-        return {name: self.palette[n] for n, name in self.names.items() if n in there}
+        shown = there & self.names.keys()
+        return {self.names[n]: rgb for n, rgb in self.palette.items() if n in shown}
 
     def draw_with(self, other: Any, image: Float[Tensor, "3 h w"]) -> tuple[Picture, ...]:
         """Return truth, prediction and error; nothing is wrong where there is no label."""
