@@ -12,10 +12,13 @@ UNPINNED = {"torch"}
 
 
 def lowest_pin(requirement: str) -> str:
-    """Return ``name==version`` for a requirement such as ``name[extra]>=version,<limit``."""
-    name, lowest = re.match(r"([\w.-]+)", requirement), re.search(r">=\s*([\w.]+)", requirement)
+    """Return ``name==version`` for a requirement such as ``name[extra]>=version,<limit``.
+
+    One that is pinned already stays as it is.
+    """
+    name, lowest = re.match(r"([\w.-]+)", requirement), re.search(r"[>=]=\s*([\w.]+)", requirement)
     if name is None or lowest is None:
-        raise SystemExit(f"pyproject.toml: {requirement!r} has no lower bound: add one with >=")
+        raise SystemExit(f"pyproject.toml: {requirement!r} has no lower bound: add one with >= or ==")
     return f"{name[1]}=={lowest[1]}"
 
 
