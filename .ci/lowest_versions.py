@@ -18,7 +18,7 @@ def lowest_pin(requirement: str) -> str:
     """
     name, lowest = re.match(r"([\w.-]+)", requirement), re.search(r"[>=]=\s*([\w.]+)", requirement)
     if name is None or lowest is None:
-        raise SystemExit(f"pyproject.toml: {requirement!r} has no lower bound: add one with >= or ==")
+        raise SystemExit(f"pyproject.toml: {requirement!r} has no lower bound: add >= or ==")
     return f"{name[1]}=={lowest[1]}"
 
 

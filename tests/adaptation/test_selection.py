@@ -1,6 +1,7 @@
 """Methods are compared on held-out images; the better one is trained on all of them."""
 
 import functools
+import itertools
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +29,7 @@ from diffsight.methods.base import FitSettings, mean_frequencies
 from diffsight.methods.feature_head import WEIGHTS
 from diffsight.model import DenseModel
 from diffsight.tasks import Depth, Normals
+from diffsight.training import resumable
 from diffsight.training.interrupts import TornStepError
 from diffsight.training.loop import encode, measure_variants, split_folds
 from diffsight.training.state import AdaptState
@@ -112,6 +114,36 @@ def test_too_little_memory_names_the_size_that_fits(
     with pytest.raises(InputError, match=rf"cpu has not enough memory .* 128 px: {advice}$"):
         run(pictures(tmp_path, count=2), backbone, **options)
     assert tried == ([128, 64] if fits else [128, 64, 32])
+
+
+def test_batches_become_smaller_until_they_fit(
+    backbone: BackboneSource,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Then activations are recomputed, before a smaller size is asked of the user."""
+    caplog.set_level("INFO")
+    real = resumable.train
+    seen: list[tuple[int, bool]] = []
+
+    def train_within(step: Any, batches: Any, **options: Any) -> None:
+        first = next(iter(batches))
+        recomputes = any(
+            getattr(m, "gradient_checkpointing", False) for m in step.trained.modules()
+        )
+        seen.append((len(first.inputs.image), recomputes))
+        if seen[-1] != (1, True):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        real(step, itertools.chain([first], batches), **options)
+
+    monkeypatch.setattr("diffsight.training.resumable.train", train_within)
+    folder = pictures(tmp_path, sizes=((64, 64),), count=6)
+    model = run(folder, backbone, method="vpd:batch_size=4", steps=1, mirror=False)
+    assert seen[:4] == [(4, False), (2, False), (1, False), (1, True)]
+    assert model.info["chosen"] == "vpd:batch_size=4"
+    line = "not enough memory, once more with smaller steps: vpd:batch_size=4 2 image(s) a step"
+    assert line in caplog.messages
 
 
 def test_a_score_that_is_no_number_is_not_the_better_one(

@@ -13,6 +13,7 @@ import torch
 
 from diffsight.adaptation.candidates import (
     AUTO,
+    CHECKPOINTING,
     SHORT_NAMES,
     Candidate,
     backbone_sources,
@@ -30,7 +31,7 @@ from diffsight.errors import InputError, TooLargeError
 from diffsight.inference.baselines import small_baselines_of
 from diffsight.inference.pipeline import usable_device
 from diffsight.model import DenseModel
-from diffsight.ops.memory import keep_freed_memory, memory_for
+from diffsight.ops.memory import give_back_memory, keep_freed_memory, memory_for
 from diffsight.tasks import AbstractTask, Depth, Normals, Segmentation, Values
 from diffsight.training.loop import Runtime, require_memory
 from diffsight.training.state import AdaptState
@@ -232,23 +233,45 @@ def task_for(
 
 
 def _run(selection: Selection, settings: AdaptOptions, folder: LabelledFolder) -> DenseModel:
-    """Run a selection; where memory ends, say which size fits."""
+    """Run a selection; where memory ends, with smaller batches, or say which size fits."""
     side = selection.short_side
     advice = f"{selection.runtime.device} has not enough memory for images of {side} px"
-    try:
-        with memory_for(advice):
-            plan = selection.plan(settings.minutes, settings.steps)
-            log.info("%s", format_plan(plan, *selection.forecast()))
-            model = selection.run()
-    except TooLargeError:
-        pass  # what the failed pass holds is freed behind this block
-    else:
-        model.baselines = small_baselines_of(folder, selection.task, short_side=side)
-        return model.to("cpu")
+    attempt: Selection | None = selection
+    while attempt is not None:
+        selection = attempt
+        try:
+            with memory_for(advice):
+                plan = selection.plan(settings.minutes, settings.steps)
+                log.info("%s", format_plan(plan, *selection.forecast()))
+                model = selection.run()
+        except TooLargeError:
+            pass  # what the failed pass holds is freed behind this block
+        else:
+            model.baselines = small_baselines_of(folder, selection.task, short_side=side)
+            return model.to("cpu")
+        attempt = _with_smaller_steps(selection)
     log.info("not enough memory: looking for a size that fits")
     if fits := selection.largest_side():
         raise InputError(f"{advice}: --short-side {fits} fits")
     raise InputError(f"{advice}: it takes a machine with more")
+
+
+def _with_smaller_steps(selection: Selection) -> Selection | None:
+    """Return a selection whose training steps take less memory.
+
+    None where that cannot help: the images alone do not fit, or nothing is left to save.
+    """
+    smaller = [candidate.smaller() for candidate in selection.candidates]
+    if not (selection.is_encoded and any(smaller)):
+        return None
+    give_back_memory()
+    kept = [new or old for new, old in zip(smaller, selection.candidates, strict=True)]
+    words = []
+    for one in kept:
+        recomputes = ", activations recomputed" if one.options.get(CHECKPOINTING) else ""
+        words.append(f"{one.name} {one.settings.batch_size} image(s) a step{recomputes}")
+    log.info("not enough memory, once more with smaller steps: %s", "; ".join(words))
+    return replace(selection, candidates=kept)
 
 
 def format_plan(plan: Mapping[str, int], trainings: int, seconds: float | None) -> str:

@@ -36,6 +36,7 @@ AUTO_BACKBONES = (
     "efficientnet-lite0@256",
     "efficientnet-lite0@128+efficientnet-lite0@256",
 )
+CHECKPOINTING = "gradient_checkpointing"  # option of methods that train a UNet
 # options of a task, for methods that predict a distribution over its classes
 TASK_OPTIONS = {"alpha": float, "bins": int, "spacing": Spacing, "hard_labels": bool}
 
@@ -82,6 +83,7 @@ class Candidate:
         spec: what was given for it.
         source: of the backbone.
         short_side: pixels at which the method works.
+        options: that ``from_backbone`` was called with.
     """
 
     name: str
@@ -91,10 +93,27 @@ class Candidate:
     spec: MethodSpec
     source: BackboneSource
     short_side: int
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def limit(self, steps: int) -> int:
         """Return the steps of a training, but no more than its spec says."""
         return min(steps, self.spec.settings.get("max_steps", steps))
+
+    def smaller(self) -> "Candidate | None":
+        """Return the candidate with less memory for a step, or None if nothing is left to save.
+
+        Batches are halved, down to one image. After that a method that can do so recomputes its
+        activations (gradient checkpointing), unless its spec says otherwise.
+        """
+        if self.settings.batch_size > 1:
+            half = self.settings.batch_size // 2
+            return replace(self, settings=replace(self.settings, batch_size=half))
+        build = self.spec.method.from_backbone
+        can_recompute = CHECKPOINTING in inspect.signature(build).parameters
+        if CHECKPOINTING in self.options or not can_recompute:
+            return None
+        options = {**self.options, CHECKPOINTING: True}
+        return replace(self, builder=build(self.source, **options), options=options)
 
     def require_parameters(self, method: AbstractMethod) -> None:
         """Refuse beginnings of names that no trained parameter of the method has.
@@ -235,7 +254,8 @@ def candidates(
             settings = spec.method.few_shot_settings(source, choose_output(task, builder))
             title = name if len(sources) == 1 else f"{name} on {source}"
             side = source.side_px or short_side or source.short_side_px
-            made.append(Candidate(title, builder, spec.change(settings), task, spec, source, side))
+            changed = spec.change(settings)
+            made.append(Candidate(title, builder, changed, task, spec, source, side, own))
     return made
 
 

@@ -92,6 +92,11 @@ class Selection:
         """Take the size of the scores from the candidates."""
         self.short_side = max(candidate.short_side for candidate in self.candidates)
 
+    @property
+    def is_encoded(self) -> bool:
+        """Whether all images went through all that is frozen."""
+        return len(self._encoded) == len(self.candidates)
+
     def folds(self) -> list[tuple[list[int], list[int]]]:
         """Return the folds: one for a single method, which is not compared, else up to three."""
         folds = self._all_folds()
