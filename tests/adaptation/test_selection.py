@@ -122,7 +122,7 @@ def test_batches_become_smaller_until_they_fit(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Then activations are recomputed, before a smaller size is asked of the user."""
+    """Then activations are recomputed; a smaller size comes last."""
     caplog.set_level("INFO")
     real = resumable.train
     seen: list[tuple[int, bool]] = []

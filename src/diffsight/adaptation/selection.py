@@ -128,10 +128,8 @@ class Selection:
             self.candidates = self.candidates[:1]
         for candidate in self.candidates:
             self._encode(candidate)
-        every = (*self.samples, *(self.validation or ()))
-        sizes = [
-            working_hw(*sample.image.shape[-2:], short_side=self.short_side) for sample in every
-        ]
+        every, side = (*self.samples, *(self.validation or ())), self.short_side
+        sizes = [working_hw(*one.image.shape[-2:], short_side=side) for one in every]
         self._targets = [
             target_of(sample, hw, self.task.label) for sample, hw in zip(every, sizes, strict=True)
         ]
