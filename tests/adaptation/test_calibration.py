@@ -22,7 +22,7 @@ from diffsight.model import DenseModel
 from diffsight.outputs import Classes, Values
 from diffsight.tasks import Depth, Segmentation
 from diffsight.training.state import AdaptState
-from diffsight.types import Target
+from diffsight.types import Boxes, Target
 
 
 def drawn_scores(images: int, seed: int, pixels: int = 40) -> list[torch.Tensor]:
@@ -187,3 +187,15 @@ def test_a_calibration_that_is_interrupted_leaves_the_model_and_can_be_resumed(
     assert seen[-1].fraction == pytest.approx(1)
     assert_same_weights(again, whole)
     assert again.info == whole.info
+
+
+def test_images_without_a_label_are_left_out_and_boxes_are_not_calibrated() -> None:
+    task = Segmentation(("a", "b"))
+    maps = torch.randn(1, 2, 4, 5, generator=torch.Generator().manual_seed(0))
+    label = torch.zeros(1, 4, 5, dtype=torch.long)
+    full, empty = (torch.full((1, 4, 5), value) for value in (True, False))
+    rows = [(Classes(maps), Target(label, valid)) for valid in [full] * 4 + [empty] * 2]
+    assert calibrate(task, rows)["images"] == 4
+    assert calibrate(task, rows[4:]) == {}
+    boxes = Boxes(torch.tensor([1]), torch.tensor([[0.0, 0.0, 4.0, 5.0]]), torch.tensor([True]), 0)
+    assert calibrate(task, [(Classes(maps), Target(label, full, (boxes,)))] * 4) == {}

@@ -58,6 +58,9 @@ def held_out_outputs(
 def calibrate(task: AbstractTask, rows: Iterable[tuple[Output, Target]]) -> dict[str, Any]:
     """Return the calibration of ``DenseModel.info`` as plain data; empty without images.
 
+    Images without a labelled pixel are left out. Where there are boxes it is empty: nobody knows
+    the classes inside them, so that no coverage can be measured there.
+
     Args:
         task: with prediction sets.
         rows: reduced output and label of every held-out image, a batch of one each.
@@ -68,7 +71,11 @@ def calibrate(task: AbstractTask, rows: Iterable[tuple[Output, Target]]) -> dict
     scores: list[Tensor] = []
     residuals: dict[str, list[float]] = {}
     for output, target in rows:
+        if target.boxes is not None:
+            return {}
         valid = target.valid[0]
+        if not valid.any():
+            continue
         scores.append(task.nonconformity(output, target.label)[0][valid])
         truth = task.totals(target.label[0], valid)
         for name, value in task.totals(task.to_label(output)[0], valid).items():
