@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from diffsight.backbones.base import AbstractBackbone, PretrainedPart
 from diffsight.errors import InputError
+from diffsight.ops.padding import require_multiples
 from diffsight.types import Latents, Pyramid
 from diffsight.weights import locate, read_checkpoint, require_finite
 
@@ -91,11 +92,7 @@ class EfficientNetLite0(AbstractBackbone, PretrainedPart):
     ) -> Pyramid:
         """Return the feature maps of the levels; both sides are multiples of 32 pixels."""
         height, width = image.shape[-2:]
-        if height % self.size_multiple or width % self.size_multiple:
-            raise InputError(
-                f"image of {height} x {width} px: both sides must be multiples of "
-                f"{self.size_multiple} px: pad it first (ops.padding.pad_to_multiple)"
-            )
+        require_multiples(height, width, self.size_multiple)
         x = self.stem((image * 255 - 127) / 128)
         by_stride = {}
         for block in self.blocks:

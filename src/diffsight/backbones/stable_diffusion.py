@@ -26,6 +26,7 @@ from diffsight.backbones.attention_maps import (
 )
 from diffsight.backbones.base import TIMESTEPS, AbstractDiffusionBackbone, PretrainedPart
 from diffsight.errors import InputError
+from diffsight.ops.padding import require_multiples
 from diffsight.types import Draws
 from diffsight.weights import locate, refused
 
@@ -185,7 +186,7 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
             InputError: if a side is no multiple of ``size_multiple``, or the latent is to be
                 sampled and no draws are given.
         """
-        self._require_multiples(*image.shape[-2:])
+        require_multiples(image.shape[-2], image.shape[-1], self.size_multiple)
         noise = None
         if self.latent == "sample":
             if draws is None:
@@ -211,7 +212,8 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
             InputError: if the latent is of an image whose sides are no multiples of
                 ``size_multiple``.
         """
-        self._require_multiples(*(side * self.vae.stride for side in latent.shape[-2:]))
+        height, width = (side * self.vae.stride for side in latent.shape[-2:])
+        require_multiples(height, width, self.size_multiple)
         recorder = recorder or SilentRecorder()
         taps = []
         for tap in self._walk(latent, condition, timesteps, recorder):
@@ -220,13 +222,6 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
             if recorder.satisfied:
                 break
         return tuple(reversed(taps))
-
-    def _require_multiples(self, height: int, width: int) -> None:
-        if height % self.size_multiple or width % self.size_multiple:
-            raise InputError(
-                f"image of {height} x {width} px: both sides must be multiples of "
-                f"{self.size_multiple} px: pad it first (ops.padding.pad_to_multiple)"
-            )
 
     def add_noise(
         self,

@@ -11,6 +11,7 @@ from diffsight.backbones.base import AbstractBackbone, PretrainedPart
 from diffsight.backbones.clip import ClipVision, Squeeze, normalisation
 from diffsight.errors import InputError
 from diffsight.formats.sizes import check_sizes
+from diffsight.ops.padding import require_multiples
 from diffsight.types import Latents, Pyramid
 from diffsight.weights import load_tower, locate, read_config, read_folder, refused
 
@@ -93,11 +94,7 @@ class VisionBackbone(AbstractBackbone, PretrainedPart):
     ) -> Pyramid:
         """Return the feature maps of the chosen stages."""
         height, width = image.shape[-2:]
-        if height % self.size_multiple or width % self.size_multiple:
-            raise InputError(
-                f"image of {height} x {width} px: both sides must be multiples of "
-                f"{self.size_multiple} px: pad it first (ops.padding.pad_to_multiple)"
-            )
+        require_multiples(height, width, self.size_multiple)
         maps = self.network(pixel_values=(image - self.mean) / self.std).feature_maps
         return Pyramid(tuple(maps), self.strides, (height, width))
 

@@ -4,6 +4,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from diffsight.errors import InputError
+
 MID_GREY = 0.5  # becomes 0 after scaling to [-1, 1], which is what the authors of VPD pad with
 
 
@@ -16,6 +18,19 @@ def pad_to_multiple(
     if right == 0 and bottom == 0:
         return image
     return functional.pad(image, (0, right, 0, bottom), value=value)
+
+
+def require_multiples(height: int, width: int, multiple: int) -> None:
+    """Refuse an image whose sides are no multiples.
+
+    Raises:
+        InputError: if one is not.
+    """
+    if height % multiple or width % multiple:
+        raise InputError(
+            f"image of {height} x {width} px: both sides must be multiples of {multiple} px: pad "
+            "it first (ops.padding.pad_to_multiple)"
+        )
 
 
 def crop_to_valid(
