@@ -57,8 +57,7 @@ class Extractor(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        architecture = architectures.of_folder(folder)
-        scale = architectures.scaling_factor(folder)
+        architecture, scale = architectures.of_weights(folder)
         backbone = StableDiffusion(architecture, weights=folder, latent_scale=scale)
         if start != "pretrained":
             torch.manual_seed(seed)

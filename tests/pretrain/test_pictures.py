@@ -10,7 +10,7 @@ import torch
 from diffsight import assets
 from diffsight.errors import InputError
 from diffsight.pretrain import pictures
-from diffsight.pretrain.latents import open_latents
+from diffsight.pretrain.frozen_maps import open_latents
 from diffsight.pretrain.pictures import averaged, open_pictures, signed, unsigned
 from diffsight.rooms import render_scene
 
@@ -84,7 +84,7 @@ def test_a_damaged_chunk_of_latents_is_named(context, cache, tmp_path, damage):
     (path,) = tmp_path.rglob("00000.npy")
     assert torch.equal(open_latents(tmp_path, train, vae, 32)(3), first)
     damage(path)
-    with pytest.raises(InputError, match=r"00000\.npy: not a whole chunk of latents .*: delete it"):
+    with pytest.raises(InputError, match=r"00000\.npy: not a whole chunk of maps .*: delete it"):
         open_latents(tmp_path, train, vae, 32)
 
 

@@ -18,7 +18,7 @@ from diffsight import assets
 from diffsight.backbones import StableDiffusion
 from diffsight.backbones.architectures import of_folder
 from diffsight.errors import InputError
-from diffsight.pretrain import card, denoiser, latents, pictures, pretrain, probe
+from diffsight.pretrain import card, denoiser, frozen_maps, pictures, pretrain, probe
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,7 +33,7 @@ def small():
         before = pictures.CHUNK
         small_chunks()
         yield
-        pictures.CHUNK = latents.CHUNK = before
+        pictures.CHUNK = frozen_maps.CHUNK = before
 
 
 @pytest.fixture(scope="module")

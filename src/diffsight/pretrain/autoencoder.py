@@ -93,11 +93,13 @@ class Autoencoder(AbstractStage):
         batch_size: parts per step.
         schedule: learning rate; constant by default.
         widths: of the encoder's levels; each but the last halves the size.
+        latent_channels: of the latent.
         layers_per_block: residual layers of an encoder level; the decoder has one more.
         groups: of the group normalisations.
         crop: side of a part in pixels.
         coarse_weight: of the low-frequency loss.
         kl_weight: of the KL divergence.
+        replace: train a new autoencoder even where the model to begin with has one.
         name: of the stage's folder.
     """
 
@@ -106,16 +108,18 @@ class Autoencoder(AbstractStage):
     batch_size: int
     schedule: AbstractSchedule | None = None
     widths: Sequence[int] = (16, 32, 64)
+    latent_channels: int = 4
     layers_per_block: int = 1
     groups: int = 8
     crop: int = 64
     coarse_weight: float = 1.0
     kl_weight: float = 1e-5
+    replace: bool = False
     name: str = "autoencoder"
 
     def check(self, size: int, stride: int | None) -> int:
         """Pictures of half the size fit, and parts fit into them."""
-        if stride is None:
+        if stride is None or self.replace:
             stride = 1 << (len(self.widths) - 1)
         if size % (2 * stride):
             raise InputError(
@@ -131,7 +135,7 @@ class Autoencoder(AbstractStage):
 
     def objective(self, context: StageContext) -> Reconstruction:
         """Return a new autoencoder, or the existing one, to be trained further."""
-        if (context.model / "vae").is_dir():
+        if (context.model / "vae").is_dir() and not self.replace:
             vae = load_part(AutoencoderKL, context.model, "vae", self.name)
         else:
             shape: dict[str, Any] = {
@@ -140,7 +144,7 @@ class Autoencoder(AbstractStage):
                 "up_block_types": ("UpDecoderBlock2D",) * len(self.widths),
                 "layers_per_block": self.layers_per_block,
                 "norm_num_groups": self.groups,
-                "latent_channels": 4,
+                "latent_channels": self.latent_channels,
             }
             vae = AutoencoderKL(**shape)
         return Reconstruction(
@@ -199,7 +203,8 @@ def _psnr_db(
 
 def rescale(vae: Any, factor: float) -> None:
     """Multiply an ``AutoencoderKL``'s latents, and divide them before decoding: images stay."""
-    mean, log_variance = slice(0, 4), slice(4, 8)
+    channels = vae.config.latent_channels
+    mean, log_variance = slice(0, channels), slice(channels, 2 * channels)
     vae.quant_conv.weight[mean] *= factor
     vae.quant_conv.bias[mean] *= factor
     vae.quant_conv.bias[log_variance] += 2 * math.log(factor)

@@ -3,7 +3,8 @@
 import copy
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MeanMetric
-from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
+from transformers import CLIPTextModelWithProjection
 
 from diffsight.atomic import replacing
 from diffsight.backbones.architectures import PRESETS
+from diffsight.backbones.base import TIMESTEPS
 from diffsight.errors import InputError
 from diffsight.inference.generate import generate
-from diffsight.pretrain.clip import load_towers, standardised, tokenized
+from diffsight.pretrain.clip import tokenized
 from diffsight.pretrain.folder import (
     config_of,
     load_part,
@@ -30,21 +32,31 @@ from diffsight.pretrain.folder import (
     write,
     write_json,
 )
-from diffsight.pretrain.latents import open_latents
+from diffsight.pretrain.frozen_maps import (
+    MapOf,
+    open_latents,
+    open_teacher_features,
+    open_tower_features,
+)
+from diffsight.pretrain.pictures import Pictures
 from diffsight.pretrain.probe import probe
-from diffsight.pretrain.stage import AbstractStage, Fetch, PictureBatch, Preview, StageContext
+from diffsight.pretrain.stage import AbstractStage, Fetch, Preview, StageContext
 from diffsight.training.learner import Validation
 from diffsight.training.objective import AbstractObjective
 from diffsight.training.optim import AdamW
 from diffsight.training.schedules import AbstractSchedule
+from diffsight.types import Record
 
-Latent = Float[Tensor, "b 4 h w"]
+Latent = Float[Tensor, "b k h w"]
 SCORED = 256  # held-out pictures
-ALIGNED_LEVEL = 1  # of the pyramid: its tap has twice the latent's stride
+TOWER = "image_encoder"
+TOWER_LEVELS = (1,)  # of the pyramid: its tap has about the tower's grid
+TEACHER_LEVELS = (0, 1, 2, 3)
+EARLY = 60  # timesteps with little noise, as dense heads read features at
 
 # Stable Diffusion's noise schedule; v-prediction as in its second version
 NOISE_SCHEDULE = {
-    "num_train_timesteps": 1000,
+    "num_train_timesteps": TIMESTEPS,
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
@@ -70,65 +82,84 @@ FIXED_PROMPTS = (
 
 
 @dataclass(frozen=True)
-class Noisy(PictureBatch):
+class Noisy(Record):
     """What a denoising step needs.
 
     Attributes:
-        image: the picture for the vision tower.
         latent: of the picture, unit variance.
         tokens: of its caption, or of the empty one.
         steps: of the noise schedule.
         noise: standard normal.
+        teacher: features of the picture without noise that a frozen network sees in it; None for
+            held-out pictures.
     """
 
     latent: Latent
     tokens: Int[Tensor, "b n"]
     steps: Int[Tensor, " b"]
     noise: Latent
+    teacher: Float[Tensor, "b d gh gw"] | None = None
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self.latent)
 
 
 class Aligned(nn.Module):
-    """The UNet and the layer that compares its features with the vision tower's.
+    """The UNet, and a layer for each of its taps that is compared with a teacher's features.
 
     Args:
         unet: predicts v.
-        width: of the vision tower.
+        levels: of the pyramid, whose taps are compared.
+        width: channels of the teacher's features.
     """
 
-    def __init__(self, unet: UNet2DConditionModel, width: int) -> None:
+    def __init__(self, unet: UNet2DConditionModel, levels: Sequence[int], width: int) -> None:
         super().__init__()
         self.unet = unet
-        features = unet.config["block_out_channels"][ALIGNED_LEVEL]
-        self.project = nn.Sequential(
-            nn.Conv2d(features, width, 1), nn.SiLU(), nn.Conv2d(width, width, 1)
+        channels = unet.config["block_out_channels"]
+        hidden = 128
+        self.project = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(channels[i], hidden, 1), nn.SiLU(), nn.Conv2d(hidden, width, 1))
+            for i in levels
         )
-        self._tap: list[Tensor] = []
-        block: Any = unet.up_blocks[-1 - ALIGNED_LEVEL]
-        block.attentions[-1].register_forward_hook(self._note)
+        self._taps: dict[int, Tensor] = {}
+        self.levels = tuple(levels)
+        for level in self.levels:
+            _tap(unet, level).register_forward_hook(partial(self._note, level))
 
-    def _note(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        self._tap = [output[0] if isinstance(output, tuple) else output.sample]
+    def _note(self, level: int, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._taps[level] = output[0] if isinstance(output, tuple) else output
 
     def forward(
         self, latent: Latent, steps: Int[Tensor, " b"], text: Float[Tensor, "b n c"]
-    ) -> tuple[Latent, Float[Tensor, "b d gh gw"]]:
-        """Return predicted v, and projected features at twice the latent's stride."""
+    ) -> tuple[Latent, list[Float[Tensor, "b d _ _"]]]:
+        """Return predicted v, and the projected taps."""
         v = self.unet(latent, steps, text).sample
-        return v, self.project(self._tap.pop())
+        pairs = zip(self.project, self.levels, strict=True)
+        return v, [project(self._taps.pop(level)) for project, level in pairs]
+
+
+def _tap(unet: Any, level: int) -> nn.Module:
+    """Return the layer whose output is the tap of a level, as ``StableDiffusion`` has it."""
+    block = unet.up_blocks[-1 - level]
+    layers = dict(block.named_children()).get("attentions") or block.resnets
+    return layers[-1 if level == 0 else -2]
 
 
 class Denoising(AbstractObjective):
-    """Mean squared error of v, and features that agree with a vision tower.
+    """Mean squared error of v, and features that agree with a teacher's.
 
     v-prediction: Salimans and Ho 2022, Stable Diffusion 2. Alignment of hidden features with those
-    of a tower that sees the clean picture: Yu et al. 2024 (REPA), here at the level that dense
-    heads read.
+    of a network that sees the picture without noise: Yu et al. 2024 (REPA), here of the taps that
+    dense heads read.
 
     Args:
         unet: what learns.
         text: frozen text tower.
-        vision: frozen vision tower.
-        align_weight: of one minus the cosine between features.
+        levels: taps that are aligned.
+        teacher_channels: of the teacher's features.
+        align_weight: of one minus the cosine between features, mean over the taps.
         ema_decay: of the running mean of the weights, which is what is scored and shipped.
     """
 
@@ -136,8 +167,9 @@ class Denoising(AbstractObjective):
         self,
         unet: UNet2DConditionModel,
         text: CLIPTextModelWithProjection,
-        vision: CLIPVisionModelWithProjection,
         *,
+        levels: Sequence[int],
+        teacher_channels: int,
         align_weight: float,
         ema_decay: float,
     ) -> None:
@@ -146,9 +178,8 @@ class Denoising(AbstractObjective):
             if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean = copy.deepcopy(unet).requires_grad_(False)
-        self.net = Aligned(unet, vision.config.hidden_size)
+        self.net = Aligned(unet, levels, teacher_channels)
         self.text = text.requires_grad_(False)
-        self.vision = vision.requires_grad_(False)
         self.align_weight = align_weight
         self.ema_decay = ema_decay
         self.schedule: Any = DDIMScheduler.from_config(NOISE_SCHEDULE)
@@ -159,18 +190,17 @@ class Denoising(AbstractObjective):
 
     @property
     def trained(self) -> Aligned:
-        """UNet and projection; the towers are frozen."""
+        """UNet and projections; the text tower is frozen."""
         return self.net
 
     def losses(self, batch: Noisy) -> dict[str, Tensor]:
         """Return ``loss`` and its parts."""
+        assert batch.teacher is not None
         with torch.no_grad():
             text = self.text(input_ids=batch.tokens).last_hidden_state
-            seen = self._seen(batch.image)
-        v, features = self.net(self._noised(batch), batch.steps, text)
+        v, taps = self.net(self._noised(batch), batch.steps, text)
         error = functional.mse_loss(v, self._target(batch))
-        features = functional.adaptive_avg_pool2d(features, (seen.shape[-2], seen.shape[-1]))
-        align = 1 - functional.cosine_similarity(features, seen, dim=1).mean()
+        align = torch.stack([_disagreement(tap, batch.teacher) for tap in taps]).mean()
         return {"loss": error + self.align_weight * align, "v": error, "align": align}
 
     @torch.no_grad()
@@ -202,10 +232,14 @@ class Denoising(AbstractObjective):
     def _target(self, batch: Noisy) -> Tensor:
         return self.schedule.get_velocity(batch.latent, batch.noise, batch.steps)
 
-    def _seen(self, image: Tensor) -> Float[Tensor, "b d gh gw"]:
-        tokens = self.vision(pixel_values=image).last_hidden_state[:, 1:]
-        side = round(tokens.shape[1] ** 0.5)
-        return tokens.mT.unflatten(2, (side, side))
+
+def _disagreement(
+    tap: Float[Tensor, "b d h w"], teacher: Float[Tensor, "b d gh gw"]
+) -> Float[Tensor, ""]:
+    """Return one minus the mean cosine, on the coarser of the two grids."""
+    side = min(tap.shape[-1], teacher.shape[-1])
+    tap, teacher = (functional.adaptive_avg_pool2d(x, side) for x in (tap, teacher))
+    return 1 - functional.cosine_similarity(tap, teacher, dim=1).mean()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +256,11 @@ class Denoiser(AbstractStage):
         heads: of the attentions of each level.
         groups: of the group normalisations.
         empty: fraction of captions that are replaced by an empty one.
-        align_weight: of the agreement with the vision tower; 0 ignores it.
+        early: fraction of the pictures that get one of the first 60 timesteps; all others get any.
+        teacher: network whose features the UNet's are compared with: the model's own vision tower
+            (``image_encoder``), or a vision backbone with the size of its image, such as
+            ``efficientnet-lite0@256``, for all taps.
+        align_weight: of the agreement with the teacher; 0 ignores it.
         ema_decay: of the running mean of the weights.
         name: of the stage's folder.
     """
@@ -236,6 +274,8 @@ class Denoiser(AbstractStage):
     heads: Sequence[int] = (1, 2, 3, 4)
     groups: int = 8
     empty: float = 0.1
+    early: float = 0.0
+    teacher: str = TOWER
     align_weight: float = 0.5
     ema_decay: float = 0.999
     name: str = "denoiser"
@@ -258,31 +298,46 @@ class Denoiser(AbstractStage):
         Raises:
             InputError: if a stage before is missing.
         """
-        stride = stride_of(need(context.model, "vae", self.name))
-        text, vision = load_towers(context.model, self.name)
+        vae = need(context.model, "vae", self.name)
+        channels, side = config_of(vae)["latent_channels"], self.size // stride_of(vae)
+        text = load_part(CLIPTextModelWithProjection, context.model, "text_encoder", self.name)
+        latent = {"in_channels": channels, "out_channels": channels, "sample_size": side}
         if (context.model / "unet").is_dir():
-            unet = load_part(UNet2DConditionModel, context.model, "unet", self.name)
-            unet.register_to_config(sample_size=self.size // stride)
+            # of another autoencoder's UNet all but its first and its last layer stays
+            options = latent | {"ignore_mismatched_sizes": True}
+            unet = load_part(UNet2DConditionModel, context.model, "unet", self.name, **options)
         else:
-            shape = dict(PRESETS["sd15"]["unet"]) | {
-                "sample_size": self.size // stride,
-                "block_out_channels": tuple(self.widths),
-                "attention_head_dim": tuple(self.heads),  # diffusers means the number of heads
-                "norm_num_groups": self.groups,
-                "cross_attention_dim": text.config.hidden_size,
-            }
+            shape = (
+                dict(PRESETS["sd15"]["unet"])
+                | latent
+                | {
+                    "block_out_channels": tuple(self.widths),
+                    "attention_head_dim": tuple(self.heads),  # diffusers means the number of heads
+                    "norm_num_groups": self.groups,
+                    "cross_attention_dim": text.config.hidden_size,
+                }
+            )
             unet = UNet2DConditionModel(**shape)
+        uses_tower = self.teacher == TOWER
         return Denoising(
             unet.train(),
             text,
-            vision,
+            levels=TOWER_LEVELS if uses_tower else TEACHER_LEVELS,
+            teacher_channels=len(self._teacher(context)(0)),
             align_weight=self.align_weight,
             ema_decay=self.ema_decay,
         )
 
     def fetch(self, context: StageContext) -> Fetch:
         """Return a function that reads latents, with noise and timesteps from the seeds."""
-        return self._batches(context, context.train, self.empty)
+        teacher = self._teacher(context)
+
+        def batch(indices: list[int], seeds: list[int]) -> Noisy:
+            noisy = draw(indices, seeds)
+            return replace(noisy, teacher=torch.stack([teacher(i) for i in indices]))
+
+        draw = self._batches(context, context.train, self.empty)
+        return batch
 
     def held_out(self, context: StageContext) -> Validation:
         """Return a function that gives held-out pictures with fixed noise and every caption."""
@@ -291,20 +346,26 @@ class Denoiser(AbstractStage):
         rows = [list(range(i, min(i + size, count))) for i in range(0, count, size)]
         return lambda rank, world: (fetch(some, some) for some in rows[rank::world])
 
-    def _batches(self, context: StageContext, pictures: Any, empty: float) -> Fetch:
+    def _teacher(self, context: StageContext) -> MapOf:
+        cache, pictures = context.cache, context.train
+        if self.teacher == TOWER:
+            return open_tower_features(cache, pictures, context.model, self.name)
+        grid = self.size // stride_of(context.model / "vae")
+        return open_teacher_features(cache, pictures, self.teacher, grid)
+
+    def _batches(self, context: StageContext, pictures: Pictures, empty: float) -> Fetch:
         latents = open_latents(context.cache, pictures, context.model / "vae", self.size)
         tokens = tokenized(context.model, pictures.captions)
         nothing = tokenized(context.model, [""])[0]
-        side = config_of(context.model / "image_encoder")["image_size"]
 
         def batch(indices: list[int], seeds: list[int]) -> Noisy:
             draws = [torch.Generator().manual_seed(seed) for seed in seeds]
             latent = torch.stack([latents(i) for i in indices])
-            u = torch.stack([torch.rand(2, generator=g) for g in draws])
+            u = torch.stack([torch.rand(3, generator=g) for g in draws])
             noise = torch.stack([torch.randn(latent.shape[1:], generator=g) for g in draws])
             condition = torch.where((u[:, 0] < empty)[:, None], nothing, tokens[indices])
-            image = standardised(pictures.at(indices, side))
-            return Noisy(image, latent, condition, (u[:, 1] * 1000).long(), noise)
+            below = torch.where(u[:, 2] < self.early, EARLY, TIMESTEPS)
+            return Noisy(latent, condition, (u[:, 1] * below).long(), noise)
 
         return batch
 

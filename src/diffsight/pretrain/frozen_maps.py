@@ -1,0 +1,210 @@
+"""Maps that frozen networks make of pictures, on disk: each is computed once."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed
+from diffusers import AutoencoderKL
+from jaxtyping import Float, UInt8
+from rich.console import Console
+from rich.progress import Progress
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional
+from transformers import CLIPVisionModelWithProjection
+
+from diffsight.atomic import replacing
+from diffsight.backbones import BackboneSource
+from diffsight.formats.text import reading
+from diffsight.ops.resize import resized_image
+from diffsight.pretrain.clip import standardised
+from diffsight.pretrain.folder import load_part
+from diffsight.pretrain.pictures import CHUNK, Pictures, map_rows, signed
+
+BATCH = 50
+COMPONENTS = 96  # of a teacher's features
+ANALYSED = 500  # pictures whose features the components are computed from
+
+MapOf = Callable[[int], Float[Tensor, "c h w"]]
+Encoder = Callable[[UInt8[Tensor, "b 3 _ _"]], Float[Tensor, "b c h w"]]
+
+
+def open_latents(cache: Path, pictures: Pictures, vae: Path, size: int) -> MapOf:
+    """Return a function from a picture's index to its latent.
+
+    Args:
+        cache: where the latents lie; another autoencoder gets another folder.
+        pictures: what to encode.
+        vae: folder of the autoencoder.
+        size: side to which pictures are brought, in pixels.
+
+    Raises:
+        InputError: if a file is damaged or cannot be written.
+    """
+
+    def load() -> Encoder:
+        model: Any = AutoencoderKL.from_pretrained(vae, low_cpu_mem_usage=False).float().eval()
+        model.to(_device())
+        return lambda images: model.encode(signed(images).to(model.device)).latent_dist.mode()
+
+    weights = (vae / "diffusion_pytorch_model.safetensors").read_bytes()
+    place = cache / f"latents-{pictures.name}-{size}-{hashlib.sha256(weights).hexdigest()[:12]}"
+    return open_maps(place, pictures, size, load)
+
+
+def open_tower_features(cache: Path, pictures: Pictures, model: Path, by: str) -> MapOf:
+    """Return a function from a picture's index to the features of the model's own vision tower.
+
+    Args:
+        cache: where the features lie; another tower gets another folder.
+        pictures: what to encode.
+        model: diffusers folder with ``image_encoder/``.
+        by: name of the stage.
+
+    Raises:
+        InputError: if there is no tower, or a file is damaged or cannot be written.
+    """
+    vision: Any = load_part(CLIPVisionModelWithProjection, model, "image_encoder", by).eval()
+
+    def encode(images: Tensor) -> Tensor:
+        pixels = standardised(images).to(vision.device)
+        tokens = vision(pixel_values=pixels).last_hidden_state[:, 1:]
+        side = round(tokens.shape[1] ** 0.5)
+        return tokens.mT.unflatten(2, (side, side))
+
+    weights = (model / "image_encoder" / "model.safetensors").read_bytes()
+    place = cache / f"tower-{pictures.name}-{hashlib.sha256(weights).hexdigest()[:12]}"
+    size = vision.config.image_size
+    return open_maps(place, pictures, size, lambda: vision.to(_device()) and encode)
+
+
+def open_teacher_features(cache: Path, pictures: Pictures, teacher: str, grid: int) -> MapOf:
+    """Return a function from a picture's index to the features of a vision backbone.
+
+    All levels are brought to one grid, every channel is standardised, and the first principal
+    components are kept.
+
+    Args:
+        cache: where the features lie, and the components.
+        pictures: what to encode; the components are of the first of them.
+        teacher: name of the backbone with the size of the image that it sees, as
+            ``efficientnet-lite0@256``.
+        grid: side of the maps.
+
+    Raises:
+        InputError: if there is no such backbone, or a file is damaged or cannot be written.
+    """
+    source = BackboneSource(teacher)
+    backbone, side = source.vision.to(_device()), source.short_side_px
+
+    def features(images: UInt8[Tensor, "b 3 _ _"]) -> Float[Tensor, "b d g g"]:
+        pixels = resized_image(images.float() / 255, (side, side)).to(_device())
+        levels = backbone(pixels).features
+        return torch.cat([_at_grid(level, grid) for level in levels], dim=1)
+
+    digest = hashlib.sha256()
+    for value in backbone.state_dict().values():
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    name = f"teacher-{pictures.name}-{side}-{grid}-{COMPONENTS}-{digest.hexdigest()[:12]}"
+    place = cache / name
+
+    def load() -> Encoder:
+        path = place / "components.safetensors"
+        if not path.is_file():
+            first = range(min(ANALYSED, len(pictures)))
+            rows = [features(pictures.at(first[i : i + BATCH], side)) for i in first[::BATCH]]
+            parts = principal_components(torch.cat(rows), COMPONENTS)
+            with replacing(path) as partial:
+                save_file(parts, partial)
+        parts = {key: value.to(_device()) for key, value in load_file(path).items()}
+
+        def encode(images: Tensor) -> Tensor:
+            x = features(images) - parts["mean"][:, None, None]
+            return torch.einsum("bchw,ck->bkhw", x, parts["components"])
+
+        return encode
+
+    return open_maps(place, pictures, pictures.size, load)
+
+
+def principal_components(
+    features: Float[Tensor, "b d h w"], count: int
+) -> dict[str, Float[Tensor, " _ ..."]]:
+    """Return ``mean`` of every channel, and ``components`` of standardised channels, ``d k``.
+
+    ``(x - mean) @ components`` are the coordinates of the pixels ``x``. Their variances add up to
+    that of the first ``count`` principal components; the first is the largest.
+    """
+    rows = features.movedim(1, -1).flatten(0, 2).double()
+    deviation, mean = torch.std_mean(rows, dim=0)
+    scale = 1 / deviation.clamp(min=1e-6)
+    standard = (rows - mean) * scale
+    _, vectors = torch.linalg.eigh(standard.mT @ standard)  # the largest come last
+    components = scale[:, None] * vectors.flip(1)[:, :count]
+    return {"mean": mean.float(), "components": components.float().contiguous()}
+
+
+def open_maps(place: Path, pictures: Pictures, size: int, load: Callable[[], Encoder]) -> MapOf:
+    """Return a function from a picture's index to a map that a frozen network makes of it.
+
+    What is missing is encoded first, a chunk at a time, and shared out among the devices.
+
+    Args:
+        place: folder of the chunks, of this network and these pictures alone.
+        pictures: what to encode.
+        size: side to which pictures are brought, in pixels.
+        load: returns the network; it is called if something is missing.
+
+    Raises:
+        InputError: if a file is damaged or cannot be written.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    paths = [place / f"{n:05d}.npy" for n in range(-(-len(pictures) // CHUNK))]
+    mine, together = slice(None), torch.distributed.is_initialized()  # by a stage before
+    if together:
+        mine = slice(torch.distributed.get_rank(), None, torch.distributed.get_world_size())
+    missing = [n for n in range(len(paths))[mine] if not paths[n].is_file()]
+    if missing:
+        with torch.inference_mode():
+            encode = load()
+            console = Console(stderr=True)
+            with Progress(console=console, disable=not console.is_terminal) as bar:
+                for n in bar.track(missing, description=f"encoding {pictures.name}"):
+                    with replacing(paths[n]) as partial, partial.open("wb") as file:
+                        np.save(file, _encoded(encode, pictures, n, size))
+    if together:
+        torch.distributed.barrier()
+    chunks = [_read(path) for path in paths]
+    return lambda i: torch.from_numpy(chunks[i // CHUNK][i % CHUNK].astype(np.float32))
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _at_grid(level: Float[Tensor, "b c h w"], grid: int) -> Float[Tensor, "b c g g"]:
+    """Return a level averaged, or interpolated, to ``grid`` cells a side."""
+    if level.shape[-1] >= grid:
+        return functional.adaptive_avg_pool2d(level, grid)
+    return functional.interpolate(level, (grid, grid), mode="bilinear")
+
+
+def _read(path: Path) -> np.ndarray:
+    line = "not a whole chunk of maps ({reason}): delete it, so that it is computed again"
+    with reading(path, line):
+        return map_rows(path, np.float16)
+
+
+def _encoded(
+    encode: Encoder, pictures: Pictures, number: int, size: int
+) -> Float[np.ndarray, "n c h w"]:
+    last = min((number + 1) * CHUNK, len(pictures.images) * CHUNK)
+    rows = []
+    for first in range(number * CHUNK, last, BATCH):
+        images = pictures.at(range(first, min(first + BATCH, last)), size)
+        rows.append(encode(images).half().cpu().numpy())
+    return np.concatenate(rows)
