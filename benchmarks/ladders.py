@@ -3,12 +3,12 @@
 The embedded model stands in for Stable Diffusion. The rows add one part after another, as in the
 papers; sizes are those of ``rooms/vpd_semantic``, ``rooms/evp_depth`` and ``rooms/vpd_referring``.
 Every row has the same training time: its steps are the given minutes divided by its seconds per
-step, which are measured once. Rows are compared by pairs of equal seed. Finished runs are kept and
-not repeated; an unfinished run starts again. Each table ends with baselines that never see an
-image, and for sentences with an oracle that knows the outline of every object and takes the largest
-one.
+step, which are measured once. Rows are compared by pairs of equal seed. Finished runs are kept as
+rows of ``--table`` and not repeated; an unfinished run starts again. Each table ends with baselines
+that never see an image, and for sentences with an oracle that knows the outline of every object and
+takes the largest one.
 
-    python benchmarks/ladders.py [--minutes 1] [--seeds 5] [--out DIR] [--write]
+    python benchmarks/ladders.py [--minutes 1] [--seeds 5] [--out DIR] [--table CSV] [--write]
 """
 
 import argparse
@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pretrained import fingerprint
+from pretrained import folder_of as model_folder
 from reporting import (
     RESULTS,
     claim_folder,
@@ -30,6 +32,7 @@ from reporting import (
     write_block,
     write_json,
 )
+from tables import TABLES, pack, unpack
 
 from diffsight.cli.fit import fit_parser, train
 from diffsight.cli.recipe import parse
@@ -150,15 +153,25 @@ def folder_of(ladder: Ladder, row: str, args: argparse.Namespace) -> Path:
     return args.out / ladder.recipe.replace("/", "-") / str(list(ladder.rows).index(row))
 
 
+def unit_of(ladder: Ladder, row: str, seed: int, args: argparse.Namespace) -> Path:
+    """Return the file of a finished run, a unit of the table."""
+    return args.out / "units" / ladder.recipe.removeprefix("rooms/") / row / f"seed{seed}.json"
+
+
 def measure(ladder: Ladder, args: argparse.Namespace) -> None:
-    """Write the number of training steps of every row, unless it is there."""
+    """Write the number of training steps of every row, unless it is there or in a finished run."""
     paths = {row: folder_of(ladder, row, args) / "steps.json" for row in ladder.rows}
+    for row, path in paths.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        units = sorted(unit_of(ladder, row, 0, args).parent.glob("seed*.json"))
+        if units and not path.is_file():
+            write_json(path, json.loads(units[0].read_text())["steps"])
     if all(path.is_file() for path in paths.values()):
         return
     budget = ladder.times * args.minutes * 60
     for row, seconds in seconds_per_step(ladder).items():
-        paths[row].parent.mkdir(parents=True, exist_ok=True)
-        write_json(paths[row], max(2, round(budget / seconds)))
+        if not paths[row].is_file():
+            write_json(paths[row], max(2, round(budget / seconds)))
 
 
 def length(ladder: Ladder, row: str, args: argparse.Namespace) -> int:
@@ -168,10 +181,10 @@ def length(ladder: Ladder, row: str, args: argparse.Namespace) -> int:
 
 def run(ladder: Ladder, row: str, seed: int, args: argparse.Namespace) -> Scores:
     """Return the scores of one training and of its baselines, and store them."""
-    folder = folder_of(ladder, row, args)
-    path = folder / f"{seed}.json"
+    folder, path = folder_of(ladder, row, args), unit_of(ladder, row, seed, args)
+    claim_folder(path.parent, {"minutes": ladder.times * args.minutes, "weights": args.weights})
     if path.is_file():
-        return json.loads(path.read_text())
+        return json.loads(path.read_text())["scores"]
     steps = str(length(ladder, row, args))
     shutil.rmtree(folder / f"run-{seed}", ignore_errors=True)  # of an interrupted run
     words = ["--recipe", ladder.recipe, "--out", str(folder / f"run-{seed}"), "--seed", str(seed)]
@@ -183,7 +196,9 @@ def run(ladder: Ladder, row: str, seed: int, args: argparse.Namespace) -> Scores
     scores = {name: values[ladder.score] for name, values in fitted.evaluation.scores.items()}
     if ladder.score == "oiou":
         scores["largest object (oracle)"] = largest_object(fitted.validation)
-    write_json(path, scores)
+    unit = {"seed": seed, "steps": int(steps), "measure": ladder.score, "scores": scores}
+    unit |= {"higher_is_better": ladder.score != "rmse", "score": scores["model"]}
+    write_json(path, unit)
     return scores
 
 
@@ -237,10 +252,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1.0, help="of training steps per run")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("runs/ladders"))
+    parser.add_argument("--table", type=Path, default=TABLES / "ladders.csv")
     parser.add_argument("--write", action="store_true", help="write the tables to docs/results.md")
     args = parser.parse_args()
     keep_freed_memory()
     claim_folder(args.out, {"minutes": args.minutes})
+    unpack(args.table, args.out / "units")
+    args.weights = fingerprint(model_folder("tiny"))
     ladders = (
         Ladder("VPD, segmentation (its table 5)", "rooms/vpd_semantic", vpd_rows(), "miou", "mIoU"),
         Ladder("EVP, depth (its table 4)", "rooms/evp_depth", evp_rows(), "rmse", "RMSE, m"),
@@ -258,6 +276,7 @@ def main() -> None:
         for row in ladder.rows:
             say(f"{ladder.recipe} {row}: {length(ladder, row, args)} steps\n")
     text = "\n\n".join(climb(ladder, args) for ladder in ladders)
+    pack(args.out / "units", args.table)
     sys.stdout.write(text + "\n")
     if args.write:
         command = (

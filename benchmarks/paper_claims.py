@@ -1,0 +1,302 @@
+"""The claims of the five papers that a small model and procedural rooms can test.
+
+A claim is one ordering of two rows, or one trend over steps or shots, that a paper states in its
+ablations (VPD table 5, EVP table 4, MetaPrompts table 5, DDP table 5 and figure 3) or in its
+few-shot experiments (FewShot tables 1 to 4, figures 3 and 4). An ordering that a paper states twice
+is listed once. ``claims.py`` compares the claims with the kept measurements.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffsight.benchmark.units import Unit
+
+LABELS = {"depth": "depth_zbuffer", "normals": "normal", "edges": "edge_texture"}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two rows of a kept table.
+
+    Attributes:
+        label: of the task.
+        table: name of the CSV file, without ``.csv``.
+        ahead: folder of the units of the row that is better in the paper.
+        behind: folder of the units of the other row.
+    """
+
+    label: str
+    table: str
+    ahead: str
+    behind: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An ordering or a trend that a paper states.
+
+    Attributes:
+        source: table or figure of the paper.
+        ahead: what is better in the paper.
+        behind: what it is compared with.
+        figures: of the paper, ahead / behind; empty if it prints none.
+        comparisons: measurements that test the claim here.
+        reason: why it does not hold here, or is not yet measured. It is shown unless every
+            comparison holds.
+    """
+
+    source: str
+    ahead: str
+    behind: str
+    figures: str
+    comparisons: tuple[Comparison, ...] = ()
+    reason: str = ""
+
+
+def few_shot(
+    ahead: str,
+    behind: str,
+    shots: tuple[int, int] = (10, 10),
+    labels: Sequence[str] = tuple(LABELS),
+    note: str = "",
+) -> tuple[Comparison, ...]:
+    """Return the comparisons of two methods of the few-shot benchmark, one for each task."""
+
+    def folder(label: str, method: str, count: int) -> str:
+        return Unit(LABELS[label], method, 0).path(Path(), count).parent.as_posix()
+
+    return tuple(
+        Comparison(
+            label + note,
+            "few_shot_orderings",
+            folder(label, ahead, shots[0]),
+            folder(label, behind, shots[1]),
+        )
+        for label in labels
+    )
+
+
+def ladder(label: str, recipe: str, ahead: str, behind: str) -> tuple[Comparison, ...]:
+    """Return the comparison of two rows of benchmarks/ladders.py."""
+    return (Comparison(label, "ladders", f"{recipe}/{ahead}", f"{recipe}/{behind}"),)
+
+
+NO_METHOD = "The method is not in the library yet."
+NO_ROW = "`benchmarks/ladders.py` has no such row yet."
+K0, K1 = "few_shot:codebook=0", "few_shot:codebook=1"
+VPD = (
+    Claim(
+        "table 5",
+        "class names as prompt",
+        "empty prompt",
+        "47.1 / 46.9 mIoU",
+        ladder("classes", "vpd_semantic", "prompt", "no prompt"),
+    ),
+    Claim(
+        "table 5",
+        "text adapter",
+        "no adapter",
+        "48.0 / 47.1 mIoU",
+        ladder("classes", "vpd_semantic", "+ adapter", "prompt"),
+    ),
+    Claim(
+        "table 5",
+        "attention maps of up and down blocks",
+        "no maps",
+        "48.7 / 48.0 mIoU",
+        ladder("classes", "vpd_semantic", "+ maps", "+ adapter"),
+    ),
+    Claim("table 5", "no maps", "maps of the middle block", "48.0 / 47.8 mIoU", (), NO_ROW),
+    Claim("table 5", "maps of down blocks", "no maps", "48.2 / 48.0 mIoU", (), NO_ROW),
+    Claim("table 5", "maps of up blocks", "no maps", "48.5 / 48.0 mIoU", (), NO_ROW),
+    Claim("table 5", "maps of up blocks", "maps of down blocks", "48.5 / 48.2 mIoU", (), NO_ROW),
+    Claim("table 5", "maps of both", "maps of up blocks alone", "48.7 / 48.5 mIoU", (), NO_ROW),
+)
+_EVP_LADDER = (
+    ("2 and 1", "VPD with refined features (IMAFR)", "VPD", "0.243 / 0.254", "+ IMAFR", "VPD"),
+    ("3 and 2", "metric bins", "plain depth head", "0.242 / 0.243", "+ bins", "+ IMAFR"),
+    (
+        "4 and 3",
+        "latent divided by its standard deviation",
+        "undivided latent",
+        "0.238 / 0.242",
+        "+ deviation",
+        "+ bins",
+    ),
+    (
+        "12 and 4",
+        "aligned caption of each image",
+        "room type as text",
+        "0.224 / 0.238",
+        "captions",
+        "+ deviation",
+    ),
+)
+_EVP_OTHER = (
+    ("4 and 5", "room type as one vector", "caption as one vector", "0.238 / 0.263"),
+    ("6 and 5", "caption, CLIP trained", "caption, CLIP frozen", "0.229 / 0.263"),
+    (
+        "10 and 7",
+        "captions averaged over the data set",
+        "room types averaged over the data set",
+        "0.227 / 0.228",
+    ),
+    ("10 and 8", "full model", "full model without IMAFR", "0.227 / 0.234"),
+    ("10 and 9", "full model", "full model without metric bins", "0.227 / 0.228"),
+    ("11 and 10", "40 vectors for the data set", "one vector", "0.226 / 0.227"),
+    ("12 and 11", "40 vectors for each image", "40 vectors for the data set", "0.224 / 0.226"),
+)
+EVP = (
+    *(
+        Claim(
+            f"table 4, rows {rows}",
+            ahead,
+            behind,
+            f"RMSE {rmse} m",
+            ladder("depth", "evp_depth", *names),
+        )
+        for rows, ahead, behind, rmse, *names in _EVP_LADDER
+    ),
+    *(
+        Claim(f"table 4, rows {rows}", ahead, behind, f"RMSE {rmse} m", (), NO_ROW)
+        for rows, ahead, behind, rmse in _EVP_OTHER
+    ),
+)
+_META_PROMPTS = (
+    ("a", "meta prompts", "class names", "84.7 / 83.6 mIoU, RMSE 0.223 / 0.258 m"),
+    ("a", "meta prompts", "captions", "84.7 / 83.4 mIoU, RMSE 0.223 / 0.225 m"),
+    ("b", "segmentation: 150 prompts", "50 prompts", "84.7 / 84.0 mIoU"),
+    ("b", "depth: 50 prompts", "150 prompts", "RMSE 0.223 / 0.225 m"),
+    ("c", "three refinement steps", "one step", "84.7 / 84.1 mIoU, RMSE 0.223 / 0.243 m"),
+    (
+        "d",
+        "features rearranged by the prompts",
+        "not rearranged",
+        "84.7 / 84.2 mIoU, RMSE 0.223 / 0.226 m",
+    ),
+    (
+        "e",
+        "a timestep embedding for each step",
+        "one for all steps",
+        "84.7 / 84.3 mIoU, RMSE 0.223 / 0.227 m",
+    ),
+)
+META_PROMPTS = tuple(
+    Claim(f"table 5{part}", ahead, behind, figures, (), NO_METHOD)
+    for part, ahead, behind, figures in _META_PROMPTS
+)
+_DDP = (
+    ("table 5a", "class embedding of labels", "analog bits", "47.0 / 46.2 mIoU"),
+    ("table 5a", "class embedding of labels", "one-hot labels", "47.0 / 46.2 mIoU"),
+    ("table 5b", "label scale 0.01", "0.001", "47.0 / 45.4 mIoU"),
+    ("table 5b", "label scale 0.01", "0.1 (0.02 and 0.04 lie between)", "47.0 / 44.0 mIoU"),
+    ("table 5c", "cosine noise schedule", "linear schedule", "47.0 / 45.1 mIoU"),
+    ("table 5d", "decoder of six blocks", "one (two and four lie between)", "47.0 / 44.5 mIoU"),
+    ("table 5d", "decoder of six blocks", "twelve blocks", "47.0 / 46.0 mIoU"),
+    ("table 5e, figure 3a", "three sampling steps", "one step", "47.0 / 46.1 mIoU"),
+    ("table 5e, figure 3a", "three sampling steps", "more steps", "47.0 / 46.8 mIoU (four)"),
+    ("figure 3a", "many steps after self-aligned denoising", "after plain training", ""),
+    ("figure 3c", "uncertainty of wrong pixels", "of right pixels", ""),
+)
+DDP = tuple(Claim(*words, (), NO_METHOD) for words in _DDP)
+FEW_SHOT = (
+    Claim(
+        "table 1",
+        "diffusion, fixed values",
+        "linear probe of CLIP",
+        "depth 0.51 / 0.64 m, normals 17.8 / 23.4°",
+        few_shot(K0, "clip-linear"),
+        "Probably in part the self-attention, which blurs the maps here (see table 3).",
+    ),
+    Claim(
+        "table 1",
+        "learned values, one table",
+        "fixed values",
+        "depth 0.47 / 0.51 m, normals 17.2 / 17.8°",
+        few_shot(K1, K0),
+    ),
+    Claim(
+        "table 2",
+        "FewShot, ten shots",
+        "VPD, ten shots",
+        "Z-depth 0.0308 / 0.0404, normals 10.1 / 14.4°, 2D edges 0.0625 / 0.0965",
+        few_shot("few_shot", "vpd"),
+        "Normals need fine edges: a map of a concept has 16 x 16 pixels here, and VPD trains 7.2 "
+        "million parameters, FewShot 6,800.",
+    ),
+    Claim(
+        "table 3",
+        "with self-attention",
+        "without",
+        "depth 0.43 / 0.47 m, normals 16.4 / 17.4°",
+        few_shot("few_shot", "few_shot:maps.self_attention=false"),
+        "Seven of the nine self-attention layers of the embedded model's decoder attend to nearly "
+        "all pixels equally, so they blur the maps.",
+    ),
+    Claim(
+        "table 4",
+        "ten tables",
+        "fixed values",
+        "depth 0.43 / 0.51 m, normals 16.4 / 17.8°",
+        few_shot("few_shot", K0),
+    ),
+    Claim(
+        "table 4",
+        "ten tables",
+        "one table",
+        "depth 0.43 / 0.47 m, normals 16.4 / 17.2°",
+        few_shot("few_shot", K1),
+        "How the tables are mixed is learned from the CLIP features of only ten rooms, all of one "
+        "renderer.",
+    ),
+    Claim(
+        "table 4",
+        "ten tables",
+        "50 tables (25 lie between)",
+        "depth 0.43 / 0.48 m, normals 16.4 / 17.6°",
+        (),
+        "`few_shot:codebook=50` has not been run on rooms yet.",
+    ),
+    Claim(
+        "figure 3",
+        "classification, after training",
+        "regression alone",
+        "",
+        few_shot(K0, "few_shot-regression", labels=("depth", "edges")),
+    ),
+    Claim(
+        "figure 3",
+        "classification: fewer steps to the same error",
+        "regression alone",
+        "",
+        (),
+        "No curves are kept yet (`--curve-every` of the benchmark records them).",
+    ),
+    Claim(
+        "figure 4",
+        "FewShot, 20 and 50 shots",
+        "VPD, as many shots",
+        "",
+        few_shot("few_shot", "vpd", (20, 20), note=", 20 shots")
+        + few_shot("few_shot", "vpd", (50, 50), note=", 50 shots"),
+        "VPD trains 7.2 million parameters, which gain more from further images than FewShot's "
+        "6,800.",
+    ),
+    Claim(
+        "figure 4",
+        "FewShot with 100 shots",
+        "with ten",
+        "",
+        few_shot("few_shot", "few_shot", (100, 10)),
+        "FewShot trains only 6,800 parameters, which gain little from further images.",
+    ),
+    Claim("figure 4", "VPD with 100 shots", "with ten", "", few_shot("vpd", "vpd", (100, 10))),
+)
+CLAIMS = {
+    "VPD": VPD,
+    "EVP": EVP,
+    "MetaPrompts": META_PROMPTS,
+    "DDP": DDP,
+    "FewShot": FEW_SHOT,
+}
