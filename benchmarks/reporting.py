@@ -2,11 +2,13 @@
 
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from diffsight.atomic import replacing
 from diffsight.benchmark.statistics import summarise
@@ -42,10 +44,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def write_block(path: Path, name: str, text: str) -> None:
     """Put ``text`` between the two marker comments of ``name``, or at the end without markers.
 
+    Several processes may write blocks of one page at the same time.
+
     Raises:
         InputError: if only one of the two markers is there.
     """
     begin, end = f"<!-- {name} begin -->", f"<!-- {name} end -->"
+    with FileLock(Path(tempfile.gettempdir()) / f"diffsight-{path.name}.lock"):
+        _write_block(path, begin, end, text)
+
+
+def _write_block(path: Path, begin: str, end: str, text: str) -> None:
     page = path.read_text(encoding="utf-8") if path.exists() else ""
     if begin not in page and end not in page:
         page = f"{page.rstrip()}\n\n{begin}\n{end}\n".lstrip()

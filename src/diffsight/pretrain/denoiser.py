@@ -118,11 +118,8 @@ class Aligned(nn.Module):
         super().__init__()
         self.unet = unet
         channels = unet.config["block_out_channels"]
-        hidden = 128
-        self.project = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(channels[i], hidden, 1), nn.SiLU(), nn.Conv2d(hidden, width, 1))
-            for i in levels
-        )
+        # linear: what dense heads read is then in the taps themselves
+        self.project = nn.ModuleList(nn.Conv2d(channels[i], width, 1) for i in levels)
         self._taps: dict[int, Tensor] = {}
         self.levels = tuple(levels)
         for level in self.levels:
@@ -350,8 +347,7 @@ class Denoiser(AbstractStage):
         cache, pictures = context.cache, context.train
         if self.teacher == TOWER:
             return open_tower_features(cache, pictures, context.model, self.name)
-        grid = self.size // stride_of(context.model / "vae")
-        return open_teacher_features(cache, pictures, self.teacher, grid)
+        return open_teacher_features(cache, pictures, self.teacher)
 
     def _batches(self, context: StageContext, pictures: Pictures, empty: float) -> Fetch:
         latents = open_latents(context.cache, pictures, context.model / "vae", self.size)

@@ -27,6 +27,7 @@ from diffsight.pretrain.pictures import CHUNK, Pictures, map_rows, signed
 
 BATCH = 50
 COMPONENTS = 96  # of a teacher's features
+CELLS = 16  # of a teacher's features, along a side
 ANALYSED = 500  # pictures whose features the components are computed from
 
 MapOf = Callable[[int], Float[Tensor, "c h w"]]
@@ -82,18 +83,17 @@ def open_tower_features(cache: Path, pictures: Pictures, model: Path, by: str) -
     return open_maps(place, pictures, size, lambda: vision.to(_device()) and encode)
 
 
-def open_teacher_features(cache: Path, pictures: Pictures, teacher: str, grid: int) -> MapOf:
+def open_teacher_features(cache: Path, pictures: Pictures, teacher: str) -> MapOf:
     """Return a function from a picture's index to the features of a vision backbone.
 
-    All levels are brought to one grid, every channel is standardised, and the first principal
-    components are kept.
+    All levels are brought to 16 x 16 cells, every channel is standardised, and the first 96
+    principal components are kept.
 
     Args:
         cache: where the features lie, and the components.
         pictures: what to encode; the components are of the first of them.
         teacher: name of the backbone with the size of the image that it sees, as
             ``efficientnet-lite0@256``.
-        grid: side of the maps.
 
     Raises:
         InputError: if there is no such backbone, or a file is damaged or cannot be written.
@@ -101,16 +101,15 @@ def open_teacher_features(cache: Path, pictures: Pictures, teacher: str, grid: i
     source = BackboneSource(teacher)
     backbone, side = source.vision.to(_device()), source.short_side_px
 
-    def features(images: UInt8[Tensor, "b 3 _ _"]) -> Float[Tensor, "b d g g"]:
+    def features(images: UInt8[Tensor, "b 3 _ _"]) -> Float[Tensor, "b d h w"]:
         pixels = resized_image(images.float() / 255, (side, side)).to(_device())
         levels = backbone(pixels).features
-        return torch.cat([_at_grid(level, grid) for level in levels], dim=1)
+        return torch.cat([_at_cells(level) for level in levels], dim=1)
 
     digest = hashlib.sha256()
     for value in backbone.state_dict().values():
         digest.update(value.cpu().contiguous().numpy().tobytes())
-    name = f"teacher-{pictures.name}-{side}-{grid}-{COMPONENTS}-{digest.hexdigest()[:12]}"
-    place = cache / name
+    place = cache / f"teacher-{pictures.name}-{side}-{digest.hexdigest()[:12]}"
 
     def load() -> Encoder:
         path = place / "components.safetensors"
@@ -186,11 +185,11 @@ def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _at_grid(level: Float[Tensor, "b c h w"], grid: int) -> Float[Tensor, "b c g g"]:
-    """Return a level averaged, or interpolated, to ``grid`` cells a side."""
-    if level.shape[-1] >= grid:
-        return functional.adaptive_avg_pool2d(level, grid)
-    return functional.interpolate(level, (grid, grid), mode="bilinear")
+def _at_cells(level: Float[Tensor, "b c _ _"]) -> Float[Tensor, "b c h w"]:
+    """Return a level averaged, or interpolated, to the cells of a teacher's features."""
+    if level.shape[-1] >= CELLS:
+        return functional.adaptive_avg_pool2d(level, CELLS)
+    return functional.interpolate(level, (CELLS, CELLS), mode="bilinear")
 
 
 def _read(path: Path) -> np.ndarray:

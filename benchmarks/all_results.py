@@ -1,0 +1,162 @@
+"""Make every table and picture of docs/results.md again that depends on the embedded model.
+
+Each part is one of the other scripts, in a process of its own with one thread; its output goes to
+``OUT/PART.log``. A part that was finished with the present weights and options does not run again,
+and most scripts keep the units that they have finished, so that an interrupted call continues.
+Processes with ``--shard`` share the parts, the longest ones unit by unit, in the same ``--out``; a
+last call without ``--shard`` merges what they have made.
+
+    python benchmarks/all_results.py --plan                 # what would run, and how long it takes
+    python benchmarks/all_results.py
+    python benchmarks/all_results.py --shard 0/2 &
+    python benchmarks/all_results.py --shard 1/2; wait; python benchmarks/all_results.py
+    python benchmarks/all_results.py --only feature_probe generation_check
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pretrained import fingerprint, folder_of
+from reporting import say, write_json
+
+from diffsight.errors import InputError
+from diffsight.formats.durations import duration
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Part:
+    """A script with its options.
+
+    Attributes:
+        name: of the part, and of its block in the page.
+        words: script and options.
+        minutes: that it takes with one thread, roughly.
+        out: option of its working folder, if it has one.
+        can_shard: whether it takes ``--shard``.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    minutes: float
+    out: str | None = None
+    can_shard: bool = False
+
+    def command(self, args: argparse.Namespace, shard: str | None) -> list[str]:
+        """Return the command line of the process."""
+        script, *options = self.words
+        more = [self.out, str(args.out / self.name)] if self.out else []
+        more += ["--shard", shard] if shard and self.can_shard else []
+        return [sys.executable, str(HERE / script), *options, *more]
+
+
+PARTS = (
+    Part("feature_probe", ("feature_probe.py",), 3),
+    Part("self_attention", ("self_attention.py", "--write"), 1),
+    Part("concept_collapse", ("concept_collapse.py", "--steps", "120", "--write"), 6),
+    Part("generation_check", ("generation_check.py", "--threads", "1"), 25, "--out"),
+    Part("confidence_depth", ("confidence.py", "--task", "depth"), 25),
+    Part("confidence_classes", ("confidence.py", "--task", "classes"), 40),
+    Part("pretraining_helps", ("pretraining_helps.py", "--threads", "1"), 180, "--out"),
+    Part("ladders", ("ladders.py", "--minutes", "4", "--write"), 320, "--out"),
+    Part("few_shot", ("few_shot_rooms.py",), 330, "--out", can_shard=True),
+)
+
+
+def parts_of(shard: str | None, parts: Sequence[Part]) -> list[Part]:
+    """Return the parts of a shard ``I/N``: all that can be divided, and its share of the others."""
+    if shard is None:
+        return list(parts)
+    number, count = map(int, shard.split("/"))
+    loads = [0.0] * count
+    mine = [part for part in parts if part.can_shard]
+    for part in sorted(parts, key=lambda part: -part.minutes):
+        if not part.can_shard:
+            least = loads.index(min(loads))
+            loads[least] += part.minutes
+            mine += [part] if least == number else []
+    return [part for part in parts if part in mine]
+
+
+def is_finished(part: Part, args: argparse.Namespace, weights: str) -> bool:
+    """Return whether a part was finished with these weights and options."""
+    path = args.out / f"{part.name}.json"
+    if not path.is_file():
+        return False
+    return json.loads(path.read_text(encoding="utf-8")) | {"minutes": 0} == _mark(part, weights)
+
+
+def run(part: Part, args: argparse.Namespace, weights: str) -> None:
+    """Run a part; mark it as finished unless other shards have a part of it.
+
+    Raises:
+        InputError: if it fails, naming its log.
+    """
+    begin, log = time.monotonic(), args.out / f"{part.name}.log"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with log.open("a", encoding="utf-8") as file:
+        command = part.command(args, args.shard)
+        done = subprocess.run(command, stdout=file, stderr=file, env=environment, check=False)
+    if done.returncode:
+        raise InputError(f"{part.name} ended with status {done.returncode}: see {log}")
+    if not (args.shard and part.can_shard):
+        minutes = (time.monotonic() - begin) / 60
+        write_json(args.out / f"{part.name}.json", _mark(part, weights) | {"minutes": minutes})
+
+
+def _mark(part: Part, weights: str) -> dict[str, object]:
+    return {"weights": weights, "words": list(part.words), "minutes": 0}
+
+
+def parse() -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = [part.name for part in PARTS]
+    parser.add_argument("--out", type=Path, default=Path("runs/all_results"), help="working folder")
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="parts to make")
+    parser.add_argument("--shard", metavar="I/N", help="run part I of N, counted from 0")
+    parser.add_argument("--plan", action="store_true", help="run nothing, list what is missing")
+    args = parser.parse_args()
+    if args.shard is not None:
+        match = re.fullmatch(r"(\d+)/(\d+)", args.shard)
+        if not match or int(match[1]) >= int(match[2]):
+            parser.error(f"--shard {args.shard}: give I/N with I from 0 to N - 1, such as 0/2")
+    return args
+
+
+def main() -> None:
+    """Run the missing parts."""
+    args = parse()
+    weights = fingerprint(folder_of("tiny"))
+    wanted = [part for part in PARTS if part.name in args.only]
+    missing = [p for p in parts_of(args.shard, wanted) if not is_finished(p, args, weights)]
+    shards = int(args.shard.split("/")[1]) if args.shard else 1
+    times = [part.minutes / (shards if part.can_shard else 1) for part in missing]
+    total = duration(60 * sum(times))
+    say(f"weights {weights[:12]}: {len(missing)} parts to make, about {total}\n")
+    args.out.mkdir(parents=True, exist_ok=True)
+    for number, part in enumerate(missing):
+        left = duration(60 * sum(times[number:]))
+        say(
+            f"{number + 1}/{len(missing)} {part.name}: {' '.join(part.words)} (about {left} left)\n"
+        )
+        if not args.plan:
+            run(part, args, weights)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")
