@@ -24,7 +24,7 @@ from diffsight import assets
 from diffsight.backbones import StableDiffusion
 from diffsight.datasets.find_labels import open_labels
 from diffsight.datasets.labels import LabelFormat
-from diffsight.pretrain import frozen_maps, pictures
+from diffsight.pretrain import frozen_outputs, pictures
 from diffsight.prompts.encoder import load_text_model
 from diffsight.tasks.depth import Depth
 from diffsight.training.fit import fit
@@ -93,12 +93,12 @@ def annotations(root: Path) -> list[Reader]:
 def chunks(root: Path) -> list[Reader]:
     """Rendered pictures and latents of a pretraining, and checksums of an embedded model."""
     root.mkdir()
-    pictures.CHUNK = frozen_maps.CHUNK = CHUNK
+    pictures.CHUNK = frozen_outputs.CHUNK = CHUNK
     vae = assets.find("tiny") / "vae"
 
     def opened(cache: Path) -> Any:
         found = pictures.open_pictures(cache, split="train", count=CHUNK, size=32)
-        at = frozen_maps.open_latents(cache, found, vae, 32)
+        at = frozen_outputs.open_latents(cache, found, vae, 32)
         return found.at(range(len(found)), 16), [at(i) for i in range(len(found))]
 
     opened(root)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diffsight.inference.generate import generate
-from diffsight.pretrain import frozen_maps, pictures
+from diffsight.pretrain import frozen_outputs, pictures
 from diffsight.pretrain.autoencoder import Autoencoder
 from diffsight.pretrain.clip import ClipPair
 from diffsight.pretrain.denoiser import Denoiser
@@ -20,7 +20,7 @@ OPTIM = AdamW(lr=1e-3)
 
 def small_chunks() -> None:
     """Chunks of 8 pictures: nobody wants to wait for 500."""
-    pictures.CHUNK = frozen_maps.CHUNK = 8
+    pictures.CHUNK = frozen_outputs.CHUNK = 8
 
 
 def few_steps(prompts: Any, **options: Any) -> torch.Tensor:
@@ -51,7 +51,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     for split, count in (("train", 16), ("val", 8)):
         pictures.open_pictures(folder, split=split, count=count, size=SIZE)
-    pictures.CHUNK = frozen_maps.CHUNK = before
+    pictures.CHUNK = frozen_outputs.CHUNK = before
     return folder
 
 
@@ -59,7 +59,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def context(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageContext:
     """Without any trained part."""
     monkeypatch.setattr(pictures, "CHUNK", 8)
-    monkeypatch.setattr(frozen_maps, "CHUNK", 8)
+    monkeypatch.setattr(frozen_outputs, "CHUNK", 8)
     (tmp_path / "model").mkdir()
     train, held_out = (
         pictures.open_pictures(cache, split=split, count=count, size=SIZE)

@@ -10,7 +10,7 @@ import torch
 from diffsight import assets
 from diffsight.errors import InputError
 from diffsight.pretrain import pictures
-from diffsight.pretrain.frozen_maps import open_latents
+from diffsight.pretrain.frozen_outputs import open_latents
 from diffsight.pretrain.pictures import averaged, open_pictures, signed, unsigned
 from diffsight.rooms import render_scene
 
@@ -84,14 +84,14 @@ def test_a_damaged_chunk_of_latents_is_named(context, cache, tmp_path, damage):
     (path,) = tmp_path.rglob("00000.npy")
     assert torch.equal(open_latents(tmp_path, train, vae, 32)(3), first)
     damage(path)
-    with pytest.raises(InputError, match=r"00000\.npy: not a whole chunk of maps .*: delete it"):
+    with pytest.raises(InputError, match=r"00000\.npy: not a whole chunk of outputs .*: delete it"):
         open_latents(tmp_path, train, vae, 32)
 
 
 def test_other_sizes_than_those_on_disk():
     """Larger ones too: a vision tower may see more pixels than the pictures have."""
     ramp = np.broadcast_to(np.arange(0, 256, 32, dtype=np.uint8), (1, 3, 8, 8))
-    stored = pictures.Pictures("ramp", [ramp], ("a ramp",))
+    stored = pictures.Pictures("ramp", [ramp], ("a ramp",), 1)
     assert torch.equal(stored.at([0], 8)[0], torch.tensor(ramp[0]))
     for size in (4, 6, 12, 16):
         found = stored.at([0], size)

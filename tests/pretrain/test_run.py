@@ -18,7 +18,7 @@ from diffsight import assets
 from diffsight.backbones import StableDiffusion
 from diffsight.backbones.architectures import of_folder
 from diffsight.errors import InputError
-from diffsight.pretrain import card, denoiser, frozen_maps, pictures, pretrain, probe
+from diffsight.pretrain import card, denoiser, frozen_outputs, pictures, pretrain, probe
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,7 +33,7 @@ def small():
         before = pictures.CHUNK
         small_chunks()
         yield
-        pictures.CHUNK = frozen_maps.CHUNK = before
+        pictures.CHUNK = frozen_outputs.CHUNK = before
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +95,21 @@ def test_killed_and_resumed_it_has_the_same_losses(whole, cache, tmp_path):
     weights = "model/unet/diffusion_pytorch_model.safetensors"
     one, other = load_file(tmp_path / "run" / weights), load_file(whole / weights)
     assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def test_the_card_names_a_teacher_that_has_seen_photographs(tmp_path):
+    entry = {"stage": "denoiser", "pictures": 8, "steps": 1, "batch_size": 4, "minutes": 0.1}
+    entry["scores"] = {"loss": 1.0}
+    path = tmp_path / "training.json"
+    path.write_text(json.dumps([entry]))
+    assert "no label, no photograph and no other model was used" in card._card(tmp_path)
+    taught = entry | {"teachers": ["efficientnet-lite0@256"]}
+    path.write_text(json.dumps([entry, taught, taught]))
+    wanted = "aligned with those of `efficientnet-lite0@256` (trained on photographs); no label"
+    assert wanted in card._card(tmp_path)
+    path.write_text(json.dumps([entry | {"teachers": 3}]))
+    with pytest.raises(InputError, match="not the history of a pretraining"):
+        card.read_history(tmp_path)
 
 
 def test_a_run_in_the_way(whole, cache):

@@ -9,6 +9,7 @@ from PIL import Image
 
 from diffsight import assets
 from diffsight.atomic import replacing
+from diffsight.backbones.source import TRAINING_IMAGES
 from diffsight.formats.text import read_json, reading
 from diffsight.inference.generate import generate
 from diffsight.pretrain.denoiser import FIXED_PROMPTS
@@ -56,11 +57,18 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
             raise ValueError("no list")
         for stage in history:
             _row(stage)
+            _teachers([stage])
         return history
 
 
 def _card(folder: Path) -> str:
-    stages = "\n".join(_row(stage) for stage in read_history(folder))
+    history = read_history(folder)
+    stages = "\n".join(_row(stage) for stage in history)
+    teachers = _teachers(history)
+    others = "no label, no photograph and no other model was used"
+    if teachers:
+        named = ", ".join(f"`{name}`{_seen(name)}" for name in teachers)
+        others = f"its features were aligned with those of {named}; no label was used"
     prompts = "\n".join(f"{i}. {prompt}" for i, prompt in enumerate(FIXED_PROMPTS, 1))
     parameters = "\n".join(f"- `{part}/`: {_numbers(folder / part):,}" for part in PARTS)
     return f"""---
@@ -71,9 +79,8 @@ pipeline_tag: text-to-image
 # A small latent diffusion model of rooms
 
 Text to image in Stable Diffusion's layout, trained from nothing on rendered rooms of \
-diffsight (`{RENDERER_VERSION}`) and their captions; no label, no photograph and no \
-other model was used. It shows every method of diffsight at work on a CPU; it knows \
-nothing but these rooms.
+diffsight (`{RENDERER_VERSION}`) and their captions; {others}. \
+It shows every method of diffsight at work on a CPU; it draws nothing but these rooms.
 
 Parameters (rounded up), all in half precision:
 
@@ -104,6 +111,18 @@ def _row(stage: dict[str, Any]) -> str:
         f"| {stage['stage']} | {stage['pictures']:,} | {stage['steps']:,} x {stage['batch_size']} "
         f"| {stage['minutes']:.0f} | {_listed(stage['scores'])} |"
     )
+
+
+def _teachers(history: list[dict[str, Any]]) -> list[str]:
+    """Return the names of all teachers; a history without them is of a model that had none."""
+    names = [name for stage in history for name in stage.get("teachers", ())]
+    return list(dict.fromkeys(map(str.strip, names)))
+
+
+def _seen(teacher: str) -> str:
+    """Return what a teacher was trained on, where it is known."""
+    images = TRAINING_IMAGES.get(teacher.partition("@")[0])
+    return f" (trained on {images})" if images else ""
 
 
 def _numbers(part: Path) -> int:

@@ -15,14 +15,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MeanMetric
-from transformers import CLIPTextModelWithProjection
 
 from diffsight.atomic import replacing
 from diffsight.backbones.architectures import PRESETS
 from diffsight.backbones.base import TIMESTEPS
 from diffsight.errors import InputError
 from diffsight.inference.generate import generate
-from diffsight.pretrain.clip import tokenized
 from diffsight.pretrain.folder import (
     config_of,
     load_part,
@@ -32,10 +30,11 @@ from diffsight.pretrain.folder import (
     write,
     write_json,
 )
-from diffsight.pretrain.frozen_maps import (
-    MapOf,
+from diffsight.pretrain.frozen_outputs import (
+    OutputOf,
     open_latents,
     open_teacher_features,
+    open_text_features,
     open_tower_features,
 )
 from diffsight.pretrain.pictures import Pictures
@@ -87,7 +86,7 @@ class Noisy(Record):
 
     Attributes:
         latent: of the picture, unit variance.
-        tokens: of its caption, or of the empty one.
+        text: the text tower's output for its caption, or for the empty one.
         steps: of the noise schedule.
         noise: standard normal.
         teacher: features of the picture without noise that a frozen network sees in it; None for
@@ -95,7 +94,7 @@ class Noisy(Record):
     """
 
     latent: Latent
-    tokens: Int[Tensor, "b n"]
+    text: Float[Tensor, "b n c"]
     steps: Int[Tensor, " b"]
     noise: Latent
     teacher: Float[Tensor, "b d gh gw"] | None = None
@@ -153,7 +152,6 @@ class Denoising(AbstractObjective):
 
     Args:
         unet: what learns.
-        text: frozen text tower.
         levels: taps that are aligned.
         teacher_channels: of the teacher's features.
         align_weight: of one minus the cosine between features, mean over the taps.
@@ -163,7 +161,6 @@ class Denoising(AbstractObjective):
     def __init__(
         self,
         unet: UNet2DConditionModel,
-        text: CLIPTextModelWithProjection,
         *,
         levels: Sequence[int],
         teacher_channels: int,
@@ -176,7 +173,6 @@ class Denoising(AbstractObjective):
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean = copy.deepcopy(unet).requires_grad_(False)
         self.net = Aligned(unet, levels, teacher_channels)
-        self.text = text.requires_grad_(False)
         self.align_weight = align_weight
         self.ema_decay = ema_decay
         self.schedule: Any = DDIMScheduler.from_config(NOISE_SCHEDULE)
@@ -187,15 +183,13 @@ class Denoising(AbstractObjective):
 
     @property
     def trained(self) -> Aligned:
-        """UNet and projections; the text tower is frozen."""
+        """UNet and projections."""
         return self.net
 
     def losses(self, batch: Noisy) -> dict[str, Tensor]:
         """Return ``loss`` and its parts."""
         assert batch.teacher is not None
-        with torch.no_grad():
-            text = self.text(input_ids=batch.tokens).last_hidden_state
-        v, taps = self.net(self._noised(batch), batch.steps, text)
+        v, taps = self.net(self._noised(batch), batch.steps, batch.text)
         error = functional.mse_loss(v, self._target(batch))
         align = torch.stack([_disagreement(tap, batch.teacher) for tap in taps]).mean()
         return {"loss": error + self.align_weight * align, "v": error, "align": align}
@@ -211,8 +205,7 @@ class Denoising(AbstractObjective):
 
     def score(self, batch: Noisy) -> Sequence[Any]:
         """Add the error of v of the running mean."""
-        text = self.text(input_ids=batch.tokens).last_hidden_state
-        v = self.mean(self._noised(batch), batch.steps, text).sample
+        v = self.mean(self._noised(batch), batch.steps, batch.text).sample
         self.error.update(functional.mse_loss(v, self._target(batch)), len(batch))
         return []
 
@@ -277,6 +270,11 @@ class Denoiser(AbstractStage):
     ema_decay: float = 0.999
     name: str = "denoiser"
 
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """The vision backbone, unless it is the model's own tower."""
+        return () if self.teacher == TOWER else (self.teacher,)
+
     def check(self, size: int, stride: int | None) -> int:
         """Autoencoder and UNet can halve the side as often as they do."""
         if stride is None:
@@ -297,7 +295,7 @@ class Denoiser(AbstractStage):
         """
         vae = need(context.model, "vae", self.name)
         channels, side = config_of(vae)["latent_channels"], self.size // stride_of(vae)
-        text = load_part(CLIPTextModelWithProjection, context.model, "text_encoder", self.name)
+        tower = need(context.model, "text_encoder", self.name)
         latent = {"in_channels": channels, "out_channels": channels, "sample_size": side}
         if (context.model / "unet").is_dir():
             # of another autoencoder's UNet all but its first and its last layer stays
@@ -311,14 +309,13 @@ class Denoiser(AbstractStage):
                     "block_out_channels": tuple(self.widths),
                     "attention_head_dim": tuple(self.heads),  # diffusers means the number of heads
                     "norm_num_groups": self.groups,
-                    "cross_attention_dim": text.config.hidden_size,
+                    "cross_attention_dim": config_of(tower)["hidden_size"],
                 }
             )
             unet = UNet2DConditionModel(**shape)
         uses_tower = self.teacher == TOWER
         return Denoising(
             unet.train(),
-            text,
             levels=TOWER_LEVELS if uses_tower else TEACHER_LEVELS,
             teacher_channels=len(self._teacher(context)(0)),
             align_weight=self.align_weight,
@@ -343,7 +340,7 @@ class Denoiser(AbstractStage):
         rows = [list(range(i, min(i + size, count))) for i in range(0, count, size)]
         return lambda rank, world: (fetch(some, some) for some in rows[rank::world])
 
-    def _teacher(self, context: StageContext) -> MapOf:
+    def _teacher(self, context: StageContext) -> OutputOf:
         cache, pictures = context.cache, context.train
         if self.teacher == TOWER:
             return open_tower_features(cache, pictures, context.model, self.name)
@@ -351,17 +348,18 @@ class Denoiser(AbstractStage):
 
     def _batches(self, context: StageContext, pictures: Pictures, empty: float) -> Fetch:
         latents = open_latents(context.cache, pictures, context.model / "vae", self.size)
-        tokens = tokenized(context.model, pictures.captions)
-        nothing = tokenized(context.model, [""])[0]
+        texts, nothing = open_text_features(context.cache, pictures, context.model, self.name)
 
         def batch(indices: list[int], seeds: list[int]) -> Noisy:
             draws = [torch.Generator().manual_seed(seed) for seed in seeds]
             latent = torch.stack([latents(i) for i in indices])
             u = torch.stack([torch.rand(3, generator=g) for g in draws])
             noise = torch.stack([torch.randn(latent.shape[1:], generator=g) for g in draws])
-            condition = torch.where((u[:, 0] < empty)[:, None], nothing, tokens[indices])
+            text = torch.stack(
+                [nothing if x < empty else texts(i) for x, i in zip(u[:, 0], indices, strict=True)]
+            )
             below = torch.where(u[:, 2] < self.early, EARLY, TIMESTEPS)
-            return Noisy(latent, condition, (u[:, 1] * below).long(), noise)
+            return Noisy(latent, text, (u[:, 1] * below).long(), noise)
 
         return batch
 

@@ -31,17 +31,24 @@ class Pictures:
 
     Attributes:
         name: of the world, the split and the size.
-        images: one array per chunk, read from disk when they are used.
-        captions: one per image.
+        images: one array per chunk, read from disk when they are used; chunks are whole.
+        texts: a caption for each of these images.
+        count: images of the range.
     """
 
     name: str
     images: Sequence[UInt8[np.ndarray, "n 3 h w"]]
-    captions: tuple[str, ...]
+    texts: tuple[str, ...]
+    count: int
 
     def __len__(self) -> int:
-        """Number of images."""
-        return len(self.captions)
+        """Number of images of the range."""
+        return self.count
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """One per image of the range."""
+        return self.texts[: self.count]
 
     @property
     def size(self) -> int:
@@ -130,7 +137,7 @@ def open_pictures(
             advance(CHUNK)
     chunks = [_read(place, n, size) for n in numbers]
     captions = [caption for _, some in chunks for caption in some]
-    return Pictures(place.name, [images for images, _ in chunks], tuple(captions[:count]))
+    return Pictures(place.name, [images for images, _ in chunks], tuple(captions), count)
 
 
 def _paths(place: Path, number: int) -> tuple[Path, Path]:
@@ -167,22 +174,23 @@ def _read(place: Path, number: int, size: int) -> tuple[np.ndarray, list[str]]:
         return pixels, texts
 
 
-def map_rows(path: Path, kind: type[np.generic]) -> np.ndarray:
+def map_rows(path: Path, kind: type[np.generic], axes: int = 4) -> np.ndarray:
     """Return the rows of a chunk, read from disk when they are used.
 
     Args:
         path: NPY file.
         kind: type of its numbers.
+        axes: of the whole array.
 
     Raises:
-        ValueError: if it holds anything else than a row of maps for every picture of a chunk.
+        ValueError: if it holds anything else than arrays for every picture of a chunk.
     """
     try:
         rows = np.load(path, mmap_mode="r")
     except Exception as error:  # on odd headers the decoder raises more than its own errors
         raise ValueError(reason_of(error)) from None
-    if not isinstance(rows, np.ndarray) or rows.ndim != 4 or len(rows) != CHUNK:
-        raise ValueError("it holds no maps of a whole chunk")
+    if not isinstance(rows, np.ndarray) or rows.ndim != axes or len(rows) != CHUNK:
+        raise ValueError("it holds no arrays of a whole chunk")
     if rows.dtype != kind:
         raise ValueError(f"it holds numbers of type {rows.dtype}")
     return rows

@@ -239,6 +239,7 @@ def _finish(
         "pictures": len(context.train),
         "minutes": round(minutes, 1),
         "scores": {name: round(value, 4) for name, value in learner.scores.items()},
+        "teachers": list(stage.teachers),
     }
     with replacing(context.model / HISTORY) as partial:
         write_json(partial, [*past, entry])

@@ -68,6 +68,11 @@ class AbstractStage(Configurable, abc.ABC):
     optim: AdamW
     schedule: AbstractSchedule | None
 
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """Names of backbones outside of the model that it learns from; default: none."""
+        return ()
+
     @abc.abstractmethod
     def check(self, size: int, stride: int | None) -> int | None:
         """Refuse sides that do not fit, before a picture is rendered.

@@ -1,7 +1,7 @@
-"""Maps that frozen networks make of pictures, on disk: each is computed once."""
+"""Outputs of frozen networks for pictures and captions, on disk: each is computed once."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +9,19 @@ import numpy as np
 import torch
 import torch.distributed
 from diffusers import AutoencoderKL
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from rich.console import Console
 from rich.progress import Progress
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
-from transformers import CLIPVisionModelWithProjection
+from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
 from diffsight.atomic import replacing
 from diffsight.backbones import BackboneSource
 from diffsight.formats.text import reading
 from diffsight.ops.resize import resized_image
-from diffsight.pretrain.clip import standardised
+from diffsight.pretrain.clip import standardised, tokenized
 from diffsight.pretrain.folder import load_part
 from diffsight.pretrain.pictures import CHUNK, Pictures, map_rows, signed
 
@@ -30,11 +30,11 @@ COMPONENTS = 96  # of a teacher's features
 CELLS = 16  # of a teacher's features, along a side
 ANALYSED = 500  # pictures whose features the components are computed from
 
-MapOf = Callable[[int], Float[Tensor, "c h w"]]
-Encoder = Callable[[UInt8[Tensor, "b 3 _ _"]], Float[Tensor, "b c h w"]]
+OutputOf = Callable[[int], Float[Tensor, "..."]]  # for the index of a picture
+Encoder = Callable[[Sequence[int]], Float[Tensor, "b ..."]]
 
 
-def open_latents(cache: Path, pictures: Pictures, vae: Path, size: int) -> MapOf:
+def open_latents(cache: Path, pictures: Pictures, vae: Path, size: int) -> OutputOf:
     """Return a function from a picture's index to its latent.
 
     Args:
@@ -50,14 +50,52 @@ def open_latents(cache: Path, pictures: Pictures, vae: Path, size: int) -> MapOf
     def load() -> Encoder:
         model: Any = AutoencoderKL.from_pretrained(vae, low_cpu_mem_usage=False).float().eval()
         model.to(_device())
-        return lambda images: model.encode(signed(images).to(model.device)).latent_dist.mode()
+
+        def encode(indices: Sequence[int]) -> Tensor:
+            pixels = signed(pictures.at(indices, size)).to(model.device)
+            return model.encode(pixels).latent_dist.mode()
+
+        return encode
 
     weights = (vae / "diffusion_pytorch_model.safetensors").read_bytes()
     place = cache / f"latents-{pictures.name}-{size}-{hashlib.sha256(weights).hexdigest()[:12]}"
-    return open_maps(place, pictures, size, load)
+    return open_outputs(place, pictures, load)
 
 
-def open_tower_features(cache: Path, pictures: Pictures, model: Path, by: str) -> MapOf:
+def open_text_features(
+    cache: Path, pictures: Pictures, model: Path, by: str
+) -> tuple[OutputOf, Float[Tensor, "n c"]]:
+    """Return a function from a picture's index to the text tower's output for its caption.
+
+    Args:
+        cache: where the outputs lie; another tower gets another folder.
+        pictures: whose captions are encoded.
+        model: diffusers folder with ``text_encoder/`` and ``tokenizer/``.
+        by: name of the stage.
+
+    Returns:
+        The function, and the output for an empty caption.
+
+    Raises:
+        InputError: if there is no tower, or a file is damaged or cannot be written.
+    """
+    tower: Any = load_part(CLIPTextModelWithProjection, model, "text_encoder", by).eval()
+
+    @torch.inference_mode()
+    def encode(texts: Sequence[str]) -> Tensor:
+        ids = tokenized(model, texts).to(tower.device)
+        return tower(input_ids=ids).last_hidden_state
+
+    def load() -> Encoder:
+        tower.to(_device())
+        return lambda indices: encode([pictures.texts[i] for i in indices])
+
+    weights = (model / "text_encoder" / "model.safetensors").read_bytes()
+    place = cache / f"text-{pictures.name}-{hashlib.sha256(weights).hexdigest()[:12]}"
+    return open_outputs(place, pictures, load, axes=3), encode([""])[0].float().cpu()
+
+
+def open_tower_features(cache: Path, pictures: Pictures, model: Path, by: str) -> OutputOf:
     """Return a function from a picture's index to the features of the model's own vision tower.
 
     Args:
@@ -71,19 +109,23 @@ def open_tower_features(cache: Path, pictures: Pictures, model: Path, by: str) -
     """
     vision: Any = load_part(CLIPVisionModelWithProjection, model, "image_encoder", by).eval()
 
-    def encode(images: Tensor) -> Tensor:
-        pixels = standardised(images).to(vision.device)
-        tokens = vision(pixel_values=pixels).last_hidden_state[:, 1:]
-        side = round(tokens.shape[1] ** 0.5)
-        return tokens.mT.unflatten(2, (side, side))
+    def load() -> Encoder:
+        vision.to(_device())
+
+        def encode(indices: Sequence[int]) -> Tensor:
+            images = pictures.at(indices, vision.config.image_size)
+            tokens = vision(pixel_values=standardised(images).to(vision.device)).last_hidden_state
+            side = round((tokens.shape[1] - 1) ** 0.5)
+            return tokens[:, 1:].mT.unflatten(2, (side, side))
+
+        return encode
 
     weights = (model / "image_encoder" / "model.safetensors").read_bytes()
     place = cache / f"tower-{pictures.name}-{hashlib.sha256(weights).hexdigest()[:12]}"
-    size = vision.config.image_size
-    return open_maps(place, pictures, size, lambda: vision.to(_device()) and encode)
+    return open_outputs(place, pictures, load)
 
 
-def open_teacher_features(cache: Path, pictures: Pictures, teacher: str) -> MapOf:
+def open_teacher_features(cache: Path, pictures: Pictures, teacher: str) -> OutputOf:
     """Return a function from a picture's index to the features of a vision backbone.
 
     All levels are brought to 16 x 16 cells, every channel is standardised, and the first 96
@@ -101,9 +143,9 @@ def open_teacher_features(cache: Path, pictures: Pictures, teacher: str) -> MapO
     source = BackboneSource(teacher)
     backbone, side = source.vision.to(_device()), source.short_side_px
 
-    def features(images: UInt8[Tensor, "b 3 _ _"]) -> Float[Tensor, "b d h w"]:
-        pixels = resized_image(images.float() / 255, (side, side)).to(_device())
-        levels = backbone(pixels).features
+    def features(indices: Sequence[int]) -> Float[Tensor, "b d h w"]:
+        images = pictures.at(indices, pictures.size).float() / 255
+        levels = backbone(resized_image(images, (side, side)).to(_device())).features
         return torch.cat([_at_cells(level) for level in levels], dim=1)
 
     digest = hashlib.sha256()
@@ -115,19 +157,19 @@ def open_teacher_features(cache: Path, pictures: Pictures, teacher: str) -> MapO
         path = place / "components.safetensors"
         if not path.is_file():
             first = range(min(ANALYSED, len(pictures)))
-            rows = [features(pictures.at(first[i : i + BATCH], side)) for i in first[::BATCH]]
+            rows = [features(first[i : i + BATCH]) for i in first[::BATCH]]
             parts = principal_components(torch.cat(rows), COMPONENTS)
             with replacing(path) as partial:
                 save_file(parts, partial)
         parts = {key: value.to(_device()) for key, value in load_file(path).items()}
 
-        def encode(images: Tensor) -> Tensor:
-            x = features(images) - parts["mean"][:, None, None]
+        def encode(indices: Sequence[int]) -> Tensor:
+            x = features(indices) - parts["mean"][:, None, None]
             return torch.einsum("bchw,ck->bkhw", x, parts["components"])
 
         return encode
 
-    return open_maps(place, pictures, pictures.size, load)
+    return open_outputs(place, pictures, load)
 
 
 def principal_components(
@@ -147,16 +189,18 @@ def principal_components(
     return {"mean": mean.float(), "components": components.float().contiguous()}
 
 
-def open_maps(place: Path, pictures: Pictures, size: int, load: Callable[[], Encoder]) -> MapOf:
-    """Return a function from a picture's index to a map that a frozen network makes of it.
+def open_outputs(
+    place: Path, pictures: Pictures, load: Callable[[], Encoder], *, axes: int = 4
+) -> OutputOf:
+    """Return a function from a picture's index to what a frozen network makes of it.
 
     What is missing is encoded first, a chunk at a time, and shared out among the devices.
 
     Args:
         place: folder of the chunks, of this network and these pictures alone.
         pictures: what to encode.
-        size: side to which pictures are brought, in pixels.
-        load: returns the network; it is called if something is missing.
+        load: returns a function from indices to outputs; it is called if something is missing.
+        axes: of the outputs of several pictures.
 
     Raises:
         InputError: if a file is damaged or cannot be written.
@@ -174,10 +218,10 @@ def open_maps(place: Path, pictures: Pictures, size: int, load: Callable[[], Enc
             with Progress(console=console, disable=not console.is_terminal) as bar:
                 for n in bar.track(missing, description=f"encoding {pictures.name}"):
                     with replacing(paths[n]) as partial, partial.open("wb") as file:
-                        np.save(file, _encoded(encode, pictures, n, size))
+                        np.save(file, _encoded(encode, n))
     if together:
         torch.distributed.barrier()
-    chunks = [_read(path) for path in paths]
+    chunks = [_read(path, axes) for path in paths]
     return lambda i: torch.from_numpy(chunks[i // CHUNK][i % CHUNK].astype(np.float32))
 
 
@@ -192,18 +236,16 @@ def _at_cells(level: Float[Tensor, "b c _ _"]) -> Float[Tensor, "b c h w"]:
     return functional.interpolate(level, (CELLS, CELLS), mode="bilinear")
 
 
-def _read(path: Path) -> np.ndarray:
-    line = "not a whole chunk of maps ({reason}): delete it, so that it is computed again"
+def _read(path: Path, axes: int) -> np.ndarray:
+    line = "not a whole chunk of outputs ({reason}): delete it, so that it is computed again"
     with reading(path, line):
-        return map_rows(path, np.float16)
+        return map_rows(path, np.float16, axes)
 
 
-def _encoded(
-    encode: Encoder, pictures: Pictures, number: int, size: int
-) -> Float[np.ndarray, "n c h w"]:
-    last = min((number + 1) * CHUNK, len(pictures.images) * CHUNK)
+def _encoded(encode: Encoder, number: int) -> Float[np.ndarray, "n ..."]:
+    """Return the outputs for a whole chunk, also of pictures beyond the range."""
     rows = []
-    for first in range(number * CHUNK, last, BATCH):
-        images = pictures.at(range(first, min(first + BATCH, last)), size)
-        rows.append(encode(images).half().cpu().numpy())
+    for first in range(number * CHUNK, (number + 1) * CHUNK, BATCH):
+        indices = range(first, min(first + BATCH, (number + 1) * CHUNK))
+        rows.append(encode(indices).half().cpu().numpy())
     return np.concatenate(rows)
