@@ -78,6 +78,24 @@ def test_a_model_that_was_trained_further_does_not_name_its_old_folder(full_cont
     assert str(full_context.model) not in config
 
 
+def test_a_deeper_autoencoder_begins_with_the_outer_layers_of_the_one_it_replaces(full_context):
+    old = stages()[0].objective(full_context).vae
+    stage = Autoencoder(widths=(8, 8, 8, 8), replace=True, latent_channels=6, crop=16, **OWN)
+    vae = stage.objective(full_context).vae
+    source, target = old.state_dict(), vae.state_dict()
+    pairs = {
+        "encoder.conv_in.weight": "encoder.conv_in.weight",
+        "encoder.down_blocks.2.resnets.0.conv1.bias": "encoder.down_blocks.2.resnets.0.conv1.bias",
+        "decoder.up_blocks.0.resnets.1.conv2.bias": "decoder.up_blocks.1.resnets.1.conv2.bias",
+        "decoder.up_blocks.2.resnets.0.conv1.weight": "decoder.up_blocks.3.resnets.0.conv1.weight",
+        "decoder.conv_out.weight": "decoder.conv_out.weight",
+    }
+    assert all(torch.equal(source[one], target[other]) for one, other in pairs.items())
+    inner = "encoder.mid_block.resnets.0.conv1.weight"
+    assert not torch.equal(source[inner], target[inner])
+    assert vae.config.latent_channels == 6
+
+
 @torch.no_grad()
 def test_autoencoder_scores_psnr(context):
     stage = stages()[0]

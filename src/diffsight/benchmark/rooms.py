@@ -13,7 +13,7 @@ from diffsight.tasks import Depth, Normals, Segmentation, Values
 _SCALARS = ("edge_texture", "edge_occlusion", "keypoints2d", "keypoints3d", "reshading")
 
 
-def rooms_source(*, size: int = 64, count: int = 100, pool: int = 2000) -> BenchmarkSource:
+def rooms_source(*, size: int = 128, count: int = 100, pool: int = 2000) -> BenchmarkSource:
     """Return ten tasks: training images are of the split ``train``, scored are rooms of ``test``.
 
     Args:

@@ -50,7 +50,7 @@ class DataOptions:
     test_list: options.File | None = None
     train_split: NYUTrainSplit = "train"
     max_images: int | None = None
-    size: int = 64
+    size: int = 128
 
     def source(self) -> "BenchmarkSource":
         """Return the tasks and images.

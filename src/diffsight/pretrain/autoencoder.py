@@ -99,7 +99,8 @@ class Autoencoder(AbstractStage):
         crop: side of a part in pixels.
         coarse_weight: of the low-frequency loss.
         kl_weight: of the KL divergence.
-        replace: train a new autoencoder even where the model to begin with has one.
+        replace: train a new autoencoder even where the model to begin with has one; it begins with
+            the layers of that one which fit, counted from the image.
         name: of the stage's folder.
     """
 
@@ -135,8 +136,11 @@ class Autoencoder(AbstractStage):
 
     def objective(self, context: StageContext) -> Reconstruction:
         """Return a new autoencoder, or the existing one, to be trained further."""
-        if (context.model / "vae").is_dir() and not self.replace:
-            vae = load_part(AutoencoderKL, context.model, "vae", self.name)
+        old = None
+        if (context.model / "vae").is_dir():
+            old = load_part(AutoencoderKL, context.model, "vae", self.name)
+        if old is not None and not self.replace:
+            vae = old
         else:
             shape: dict[str, Any] = {
                 "block_out_channels": tuple(self.widths),
@@ -147,6 +151,7 @@ class Autoencoder(AbstractStage):
                 "latent_channels": self.latent_channels,
             }
             vae = AutoencoderKL(**shape)
+            copy_outer_layers(old, vae)
         return Reconstruction(
             vae.train(), coarse_weight=self.coarse_weight, kl_weight=self.kl_weight
         )
@@ -199,6 +204,32 @@ def _psnr_db(
 ) -> Float[Tensor, " b"]:
     error = (found.clamp(-1, 1) - truth) / 2
     return -10 * error.square().mean(dim=(1, 2, 3)).log10()
+
+
+@torch.no_grad()
+def copy_outer_layers(old: Any, vae: Any) -> None:
+    """Copy the weights of the layers near the image that two autoencoders have in common.
+
+    Blocks are counted from the image: the first of the encoder, the last of the decoder. Layers of
+    other shapes keep their weights.
+
+    Args:
+        old: to copy from; None copies nothing.
+        vae: to copy into.
+    """
+    if old is None:
+        return
+    source, target = old.state_dict(), vae.state_dict()
+    shift = len(vae.decoder.up_blocks) - len(old.decoder.up_blocks)
+    for name, value in source.items():
+        words = name.split(".")
+        if words[:2] == ["decoder", "up_blocks"]:
+            words[2] = str(int(words[2]) + shift)
+        outer = {"conv_in", "down_blocks"} if words[0] == "encoder" else {"up_blocks"}
+        outer |= {"conv_norm_out", "conv_out"} if words[0] == "decoder" else set()
+        found = target.get(".".join(words))
+        if words[1] in outer and found is not None and found.shape == value.shape:
+            found.copy_(value)
 
 
 def rescale(vae: Any, factor: float) -> None:

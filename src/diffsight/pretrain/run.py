@@ -20,7 +20,7 @@ from diffsight.atomic import replacing, staging
 from diffsight.config import Plain, to_config
 from diffsight.errors import InputError
 from diffsight.pretrain.card import HISTORY, describe, read_history
-from diffsight.pretrain.folder import stride_of, write_json
+from diffsight.pretrain.folder import config_of, stride_of, write_json
 from diffsight.pretrain.pictures import Pictures, check_pictures, open_pictures
 from diffsight.pretrain.stage import AbstractStage, PictureStream, StageContext
 from diffsight.training.callbacks import LAST, Checkpoints, write_sheet
@@ -101,8 +101,19 @@ def pretrain(*, stages: list[AbstractStage], out: Path, **options: Any) -> Path:
         if not (out / stage.name / DONE).is_file():
             _run_stage(stage, context, out / stage.name, settings)
     if (model / "unet").is_dir():
-        describe(model)
+        _describe(model)
     return model
+
+
+def _describe(model: Path) -> None:
+    """Write the card, unless the UNet still awaits its training on a new autoencoder."""
+    latent, unet = (config_of(model / part) for part in ("vae", "unet"))
+    if latent["latent_channels"] == unet["in_channels"]:
+        describe(model)
+    else:
+        log.warning(
+            "%s: the UNet is that of another autoencoder: train it with a Denoiser (--begin)", model
+        )
 
 
 def _run_stage(
