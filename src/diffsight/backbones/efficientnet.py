@@ -63,6 +63,8 @@ class EfficientNetLite0(AbstractBackbone, PretrainedPart):
         self.strides = levels
         self.channels = tuple(CHANNELS[stride] for stride in levels)
         self.eval()
+        # nearly twice as fast on a CPU, depthwise convolutions most of all
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if weights is not None:
             self.load_weights(weights)
 
@@ -93,12 +95,13 @@ class EfficientNetLite0(AbstractBackbone, PretrainedPart):
         """Return the feature maps of the levels; both sides are multiples of 32 pixels."""
         height, width = image.shape[-2:]
         require_multiples(height, width, self.size_multiple)
-        x = self.stem((image * 255 - 127) / 128)
+        pixels = (image * 255 - 127) / 128
+        x = self.stem(pixels.contiguous(memory_format=torch.channels_last))
         by_stride = {}
         for block in self.blocks:
             x = block(x)
             by_stride[width // x.shape[-1]] = x  # the last block of a stride stays
-        features = tuple(by_stride[stride] for stride in self.strides)
+        features = tuple(by_stride[stride].contiguous() for stride in self.strides)
         return Pyramid(features, self.strides, (height, width))
 
 

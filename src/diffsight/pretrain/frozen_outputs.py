@@ -25,7 +25,7 @@ from diffsight.pretrain.clip import standardised, tokenized
 from diffsight.pretrain.folder import load_part
 from diffsight.pretrain.pictures import CHUNK, Pictures, map_rows, signed
 
-BATCH = 50
+BATCH = 4  # larger ones do not fit into the caches of a CPU
 COMPONENTS = 96  # of a teacher's features
 CELLS = 16  # of a teacher's features, along a side
 ANALYSED = 500  # pictures whose features the components are computed from
