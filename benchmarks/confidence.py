@@ -37,7 +37,7 @@ from diffsight.training.loop import CPU, Views, encode, target_of
 from diffsight.types import Target
 
 SHOTS = (10, 20, 40)
-SIDE_PX = 64
+SIDE_PX = 128
 Pairs = Sequence[tuple[Output, Target]]
 
 

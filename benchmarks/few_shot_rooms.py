@@ -37,7 +37,8 @@ from diffsight.benchmark.units import Unit
 from diffsight.cli.benchmark import main as benchmark
 from diffsight.errors import InputError
 
-TASKS = tuple(rooms_source().tasks)
+SIDE_PX = 128
+TASKS = tuple(rooms_source(size=SIDE_PX).tasks)
 BASELINES = ("mean-map", "constant")
 ORDERED = ("depth_zbuffer", "normal", "edge_texture")
 SHOTS = (10, 20, 50, 100)
@@ -76,7 +77,8 @@ def run(args: argparse.Namespace) -> None:
         if part in args.parts:
             shard = [] if args.shard is None else ["--shard", args.shard]
             out = str(args.out / part)
-            benchmark(["few-shot", "--out", out, "--steps", str(STEPS[part]), *shard, *words])
+            sizes = ["--size", str(SIDE_PX), "--steps", str(STEPS[part])]
+            benchmark(["few-shot", "--out", out, *sizes, *shard, *words])
 
 
 def runs_of(folder: Path, task: str, method: str, shots: int = 10) -> Runs:
@@ -113,7 +115,7 @@ def tasks_table(folder: Path) -> str:
     head = ["task", "measure", "auto", "mean map", "auto better by", "best constant"]
     head += ["auto better by", "few_shot", "auto took"]
     return (
-        f"{_model()}, 10 labelled rooms of 64 px, {STEPS['tasks']} steps of every training "
+        f"{_model()}, 10 labelled rooms of {SIDE_PX} px, {STEPS['tasks']} steps of every training "
         f"(`auto` has seven: a median of {statistics.median(took):.0f} s on one of two busy cores, "
         f"{sum(t > 90 for t in took)} of {len(took)} above 90 s), 100 other rooms; `auto` and what "
         "never looks at the image ten times, `few_shot` five times. Mean ± 95 % "
@@ -138,8 +140,8 @@ def orderings_tables(folder: Path) -> str:
                 cells = [*_cell(ours, ours, form), *_cell(theirs, ours, form)]
                 more.append([title, str(shots), *cells])
     return (
-        f"{_model()}, rooms of 64 px, {STEPS['orderings']} steps of every training, five supports; "
-        "in brackets the paired difference to the first row. Less is better.\n\n"
+        f"{_model()}, rooms of {SIDE_PX} px, {STEPS['orderings']} steps of every training, five "
+        "supports; in brackets the paired difference to the first row. Less is better.\n\n"
         f"{table(['task', '10 shots', 'mean'], rows)}\n\n"
         f"{table(['task', 'shots', 'FewShot', 'VPD (to FewShot)'], more)}"
     )

@@ -8,7 +8,7 @@ percentage of pictures in which the object is found: in samples of the prompts, 
 the prompts were taken from (the expectation for a perfect model), in renders without the object,
 and in samples of other prompts. It also has the PSNR of the autoencoder and the retrieval of CLIP.
 
-    python benchmarks/generation_check.py --model tiny [--size 64] [--skip-samples]
+    python benchmarks/generation_check.py --model tiny [--size 128] [--skip-samples]
 """
 
 import argparse
@@ -309,7 +309,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="tiny", help="a diffusers folder, or tiny")
-    parser.add_argument("--size", type=int, default=64, help="of the samples")
+    parser.add_argument("--size", type=int, default=128, help="of the samples")
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--sampling-steps", type=int, default=30)
     parser.add_argument("--chunk", type=int, default=10, help="prompts that share a seed")

@@ -65,7 +65,6 @@ RGB_RATE = 2e-3
 SCENES_PER_SUPPORT = 1000  # supports of every size begin with the same rooms
 CURVE_COUNT = 20
 UNTRAINED = ("map", "grid")
-COARSE = 4  # pixels of the image per pixel of the finest features
 # options that all results in one folder have in common
 DECIDING = ("size", "supports", "tests", "steps", "tuned_steps", "batch", "width", "weight_decay")
 DECIDING += ("timestep", "taps")
@@ -205,14 +204,12 @@ class Bench:
         return task.score(task.measure(mean.expand(len(label), -1, -1, -1), label, valid))
 
     def _score_grid(self, task: AbstractTask) -> float:
-        """Return the score of the test labels at a quarter of the size.
-
-        This is the limit of a head on the finest features.
-        """
+        """Return the score of the test labels at the grid of the finest features."""
         label, valid = self._truth(task, self.tests)
         weight = valid[:, None].float()
-        few = functional.avg_pool2d(task.ideal(label) * weight, COARSE)
-        few = few / functional.avg_pool2d(weight, COARSE).clamp(min=1e-6)
+        stride = self.extractor(REFERENCE).backbone.strides[0]
+        few = functional.avg_pool2d(task.ideal(label) * weight, stride)
+        few = few / functional.avg_pool2d(weight, stride).clamp(min=1e-6)
         raw = functional.interpolate(few, label.shape[-2:], mode="bilinear")
         return task.score(task.measure(task.decode(raw), label, valid))
 
@@ -315,7 +312,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--supports", type=int, default=20)
     parser.add_argument("--tuned-supports", type=int, default=5, help="of rows that are not frozen")
     parser.add_argument("--tests", type=int, default=256)
-    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--tuned-steps", type=int, default=500)
     parser.add_argument("--batch", type=int, default=8)

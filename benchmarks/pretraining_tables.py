@@ -16,7 +16,7 @@ ROWS = {
     "tuned-scratch": "fine-tuned from a random UNet on the pretrained latents",
     "rgb-unet": "RGB U-Net from scratch",
     "map": "no image: per-pixel mean map, for classes the majority",
-    "grid": "the true labels themselves, at a quarter of the size and brought back",
+    "grid": "the true labels themselves, at the grid of the finest features and brought back",
 }
 REFERENCE = "frozen-pretrained"
 
