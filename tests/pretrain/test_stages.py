@@ -310,6 +310,7 @@ def test_a_replaced_autoencoder_leaves_the_inner_layers_of_the_unet(full_context
     changed = {name for name, value in before.items() if value.shape != state[name].shape}
     assert changed == {"conv_in.weight", "conv_out.weight", "conv_out.bias"}
     assert all(torch.equal(state[n], before[n].float()) for n in before.keys() - changed)
+    assert all(0 < float(state[name].std()) < 1 for name in changed)
 
 
 def test_some_captions_are_left_out(full_context):

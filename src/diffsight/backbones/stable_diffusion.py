@@ -13,6 +13,7 @@ from diffusers.models.autoencoders.vae import Encoder
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from diffsight import assets
@@ -90,7 +91,11 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
             each channel in the paper's words).
         trainable: parts that learn; the others are frozen and the VAE then runs without gradients.
         conv_out: keep the UNet's output head (normalisation and last convolution) among the
-            weights.
+            weights, for ``sample``.
+        time_embedding: keep the network that embeds timesteps; without it, ``features`` needs an
+            ``embedding``.
+        resize_skips: take latents of any size, and resize skip connections to the decoder's size
+            where it differs (Meta Prompts); images need multiples of the autoencoder's stride.
         gradient_checkpointing: recompute the UNet's blocks in the backward pass to save memory.
         betas: first and last of the noise schedule's 1,000 steps; between them their square roots
             grow evenly (Stable Diffusion's scheduler, ``scaled_linear``).
@@ -106,6 +111,8 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
         latent_scale: float | tuple[float, ...] = 1.0,
         trainable: tuple[Part, ...] = ("unet",),
         conv_out: bool = False,
+        time_embedding: bool = True,
+        resize_skips: bool = False,
         gradient_checkpointing: bool = False,
         betas: tuple[float, float] = (0.00085, 0.012),
     ) -> None:
@@ -120,7 +127,7 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
             refused(f"{weights or 'architecture'}: no UNet and VAE of its configuration"),
             torch.device("meta") if weights is not None else torch.get_default_device(),
         ):
-            self.unet = _build_unet(config["unet"], conv_out)
+            self.unet = _build_unet(config["unet"], conv_out, time_embedding)
             self.vae = VAEEncoder(config["vae"])
         if weights is not None:
             self.load_weights(weights, revision=revision)
@@ -140,7 +147,9 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
         # 1 - i
         self.channels = widths
         self.strides = tuple(self.vae.stride * 2**level for level in range(len(widths)))
-        self.size_multiple = self.strides[-1]
+        self.resize_skips = resize_skips
+        self.size_multiple = self.vae.stride if resize_skips else self.strides[-1]
+        self.embedding_dim: int = 4 * widths[0]  # of a timestep
         self.unet.requires_grad_("unet" in trainable)
         self.vae.requires_grad_("vae" in trainable)
         self._vae_learns = "vae" in trainable
@@ -205,8 +214,12 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
         condition: Float[Tensor, "b n e"],
         timesteps: Int[Tensor, " b"],
         recorder: AbstractRecorder | None = None,
+        *,
+        embedding: Float[Tensor, "b e2"] | None = None,
     ) -> tuple[Float[Tensor, "b _ _ _"], ...]:
         """Return the four taps of the UNet's decoder; see ``AbstractDiffusionBackbone.features``.
+
+        With an ``embedding``, it takes the place of that of the timesteps.
 
         Raises:
             InputError: if the latent is of an image whose sides are no multiples of
@@ -216,12 +229,26 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
         require_multiples(height, width, self.size_multiple)
         recorder = recorder or SilentRecorder()
         taps = []
-        for tap in self._walk(latent, condition, timesteps, recorder):
+        if embedding is None:
+            embedding = self._embed(timesteps, latent.dtype)
+        for tap in self._walk(latent, condition, embedding, recorder):
             if tap is not None:
                 taps.append(tap)
             if recorder.satisfied:
                 break
         return tuple(reversed(taps))
+
+    def _embed(self, timesteps: Int[Tensor, " b"], dtype: torch.dtype) -> Float[Tensor, "b e"]:
+        unet: Any = self.unet
+        return unet.time_embedding(unet.time_proj(timesteps).to(dtype))
+
+    def sample(self, finest: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b c h w"]:
+        """Return the UNet's output, predicted noise or v, of its finest feature.
+
+        The backbone needs ``conv_out=True``.
+        """
+        unet: Any = self.unet
+        return unet.conv_out(unet.conv_act(unet.conv_norm_out(finest)))
 
     def add_noise(
         self,
@@ -241,11 +268,10 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
         return scale * latent + deviation * noise
 
     def _walk(
-        self, latent: Tensor, context: Tensor, timesteps: Tensor, recorder: AbstractRecorder
+        self, latent: Tensor, context: Tensor, embedding: Tensor, recorder: AbstractRecorder
     ) -> Iterator[Tensor | None]:
         """Runs the layers one by one; yields after each the tap that it is, or None."""
         unet: Any = self.unet
-        embedding = unet.time_embedding(unet.time_proj(timesteps).to(latent.dtype))
 
         def run(resnet: nn.Module, transformer: nn.Module | None, x: Tensor, *where: Any) -> Tensor:
             level, place = where
@@ -273,7 +299,11 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
             pairs = _pairs(block)
             tap = len(pairs) - 1 if i == last else len(pairs) - 2
             for j, (resnet, transformer) in enumerate(pairs):
-                x = run(resnet, transformer, torch.cat([x, skips.pop()], dim=1), last - i, "up")
+                skip = skips.pop()
+                if self.resize_skips and skip.shape[-2:] != x.shape[-2:]:
+                    hw = (x.shape[-2], x.shape[-1])
+                    skip = functional.interpolate(skip, hw, mode="bilinear")
+                x = run(resnet, transformer, torch.cat([x, skip], dim=1), last - i, "up")
                 yield x if j == tap else None
             if i < last:
                 x = block.upsamplers[0](x)
@@ -306,10 +336,14 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
         return compute(x, embedding, context)
 
 
-def _build_unet(config: Mapping[str, Any], conv_out: bool) -> UNet2DConditionModel:
+def _build_unet(
+    config: Mapping[str, Any], conv_out: bool, time_embedding: bool
+) -> UNet2DConditionModel:
     unet = UNet2DConditionModel(**config)
     if not conv_out:
         del unet.conv_norm_out, unet.conv_act, unet.conv_out
+    if not time_embedding:
+        del unet.time_proj, unet.time_embedding
     unet.set_attn_processor(SDPAProcessor())  # type: ignore[arg-type]
     return unet
 

@@ -5,5 +5,6 @@ from diffsight.heads.deconv import DeconvHead
 from diffsight.heads.metric_bins import MetricBins
 from diffsight.heads.referring import ReferringDecoder
 from diffsight.heads.semantic_fpn import SemanticFPN
+from diffsight.heads.uper import UPerHead
 
-__all__ = ["Codebook", "DeconvHead", "MetricBins", "ReferringDecoder", "SemanticFPN"]
+__all__ = ["Codebook", "DeconvHead", "MetricBins", "ReferringDecoder", "SemanticFPN", "UPerHead"]

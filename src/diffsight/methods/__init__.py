@@ -6,6 +6,7 @@ from diffsight.methods.evp import EVP
 from diffsight.methods.feature_head import FeatureHead
 from diffsight.methods.few_shot import FewShot
 from diffsight.methods.linear_probe import LinearProbe
+from diffsight.methods.meta_prompts import MetaPrompts
 from diffsight.methods.vpd import VPD
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "FeatureHead",
     "FewShot",
     "LinearProbe",
+    "MetaPrompts",
 ]

@@ -3,5 +3,6 @@
 from diffsight.necks.fpn import FPN
 from diffsight.necks.imafr import IMAFR
 from diffsight.necks.merging import Merging
+from diffsight.necks.rearrangement import Fused, PerLevel
 
-__all__ = ["FPN", "IMAFR", "Merging"]
+__all__ = ["FPN", "IMAFR", "Fused", "Merging", "PerLevel"]

@@ -111,10 +111,12 @@ class Classes(Output):
     Attributes:
         maps: one per class.
         space: what the maps are.
+        auxiliary: logits of a second head, for the loss alone.
     """
 
     maps: Float[Tensor, "b k h w"]
     space: Literal["logits", "probabilities"] = "logits"
+    auxiliary: Float[Tensor, "b k h w"] | None = None
 
     @property
     def probabilities(self) -> Float[Tensor, "b k h w"]:

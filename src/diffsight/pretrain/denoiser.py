@@ -136,6 +136,23 @@ class Aligned(nn.Module):
         return v, [project(self._taps.pop(level)) for project, level in pairs]
 
 
+def with_latent(old: Any, latent: dict[str, int]) -> UNet2DConditionModel:
+    """Return a UNet for another latent: all but its first and its last layer stays.
+
+    Args:
+        old: to copy from.
+        latent: ``in_channels``, ``out_channels`` and ``sample_size``.
+    """
+    unet = UNet2DConditionModel.from_config({**old.config, **latent})
+    fitting = {
+        name: value
+        for name, value in old.state_dict().items()
+        if value.shape == unet.state_dict()[name].shape
+    }
+    unet.load_state_dict(fitting, strict=False)
+    return unet
+
+
 def _tap(unet: Any, level: int) -> nn.Module:
     """Return the layer whose output is the tap of a level, as ``StableDiffusion`` has it."""
     block = unet.up_blocks[-1 - level]
@@ -298,9 +315,8 @@ class Denoiser(AbstractStage):
         tower = need(context.model, "text_encoder", self.name)
         latent = {"in_channels": channels, "out_channels": channels, "sample_size": side}
         if (context.model / "unet").is_dir():
-            # of another autoencoder's UNet all but its first and its last layer stays
-            options = latent | {"ignore_mismatched_sizes": True}
-            unet = load_part(UNet2DConditionModel, context.model, "unet", self.name, **options)
+            old = load_part(UNet2DConditionModel, context.model, "unet", self.name)
+            unet = with_latent(old, latent)
         else:
             shape = (
                 dict(PRESETS["sd15"]["unet"])

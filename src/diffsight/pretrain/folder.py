@@ -62,20 +62,13 @@ def write(folder: Path, save: Any) -> None:
         scratch.rename(folder)
 
 
-def load_part(cls: Any, model: Path, part: str, by: str, **options: Any) -> Any:
+def load_part(cls: Any, model: Path, part: str, by: str) -> Any:
     """Return a part that an earlier stage makes, in single precision; see ``need``.
-
-    Args:
-        cls: class of diffusers or transformers.
-        model: diffusers folder.
-        part: name of its folder.
-        by: name of the stage that needs it.
-        options: of ``from_pretrained``.
 
     Raises:
         InputError: if it is not there.
     """
-    options |= {"low_cpu_mem_usage": False} if issubclass(cls, ModelMixin) else {}
+    options = {"low_cpu_mem_usage": False} if issubclass(cls, ModelMixin) else {}
     return cls.from_pretrained(need(model, part, by), **options).float()
 
 

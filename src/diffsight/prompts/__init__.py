@@ -5,6 +5,7 @@ from diffsight.prompts.base import AbstractPrompt
 from diffsight.prompts.classes import ClassTokens
 from diffsight.prompts.concept import Concepts
 from diffsight.prompts.learned_sentences import LearnedSentences
+from diffsight.prompts.learned_tokens import LearnedTokens
 from diffsight.prompts.sentences import Sentences
 from diffsight.prompts.text import TextTable
 from diffsight.prompts.unprompted import Unprompted
@@ -15,6 +16,7 @@ __all__ = [
     "ClassTokens",
     "Concepts",
     "LearnedSentences",
+    "LearnedTokens",
     "Sentences",
     "TextTable",
     "Unprompted",

@@ -6,7 +6,7 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch.nn import functional
 from diffsight.errors import InputError
 from diffsight.label_maps import class_names
 from diffsight.losses.boxes import partial_label_nll, projection_nll, projections
+from diffsight.losses.lovasz import lovasz_softmax
 from diffsight.outputs import Classes, Output, OutputSpec, SoftLabels
 from diffsight.tasks.base import AbstractTask, LabelMaps, count_classes, distribution_loss
 from diffsight.tasks.prediction import Colour, Prediction, PredictionSet, StoredArray
@@ -35,6 +36,10 @@ class Segmentation(AbstractTask):
         ids: of the classes in label files and predictions; default: their numbers.
         colours: RGB of the classes, 0 to 255; default: a palette of our own.
         weights: of the classes in the loss; default: all 1.
+        lovasz_weight: of the Lovász-softmax loss, beside the cross-entropy (Meta Prompts: 1).
+        auxiliary_weight: of the cross-entropy of a method's second head, where it has one.
+        average: pixels that the cross-entropy is divided by: those with a label, or all of them
+            (mmsegmentation 0.30, with which the authors of VPD and Meta Prompts trained).
         label: key of ``Sample.labels``.
 
     Raises:
@@ -52,6 +57,9 @@ class Segmentation(AbstractTask):
         ids: Sequence[int] | None = None,
         colours: Sequence[Colour] | None = None,
         weights: Sequence[float] | None = None,
+        lovasz_weight: float = 0.0,
+        auxiliary_weight: float = 0.4,
+        average: Literal["labelled", "all"] = "labelled",
         label: str = "semantic",
     ) -> None:
         super().__init__()
@@ -67,6 +75,9 @@ class Segmentation(AbstractTask):
         chosen = palette(len(names)) if colours is None else [(r, g, b) for r, g, b in colours]
         self.colours: Mapping[int, Colour] = dict(zip(self.ids, chosen, strict=True))
         self.weights = None if weights is None else torch.tensor(weights)
+        self.lovasz_weight = lovasz_weight
+        self.auxiliary_weight = auxiliary_weight
+        self.average: Literal["labelled", "all"] = average
         self.label = label
         self._allowed: Tensor | None = None
 
@@ -99,10 +110,9 @@ class Segmentation(AbstractTask):
     ) -> dict[str, Tensor]:
         """Return the cross-entropy, mean over the pixels with a label (weighted by class).
 
-        0 with its graph where no pixel has one. With boxes, the mean is over the pixels in boxes
-        too, and the loss of their projections is added (``losses.boxes``). Differs from the
-        authors' code: their mean counts the pixels without a label too (a default of mmsegmentation
-        0.30), which scales the loss.
+        The Lovász-softmax loss and the cross-entropy of a second head are added where they have
+        weights. 0 with its graph where no pixel has a label. With boxes, the mean is over the
+        pixels in boxes too, and the loss of their projections is added (``losses.boxes``).
         """
         output = Classes.expect(output)
         if target.boxes is not None:
@@ -111,14 +121,26 @@ class Segmentation(AbstractTask):
             soft = soft_labels or self.encode_label(target.label)
             loss = distribution_loss(output.maps, soft, target.valid)
             return {"loss": loss, "class": loss.detach()}
-        weight = None if self.weights is None else self.weights.to(output.maps)
+        loss = self._cross_entropy(output.maps, target)
+        parts = {"cross_entropy": loss.detach()}
+        if self.lovasz_weight:
+            lovasz = lovasz_softmax(output.probabilities, target.label, target.valid)
+            loss, parts["lovasz"] = loss + self.lovasz_weight * lovasz, lovasz.detach()
+        if output.auxiliary is not None and self.auxiliary_weight:
+            second = self._cross_entropy(output.auxiliary, target)
+            loss, parts["auxiliary"] = loss + self.auxiliary_weight * second, second.detach()
+        return {"loss": loss, **parts}
+
+    def _cross_entropy(self, logits: Float[Tensor, "b k h w"], target: Target) -> Float[Tensor, ""]:
+        weight = None if self.weights is None else self.weights.to(logits)
         ids = torch.where(target.valid, target.label, NONE)
         total = functional.cross_entropy(
-            output.maps.float(), ids, weight=weight, ignore_index=NONE, reduction="sum"
+            logits.float(), ids, weight=weight, ignore_index=NONE, reduction="sum"
         )
+        if self.average == "all":
+            return total / ids.numel()
         counts = target.valid if weight is None else weight[ids.clamp(min=0)] * target.valid
-        loss = total / counts.sum().clamp(min=1e-6)
-        return {"loss": loss, "cross_entropy": loss.detach()}
+        return total / counts.sum().clamp(min=1e-6)
 
     def _loss_with_boxes(
         self, output: Classes, target: Target, boxes: Sequence[Boxes | None]

@@ -5,6 +5,10 @@ from collections.abc import Callable, Mapping
 from diffsight.backbones.ldm_keys import KeyReport
 from diffsight.hub.convert.evp import convert_evp_depth, convert_evp_referring
 from diffsight.hub.convert.layout import IncompleteError
+from diffsight.hub.convert.meta_prompts import (
+    convert_meta_prompts_depth,
+    convert_meta_prompts_segmentation,
+)
 from diffsight.hub.convert.vpd import (
     convert_vpd_depth,
     convert_vpd_referring,
@@ -18,6 +22,8 @@ __all__ = [
     "IncompleteError",
     "convert_evp_depth",
     "convert_evp_referring",
+    "convert_meta_prompts_depth",
+    "convert_meta_prompts_segmentation",
     "convert_vpd_depth",
     "convert_vpd_referring",
     "convert_vpd_segmentation",
@@ -29,6 +35,8 @@ Converter = Callable[..., tuple[DenseModel, KeyReport]]
 CONVERTERS: Mapping[str, Converter] = {
     "evp-depth": convert_evp_depth,
     "evp-referring": convert_evp_referring,
+    "meta-prompts-depth": convert_meta_prompts_depth,
+    "meta-prompts-segmentation": convert_meta_prompts_segmentation,
     "vpd-depth": convert_vpd_depth,
     "vpd-referring": convert_vpd_referring,
     "vpd-segmentation": convert_vpd_segmentation,

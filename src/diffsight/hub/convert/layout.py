@@ -40,6 +40,12 @@ KINDS: Mapping[str, Kind] = {
     "vpd-segmentation": Kind(
         "VPD segmentation", ("class_embeddings", "decode_head.conv_seg.weight")
     ),
+    "meta-prompts-depth": Kind(
+        "Meta Prompts depth", ("encoder.meta_prompts1", "last_layer_depth.0.weight")
+    ),
+    "meta-prompts-segmentation": Kind(
+        "Meta Prompts segmentation", ("meta_prompts", "decode_head.conv_seg.weight")
+    ),
     "evp-depth": Kind("EVP depth", ("seed_bin_regressor._net.0.weight", "encoder.aggregation.")),
     "vpd-depth": Kind("VPD depth", ("encoder.class_embeddings", "last_layer_depth.0.weight")),
     "evp-referring": Kind(

@@ -1,0 +1,34 @@
+"""The Lovász-softmax loss (Berman et al., CVPR 2018), a surrogate of 1 minus the mean IoU."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def lovasz_softmax(
+    probability: Float[Tensor, "b k h w"], ids: Int[Tensor, "b h w"], valid: Bool[Tensor, "b h w"]
+) -> Float[Tensor, ""]:
+    """Return the mean over the classes that occur, over the pixels of all images together.
+
+    0 with its graph where no pixel has a label.
+
+    Args:
+        probability: of every class.
+        ids: class of each pixel.
+        valid: pixels with a label.
+    """
+    rows = probability.movedim(1, -1)[valid]
+    labels = ids[valid]
+    losses = [_of_class((labels == number).to(rows), rows[:, number]) for number in labels.unique()]
+    return torch.stack(losses).mean() if losses else 0.0 * probability.sum()
+
+
+def _of_class(truth: Float[Tensor, " p"], probability: Float[Tensor, " p"]) -> Float[Tensor, ""]:
+    """Return the extension of the Jaccard loss of one class at the errors of its pixels."""
+    errors, order = (truth - probability).abs().sort(descending=True)
+    truth = truth[order]
+    total = truth.sum()
+    # Jaccard loss of the sets of the first 1, 2, 3 ... mispredicted pixels
+    jaccard = 1 - (total - truth.cumsum(0)) / (total + (1 - truth).cumsum(0))
+    gradient = torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]])
+    return errors @ gradient

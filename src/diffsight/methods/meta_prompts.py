@@ -1,0 +1,283 @@
+"""Meta Prompts: harnessing diffusion models for visual perception (Wan et al., 2023).
+
+Learnable prompts condition the UNet (section 3.2); it is run several times, each time on its own
+output of the pass before, with a learnable embedding in place of that of a timestep (section 3.4);
+the features of the last pass are multiplied with the prompts, one map for each (section 3.3).
+Depth: one set of ``LearnedTokens`` with an adapter for each pass, ``Fused`` and ``DeconvHead``;
+segmentation: one set for all passes, ``PerLevel`` and ``UPerHead``.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diffsight.backbones import BackboneSource, StableDiffusion
+from diffsight.backbones.attention_maps import MapRecorder, MapRequest
+from diffsight.errors import InputError
+from diffsight.heads import DeconvHead, UPerHead
+from diffsight.heads.base import HeadBuilder
+from diffsight.methods.base import (
+    AbstractMethod,
+    Explanation,
+    FitSettings,
+    MethodBuilder,
+    builder_of,
+)
+from diffsight.methods.parts import (
+    EncodedLatent,
+    encode_latent,
+    pad,
+    require_fitting_text,
+)
+from diffsight.necks import Fused, PerLevel
+from diffsight.necks.rearrangement import RearrangementBuilder
+from diffsight.ops.resize import resized_image
+from diffsight.outputs import Output, OutputSpec
+from diffsight.prompts import AbstractPrompt, LearnedTokens
+from diffsight.types import Draws, Images, Inputs, Pyramid, Target
+
+TIMESTEP = 1  # of the pretrained time embedding, where none is learned
+FEW_SHOT_PROMPTS = 32
+
+
+class MetaPrompts(AbstractMethod):
+    """A UNet under learned prompts, in several passes; its features times the prompts.
+
+    Differs from the paper: the latent is the posterior's mode without Stable Diffusion's scale
+    factor, only the last pass's features are used, and an embedding takes the place of the whole
+    network of the time embedding. All three follow the authors' released code, which its
+    checkpoints need.
+
+    Args:
+        output: what to give; the task says it.
+        backbone: Stable Diffusion with ``conv_out`` (if there are several passes) and
+            ``resize_skips``.
+        prompts: one condition for all passes, or one for each.
+        head: builder of the head.
+        rearrange: builder of the products with the prompts; None gives the head the UNet's own
+            features (a row of the paper's table 5).
+        passes: of the UNet (``refine_step`` of the released code).
+        time: ``learned``, an embedding for each pass, or ``fixed``, that of timestep 1 (our reading
+            of the row without modulated time in table 5).
+        backpropagation: ``full`` through all passes, or ``truncated`` to the last one.
+        enlarge_by: images are resized to ``(side // 64 + enlarge_by) * 64`` pixels, 64 being the
+            coarsest stride (depth: 1 for NYU, 2 for KITTI); None pads them instead.
+
+    Raises:
+        InputError: if parts do not fit together.
+    """
+
+    output_kinds = ("values", "classes")
+    accepts_prompt = True
+
+    def __init__(
+        self,
+        *,
+        output: OutputSpec,
+        backbone: StableDiffusion,
+        prompts: Sequence[AbstractPrompt],
+        head: HeadBuilder,
+        rearrange: RearrangementBuilder | None = None,
+        passes: int = 3,
+        time: Literal["learned", "fixed"] = "learned",
+        backpropagation: Literal["full", "truncated"] = "full",
+        enlarge_by: int | None = None,
+    ) -> None:
+        super().__init__()
+        if passes < 1 or len(prompts) not in (1, passes):
+            raise InputError(
+                f"{passes} passes and {len(prompts)} sets of prompts: give one set, or one for "
+                "each pass"
+            )
+        for one in prompts:
+            require_fitting_text(one, backbone)
+        self.backbone = backbone
+        self.prompts = nn.ModuleList(prompts)
+        self.passes = passes
+        self.times: nn.ParameterList | None = None
+        if time == "learned":
+            shape = (1, backbone.embedding_dim)
+            self.times = nn.ParameterList(nn.Parameter(torch.randn(shape)) for _ in range(passes))
+        self.backpropagation = backpropagation
+        self.enlarge_by = enlarge_by
+        self.size_multiple = 1 if enlarge_by is not None else backbone.size_multiple
+        self.requires_prompt = any(one.requires_text for one in prompts)
+        channels, strides = backbone.channels, backbone.strides
+        self.rearrange = None
+        if rearrange is not None:
+            last = prompts[-1]
+            self.rearrange = rearrange(
+                in_channels=channels, strides=strides, prompts=last.num_tokens, dim=last.dim
+            )
+            channels, strides = self.rearrange.out_channels, self.rearrange.out_strides
+        self.head = head(in_channels=channels, strides=strides, output=output)
+
+    def encode(self, inputs: Inputs) -> EncodedLatent:
+        """Return the latent, unless it is drawn anew in every pass or its encoder learns."""
+        return EncodedLatent(self._latent(inputs) if self.backbone.latent_is_fixed else None)
+
+    def forward(
+        self,
+        inputs: Inputs,
+        encoded: EncodedLatent | None = None,
+        target: Target | None = None,
+        *,
+        draws: Draws | None = None,
+    ) -> Output:
+        """Run the passes, rearrange the last one's features, and the head; any image size."""
+        height, width = inputs.image.shape[-2:]
+        latent = encoded.latent if encoded is not None else None
+        if latent is None:
+            latent = self._latent(inputs, draws)
+        features, prompts = self.refine(inputs, latent)
+        size = self._working_hw(height, width)
+        pyramid = Pyramid(features, self.backbone.strides, (height, width), size)
+        if self.rearrange is not None:
+            pyramid = self.rearrange(pyramid, prompts)
+        if self.enlarge_by is None:
+            return self.head(pyramid).cropped(height, width)
+        small = tuple(
+            _interpolated(x, (max(1, height // stride), max(1, width // stride)))
+            for x, stride in zip(pyramid.features, pyramid.strides, strict=True)
+        )
+        output = self.head(Pyramid(small, pyramid.strides, (height, width)))
+        if output.hw == (height, width):
+            return output
+        return output.with_stack(_interpolated(output.stack, (height, width)))
+
+    def refine(
+        self, inputs: Inputs, latent: Float[Tensor, "b c lh lw"], recorder: Any = None
+    ) -> tuple[tuple[Float[Tensor, "b _ _ _"], ...], Float[Tensor, "b n e"]]:
+        """Return features and condition of the last pass; ``recorder`` listens to it alone."""
+        timesteps = torch.full((len(latent),), TIMESTEP, device=latent.device)
+        last = self.passes - 1
+        for number in range(last):
+            prompts = self._condition(inputs, number)
+            embedding = self._embedding(latent, number)
+            features = self.backbone.features(latent, prompts, timesteps, embedding=embedding)
+            finest = features[0]
+            if self.backpropagation == "truncated":
+                finest = finest.detach()
+            latent = self.backbone.sample(finest)
+        prompts, embedding = self._condition(inputs, last), self._embedding(latent, last)
+        features = self.backbone.features(latent, prompts, timesteps, recorder, embedding=embedding)
+        return features, prompts
+
+    def _condition(self, inputs: Inputs, number: int) -> Float[Tensor, "b n e"]:
+        return self.prompts[number if len(self.prompts) > 1 else 0](inputs)
+
+    def _embedding(self, latent: Tensor, number: int) -> Float[Tensor, "b e"] | None:
+        if self.times is None:
+            return None
+        return self.times[number].to(latent.dtype).expand(len(latent), -1)
+
+    def _working_hw(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size at which the backbone sees an image."""
+        if self.enlarge_by is not None:
+            block = self.backbone.strides[-1]
+            return (
+                (height // block + self.enlarge_by) * block,
+                (width // block + self.enlarge_by) * block,
+            )
+        multiple = self.backbone.size_multiple
+        return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+
+    def _sized(self, image: Images) -> Float[Tensor, "b 3 ph pw"]:
+        if self.enlarge_by is None:
+            return pad(image, self.backbone.size_multiple)
+        height, width = image.shape[-2:]
+        return _interpolated(image, self._working_hw(height, width))
+
+    def _latent(self, inputs: Inputs, draws: Draws | None = None) -> Float[Tensor, "b c lh lw"]:
+        return encode_latent(self.backbone, self._sized(inputs.image), inputs.latents, draws)
+
+    def check_prompt(self, text: str | None) -> None:
+        """Refuse a sentence that is missing where one is read, or longer than is read."""
+        super().check_prompt(text)
+        if text is not None:
+            for one in self.prompts.children():
+                assert isinstance(one, AbstractPrompt)
+                one.check(text)
+
+    def explain(self, inputs: Inputs, encoded: EncodedLatent | None = None) -> Explanation:
+        """Return the output of one image, and what every prompt attends to (figures 3 to 6).
+
+        The maps are those of the last pass, averaged over the layers of the decoder.
+        """
+        output = self(inputs, encoded, draws=Draws((0,)))
+        request = MapRequest(self.backbone.map_levels(("up",)), ("up",))
+        recorder = MapRecorder(request)
+        self.refine(inputs, self._latent(inputs, Draws((0,))), recorder)
+        height, width = inputs.image.shape[-2:]
+        size = self._working_hw(height, width)
+        maps = [resized_image(one.float(), size) for one in recorder.close().values()]
+        mean = sum(maps[1:], start=maps[0])[0] / len(maps)
+        if self.enlarge_by is None:
+            mean = mean[:, :height, :width]
+        else:
+            mean = resized_image(mean[None], (height, width))[0]
+        return Explanation(output, {f"prompt {i + 1}": one for i, one in enumerate(mean)})
+
+    @classmethod
+    def supports(cls, source: BackboneSource) -> bool:
+        """Return whether the backbone is a diffusion model."""
+        return source.is_diffusion
+
+    @classmethod
+    def from_backbone(
+        cls, source: BackboneSource, *, gradient_checkpointing: bool = False, **options: Any
+    ) -> MethodBuilder:
+        """Return a builder of Meta Prompts whose UNet is trained.
+
+        On Stable Diffusion the parts are the authors', on the model of the package small ones.
+
+        Args:
+            source: Stable Diffusion; every method built has a copy of its own.
+            gradient_checkpointing: recompute the UNet in the backward pass, to save memory.
+            options: of the constructor.
+        """
+
+        def make(output: OutputSpec) -> AbstractMethod:
+            scale = {} if source.is_embedded else {"latent_scale": 1.0}
+            backbone = source.fresh_diffusion(
+                trainable=("unet",),
+                gradient_checkpointing=gradient_checkpointing,
+                conv_out=True,
+                time_embedding=options.get("time") == "fixed",
+                resize_skips=True,
+                **scale,
+            )
+            count = FEW_SHOT_PROMPTS if source.is_embedded else 150
+            tokens = LearnedTokens(count, dim=backbone.context_dim)
+            width = 64 if source.is_embedded else 512
+            heads: dict[str, Any] = {
+                "rearrange": PerLevel,
+                "head": partial(UPerHead, width=width),
+            }
+            if output.kind != "classes":
+                wide = 32 if source.is_embedded else 192
+                doublings = int(math.log2(backbone.strides[0]))
+                heads = {
+                    "rearrange": Fused,
+                    "head": partial(DeconvHead, widths=(32,) * doublings, width=wide),
+                }
+            parts = {"prompts": [tokens], **heads}
+            return cls(output=output, backbone=backbone, **{**parts, **options})
+
+        return builder_of(cls, make)
+
+    @classmethod
+    def few_shot_defaults(cls) -> FitSettings:
+        """Return AdamW with the rate and decay of the authors' depth code, batches of 8."""
+        return FitSettings({"": 5e-4}, batch_size=8, max_steps=2000, weight_decay=0.1)
+
+
+def _interpolated(x: Float[Tensor, "b c _ _"], hw: tuple[int, int]) -> Float[Tensor, "b c h w"]:
+    """Return maps at another size, without the smoothing that ``resized_image`` adds."""
+    return functional.interpolate(x, hw, mode="bilinear", align_corners=False)

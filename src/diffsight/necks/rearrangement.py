@@ -1,0 +1,138 @@
+"""Feature rearrangement (Meta Prompts, section 3.3): one map per prompt, by products with it."""
+
+import abc
+from collections.abc import Sequence
+from functools import partial
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diffsight.config import Configurable
+from diffsight.ops.layers import start_convolutions
+from diffsight.types import Pyramid
+
+GROUPS = 16
+Prompts = Float[Tensor, "b n d"]
+
+
+class AbstractRearrangement(nn.Module, Configurable, abc.ABC):
+    """Turns a pyramid into maps of the agreement of its features with each prompt.
+
+    Attributes:
+        out_channels: of the levels that come out, finest first: the number of prompts.
+        out_strides: their strides in image pixels.
+    """
+
+    out_channels: tuple[int, ...]
+    out_strides: tuple[int, ...]
+
+    @abc.abstractmethod
+    def forward(self, pyramid: Pyramid, prompts: Prompts) -> Pyramid:
+        """Return the pyramid of the products; its features are replaced."""
+
+
+@runtime_checkable
+class RearrangementBuilder(Protocol):
+    """Makes a rearrangement for given inputs; always called with keywords."""
+
+    def __call__(
+        self, *, in_channels: Sequence[int], strides: Sequence[int], prompts: int, dim: int
+    ) -> AbstractRearrangement:
+        """Make one for a pyramid with these channels and strides, and so many prompts."""
+        ...
+
+
+class PerLevel(AbstractRearrangement):
+    """Every level is doubled, convolved to the width of a prompt, and multiplied with the prompts.
+
+    Segmentation: strides 8 to 64 become 4 to 32.
+
+    Args:
+        in_channels: of the levels, finest first.
+        strides: their strides.
+        prompts: their number.
+        dim: width of a prompt.
+    """
+
+    def __init__(
+        self, *, in_channels: Sequence[int], strides: Sequence[int], prompts: int, dim: int
+    ) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(_normalised(channels, dim) for channels in in_channels)
+        self.out_channels = (prompts,) * len(in_channels)
+        self.out_strides = tuple(max(1, stride // 2) for stride in strides)
+
+    def forward(self, pyramid: Pyramid, prompts: Prompts) -> Pyramid:
+        """Return one map per prompt at every level."""
+        features = tuple(
+            _product(level(functional.interpolate(x, scale_factor=2.0, mode="bilinear")), prompts)
+            for level, x in zip(self.levels, pyramid.features, strict=True)
+        )
+        extent = pyramid.covered_hw(0)
+        return Pyramid(features, self.out_strides, pyramid.valid_hw, extent)
+
+
+class Fused(AbstractRearrangement):
+    """All levels are brought to the finest and joined before one product with the prompts.
+
+    Depth, as released; in the paper's figure every level has a product of its own.
+
+    Args:
+        in_channels: of the levels, finest first.
+        strides: their strides, each twice the one before.
+        prompts: their number.
+        dim: width of a prompt.
+        width: channels between the doublings.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: Sequence[int],
+        strides: Sequence[int],
+        prompts: int,
+        dim: int,
+        width: int = 32,
+    ) -> None:
+        super().__init__()
+        finest, *coarser = in_channels
+        self.levels = nn.ModuleList([_normalised(finest, finest)])
+        for doublings, channels in enumerate(coarser, start=1):
+            self.levels.append(_upwards(channels, width, doublings))
+        self.mix = _normalised(sum(in_channels), dim)
+        start_convolutions(self, partial(nn.init.trunc_normal_, std=0.02))
+        self.out_channels, self.out_strides = (prompts,), (strides[0],)
+
+    def forward(self, pyramid: Pyramid, prompts: Prompts) -> Pyramid:
+        """Return one map per prompt at the stride of the finest level."""
+        finest, *coarser = (
+            level(x) for level, x in zip(self.levels, pyramid.features, strict=True)
+        )
+        hw = finest.shape[-2:]  # of a latent of an odd size the doubled levels reach over it
+        joined = torch.cat([finest, *(x[..., : hw[0], : hw[1]] for x in coarser)], dim=1)
+        features = (_product(self.mix(joined), prompts),)
+        return Pyramid(features, self.out_strides, pyramid.valid_hw, pyramid.covered_hw(0))
+
+
+def _product(features: Float[Tensor, "b d h w"], prompts: Prompts) -> Float[Tensor, "b n h w"]:
+    return torch.einsum("bdhw,bnd->bnhw", features, prompts.to(features.dtype))
+
+
+def _normalised(channels: int, width: int) -> nn.Sequential:
+    groups = GROUPS if width % GROUPS == 0 else 1
+    conv = nn.Conv2d(channels, width, 3, padding=1)
+    return nn.Sequential(conv, nn.GroupNorm(groups, width), nn.ReLU())
+
+
+def _upwards(channels: int, width: int, doublings: int) -> nn.Sequential:
+    """Return transposed convolutions, and a convolution back to ``channels``."""
+    layers: list[nn.Module] = []
+    for i in range(doublings):
+        inputs = channels if i == 0 else width
+        deconv = nn.ConvTranspose2d(inputs, width, 4, stride=2, padding=1, bias=False)
+        layers += [deconv, nn.BatchNorm2d(width), nn.ReLU()]
+    conv = nn.Conv2d(width, channels, 3, padding=1)
+    return nn.Sequential(*layers, conv, nn.BatchNorm2d(channels), nn.ReLU())

@@ -1,0 +1,32 @@
+"""Tokens that are learned from nothing, the same for every image (Meta Prompts, section 3.2)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diffsight.prompts.base import AbstractPrompt
+from diffsight.types import Inputs
+
+
+class LearnedTokens(AbstractPrompt):
+    """A matrix of tokens, drawn from a standard normal distribution.
+
+    Args:
+        num_tokens: of an image's condition.
+        dim: width of a vector (768 for Stable Diffusion 1.x, 1024 for 2.x).
+        adapter: send the tokens through two linear layers with a GELU between them, without a
+            residual (the authors' depth code; the paper does not mention it).
+    """
+
+    def __init__(self, num_tokens: int = 150, *, dim: int = 768, adapter: bool = False) -> None:
+        super().__init__()
+        self.num_tokens = num_tokens
+        self.dim = dim
+        self.rows = nn.Parameter(torch.randn(num_tokens, dim))
+        self.adapter = nn.Identity()
+        if adapter:
+            self.adapter = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
+
+    def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
+        """Return the same condition for each image."""
+        return self.adapter(self.rows).expand(len(inputs.image), -1, -1)
