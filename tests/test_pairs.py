@@ -13,11 +13,11 @@ import torch
 
 from diffsight.backbones import BackboneSource, StableDiffusion
 from diffsight.errors import InputError
-from diffsight.heads import DeconvHead
-from diffsight.methods import EVP, VPD, FeatureHead, FewShot, LinearProbe
+from diffsight.heads import DeconvHead, UPerHead
+from diffsight.methods import EVP, VPD, FeatureHead, FewShot, LinearProbe, MetaPrompts
 from diffsight.model import DenseModel
-from diffsight.necks import Merging
-from diffsight.prompts import Aggregated
+from diffsight.necks import Merging, PerLevel
+from diffsight.prompts import Aggregated, LearnedTokens
 from diffsight.tasks import AbstractTask, Depth, Normals, Referring, Segmentation, Values
 from diffsight.types import Draws, Inputs
 from tests.support import SMALL, images, random_target
@@ -84,9 +84,24 @@ def prompted(cls: Any) -> Any:
     )
 
 
+def meta_prompts() -> Any:
+    """Meta Prompts with a head that gives values and classes."""
+    torch.manual_seed(0)
+    options = {"conv_out": True, "time_embedding": False, "resize_skips": True}
+    return functools.partial(
+        MetaPrompts,
+        backbone=StableDiffusion(SMALL, **options),
+        prompts=[LearnedTokens(4, dim=24)],
+        rearrange=PerLevel,
+        head=functools.partial(UPerHead, width=8),
+        passes=2,
+    )
+
+
 METHODS: dict[str, Callable[[], Any]] = {
     "vpd": lambda: prompted(VPD),
     "evp": lambda: prompted(EVP),
+    "meta_prompts": meta_prompts,
     "few_shot": lambda: FewShot.from_backbone(tiny(), codebook=1),
     "feature_head": lambda: FeatureHead.from_backbone(tiny(), width=8),
     "linear_probe": lambda: LinearProbe.from_backbone(tiny()),

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.pretrain.conftest import SIZE, few_steps, small_chunks, stages
 
 from diffsight.pretrain import card, denoiser, pretrain
-from diffsight.pretrain.denoiser import Denoising
+from diffsight.pretrain.denoising import Denoising
 
 
 def train(out: Path, cache: Path, *, resume: bool = False) -> Path:

@@ -17,7 +17,15 @@ from diffsight.backbones import BackboneSource
 from diffsight.choices import Spacing
 from diffsight.errors import InputError
 from diffsight.hub.build import nearest, read_plain, resolve_class, typed_value
-from diffsight.methods import EVP, VPD, AbstractMethod, FeatureHead, FewShot, LinearProbe
+from diffsight.methods import (
+    EVP,
+    VPD,
+    AbstractMethod,
+    FeatureHead,
+    FewShot,
+    LinearProbe,
+    MetaPrompts,
+)
 from diffsight.methods.base import FitSettings, MethodBuilder
 from diffsight.model import choose_output
 from diffsight.tasks import AbstractTask
@@ -28,6 +36,7 @@ SHORT_NAMES: Mapping[str, type[AbstractMethod]] = {
     "linear_probe": LinearProbe,
     "vpd": VPD,
     "evp": EVP,
+    "meta_prompts": MetaPrompts,
 }
 AUTO = ("feature_head", "few_shot")  # cheap ones first
 AUTO_BACKBONES = (

@@ -62,10 +62,10 @@ def main(
             'id, name' or 'name,red,green,blue', or labelmap.txt of CVAT.
         validation: folders of held-out images and labels, or one folder with images/ and labels/
             (default: folds of the images).
-        method: few_shot (the paper's), feature_head (a light head), linear_probe, vpd, evp, a class
-            of your own (package.Class), or several with commas, of which the best on held-out
-            images is trained on all; auto is feature_head,few_shot. Options follow a name, as in
-            few_shot:codebook=5:max_steps=500 (docs/adapt.md).
+        method: few_shot (the paper's), feature_head (a light head), linear_probe, vpd, evp,
+            meta_prompts, a class of your own (package.Class), or several with commas, of which the
+            best on held-out images is trained on all; auto is feature_head,few_shot. Options
+            follow a name, as in few_shot:codebook=5:max_steps=500 (docs/adapt.md).
         backbone: frozen models with commas, each of which is tried: tiny, efficientnet-lite0,
             dinov2-small, a folder or a hub id; NAME@256 sees images of 256 pixels, A+B joins the
             features of two; auto is tiny, and efficientnet-lite0 at 128 and at 256 pixels and

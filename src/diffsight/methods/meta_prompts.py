@@ -35,6 +35,7 @@ from diffsight.methods.parts import (
     pad,
     require_fitting_text,
 )
+from diffsight.methods.vpd import VPD
 from diffsight.necks import Fused, PerLevel
 from diffsight.necks.rearrangement import RearrangementBuilder
 from diffsight.ops.resize import resized_image
@@ -175,7 +176,7 @@ class MetaPrompts(AbstractMethod):
     def _embedding(self, latent: Tensor, number: int) -> Float[Tensor, "b e"] | None:
         if self.times is None:
             return None
-        return self.times[number].to(latent.dtype).expand(len(latent), -1)
+        return self.times[number].to(latent.dtype).repeat(len(latent), 1)
 
     def _working_hw(self, height: int, width: int) -> tuple[int, int]:
         """Return the size at which the backbone sees an image."""
@@ -274,8 +275,13 @@ class MetaPrompts(AbstractMethod):
 
     @classmethod
     def few_shot_defaults(cls) -> FitSettings:
-        """Return AdamW with the rate and decay of the authors' depth code, batches of 8."""
-        return FitSettings({"": 5e-4}, batch_size=8, max_steps=2000, weight_decay=0.1)
+        """Return those of VPD: the authors of both trained alike."""
+        return VPD.few_shot_defaults()
+
+    @classmethod
+    def few_shot_settings(cls, source: BackboneSource, output: OutputSpec) -> FitSettings:
+        """Return those of VPD for a backbone and an output."""
+        return VPD.few_shot_settings(source, output)
 
 
 def _interpolated(x: Float[Tensor, "b c _ _"], hw: tuple[int, int]) -> Float[Tensor, "b c h w"]:

@@ -23,10 +23,12 @@ class LearnedTokens(AbstractPrompt):
         self.num_tokens = num_tokens
         self.dim = dim
         self.rows = nn.Parameter(torch.randn(num_tokens, dim))
-        self.adapter = nn.Identity()
+        self.adapter: nn.Sequential | None = None
         if adapter:
             self.adapter = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
         """Return the same condition for each image."""
-        return self.adapter(self.rows).expand(len(inputs.image), -1, -1)
+        rows = self.rows if self.adapter is None else self.adapter(self.rows)
+        # a copy: a view of a parameter in inference mode would ask for gradients
+        return rows.repeat(len(inputs.image), 1, 1)

@@ -1,0 +1,69 @@
+import torch
+from tests.contracts import HeadContract
+
+from diffsight.heads import UPerHead
+from diffsight.outputs import Classes, OutputSpec
+from diffsight.types import Pyramid
+
+
+def build(**options) -> UPerHead:
+    torch.manual_seed(0)
+    return UPerHead(
+        in_channels=(5,) * 4,
+        strides=(4, 8, 16, 32),
+        output=OutputSpec("classes", 3),
+        **{"width": 8, **options},
+    )
+
+
+def pyramid(batch: int = 2) -> Pyramid:
+    sizes = [(16, 24), (8, 12), (4, 6), (2, 3)]
+    features = tuple(torch.randn(batch, 5, *hw) for hw in sizes)
+    return Pyramid(features, (4, 8, 16, 32), (61, 93), (64, 96))
+
+
+def test_parameters_of_meta_prompts() -> None:
+    """Of spec A.4: the entries of the head and of the auxiliary head, less statistics."""
+    head = UPerHead(
+        in_channels=(150,) * 4, strides=(4, 8, 16, 32), output=OutputSpec("classes", 150)
+    )
+    first, pooled = 512 * 150, 512 * (150 + 4 * 512) * 9
+    norms = 2 * 512 * (4 + 1 + 3 + 3 + 1)
+    wanted = 4 * first + pooled + 3 * first + 3 * 512 * 512 * 9 + 512 * 2048 * 9 + norms
+    wanted += 150 * 512 + 150
+    auxiliary = 512 * 150 * 9 + 2 * 512 + 150 * 512 + 150
+    assert sum(p.numel() for p in head.parameters()) == wanted + auxiliary
+
+
+def test_the_second_head_is_for_the_loss_alone() -> None:
+    head, given = build(auxiliary_level=1), pyramid()
+    output = head.train()(given)
+    assert isinstance(output, Classes)
+    assert output.auxiliary is not None
+    assert output.auxiliary.shape == output.maps.shape == (2, 3, 64, 96)
+    assert head.eval()(given).auxiliary is None
+    assert output.mirrored().auxiliary is None  # views are merged without it
+    assert build(auxiliary_level=None).train()(given).auxiliary is None
+
+
+def test_every_level_plays_a_part() -> None:
+    head, given = build().eval(), pyramid(1)
+    before = head(given).stack
+    for level in range(4):
+        features = [*given.features]
+        features[level] = features[level] + 1
+        moved = head(Pyramid(tuple(features), given.strides, given.valid_hw, given.extent_hw)).stack
+        assert not torch.allclose(moved, before), level
+
+
+class TestUPerHead(HeadContract):
+    pyramids = (((4, 5, 3, 6), (4, 8, 16, 32)), ((7, 4), (4, 8)))
+
+    def build(self, in_channels: tuple[int, ...], strides: tuple[int, ...]) -> UPerHead:
+        return UPerHead(
+            in_channels=in_channels,
+            strides=strides,
+            output=self.output,
+            width=8,
+            auxiliary_level=None,
+        )

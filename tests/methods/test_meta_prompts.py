@@ -1,0 +1,217 @@
+"""Meta Prompts: passes, embeddings, skip connections of other sizes, rearrangement."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from tests.contracts import MethodContract
+from tests.support import SMALL, enliven, images
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diffsight.backbones import StableDiffusion
+from diffsight.errors import InputError
+from diffsight.heads import DeconvHead, UPerHead
+from diffsight.methods import MetaPrompts
+from diffsight.model import DenseModel
+from diffsight.necks import Fused, PerLevel
+from diffsight.prompts import LearnedTokens
+from diffsight.tasks import Depth, Segmentation
+from diffsight.types import Inputs, Target
+
+TASK = Segmentation(("wall", "door", "cat"))
+
+
+def backbone(**options: Any) -> StableDiffusion:
+    torch.manual_seed(0)
+    given = {"conv_out": True, "time_embedding": False, "resize_skips": True, **options}
+    return StableDiffusion(SMALL, **given)
+
+
+def segmenter(sets: int = 1, **options: Any) -> DenseModel:
+    given = {
+        "backbone": backbone(),
+        "prompts": [LearnedTokens(4, dim=24) for _ in range(sets)],
+        "rearrange": PerLevel,
+        "head": partial(UPerHead, width=8),
+        **options,
+    }
+    return DenseModel(task=TASK, method=partial(MetaPrompts, **given))
+
+
+def estimator(**options: Any) -> DenseModel:
+    given = {
+        "backbone": backbone(),
+        "prompts": [LearnedTokens(5, dim=24, adapter=True) for _ in range(3)],
+        "rearrange": partial(Fused, width=8),
+        "head": partial(DeconvHead, widths=(8, 8, 8), width=8),
+        "enlarge_by": 1,
+        **options,
+    }
+    return DenseModel(task=Depth(), method=partial(MetaPrompts, **given))
+
+
+class Given(nn.Module):
+    """A time embedding that is one vector, whatever the timestep."""
+
+    def __init__(self, vector: Tensor) -> None:
+        super().__init__()
+        self.vector = vector
+
+    def forward(self, sample: Tensor, condition: Tensor | None = None) -> Tensor:
+        return self.vector.expand(len(sample), -1)
+
+
+@torch.no_grad()
+def test_every_pass_is_the_stock_unet_with_its_embedding_on_the_output_before() -> None:
+    model = enliven(segmenter()).eval()
+    method, inputs = model.method, Inputs(images(2, 64, 128))
+    latent = method.encode(inputs).latent
+    stock = backbone(time_embedding=True).unet
+    stock.load_state_dict(method.backbone.unet.state_dict(), strict=False)
+    prompts, seen = method.prompts[0](inputs), []
+    method.backbone.sample, sample = (
+        lambda x: seen.append(sample(x)) or seen[-1],
+        (method.backbone.sample),
+    )
+    method.refine(inputs, latent)
+    assert len(seen) == 2
+    for number, ours in enumerate(seen):
+        stock.time_embedding = Given(method.times[number])
+        theirs = stock(latent, torch.zeros(2), prompts).sample
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+        latent = theirs
+
+
+@torch.no_grad()
+def test_skip_connections_of_another_size_are_resized() -> None:
+    """Of a latent of 42 x 64 the levels are 42, 21, 11 and 6 high; doubled again: 12, 24, 48."""
+    torch.manual_seed(1)
+    part = enliven(backbone()).eval()
+    unet: Any = part.unet
+    latent, text = torch.randn(1, 4, 42, 64), torch.randn(1, 4, 24)
+    embedding = torch.randn(1, part.embedding_dim)
+    x = unet.conv_in(latent)
+    skips = [x]
+    for block in unet.down_blocks:
+        attentions = getattr(block, "attentions", [None] * len(block.resnets))
+        for resnet, attention in zip(block.resnets, attentions, strict=True):
+            x = resnet(x, embedding)
+            if attention is not None:
+                x = attention(x, encoder_hidden_states=text, return_dict=False)[0]
+            skips.append(x)
+        if block.downsamplers is not None:
+            x = block.downsamplers[0](x)
+            skips.append(x)
+    x = unet.mid_block.resnets[0](x, embedding)
+    x = unet.mid_block.attentions[0](x, encoder_hidden_states=text, return_dict=False)[0]
+    x = unet.mid_block.resnets[1](x, embedding)
+    taps = []
+    for number, block in enumerate(unet.up_blocks):
+        attentions = getattr(block, "attentions", [None] * len(block.resnets))
+        for j, (resnet, attention) in enumerate(zip(block.resnets, attentions, strict=True)):
+            skip = functional.interpolate(
+                skips.pop(), x.shape[-2:], mode="bilinear", align_corners=False
+            )
+            x = resnet(torch.cat([x, skip], dim=1), embedding)
+            if attention is not None:
+                x = attention(x, encoder_hidden_states=text, return_dict=False)[0]
+            if j == (2 if number == 3 else 1):
+                taps.append(x)
+        if block.upsamplers is not None:
+            x = block.upsamplers[0](x)
+    found = part.features(latent, text, torch.zeros(1, dtype=torch.long), embedding=embedding)
+    assert [one.shape[-2] for one in found] == [48, 24, 12, 6]
+    for ours, theirs in zip(found, reversed(taps), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def gradients(model: DenseModel) -> dict[str, Tensor | None]:
+    inputs, target = (
+        Inputs(images(2, 64, 128)),
+        Target(torch.randint(3, (2, 64, 128)), torch.ones(2, 64, 128, dtype=torch.bool)),
+    )
+    model.train().losses(inputs, target)["loss"].backward()
+    return {name: p.grad for name, p in model.method.named_parameters()}
+
+
+def test_gradients_reach_the_first_embedding_and_every_prompt() -> None:
+    found = gradients(segmenter(sets=3))
+    for name in (*(f"times.{i}" for i in range(3)), *(f"prompts.{i}.rows" for i in range(3))):
+        gradient = found[name]
+        assert gradient is not None, name
+        assert bool((gradient.abs().amax(dim=1) > 0).all()), name
+
+
+def test_truncated_back_propagation_ends_at_the_last_pass() -> None:
+    found = gradients(segmenter(sets=3, backpropagation="truncated"))
+    assert found["times.0"] is None
+    assert found["prompts.1.rows"] is None
+    assert found["times.2"] is not None
+    # the output head of the UNet makes the last pass's input
+    assert found["backbone.unet.conv_out.weight"] is not None
+
+
+def test_rows_of_table_5() -> None:
+    for options in (
+        {"passes": 1, "backbone": backbone(conv_out=False)},
+        {"time": "fixed", "backbone": backbone(time_embedding=True)},
+        {"rearrange": None},
+    ):
+        model = segmenter(**options).eval()
+        with torch.no_grad():
+            assert model(Inputs(images(1, 50, 70))).hw == (50, 70)
+    assert segmenter(time="fixed", backbone=backbone(time_embedding=True)).method.times is None
+
+
+@torch.no_grad()
+def test_images_for_depth_are_enlarged_and_the_product_is_brought_back() -> None:
+    model = enliven(estimator()).eval()
+    sizes = []
+    model.method.backbone.vae.register_forward_hook(lambda *a: sizes.append(a[2].shape[-2:]))
+    model.method.head.register_forward_pre_hook(
+        lambda *a: sizes.append(a[1][0].features[0].shape[-2:])
+    )
+    for hw, latent, small in (((480, 480), 64, 60), ((352, 352), 48, 44), ((100, 70), 16, 12)):
+        sizes.clear()
+        assert model(Inputs(images(1, *hw))).hw == hw
+        assert (sizes[0][0], sizes[1][0]) == (latent, small)
+    model.method.enlarge_by = 2
+    sizes.clear()
+    model(Inputs(images(1, 352, 352)))
+    assert (tuple(sizes[0]), tuple(sizes[1])) == ((56, 56), (44, 44))
+
+
+def test_explanation_has_a_map_for_every_prompt() -> None:
+    for model in (segmenter(), estimator()):
+        with torch.no_grad():
+            explanation = model.eval().method.explain(Inputs(images(1, 40, 70)))
+        count = model.method.prompts[0].num_tokens
+        assert list(explanation.maps) == [f"prompt {i + 1}" for i in range(count)]
+        assert all(one.shape == (40, 70) for one in explanation.maps.values())
+        total = sum(explanation.maps.values())
+        torch.testing.assert_close(total, torch.ones(40, 70), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("passes", "sets"), [(0, 1), (3, 2)])
+def test_prompts_and_passes_that_do_not_fit(passes: int, sets: int) -> None:
+    with pytest.raises(InputError, match=f"{passes} passes and {sets} sets of prompts: give one"):
+        segmenter(sets=sets, passes=passes)
+
+
+class TestMetaPromptsForClasses(MethodContract):
+    subject = MetaPrompts
+    frozen = ("method.backbone.vae.",)
+    idle = ("head.auxiliary",)
+
+    def build(self) -> DenseModel:
+        return segmenter(passes=2, head=partial(UPerHead, width=8, auxiliary_level=None))
+
+
+class TestMetaPromptsForDepth(MethodContract):
+    subject = MetaPrompts
+    frozen = ("method.backbone.vae.",)
+
+    def build(self) -> DenseModel:
+        return estimator()
