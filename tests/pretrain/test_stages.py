@@ -97,6 +97,26 @@ def test_a_deeper_autoencoder_begins_with_the_outer_layers_of_the_one_it_replace
     assert vae.config.latent_channels == 6
 
 
+def test_a_decoder_that_is_trained_alone_leaves_the_latents(full_context):
+    stage = Autoencoder(decoder_only=True, crop=16, **OWN | {"batch_size": 4})
+    assert stage.check(32, 4) == 4
+    objective = stage.objective(full_context)
+    before = load_file(full_context.model / "vae" / "diffusion_pytorch_model.safetensors")
+    batch = stage.fetch(full_context)([0, 3, 5, 9], [1, 2, 3, 4])
+    learning = [p for p in objective.parameters() if p.requires_grad]
+    optimiser = torch.optim.SGD(learning, 0.1)
+    objective.losses(batch)["loss"].backward()
+    optimiser.step()
+    stage.export(objective, full_context, full_context.model)
+    after = load_file(full_context.model / "vae" / "diffusion_pytorch_model.safetensors")
+    changed = {name for name in before if not torch.equal(after[name], before[name])}
+    assert "decoder.conv_out.weight" in changed
+    assert not {name for name in changed if name.startswith(("encoder.", "quant_conv."))}
+    for options, stride in (({"replace": True}, 4), ({}, None)):
+        with pytest.raises(InputError, match="trains a decoder alone: begin with a model"):
+            Autoencoder(decoder_only=True, **options, **OWN).check(32, stride)
+
+
 @torch.no_grad()
 def test_autoencoder_scores_psnr(context):
     stage = stages()[0]

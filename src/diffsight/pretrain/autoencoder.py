@@ -101,6 +101,8 @@ class Autoencoder(AbstractStage):
         kl_weight: of the KL divergence.
         replace: train a new autoencoder even where the model to begin with has one; it begins with
             the layers of that one which fit, counted from the image.
+        decoder_only: train the decoder of the existing one alone: latents stay, and a UNet that was
+            trained on them.
         name: of the stage's folder.
     """
 
@@ -116,10 +118,16 @@ class Autoencoder(AbstractStage):
     coarse_weight: float = 1.0
     kl_weight: float = 1e-5
     replace: bool = False
+    decoder_only: bool = False
     name: str = "autoencoder"
 
     def check(self, size: int, stride: int | None) -> int:
         """Pictures of half the size fit, and parts fit into them."""
+        if self.decoder_only and (self.replace or stride is None):
+            raise InputError(
+                f"{self.name} trains a decoder alone: begin with a model (begin) whose autoencoder "
+                "is not replaced"
+            )
         if stride is None or self.replace:
             stride = 1 << (len(self.widths) - 1)
         if size % (2 * stride):
@@ -152,6 +160,9 @@ class Autoencoder(AbstractStage):
             }
             vae = AutoencoderKL(**shape)
             copy_outer_layers(old, vae)
+        if self.decoder_only:
+            vae.encoder.requires_grad_(False)
+            vae.quant_conv.requires_grad_(False)
         return Reconstruction(
             vae.train(), coarse_weight=self.coarse_weight, kl_weight=self.kl_weight
         )
@@ -177,7 +188,13 @@ class Autoencoder(AbstractStage):
 
     @torch.no_grad()
     def export(self, objective: Reconstruction, context: StageContext, folder: Path) -> None:
-        """Write ``vae/``; its last and first convolutions scale latents to unit variance."""
+        """Write ``vae/``; its last and first convolutions scale latents to unit variance.
+
+        With ``decoder_only`` the latents stay as they are.
+        """
+        if self.decoder_only:
+            save_half(objective.vae, folder / "vae")
+            return
         vae = copy.deepcopy(objective.vae)
         pictures = [context.train.image(i) for i in range(min(256, len(context.train)))]
         latents = [vae.encode(signed(p[None])).latent_dist.mode() for p in pictures]
