@@ -38,6 +38,33 @@ _ADE20K_FULL = (
 ADE20K_FULL = tuple(tuple(map(int, one.split("+"))) for one in _ADE20K_FULL.split())
 """Of every class of the challenge, its numbers in the full data set (its own ``mapFromADE``)."""
 
+# class, number in the label files, category, colour
+_CITYSCAPES = (
+    "road 7 flat 804080, sidewalk 8 flat f423e8, building 11 construction 464646, wall 12 "
+    "construction 66669c, fence 13 construction be9999, pole 17 object 999999, traffic_light 19 "
+    "object faaa1e, traffic_sign 20 object dcdc00, vegetation 21 nature 6b8e23, terrain 22 nature "
+    "98fb98, sky 23 sky 4682b4, person 24 human dc143c, rider 25 human ff0000, car 26 vehicle "
+    "00008e, truck 27 vehicle 000046, bus 28 vehicle 003c64, train 31 vehicle 005064, motorcycle "
+    "32 vehicle 0000e6, bicycle 33 vehicle 770b20"
+)
+_CITYSCAPES_ROWS = tuple(one.split() for one in _CITYSCAPES.split(", "))
+CITYSCAPES_CLASSES = tuple(row[0].replace("_", " ") for row in _CITYSCAPES_ROWS)
+"""The 19 classes that are scored, in the order of ``labelTrainIds``."""
+CITYSCAPES_IDS = tuple(int(row[1]) for row in _CITYSCAPES_ROWS)
+"""Their numbers in ``labelIds``, which submissions have."""
+CITYSCAPES_COLOURS = tuple(tuple(bytes.fromhex(row[3])) for row in _CITYSCAPES_ROWS)
+"""RGB of each class."""
+CITYSCAPES_CATEGORIES = tuple(
+    tuple(i for i, row in enumerate(_CITYSCAPES_ROWS) if row[2] == name)
+    for name in dict.fromkeys(row[2] for row in _CITYSCAPES_ROWS)
+)
+"""Classes of each of the seven categories."""
+MAPILLARY_TO_CITYSCAPES = (
+    (13, 24, 41), (2, 15), (17,), (6,), (3,), (45, 47), (48,), (50,), (30,), (29,), (27,), (19,),
+    (20, 21, 22), (55,), (61,), (54,), (58,), (57,), (52,),
+)  # fmt: skip
+"""Of each class of Cityscapes, its classes in Mapillary Vistas v1.2 (Meta Prompts' map)."""
+
 _NYU = (
     "printer_room, bathroom, living_room, study, conference_room, study_room, kitchen, "
     "home_office, bedroom, dinette, playroom, indoor_balcony, laundry_room, basement, "
@@ -47,7 +74,11 @@ _NYU = (
 NYU_SCENES = tuple(_NYU.split(", "))
 """Scene types of NYU Depth v2 in the order of VPD's text table, with its spelling."""
 
-_BY_NAME = {"ade20k": ADE20K_CLASSES, "nyu_scenes": NYU_SCENES}
+_BY_NAME = {
+    "ade20k": ADE20K_CLASSES,
+    "cityscapes": CITYSCAPES_CLASSES,
+    "nyu_scenes": NYU_SCENES,
+}
 
 
 def clean_name(name: str) -> str:

@@ -103,6 +103,8 @@ def test_published_protocols_are_frozen() -> None:
         "rooms-v1": "00c579b4c965",
         "ade20k-ss-v1": "2a41afe35a0e",
         "ade20k-ms-v1": "672c6528c866",
+        "cityscapes-ss-v1": "20c3814fd2fd",
+        "cityscapes-ms-v1": "c215d3d9883f",
         "classes-v1": "973bdc618356",
         "refcoco-v1": "f36e28e7cdfe",
         "refcoco+-v1": "a12960881cae",

@@ -34,7 +34,8 @@ def instantiate(name: str):
     if large:  # weights that a fresh machine does not have
         parts = recipe_data(name)["method"]["init_args"]
         for part in ("backbone", "prompts", "vision"):
-            if "weights" in parts.get(part, {}).get("init_args", {}):
+            given = parts.get(part, {})  # Meta Prompts has a list of prompts, without weights
+            if isinstance(given, dict) and "weights" in given.get("init_args", {}):
                 words += [f"--method.{part}.weights", "null"]
     settings = parse(parser, words, fit)
     if large:
@@ -160,6 +161,24 @@ def test_vpd_on_ade20k_learns_as_the_authors_run_did():
     paper = groups_of("vpd/ade20k_80k_paper")
     assert {scale for scale, _, _ in paper.values()} == {0.1, 1.0}
     assert paper["method.backbone.unet"][1] == 1e-4
+
+
+def test_meta_prompts_is_the_authors_to_the_last_parameter():
+    """Of their UNet in segmentation, the network of the time embedding is never used."""
+    time_embedding = 320 * 1280 + 1280 + 1280 * 1280 + 1280
+    for name, theirs, unused in (
+        ("cityscapes", 911_884_522, time_embedding),
+        ("ade20k", 912_018_928, time_embedding),
+        ("depth_nyu", 889_411_589, 0),
+    ):
+        _, model = instantiate(f"meta_prompts/{name}")
+        assert sum(p.numel() for p in model.parameters() if p.requires_grad) == theirs - unused
+    rules, unet, everything = groups_of("meta_prompts/ade20k").values()
+    assert rules == (1.0, 0.0, 99_840)  # norms of the transformers: the full rate, no decay
+    assert unet[:2] == (0.1, 1e-3)
+    assert everything[:2] == (1.0, 1e-3)
+    rates = {scale for scale, _, _ in groups_of("meta_prompts/depth_nyu").values()}
+    assert rates == {0.01, 1.0}
 
 
 def test_evp_learns_slowly_where_the_authors_do():

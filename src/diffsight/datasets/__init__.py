@@ -2,6 +2,7 @@
 
 from diffsight.datasets.ade20k import ADE20K, ADE20KFull
 from diffsight.datasets.captioned import Captioned
+from diffsight.datasets.cityscapes import Cityscapes, MapillaryVistas
 from diffsight.datasets.class_folder import ClassFolder
 from diffsight.datasets.class_transforms import ClassCrop, Pad, PhotoMetricDistortion, RandomScale
 from diffsight.datasets.folder import Folder
@@ -28,6 +29,7 @@ __all__ = [
     "ADE20K",
     "ADE20KFull",
     "Captioned",
+    "Cityscapes",
     "ClassCrop",
     "ClassFolder",
     "CutDepth",
@@ -37,6 +39,7 @@ __all__ = [
     "HueSaturationValue",
     "KITTIDepth",
     "LabelledFolder",
+    "MapillaryVistas",
     "NYUDepth",
     "NYUFewShotDepth",
     "NYUNormals",

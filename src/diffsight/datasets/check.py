@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffsight.datasets.ade20k import ADE20K, ADE20KFull
 from diffsight.datasets.base import AbstractDataset, Sample
+from diffsight.datasets.cityscapes import Cityscapes, MapillaryVistas
 from diffsight.datasets.kitti import KITTIDepth
 from diffsight.datasets.nyu import NYUDepth
 from diffsight.datasets.refcoco import RefCOCO
@@ -76,6 +77,13 @@ KNOWN: Mapping[str, Known] = {
     "ade20k-full": Known(
         {"training": 25574, "validation": 2000},
         lambda root, split: ADE20KFull(root=root, split=split),
+    ),
+    "cityscapes": Known(
+        {"train": 2975, "val": 500}, lambda root, split: Cityscapes(root=root, split=split)
+    ),
+    "mapillary": Known(
+        {"training": 18000, "validation": 2000},
+        lambda root, split: MapillaryVistas(root=root, split=split),
     ),
     "nyu": Known(
         {"train": 24231, "test": 654},

@@ -215,10 +215,15 @@ class ClassIoU(SumMetric):
         invented: ``zero`` counts classes in ``miou`` that are predicted and never occur, with 0
             (mmsegmentation, and so the tables of ADE20K); ``skip`` leaves them out, so that methods
             are compared over the same classes.
+
+    Attributes:
+        categories: classes of each category, for ``category_miou``: the mean over the categories,
+            within which confusions do not count (Cityscapes); default: none.
     """
 
     def __init__(self, classes: int, invented: Literal["skip", "zero"] = "skip") -> None:
         super().__init__(classes, classes)
+        self.categories: tuple[tuple[int, ...], ...] = ()
         self.classes = classes
         self.invented = invented
 
@@ -240,7 +245,14 @@ class ClassIoU(SumMetric):
         _require_some(count)
         there = self.sums.sum(dim=1)
         accuracy = self.sums.diagonal() / there.clamp(min=1)
-        return {
+        scores = {}
+        if self.categories:
+            member = self.sums.new_zeros(len(self.categories), self.classes)
+            for row, classes in zip(member, self.categories, strict=True):
+                row[list(classes)] = 1
+            merged = _ious(member @ self.sums @ member.T, self.invented)
+            scores = {"category_miou": merged.nanmean()}
+        return scores | {
             "miou": self.per_class().nanmean(),
             "macc": accuracy.sum() / (there > 0).sum(),
             "aacc": self.sums.trace() / count,

@@ -2,7 +2,14 @@
 
 from diffsight.errors import InputError, suggest
 from diffsight.protocols.base import AbstractProtocol, PromptRule
-from diffsight.protocols.classes import ADE20K_MS_V1, ADE20K_SS_V1, CLASSES_V1, ClassProtocol
+from diffsight.protocols.classes import (
+    ADE20K_MS_V1,
+    ADE20K_SS_V1,
+    CITYSCAPES_MS_V1,
+    CITYSCAPES_SS_V1,
+    CLASSES_V1,
+    ClassProtocol,
+)
 from diffsight.protocols.depth import KITTI_GARG_V1, NYU_EIGEN_V1, ROOMS_V1, DepthProtocol
 from diffsight.protocols.referring import (
     REFCOCO_PLUS_V1,
@@ -30,6 +37,8 @@ _ALL = (
     ROOMS_V1,
     ADE20K_SS_V1,
     ADE20K_MS_V1,
+    CITYSCAPES_SS_V1,
+    CITYSCAPES_MS_V1,
     CLASSES_V1,
     REFCOCO_V1,
     REFCOCO_PLUS_V1,

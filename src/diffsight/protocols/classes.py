@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from diffsight.errors import InputError
+from diffsight.label_maps import CITYSCAPES_CATEGORIES
 from diffsight.metrics.few_shot import ClassIoU
 from diffsight.protocols.base import AbstractProtocol
 from diffsight.tasks import AbstractTask, Prediction
@@ -80,6 +81,27 @@ class ClassProtocol(AbstractProtocol):
         return {name: iou for name, iou in pairs if not math.isnan(iou)}
 
 
+@dataclass(frozen=True)
+class CategoryProtocol(ClassProtocol):
+    """How classes and their categories are scored: ``category_miou`` too, as on Cityscapes.
+
+    Attributes:
+        categories: classes of each category.
+    """
+
+    categories: tuple[tuple[int, ...], ...] = ()
+
+    def metric(self, task: AbstractTask) -> ClassIoU:
+        """Return a fresh confusion matrix that knows the categories.
+
+        Raises:
+            InputError: for another number of classes than the protocol's.
+        """
+        metric = super().metric(task)
+        metric.categories = self.categories
+        return metric
+
+
 ADE20K_SS_V1 = ClassProtocol(
     name="ade20k-ss-v1",
     split="ADE20K validation, 2,000 images",
@@ -92,6 +114,21 @@ ADE20K_MS_V1 = ClassProtocol(
     classes=150,
     plan="as ade20k-ss-v1 at 1, 1.125, 1.25, 1.375 and 1.5 times the size, each with its mirror "
     "image, mean of the probabilities (VPD)",
+)
+CITYSCAPES_SS_V1 = CategoryProtocol(
+    name="cityscapes-ss-v1",
+    split="Cityscapes validation, 500 images",
+    classes=19,
+    categories=CITYSCAPES_CATEGORIES,
+    plan="2048 x 1024 px, windows of 1024 px every 512 px (Meta Prompts)",
+)
+CITYSCAPES_MS_V1 = CategoryProtocol(
+    name="cityscapes-ms-v1",
+    split="Cityscapes validation, 500 images",
+    classes=19,
+    categories=CITYSCAPES_CATEGORIES,
+    plan="as cityscapes-ss-v1 at 0.5, 0.75, 1, 1.25, 1.5, 1.75 and 2 times the size, each with its "
+    "mirror image, mean of the probabilities (Meta Prompts)",
 )
 CLASSES_V1 = ClassProtocol(
     name="classes-v1", split="any", classes=None, plan="the whole image, one pass"
