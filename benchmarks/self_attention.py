@@ -62,7 +62,7 @@ def rows_of(source: BackboneSource, count: int) -> list[list[str]]:
     for name, layer in layers.items():
         layer.register_forward_pre_hook(lambda _, args, n=name: hidden.__setitem__(n, args[0]))
     prompts = Unprompted.of_folder(source.folder, diffusion.context_dim)
-    backbone = Conditioned(diffusion, prompts, timestep=TIMESTEP)
+    backbone = Conditioned(diffusion, prompts, timesteps=(TIMESTEP,))
     rooms = Rooms("test", count, source.short_side_px, ("semantic",))
     sums = dict.fromkeys(layers, torch.zeros(3))
     for room in (rooms[index] for index in range(count)):

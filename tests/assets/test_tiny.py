@@ -94,12 +94,12 @@ def test_the_topology_is_that_of_stable_diffusion(folder: Path) -> None:
         assert tuple(unet[name]) == reference[name]
     assert unet["layers_per_block"] == reference["layers_per_block"]
     vae = json.loads((folder / "vae" / "config.json").read_text())
-    assert (len(vae["block_out_channels"]), vae["latent_channels"]) == (3, 4)
+    assert (len(vae["block_out_channels"]), vae["latent_channels"]) == (4, 16)
 
 
 def test_features_at_any_size() -> None:
     backbone = StableDiffusion("tiny").eval()
-    assert backbone.strides[0] == 4
+    assert backbone.strides[0] == 8
     method = functools.partial(
         VPD,
         backbone=backbone,

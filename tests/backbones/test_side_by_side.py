@@ -63,12 +63,12 @@ def test_names_carry_sizes_and_are_joined() -> None:
         ("efficientnet-lite0", 96),
     ]
     assert str(source) == "tiny+efficientnet-lite0@96"
-    assert source.short_side_px == 96
+    assert source.short_side_px == 128
     assert not source.is_diffusion
     assert source.training_images == "rendered rooms and photographs"
     backbone = pyramid_backbone(source)
     assert isinstance(backbone, SideBySide)
-    assert backbone.short_sides == (64, 96)
+    assert backbone.short_sides == (128, 96)
     with pytest.raises(InputError, match=r"tiny@8: a short side of 8 px: give 16 or more"):
         BackboneSource("tiny@8")
 

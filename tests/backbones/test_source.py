@@ -36,7 +36,7 @@ def test_the_embedded_model(tiny: BackboneSource) -> None:
         True,
     )
     assert tiny.folder == assets.find("tiny")
-    assert tiny.short_side_px == 64
+    assert tiny.short_side_px == 128
 
 
 def test_frozen_parts_are_loaded_once(tiny: BackboneSource) -> None:

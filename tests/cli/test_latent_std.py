@@ -42,7 +42,7 @@ def test_it_is_that_of_all_latents_before_any_scale(
         latent = scaled.encode(images).double()
     channels = latent.movedim(1, 0).flatten(1).std(dim=1, correction=0)
     assert channels.tolist() == pytest.approx([1.0] * len(scales), rel=1e-5)
-    with pytest.raises(InputError, match="latent_scale has 2 numbers, the latent 4 channels"):
+    with pytest.raises(InputError, match="latent_scale has 2 numbers, the latent 16 channels"):
         StableDiffusion("tiny", latent_scale=(1.0, 2.0))
     assert main(["latent-std", "--recipe", "pretrain/rooms"]) == 2
     assert "no task and method" in capsys.readouterr().err

@@ -25,7 +25,7 @@ from diffsight.pretrain.clip import standardised, tokenized
 from diffsight.pretrain.folder import load_part
 from diffsight.pretrain.pictures import CHUNK, Pictures, map_rows, signed
 
-BATCH = 4  # larger ones do not fit into the caches of a CPU
+BATCH = {"cpu": 4, "cuda": 64}  # larger ones do not fit into the caches of a CPU
 COMPONENTS = 96  # of a teacher's features
 CELLS = 16  # of a teacher's features, along a side
 ANALYSED = 500  # pictures whose features the components are computed from
@@ -157,7 +157,8 @@ def open_teacher_features(cache: Path, pictures: Pictures, teacher: str) -> Outp
         path = place / "components.safetensors"
         if not path.is_file():
             first = range(min(ANALYSED, len(pictures)))
-            rows = [features(first[i : i + BATCH]) for i in first[::BATCH]]
+            batch = BATCH[_device().type]
+            rows = [features(first[i : i + batch]) for i in first[::batch]]
             parts = principal_components(torch.cat(rows), COMPONENTS)
             with replacing(path) as partial:
                 save_file(parts, partial)
@@ -244,8 +245,8 @@ def _read(path: Path, axes: int) -> np.ndarray:
 
 def _encoded(encode: Encoder, number: int) -> Float[np.ndarray, "n ..."]:
     """Return the outputs for a whole chunk, also of pictures beyond the range."""
-    rows = []
-    for first in range(number * CHUNK, (number + 1) * CHUNK, BATCH):
-        indices = range(first, min(first + BATCH, (number + 1) * CHUNK))
+    rows, batch = [], BATCH[_device().type]
+    for first in range(number * CHUNK, (number + 1) * CHUNK, batch):
+        indices = range(first, min(first + batch, (number + 1) * CHUNK))
         rows.append(encode(indices).half().cpu().numpy())
     return np.concatenate(rows)
