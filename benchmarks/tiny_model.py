@@ -18,13 +18,20 @@ from diffsight.tasks.depth import Depth
 
 ARCHITECTURE = {
     "unet": {
+        "in_channels": 4,
+        "out_channels": 4,
         "block_out_channels": (8, 8, 8, 8),
         "layers_per_block": 1,
         "cross_attention_dim": 8,
         "norm_num_groups": 4,
         "attention_head_dim": 2,
     },
-    "vae": {"block_out_channels": (4, 4, 4, 4), "layers_per_block": 1, "norm_num_groups": 2},
+    "vae": {
+        "latent_channels": 4,
+        "block_out_channels": (4, 4, 4, 4),
+        "layers_per_block": 1,
+        "norm_num_groups": 2,
+    },
 }
 _RESNET = {
     "norm1": "in_layers.0",

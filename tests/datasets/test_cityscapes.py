@@ -38,6 +38,17 @@ def write(root: Path, numbers: np.ndarray, kind: str = "labelIds", city: str = "
     return label
 
 
+def write_mapillary(root: Path, numbers: np.ndarray) -> Path:
+    """Write one image of Mapillary Vistas and its label, enlarged; return the label's path."""
+    numbers = enlarged(numbers)
+    for part in ("images", "labels"):
+        (root / "training" / part).mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", numbers.shape[::-1]).save(root / "training" / "images" / "a.jpg")
+    label = root / "training" / "labels" / "a.png"
+    Image.fromarray(numbers).save(label)
+    return label
+
+
 def test_both_kinds_of_labels_have_the_same_classes(tmp_path: Path) -> None:
     ids = np.array([[7, 8, 33, 0], [26, 31, 1, 29]])
     classes = np.array([[0, 1, 18, 255], [13, 16, 255, 255]])
@@ -79,11 +90,7 @@ def test_tables() -> None:
 
 
 def test_mapillary_in_classes_of_cityscapes(tmp_path: Path) -> None:
-    for part in ("images", "labels"):
-        (tmp_path / "training" / part).mkdir(parents=True)
-    Image.new("RGB", (24, 16)).save(tmp_path / "training" / "images" / "a.jpg")
-    label = tmp_path / "training" / "labels" / "a.png"
-    Image.fromarray(enlarged(np.array([[13, 41, 52], [65, 0, 30]]))).save(label)
+    label = write_mapillary(tmp_path, np.array([[13, 41, 52], [65, 0, 30]]))
     (sample,) = list(MapillaryVistas(root=tmp_path))
     found = torch.where(sample.valid["semantic"], sample.labels["semantic"], 255)
     found = found[::SCALE, ::SCALE]

@@ -8,6 +8,7 @@ from tests.datasets import (
     taskonomy_files,
     test_ade20k,
     test_captioned,
+    test_cityscapes,
     test_labelled_folder,
     test_nyu_few_shot,
     test_refcoco,
@@ -17,6 +18,8 @@ from diffsight.datasets import (
     ADE20K,
     ADE20KFull,
     Captioned,
+    Cityscapes,
+    MapillaryVistas,
     NYUFewShotDepth,
     NYUNormals,
     RefCOCO,
@@ -42,6 +45,19 @@ class TestADE20KFull(DatasetContract):
         number = next(iter(ADE20K_FULL))
         test_ade20k.write_full(folder / "images", np.full((20, 30), number, np.int64))
         return ADE20KFull(root=folder)
+
+
+class TestCityscapes(DatasetContract):
+    def build(self, folder: Path) -> Cityscapes:
+        for city in ("aachen", "ulm"):
+            test_cityscapes.write(folder, np.array([[7, 8, 0], [33, 26, 11]]), city=city)
+        return Cityscapes(root=folder)
+
+
+class TestMapillaryVistas(DatasetContract):
+    def build(self, folder: Path) -> MapillaryVistas:
+        test_cityscapes.write_mapillary(folder, np.array([[13, 41, 52], [65, 0, 30]]))
+        return MapillaryVistas(root=folder)
 
 
 class TestRefCOCO(DatasetContract):

@@ -29,6 +29,8 @@ PARITY = Path(__file__).parents[1] / "parity"
 KINDS = {
     "evp-depth": "evp_depth",
     "evp-referring": "evp_refer",
+    "meta-prompts-depth": "metaprompts_depth",
+    "meta-prompts-segmentation": "metaprompts_seg",
     "vpd-depth": "vpd_depth",
     "vpd-referring": "vpd_refer",
     "vpd-segmentation": "vpd_seg",
