@@ -144,7 +144,8 @@ class Autoencoder(AbstractStage):
 
     def objective(self, context: StageContext) -> Reconstruction:
         """Return a new autoencoder, or the existing one, to be trained further."""
-        old = None
+        vae: Any
+        old: Any = None
         if (context.model / "vae").is_dir():
             old = load_part(AutoencoderKL, context.model, "vae", self.name)
         if old is not None and not self.replace:

@@ -68,7 +68,7 @@ def with_latent(old: Any, latent: dict[str, int]) -> UNet2DConditionModel:
         old: to copy from.
         latent: ``in_channels``, ``out_channels`` and ``sample_size``.
     """
-    unet = UNet2DConditionModel.from_config({**old.config, **latent})
+    unet: Any = UNet2DConditionModel.from_config({**old.config, **latent})
     fitting = {
         name: value
         for name, value in old.state_dict().items()
