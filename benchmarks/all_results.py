@@ -4,7 +4,8 @@ Each part is one of the other scripts, in a process of its own with one thread; 
 ``OUT/PART.log``. A part that was finished with the present weights and options does not run again,
 and most scripts keep the units that they have finished, so that an interrupted call continues.
 Processes with ``--shard`` share the parts, the longest ones unit by unit, in the same ``--out``; a
-last call without ``--shard`` merges what they have made.
+last call without ``--shard`` merges what they have made. Every model's results have a folder of
+their own in ``--out``, and replace the kept tables of another model when a part is finished.
 
     python benchmarks/all_results.py --plan                 # what would run, and how long it takes
     python benchmarks/all_results.py
@@ -17,6 +18,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -26,6 +28,7 @@ from pathlib import Path
 
 from pretrained import fingerprint, folder_of
 from reporting import say, write_json
+from tables import TABLES
 
 from diffsight.errors import InputError
 from diffsight.formats.durations import duration
@@ -43,6 +46,7 @@ class Part:
         minutes: that it takes with one thread, roughly.
         out: option of its working folder, if it has one.
         can_shard: whether it takes ``--shard``.
+        tables: option and names of the tables that it keeps, if it keeps any.
     """
 
     name: str
@@ -50,12 +54,16 @@ class Part:
     minutes: float
     out: str | None = None
     can_shard: bool = False
+    tables: tuple[str, ...] = ()
 
     def command(self, args: argparse.Namespace, shard: str | None) -> list[str]:
         """Return the command line of the process."""
         script, *options = self.words
         more = [self.out, str(args.out / self.name)] if self.out else []
         more += ["--shard", shard] if shard and self.can_shard else []
+        if self.tables:
+            option, first, *others = self.tables
+            more += [option, str(args.out / TABLES.name / ("" if others else first))]
         return [sys.executable, str(HERE / script), *options, *more]
 
 
@@ -66,9 +74,28 @@ PARTS = (
     Part("generation_check", ("generation_check.py", "--threads", "1"), 25, "--out"),
     Part("confidence_depth", ("confidence.py", "--task", "depth"), 25),
     Part("confidence_classes", ("confidence.py", "--task", "classes"), 40),
-    Part("pretraining_helps", ("pretraining_helps.py", "--threads", "1"), 180, "--out"),
-    Part("ladders", ("ladders.py", "--minutes", "4", "--write"), 320, "--out"),
-    Part("few_shot", ("few_shot_rooms.py",), 330, "--out", can_shard=True),
+    Part(
+        "pretraining_helps",
+        ("pretraining_helps.py", "--threads", "1"),
+        180,
+        "--out",
+        tables=("--table", "pretraining_helps.csv"),
+    ),
+    Part(
+        "ladders",
+        ("ladders.py", "--minutes", "4", "--write"),
+        320,
+        "--out",
+        tables=("--table", "ladders.csv"),
+    ),
+    Part(
+        "few_shot",
+        ("few_shot_rooms.py",),
+        330,
+        "--out",
+        can_shard=True,
+        tables=("--tables", "few_shot_tasks.csv", "few_shot_orderings.csv"),
+    ),
 )
 
 
@@ -109,6 +136,8 @@ def run(part: Part, args: argparse.Namespace, weights: str) -> None:
     if done.returncode:
         raise InputError(f"{part.name} ended with status {done.returncode}: see {log}")
     if not (args.shard and part.can_shard):
+        for name in part.tables[1:]:
+            shutil.copy(args.out / TABLES.name / name, TABLES / name)
         minutes = (time.monotonic() - begin) / 60
         write_json(args.out / f"{part.name}.json", _mark(part, weights) | {"minutes": minutes})
 
@@ -139,6 +168,7 @@ def main() -> None:
     """Run the missing parts."""
     args = parse()
     weights = fingerprint(folder_of("tiny"))
+    args.out /= weights[:12]
     wanted = [part for part in PARTS if part.name in args.only]
     missing = [p for p in parts_of(args.shard, wanted) if not is_finished(p, args, weights)]
     shards = int(args.shard.split("/")[1]) if args.shard else 1

@@ -200,6 +200,13 @@ def test_prompts_and_passes_that_do_not_fit(passes: int, sets: int) -> None:
         segmenter(sets=sets, passes=passes)
 
 
+def test_backbones_that_lack_a_part() -> None:
+    with pytest.raises(InputError, match="3 passes need the UNet's output head: set conv_out"):
+        segmenter(backbone=backbone(conv_out=False))
+    with pytest.raises(InputError, match="time='fixed' needs the UNet's time embedding: set time"):
+        segmenter(time="fixed")
+
+
 class TestMetaPromptsForClasses(MethodContract):
     subject = MetaPrompts
     frozen = ("method.backbone.vae.",)

@@ -133,12 +133,7 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
             self.load_weights(weights, revision=revision)
         self.betas = betas
         self.latent: Literal["mode", "sample"] = latent
-        latents = self.vae.quant_conv.out_channels // 2
-        if not isinstance(latent_scale, float | int) and len(latent_scale) != latents:
-            raise InputError(
-                f"latent_scale has {len(latent_scale)} numbers, the latent {latents} channels: "
-                "give one for each, or one number"
-            )
+        _require_scales(latent_scale, self.vae.quant_conv.out_channels // 2)
         self.latent_scale = latent_scale
         self.gradient_checkpointing = gradient_checkpointing
         widths = tuple(config["unet"]["block_out_channels"])
@@ -147,6 +142,8 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
         # 1 - i
         self.channels = widths
         self.strides = tuple(self.vae.stride * 2**level for level in range(len(widths)))
+        self.has_output_head = conv_out
+        self.has_time_embedding = time_embedding
         self.resize_skips = resize_skips
         self.size_multiple = self.vae.stride if resize_skips else self.strides[-1]
         self.embedding_dim: int = 4 * widths[0]  # of a timestep
@@ -346,6 +343,19 @@ def _build_unet(
         del unet.time_proj, unet.time_embedding
     unet.set_attn_processor(SDPAProcessor())  # type: ignore[arg-type]
     return unet
+
+
+def _require_scales(scale: float | tuple[float, ...], channels: int) -> None:
+    """Refuse another number of scales than the latent has channels.
+
+    Raises:
+        InputError: if they differ.
+    """
+    if not isinstance(scale, float | int) and len(scale) != channels:
+        raise InputError(
+            f"latent_scale has {len(scale)} numbers, the latent {channels} channels: give one for "
+            "each, or one number"
+        )
 
 
 def _pairs(block: Any) -> list[tuple[nn.Module, nn.Module | None]]:

@@ -47,9 +47,9 @@ class HeadBuilder(Protocol):
         ...
 
 
-def conv_block(channels: int, width: int) -> nn.Sequential:
-    """Return a 3 x 3 convolution, batch normalisation and ReLU."""
-    conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+def conv_block(channels: int, width: int, kernel: int = 3) -> nn.Sequential:
+    """Return a convolution that keeps the size, batch normalisation and ReLU."""
+    conv = nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
 
 

@@ -47,9 +47,9 @@ class UPerHead(AbstractHead):
         require_maps("UPerHead", output)
         self.spec = output
         *finer, coarsest = in_channels
-        self.pooled = nn.ModuleList(_conv_block(coarsest, width, 1) for _ in POOLED)
+        self.pooled = nn.ModuleList(conv_block(coarsest, width, 1) for _ in POOLED)
         self.context = conv_block(coarsest + len(POOLED) * width, width)
-        self.lateral = nn.ModuleList(_conv_block(channels, width, 1) for channels in finer)
+        self.lateral = nn.ModuleList(conv_block(channels, width, 1) for channels in finer)
         self.smooth = nn.ModuleList(conv_block(width, width) for _ in finer)
         self.join = conv_block(len(in_channels) * width, width)
         self.auxiliary_level = auxiliary_level if output.kind == "classes" else None
@@ -94,11 +94,6 @@ class UPerHead(AbstractHead):
         smooth.append(levels[-1])
         joined = torch.cat([_resized(x, smooth[0].shape[-2:]) for x in smooth], dim=1)
         return self.output(self.dropout(self.join(joined)))
-
-
-def _conv_block(channels: int, width: int, kernel: int) -> nn.Sequential:
-    conv = nn.Conv2d(channels, width, kernel, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
 
 
 def _resized(x: Tensor, hw: Sequence[int]) -> Tensor:

@@ -45,6 +45,7 @@ from diffsight.types import Draws, Images, Inputs, Pyramid, Target
 
 TIMESTEP = 1  # of the pretrained time embedding, where none is learned
 FEW_SHOT_PROMPTS = 32
+PASSES = 3
 
 
 class MetaPrompts(AbstractMethod):
@@ -85,7 +86,7 @@ class MetaPrompts(AbstractMethod):
         prompts: Sequence[AbstractPrompt],
         head: HeadBuilder,
         rearrange: RearrangementBuilder | None = None,
-        passes: int = 3,
+        passes: int = PASSES,
         time: Literal["learned", "fixed"] = "learned",
         backpropagation: Literal["full", "truncated"] = "full",
         enlarge_by: int | None = None,
@@ -95,6 +96,15 @@ class MetaPrompts(AbstractMethod):
             raise InputError(
                 f"{passes} passes and {len(prompts)} sets of prompts: give one set, or one for "
                 "each pass"
+            )
+        if passes > 1 and not backbone.has_output_head:
+            raise InputError(
+                f"{passes} passes need the UNet's output head: set conv_out of the backbone to true"
+            )
+        if time == "fixed" and not backbone.has_time_embedding:
+            raise InputError(
+                "time='fixed' needs the UNet's time embedding: set time_embedding of the backbone "
+                "to true"
             )
         for one in prompts:
             require_fitting_text(one, backbone)
@@ -249,7 +259,7 @@ class MetaPrompts(AbstractMethod):
             backbone = source.fresh_diffusion(
                 trainable=("unet",),
                 gradient_checkpointing=gradient_checkpointing,
-                conv_out=True,
+                conv_out=options.get("passes", PASSES) > 1,
                 time_embedding=options.get("time") == "fixed",
                 resize_skips=True,
                 **scale,

@@ -122,7 +122,7 @@ def _product(features: Float[Tensor, "b d h w"], prompts: Prompts) -> Float[Tens
 
 
 def _normalised(channels: int, width: int) -> nn.Sequential:
-    groups = GROUPS if width % GROUPS == 0 else 1
+    groups = GROUPS if width % GROUPS == 0 else 1  # of small models
     conv = nn.Conv2d(channels, width, 3, padding=1)
     return nn.Sequential(conv, nn.GroupNorm(groups, width), nn.ReLU())
 

@@ -30,5 +30,5 @@ class LearnedTokens(AbstractPrompt):
     def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
         """Return the same condition for each image."""
         rows = self.rows if self.adapter is None else self.adapter(self.rows)
-        # a copy: a view of a parameter in inference mode would ask for gradients
+        # a copy: a view of a parameter in inference mode would require gradients
         return rows.repeat(len(inputs.image), 1, 1)

@@ -36,7 +36,7 @@ class Segmentation(AbstractTask):
         ids: of the classes in label files and predictions; default: their numbers.
         colours: RGB of the classes, 0 to 255; default: a palette of our own.
         weights: of the classes in the loss; default: all 1.
-        lovasz_weight: of the Lovász-softmax loss, beside the cross-entropy (Meta Prompts: 1).
+        lovasz_weight: of the Lovász-softmax loss, added to the cross-entropy (Meta Prompts: 1).
         auxiliary_weight: of the cross-entropy of a method's second head, where it has one.
         average: pixels that the cross-entropy is divided by: those with a label, or all of them
             (mmsegmentation 0.30, with which the authors of VPD and Meta Prompts trained).
