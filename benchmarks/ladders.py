@@ -53,6 +53,7 @@ from diffsight.training.objective import Supervised
 from diffsight.training.preload import InMemory
 
 REFERRING_FACTOR = 3.0  # sentences need longer trainings than classes
+META_PROMPTS_STEPS = 100  # of eight rooms each
 TURNS = 9  # measurements of the seconds per step
 Scores = dict[str, float]  # by predictor
 
@@ -68,6 +69,9 @@ class Ladder:
         score: key of the evaluation's scores.
         unit: name of the score in the table.
         times: factor on ``--minutes``.
+        steps: of every row, in place of an equal time.
+        adds_up: whether each row is compared with the one before it; else all are compared with
+            the last one.
     """
 
     heading: str
@@ -76,6 +80,8 @@ class Ladder:
     score: str
     unit: str
     times: float = 1.0
+    steps: int | None = None
+    adds_up: bool = True
 
 
 def _call(cls: str, **arguments: Any) -> str:
@@ -113,6 +119,44 @@ def evp_rows() -> dict[str, list[str]]:
         "+ bins": before,
         "+ deviation": named,
         "captions": [],
+    }
+
+
+def meta_prompts_rows(*, adapter: bool) -> dict[str, list[str]]:
+    """Return the rows of Meta Prompts' table 5, as changes of a recipe; the last is the default.
+
+    Args:
+        adapter: depth, with prompts and an adapter for each pass; else one set for all passes.
+    """
+    prompts, extra = "--method.prompts", {"adapter": True} if adapter else {}
+
+    def tokens(count: int, passes: int = 3) -> str:
+        one = {"class_path": "LearnedTokens"}
+        one |= {"init_args": {"num_tokens": count, "dim": 128, **extra}}
+        return json.dumps([one] * (passes if adapter else 1))
+
+    def one_for_all(cls: str, **arguments: Any) -> str:
+        return f"[{_call(cls, **arguments)}]"
+
+    labels = one_for_all("ClassTokens", names=list(CLASSES), dim=128, weights="tiny")
+    captions = one_for_all("Sentences", num_tokens=24, dim=128, encoder="tiny")
+    rearrange = "--method.rearrange"
+    bare = [rearrange, _call("Fused", multiplies=False)] if adapter else [rearrange, "null"]
+    time = ["--method.time", "fixed", "--method.backbone.time_embedding", "true"]
+    one = ["--method.passes", "1", "--method.backbone.conv_out", "false"]
+    return {
+        "label prompts": [prompts, labels],
+        "caption prompts": [
+            *(prompts, captions),
+            *("--train.prompt", "caption", "--val.prompt", "caption"),
+        ],
+        "8 prompts": [prompts, tokens(8)],
+        "64 prompts": [prompts, tokens(64)],
+        "1 pass": [prompts, tokens(32, 1), *one],
+        "2 passes": [prompts, tokens(32, 2), "--method.passes", "2"],
+        "no rearrangement": bare,
+        "no modulated time": time,
+        "meta prompts, 32, 3 passes": [],
     }
 
 
@@ -167,6 +211,10 @@ def measure(ladder: Ladder, args: argparse.Namespace) -> None:
         if units and not path.is_file():
             write_json(path, json.loads(units[0].read_text())["steps"])
     if all(path.is_file() for path in paths.values()):
+        return
+    if ladder.steps is not None:
+        for path in paths.values():
+            write_json(path, ladder.steps)
         return
     budget = ladder.times * args.minutes * 60
     for row, seconds in seconds_per_step(ladder).items():
@@ -231,7 +279,10 @@ def climb(ladder: Ladder, args: argparse.Namespace) -> str:
             results[name].append(run(ladder, name, seed, args))
             say(f"{ladder.recipe} {name} {seed}: {results[name][-1]['model']:.4f}\n")
     body, before = [], None
+    default = [one["model"] for one in results[list(results)[-1]]]
     for name, scores in results.items():
+        if not ladder.adds_up:
+            before = None if name == list(results)[-1] else default
         values = [one["model"] for one in scores]
         change = (
             ""
@@ -242,8 +293,29 @@ def climb(ladder: Ladder, args: argparse.Namespace) -> str:
         before = values
     baselines = {name: score for name, score in scores[0].items() if name != "model"}
     body += [[name, "", f"{score:.3f}", ""] for name, score in baselines.items()]
-    head = ("row", "steps", ladder.unit, "paired difference to the row above")
-    return f"{ladder.heading}, {ladder.times * args.minutes:g} min a run:\n\n{table(head, body)}"
+    other = "the row above" if ladder.adds_up else "the last row"
+    head = ("row", "steps", ladder.unit, f"paired difference to {other}")
+    length_text = f"{ladder.times * args.minutes:g} min" if ladder.steps is None else "equal steps"
+    return f"{ladder.heading}, {length_text} a run:\n\n{table(head, body)}"
+
+
+def meta_prompts_ladders() -> tuple[Ladder, Ladder]:
+    """Return the ladders of Meta Prompts, with an equal number of samples for all rows."""
+    return tuple(
+        Ladder(
+            f"Meta Prompts, {task} (its table 5)",
+            f"rooms/meta_prompts_{recipe}",
+            meta_prompts_rows(adapter=recipe == "depth"),
+            score,
+            unit,
+            steps=META_PROMPTS_STEPS,
+            adds_up=False,
+        )
+        for task, recipe, score, unit in (
+            ("segmentation", "semantic", "miou", "mIoU"),
+            ("depth", "depth", "rmse", "RMSE, m"),
+        )
+    )
 
 
 def main() -> None:
@@ -254,6 +326,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/ladders"))
     parser.add_argument("--table", type=Path, default=TABLES / "ladders.csv")
     parser.add_argument("--write", action="store_true", help="write the tables to docs/results.md")
+    parser.add_argument("--only", help="run the ladder of this recipe, such as vpd_semantic")
     args = parser.parse_args()
     keep_freed_memory()
     claim_folder(args.out, {"minutes": args.minutes})
@@ -270,7 +343,9 @@ def main() -> None:
             "oIoU",
             times=REFERRING_FACTOR,
         ),
+        *meta_prompts_ladders(),
     )
+    ladders = tuple(one for one in ladders if args.only in (None, one.recipe.split("/")[1]))
     for ladder in ladders:  # before the first training, so that no training slows a measurement
         measure(ladder, args)
         for row in ladder.rows:
@@ -282,7 +357,10 @@ def main() -> None:
         command = (
             f"python benchmarks/ladders.py --minutes {args.minutes:g} --seeds {args.seeds} --write"
         )
-        write_block(RESULTS, "ladders", f"`{command}`\n\n{text}")
+        block = "ladders"
+        if args.only:
+            block, command = f"ladders_{args.only}", f"{command} --only {args.only}"
+        write_block(RESULTS, block, f"`{command}`\n\n{text}")
 
 
 if __name__ == "__main__":

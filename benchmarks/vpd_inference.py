@@ -129,7 +129,11 @@ def time_ratios(
 @torch.inference_mode()
 def peak_mb_of_this_process(recipe: str, variant: str, height: int, width: int) -> float:
     """Return the peak memory in MiB of one pass of a variant in this process."""
-    run = runs(recipe, height, width)[variant]
+    return peak_of(runs(recipe, height, width)[variant])
+
+
+def peak_of(run: Callable[[], object]) -> float:
+    """Return the peak memory of this process in MiB while it runs something (Linux)."""
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of building
     run()
     status = Path("/proc/self/status").read_text()

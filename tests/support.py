@@ -38,6 +38,10 @@ def images(batch: int, height: int, width: int, seed: int = 0) -> Tensor:
 def random_target(task: AbstractTask, batch: int, height: int, width: int) -> Target:
     """Labels that the task can learn: ids, or positive numbers; all pixels are valid."""
     valid = torch.ones(batch, height, width, dtype=torch.bool)
+    if task.sigmas:
+        places = images(batch, 1, len(task.sigmas))[:, :2].movedim(1, -1)
+        places = places * torch.tensor([width - 1.0, height - 1.0])
+        return Target(torch.cat([places, torch.full_like(places[..., :1], 2.0)], dim=-1), valid)
     values = next((spec for spec in task.outputs if spec.kind == "values"), None)
     if values is None:
         generator = torch.Generator().manual_seed(6)
@@ -88,7 +92,13 @@ def assert_sample(sample: Sample, dataset: AbstractDataset) -> None:
     assert sample.labels.keys() == sample.valid.keys()
     for name, label in sample.labels.items():
         valid = sample.valid[name]
-        assert label.shape[-2:] == valid.shape == size, name
+        assert valid.shape == size, name
+        if sample.people is not None:
+            assert torch.equal(label, sample.people.keypoints)
+            assert label.dtype == torch.float32
+            assert (label[..., 2] == label[..., 2].round()).all()
+            continue
+        assert label.shape[-2:] == size, name
         if label.ndim == 3:
             assert label.dtype == torch.float32, name
             assert label[:, valid].isfinite().all(), f"{name} is not finite where it is valid"

@@ -13,12 +13,12 @@ import torch
 
 from diffsight.backbones import BackboneSource, StableDiffusion
 from diffsight.errors import InputError
-from diffsight.heads import DeconvHead, UPerHead
+from diffsight.heads import DeconvHead, HeatmapHead, UPerHead
 from diffsight.methods import EVP, VPD, FeatureHead, FewShot, LinearProbe, MetaPrompts
 from diffsight.model import DenseModel
 from diffsight.necks import Merging, PerLevel
 from diffsight.prompts import Aggregated, LearnedTokens
-from diffsight.tasks import AbstractTask, Depth, Normals, Referring, Segmentation, Values
+from diffsight.tasks import AbstractTask, Depth, Normals, Pose, Referring, Segmentation, Values
 from diffsight.types import Draws, Inputs
 from tests.support import SMALL, images, random_target
 
@@ -34,6 +34,7 @@ the model is built, in one line.
 | values | one number per pixel and channel |
 | classes | one of several classes per pixel |
 | distribution | probabilities of bins or codebook vectors, for a task with `bins` |
+| heatmaps | one map per joint, with a peak where it is; needs `HeatmapHead` |
 
 """
 FOOTER = """
@@ -59,6 +60,7 @@ TASKS: dict[str, Callable[[], AbstractTask]] = {
     "values with bins": lambda: fitted(Values(bins=4), 1),
     "several values": lambda: Values(channels=2),
     "several values with bins": lambda: fitted(Values(channels=2, bins=6), 2),
+    "joints": lambda: Pose(height=HW[0], width=HW[1]),
 }
 
 
@@ -72,46 +74,48 @@ def tiny() -> BackboneSource:
     return BackboneSource("tiny")
 
 
-def prompted(cls: Any) -> Any:
-    """VPD or EVP with a head that gives values and classes; one condition for all images."""
+def prompted(cls: Any, task: str) -> Any:
+    """VPD or EVP with a head that gives what the task wants; one condition for all images."""
+    maps = functools.partial(DeconvHead, widths=(4, 4, 4), width=8)
     return functools.partial(
         cls,
         backbone=small(),
         prompts=Aggregated(4, dim=24),
         neck=functools.partial(Merging, width=16, groups=8),
-        head=functools.partial(DeconvHead, widths=(4, 4, 4), width=8),
+        head=functools.partial(HeatmapHead, width=8) if task == "joints" else maps,
         attention_maps="A32",
     )
 
 
-def meta_prompts() -> Any:
-    """Meta Prompts with a head that gives values and classes."""
+def meta_prompts(task: str) -> Any:
+    """Meta Prompts with a head that gives what the task wants."""
     torch.manual_seed(0)
+    head = HeatmapHead if task == "joints" else UPerHead
     options = {"conv_out": True, "time_embedding": False, "resize_skips": True}
     return functools.partial(
         MetaPrompts,
         backbone=StableDiffusion(SMALL, **options),
         prompts=[LearnedTokens(4, dim=24)],
         rearrange=PerLevel,
-        head=functools.partial(UPerHead, width=8),
+        head=functools.partial(head, width=8),
         passes=2,
     )
 
 
-METHODS: dict[str, Callable[[], Any]] = {
-    "vpd": lambda: prompted(VPD),
-    "evp": lambda: prompted(EVP),
+METHODS: dict[str, Callable[[str], Any]] = {
+    "vpd": functools.partial(prompted, VPD),
+    "evp": functools.partial(prompted, EVP),
     "meta_prompts": meta_prompts,
-    "few_shot": lambda: FewShot.from_backbone(tiny(), codebook=1),
-    "feature_head": lambda: FeatureHead.from_backbone(tiny(), width=8),
-    "linear_probe": lambda: LinearProbe.from_backbone(tiny()),
+    "few_shot": lambda task: FewShot.from_backbone(tiny(), codebook=1),
+    "feature_head": lambda task: FeatureHead.from_backbone(tiny(), width=8),
+    "linear_probe": lambda task: LinearProbe.from_backbone(tiny()),
 }
 
 
 def pair(method: str, task: str) -> DenseModel | str:
     """The model, or the reason why there is none."""
     try:
-        return DenseModel(task=TASKS[task](), method=METHODS[method]())
+        return DenseModel(task=TASKS[task](), method=METHODS[method](task))
     except InputError as error:
         return str(error)
 

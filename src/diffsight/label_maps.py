@@ -65,6 +65,26 @@ MAPILLARY_TO_CITYSCAPES = (
 )  # fmt: skip
 """Of each class of Cityscapes, its classes in Mapillary Vistas v1.2 (Meta Prompts' map)."""
 
+COCO_KEYPOINTS = (
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
+    "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee",
+    "right_knee", "left_ankle", "right_ankle",
+)  # fmt: skip
+"""Joints of a person, in the order of their annotations."""
+COCO_SIGMAS = (
+    0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107,
+    0.087, 0.087, 0.089, 0.089,
+)  # fmt: skip
+"""How far annotators disagree about each joint, by the root of the person's area."""
+COCO_LIMBS = (
+    (0, 1), (0, 2), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10),
+    (5, 11), (6, 12), (11, 12), (11, 13), (12, 14), (13, 15), (14, 16),
+)  # fmt: skip
+"""Joints that a line joins in pictures."""
+
+LEFT, RIGHT = "left_", "right_"
+"""How the names of joints begin that change places in a mirror image."""
+
 _NYU = (
     "printer_room, bathroom, living_room, study, conference_room, study_room, kitchen, "
     "home_office, bedroom, dinette, playroom, indoor_balcony, laundry_room, basement, "
@@ -98,3 +118,23 @@ def class_names(names: str | Sequence[str]) -> tuple[str, ...]:
         known = ", ".join(_BY_NAME)
         raise InputError(f"no list of class names is called {names!r}: give the names, or {known}")
     return _BY_NAME[names]
+
+
+def mirrored_joints(names: Sequence[str]) -> list[int]:
+    """Return for every joint the number of the one that takes its place in a mirror image."""
+    numbers = {name: i for i, name in enumerate(names)}
+    swaps = {LEFT: RIGHT, RIGHT: LEFT}
+    order = []
+    for name in names:
+        side = side_of(name)
+        other = swaps[side] + name.removeprefix(side) if side else name
+        order.append(numbers.get(other, numbers[name]))
+    return order
+
+
+def side_of(*names: str) -> str:
+    """Return ``left_`` or ``right_`` if all names of joints begin with it, else nothing."""
+    for side in (LEFT, RIGHT):
+        if all(name.startswith(side) for name in names):
+            return side
+    return ""

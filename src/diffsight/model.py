@@ -24,6 +24,7 @@ class DenseModel(nn.Module, Configurable):
             a loss for and the method can give.
 
     Attributes:
+        output: form of the method's output.
         info: what is known about the model, as plain data: ``short_side`` of its training images,
             ``held_out`` scores, ``evaluations``, ``license`` ... Saved with the model.
         baselines: label maps of the training set by name, the same for every image
@@ -37,7 +38,8 @@ class DenseModel(nn.Module, Configurable):
     def __init__(self, *, task: AbstractTask, method: MethodBuilder) -> None:
         super().__init__()
         self.task = task
-        self.method = method(output=choose_output(task, method))
+        self.output = choose_output(task, method)
+        self.method = method(output=self.output)
         self._restate({"method": self.method})
         if task.requires_prompt and not self.method.accepts_prompt:
             raise InputError(
@@ -110,7 +112,8 @@ def choose_output(task: AbstractTask, method: MethodBuilder) -> OutputSpec:
         if spec.kind in cls.output_kinds:
             return spec
     wanted = " or ".join(spec.describe() for spec in task.outputs)
-    hint = "set the task's bins" if "distribution" in cls.output_kinds else "choose another method"
+    has_bins = "distribution" in cls.output_kinds and task.outputs[0].kind == "values"
+    hint = "set the task's bins" if has_bins else "choose another method"
     raise InputError(
         f"{cls.__name__} gives {' or '.join(cls.output_kinds)}, {type(task).__name__} learns from "
         f"{wanted}: {hint}"

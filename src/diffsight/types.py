@@ -107,6 +107,7 @@ class Inputs(Record):
             features ``b n c``.
         latents: shared with other models that predict on the same image.
         text_features: of sentences that were encoded before; kept by whoever makes the batches.
+        people: whose joints are to be found, for each image; None: an image shows one person.
     """
 
     image: Images
@@ -114,6 +115,7 @@ class Inputs(Record):
     text: Tensor | None = None
     latents: Latents | None = None
     text_features: TextFeatures | None = None
+    people: "tuple[People | None, ...] | None" = None
 
 
 @dataclass(frozen=True)
@@ -197,18 +199,66 @@ class Boxes(Record):
 
 
 @dataclass(frozen=True)
+class People(Record):
+    """People of one image: where they are, and what is labelled or known of them.
+
+    Attributes:
+        edges: left, top, right and bottom of a box around each, in pixels; the centre of the
+            top-left pixel is (0, 0).
+        scores: of the boxes, in [0, 1]; 1 for those that somebody drew.
+        keypoints: x and y in pixels, and 0 for a joint without a label, 1 for a covered one, 2 for
+            one that is seen.
+        areas: of their silhouettes in pixels.
+        is_crowd: True for a box around many, which is neither missed nor wrongly found.
+    """
+
+    edges: Float[Tensor, "m 4"]
+    scores: Float[Tensor, " m"]
+    keypoints: Float[Tensor, "m j 3"]
+    areas: Float[Tensor, " m"]
+    is_crowd: Bool[Tensor, " m"]
+
+    @classmethod
+    def of_boxes(cls, edges: Float[Tensor, "m 4"], scores: Float[Tensor, " m"]) -> "People":
+        """Return people of whom only boxes are known."""
+        sides = (edges[:, 2:] - edges[:, :2]).prod(dim=1)
+        nobody = torch.zeros(len(edges), dtype=torch.bool)
+        return cls(edges, scores, edges.new_zeros(len(edges), 0, 3), sides, nobody)
+
+    def at(self, rows: Tensor) -> "People":
+        """Return some of them."""
+        return self._map(lambda tensor: tensor[rows])
+
+    def labelled(self) -> "People":
+        """Return those with at least one labelled joint, no crowds."""
+        return self.at((self.keypoints[..., 2] > 0).any(dim=1) & ~self.is_crowd)
+
+    def __len__(self) -> int:
+        """Number of people."""
+        return len(self.edges)
+
+
+@dataclass(frozen=True)
 class Target(Record):
     """What the labels of a batch say, in the units of the task.
 
     Attributes:
-        label: ``b k h w`` of floats, or ``b h w`` of class ids.
+        label: ``b k h w`` of floats, ``b h w`` of class ids, or ``b m j 3`` of joints.
         valid: where the label means something; everything else is ignored by losses and metrics.
         boxes: of each image, for class ids that are known but for the boxes; None without any.
+        people: of each image, for labels that are joints; None without any.
     """
 
     label: Tensor
     valid: Masks
     boxes: tuple[Boxes | None, ...] | None = None
+    people: tuple[People | None, ...] | None = None
+
+    def row(self, index: int) -> "Target":
+        """Return one image, as a batch of one."""
+        rows = slice(index, index + 1)
+        boxes, people = self.boxes and self.boxes[rows], self.people and self.people[rows]
+        return Target(self.label[rows], self.valid[rows], boxes, people)
 
     def at(self, pixels: "PixelGrid") -> "Target":
         """Return the labels of some rows and columns."""

@@ -41,7 +41,8 @@ class HeadContract(abc.ABC):
         for channels, strides in self.pyramids:
             output = self.build(channels, strides)(pyramid_of(channels, strides, 2, *self.size))
             assert isinstance(output, Output)
-            assert output.stack.shape == (2, self.output.channels, *self.size)
+            hw = [side // self.output.stride for side in self.size]
+            assert output.stack.shape == (2, self.output.channels, *hw)
             assert output.stack.isfinite().all()
 
     def test_row_does_not_depend_on_its_batch(self) -> None:

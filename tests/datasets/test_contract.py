@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from tests.contracts import DatasetContract
 from tests.datasets import (
     taskonomy_files,
@@ -19,6 +20,7 @@ from diffsight.datasets import (
     ADE20KFull,
     Captioned,
     Cityscapes,
+    Concatenated,
     MapillaryVistas,
     NYUFewShotDepth,
     NYUNormals,
@@ -27,6 +29,7 @@ from diffsight.datasets import (
 )
 from diffsight.datasets.labelled_folder import LabelledFolder, read_labelled_folder
 from diffsight.datasets.labels import LabelFormat
+from diffsight.errors import InputError
 from diffsight.label_maps import ADE20K_FULL
 from diffsight.rooms import ReferringRooms, Rooms
 
@@ -52,6 +55,26 @@ class TestCityscapes(DatasetContract):
         for city in ("aachen", "ulm"):
             test_cityscapes.write(folder, np.array([[7, 8, 0], [33, 26, 11]]), city=city)
         return Cityscapes(root=folder)
+
+
+class TestConcatenated(DatasetContract):
+    def build(self, folder: Path) -> Concatenated:
+        test_cityscapes.write(folder, np.array([[7, 8, 0], [33, 26, 11]]), city="ulm")
+        test_cityscapes.write_mapillary(folder / "m", np.array([[13, 41, 52], [65, 0, 30]]))
+        cities, vistas = Cityscapes(root=folder), MapillaryVistas(root=folder / "m")
+        return Concatenated(datasets=[cities, vistas])
+
+
+def test_samples_of_several_data_sets_come_one_after_another(tmp_path: Path) -> None:
+    data = TestConcatenated().build(tmp_path)
+    ids = [sample.id.split("/")[0] for sample in data]
+    assert ids == sorted(ids)
+    assert len(set(ids)) == 2
+    rooms = Rooms("val", 2, 32, labels=("semantic",))
+    with pytest.raises(InputError, match="rooms-val has other classes"):
+        Concatenated(datasets=[data, rooms])
+    with pytest.raises(InputError, match="do not make one"):
+        Concatenated(datasets=[rooms, rooms])
 
 
 class TestMapillaryVistas(DatasetContract):

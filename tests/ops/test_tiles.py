@@ -31,6 +31,17 @@ def test_starts(height: int, width: int, windows: int, starts: list[int]) -> Non
     assert standing == [(columns, rows) for rows, columns in lying]
 
 
+def test_windows_as_released_leave_columns_at_the_far_edge() -> None:
+    kitti = window_starts(1216, 352, 16, covers=False)  # Meta Prompts
+    assert kitti == [57 * i for i in range(16)]
+    assert kitti[-1] + 352 == 1216 - 9
+    assert window_starts(1216, 352, 16)[-1] == 864
+    average = PassAverage(2, 5)
+    for columns in (slice(0, 2), slice(1, 3)):
+        average.add(torch.ones(1, 2, 2), (slice(0, 2), columns))
+    assert average.mean()[0, 0].isnan().tolist() == [False, False, False, True, True]
+
+
 def test_one_window_is_the_whole_image() -> None:
     assert windows_of(20, 30, 1) == [(slice(0, 20), slice(0, 30))]
 

@@ -8,6 +8,7 @@ from diffsight import protocols
 from diffsight.errors import InputError
 from diffsight.label_maps import CITYSCAPES_IDS
 from diffsight.tasks import ClassPrediction, DepthPrediction, Referring, Segmentation
+from diffsight.types import Target
 
 NAMES = {0: "wall", 1: "floor", 2: "lamp", 3: "chair"}
 
@@ -21,9 +22,9 @@ def test_areas_are_summed_before_they_are_divided() -> None:
     protocol = protocols.get("classes-v1")
     metric = protocol.metric(Segmentation(list(NAMES.values())))
     known = torch.ones(1, 4, dtype=torch.bool)
-    first = (prediction([[0, 0, 1, 2]]), torch.tensor([[0, 0, 0, 1]]), known)
+    first = (prediction([[0, 0, 1, 2]]), Target(torch.tensor([[[0, 0, 0, 1]]]), known[None]))
     hidden = torch.tensor([[True, True, True, False]])
-    second = (prediction([[0, 1, 1, 3]]), torch.tensor([[0, 1, 1, 3]]), hidden)
+    second = (prediction([[0, 1, 1, 3]]), Target(torch.tensor([[[0, 1, 1, 3]]]), hidden[None]))
     assert protocol.measure(metric, *first)
     assert protocol.measure(metric, *second)
     # wall 3 of 4, floor 2 of 4; lamp is found and never there: 0; chair has no pixel
@@ -34,7 +35,7 @@ def test_areas_are_summed_before_they_are_divided() -> None:
     }
     result = {name: float(value) for name, value in metric.compute().items()}
     assert result == pytest.approx(expected)
-    assert not protocol.measure(metric, *first[:2], ~known)
+    assert not protocol.measure(metric, first[0], Target(first[1].label, ~known[None]))
     assert {name: float(value) for name, value in metric.compute().items()} == result
     ious = protocol.per_class(metric, list(NAMES.values()))
     assert ious == pytest.approx({"wall": 3 / 4, "floor": 2 / 4, "lamp": 0.0})
@@ -49,7 +50,7 @@ def test_a_protocol_refuses_other_numbers_and_predictions() -> None:
     depth = DepthPrediction(torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool), "z")
     metric = protocol.metric(Segmentation([f"class {i}" for i in range(150)]))
     with pytest.raises(InputError, match="scores classes, not DepthPrediction"):
-        protocol.measure(metric, depth, torch.zeros(1, 1).long(), depth.valid)
+        protocol.measure(metric, depth, Target(torch.zeros(1, 1, 1).long(), depth.valid[None]))
     with pytest.raises(InputError, match="only protocols of depth use a scene"):
         protocols.get("ade20k-ss-v1", prompt="oracle-scene")
 

@@ -110,6 +110,8 @@ def test_published_protocols_are_frozen() -> None:
         "refcoco+-v1": "a12960881cae",
         "refcocog-v1": "b415fbd2cfeb",
         "sentences-v1": "5e09c036bd4a",
+        "coco-pose-v1": "a89097b81d02",
+        "pose-v1": "048c64c4cc50",
     }
 
 

@@ -6,6 +6,7 @@ import torch
 from diffsight import protocols
 from diffsight.errors import InputError
 from diffsight.tasks import DepthPrediction, MaskPrediction, Referring
+from diffsight.types import Target
 
 
 def test_masks_meet_the_thing_only() -> None:
@@ -14,7 +15,9 @@ def test_masks_meet_the_thing_only() -> None:
     label = torch.tensor([[1, 1, 0, 2]])  # 2 is where parts overlap: not the thing
     mask = torch.tensor([[True, False, False, True]])
     found = MaskPrediction(mask, mask.float())
-    assert protocol.measure(metric, found, label, torch.ones(1, 4, dtype=torch.bool))
+    assert protocol.measure(
+        metric, found, Target(label[None], torch.ones(1, 1, 4, dtype=torch.bool))
+    )
     assert float(metric.compute()["miou"]) == pytest.approx(1 / 3)
     assert protocol.uses_prompt
 
@@ -25,10 +28,10 @@ def test_refcoco_meets_at_its_own_size() -> None:
     valid = torch.ones(4, 6, dtype=torch.bool)
     metric = protocol.metric(Referring())
     with pytest.raises(InputError, match=r"512 x 512 px, these masks have 6 x 4.*size=512"):
-        protocol.measure(metric, found, torch.zeros(4, 6).long(), valid)
+        protocol.measure(metric, found, Target(torch.zeros(1, 4, 6).long(), valid[None]))
     depth = DepthPrediction(torch.ones(4, 6), valid, "z")
     with pytest.raises(InputError, match="masks of sentences, not DepthPrediction"):
-        protocol.measure(metric, depth, torch.zeros(4, 6).long(), valid)
+        protocol.measure(metric, depth, Target(torch.zeros(1, 4, 6).long(), valid[None]))
     for part in ("refcoco+-v1", "every sentence", "512 x 512 px"):
         assert part in protocol.describe()
     assert (protocol.unit, protocols.get("rooms-v1").unit) == ("sentences", "images")

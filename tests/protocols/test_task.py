@@ -15,8 +15,10 @@ def test_labelled_pixels_of_all_images_count() -> None:
     label = torch.tensor([[[1.0, 2.0, 3.0]]])
     valid = torch.tensor([[True, True, False]])
     (prediction,) = task.truth(Target(label[None] + 1, torch.ones(1, 1, 3, dtype=torch.bool)))
-    assert protocol.measure(metric, prediction, label, valid)
-    assert not protocol.measure(metric, prediction, label, torch.zeros_like(valid))
+    assert protocol.measure(metric, prediction, Target(label[None], valid[None]))
+    assert not protocol.measure(
+        metric, prediction, Target(label[None], torch.zeros_like(valid)[None])
+    )
     assert float(metric.compute()["RMSE, m"]) == pytest.approx(1)
 
 

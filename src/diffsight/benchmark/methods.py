@@ -29,7 +29,7 @@ from diffsight.datasets.base import Sample
 from diffsight.datasets.labelled_folder import sample_values
 from diffsight.datasets.pairs import content_hash
 from diffsight.errors import InputError
-from diffsight.inference.predictor import SharedLatents
+from diffsight.inference.shared_latents import SharedLatents
 from diffsight.methods.base import learned_parameters
 from diffsight.model import DenseModel
 from diffsight.ops.precision import float32_products

@@ -18,6 +18,7 @@ from diffsight.inference.plan import Plan
 if TYPE_CHECKING:
     from diffsight.datasets.base import AbstractDataset
     from diffsight.inference.evaluate import Evaluation
+    from diffsight.tasks import Prediction
 
 log = logging.getLogger(__name__)
 WIDE = 130  # columns of the table where the output is no terminal
@@ -37,7 +38,8 @@ class DataOptions:
         invalid: stored count of --labels for "no label".
         limit: use only the first N samples (default: all).
         predictions: folder of predictions of another program to score instead of a model, named by
-            the samples' ids: depth as metres (NPY) or 16-bit PNG in --unit, class ids, or masks.
+            the samples' ids: depth as metres (NPY) or 16-bit PNG in --unit, class ids, or masks;
+            of joints a JSON file as COCO's server reads it.
     """
 
     data: options.Data | None = None
@@ -79,6 +81,15 @@ class DataOptions:
         return data_of_recipe(recipe, "val", trusted=trusted)
 
 
+@dataclass(frozen=True)
+class _Rules:
+    """How a model is scored, and where its joints are written."""
+
+    protocol: str | None
+    oracle_scene: bool
+    results: Path | None
+
+
 @command("evaluate", either=("data", "recipe", "images"))
 def main(
     *,
@@ -87,6 +98,7 @@ def main(
     oracle_scene: bool = False,
     json: bool = False,
     out: options.File | None = None,
+    results: options.File | None = None,
     record: bool = False,
     data: DataOptions,
     run: options.RunOptions,
@@ -104,6 +116,7 @@ def main(
         oracle_scene: give the model the scene type of each sample, with protocols of depth.
         json: print JSON, not a table.
         out: write the JSON report to FILE too.
+        results: also write the joints of people to FILE, as COCO's server reads them.
         record: store the result in the saved model and its card.
         data: labelled images.
         run: where the parts of the model are, and how it runs.
@@ -120,11 +133,14 @@ def main(
     if protocol:
         protocols.get(protocol)
     if model is None:
-        if record or oracle_scene:
-            raise InputError("--record and --oracle-scene are for a model: leave them out")
+        if record or oracle_scene or results:
+            raise InputError(
+                "--record, --results and --oracle-scene are for a model: leave them out"
+            )
         about, result = _score_predictions(protocol, data, run.trust)
     else:
-        about, result = _score_model(model, protocol, oracle_scene, data, run, plan)
+        rules = _Rules(protocol, oracle_scene, results)
+        about, result = _score_model(model, rules, data, run, plan)
     text = json_text.dumps(about | result.as_dict(), indent=1) + "\n"
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -141,14 +157,14 @@ def main(
 
 def _score_model(
     model: str,
-    protocol: str | None,
-    oracle_scene: bool,
+    rules: "_Rules",
     data: DataOptions,
     run: options.RunOptions,
     plan: partial[Plan],
 ) -> "tuple[dict[str, Any], Evaluation]":
     """Return the report's first entry, and the scores of a model."""
     from diffsight.inference.api import labelled_folder, oracle_baselines
+    from diffsight.inference.coco_results import result_rows, write_results
     from diffsight.inference.evaluate import First, evaluate, protocol_for
 
     dataset = None if data.images else data.read(model, run.trust)
@@ -162,10 +178,24 @@ def _score_model(
         )
     if data.limit is not None:
         dataset = First(dataset, data.limit)
-    rules = protocol_for(protocol, network, oracle_scene=oracle_scene) if protocol else None
+    protocol = None
+    if rules.protocol:
+        protocol = protocol_for(rules.protocol, network, oracle_scene=rules.oracle_scene)
+    if rules.results and not network.task.has_regions:
+        raise InputError(f"{model} finds no joints: leave --results out")
+    rows: list[dict[str, Any]] = []
+
+    def take(sample_id: str, prediction: "Prediction") -> None:
+        if rules.results:
+            rows.extend(result_rows(sample_id, prediction))
+
     baselines = network.baselines or oracle_baselines(dataset, network.task)
     with progress("evaluating", len(dataset)) as advance:
-        result = evaluate(predictor, dataset, rules, baselines=baselines, advance=advance)
+        result = evaluate(
+            predictor, dataset, protocol, baselines=baselines, advance=advance, take=take
+        )
+    if rules.results:
+        write_results(rules.results, rows)
     return {"model": {"id": model, "fingerprint": network.info["fingerprint"]}}, result
 
 
@@ -176,19 +206,17 @@ def _score_predictions(
     from diffsight import protocols
     from diffsight.inference.api import oracle_baselines
     from diffsight.inference.evaluate import First, evaluate_stored
-    from diffsight.inference.stored import StoredPredictions, form_of
+    from diffsight.inference.stored import open_stored
 
     assert data.predictions
     if protocol is None:
         raise InputError("--predictions are scored by a protocol: give --protocol ID")
-    if not data.predictions.is_dir():
-        raise InputError(f"{data.predictions}: no such folder: check --predictions")
     rules = protocols.get(protocol)
     dataset = data.read(None, trusted)
     if data.limit is not None:
         dataset = First(dataset, data.limit)
-    stored = StoredPredictions(data.predictions)
-    baselines = oracle_baselines(dataset, form_of(rules).task(dataset))
+    stored = open_stored(data.predictions, rules, dataset)
+    baselines = oracle_baselines(dataset, stored.task)
     with progress("evaluating", len(dataset)) as advance:
         result = evaluate_stored(
             stored, dataset, rules, unit=data.unit, baselines=baselines, advance=advance

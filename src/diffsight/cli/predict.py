@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from diffsight.inference import Predictor
     from diffsight.inference.write import Job
     from diffsight.tasks import Prediction
+    from diffsight.types import People
 
 LISTED = 5
 Report = Callable[[Path, "Job", Mapping[str, Any]], None]
 Prompts = Mapping[Path, str | None]  # by the names of the results
+FindPeople = Callable[["Tensor", Path], "People"]  # of an image and its file
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,39 @@ class _Request:
     jobs: "Sequence[Job]"
     prompts: Prompts
     options: options.PromptOptions
+    people: "PeopleOptions"
     captions: Path | None
     classes: tuple[str, ...] | None
     confidence: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeopleOptions:
+    """Where people are, for models of joints.
+
+    Attributes:
+        boxes: JSON list of image_id (the name of a file), bbox (left, top, width, height) and
+            score, as detectors write it for COCO (default: the boxes of a detector).
+        detector: RT-DETR that finds people where there are no boxes: a folder or a hub id.
+    """
+
+    boxes: options.File | None = None
+    detector: Annotated[str, Flag("PATH|ID")] = "PekingU/rtdetr_r50vd"
+
+    def finder(self, jobs: "Sequence[Job]", device: str) -> "FindPeople":
+        """Return a function from an image and its file to the people in it.
+
+        Raises:
+            InputError: if boxes or detector cannot be used.
+        """
+        from diffsight.inference.detect import BoxFile, PersonDetector
+
+        if self.boxes is not None:
+            file = BoxFile(self.boxes)
+            file.require([job.image for job in jobs])
+            return lambda image, path: file.people(path, (image.shape[-2], image.shape[-1]))
+        detector = PersonDetector(self.detector, device=device)
+        return lambda image, path: detector(image.float() / 255)
 
 
 @dataclass(frozen=True)
@@ -45,6 +77,7 @@ class _Loaded:
     predictor: "Predictor"
     out: Path
     notes: Mapping[str, Any]
+    find_people: "FindPeople | None"
 
 
 @command("predict", either=("scene", "expression", "captions"))
@@ -54,6 +87,7 @@ def main(
     model: Annotated[Sequence[str], Flag("PATH|ID", repeat=True)],
     out: options.Folder,
     prompt: options.PromptOptions,
+    people: PeopleOptions,
     captions: options.File | None = None,
     classes: tuple[str, ...] | None = None,
     confidence: float | None = None,
@@ -64,15 +98,16 @@ def main(
     """Predict on images.
 
     For an image NAME it writes NAME_depth.png (16-bit millimetres, 0 = unknown), NAME_classes.png
-    (ids), NAME_mask.png or NAME_values.npy; NAME_colour.png, a picture; and NAME.json, which says
-    what the numbers mean. Several models write into one folder each. The exit status is 1 if an
-    image could not be used; all others are done.
+    (ids), NAME_mask.png, NAME_keypoints.npy or NAME_values.npy; NAME_colour.png, a picture; and
+    NAME.json, which says what the numbers mean. Several models write into one folder each. The
+    exit status is 1 if an image could not be used; all others are done.
 
     Args:
         model: saved model: a folder, a .safetensors file, the folder of a training, or a hub id;
             repeat it to run several models.
         out: folder for results.
         prompt: the prompt of all images.
+        people: where people are, for models of joints.
         captions: file with a sentence for every image, as `diffsight caption --images` writes it.
         classes: predict only these classes of the model (default: all).
         confidence: also write intervals or sets of classes that hold this fraction of the pixels
@@ -86,7 +121,7 @@ def main(
     jobs = find_images(images)
     options.require_writable(out)
     prompts = _read_prompts(jobs, prompt, captions)
-    request = _Request(jobs, prompts, prompt, captions, classes, confidence)
+    request = _Request(jobs, prompts, prompt, people, captions, classes, confidence)
     models = _load(model, out, request, run, plan)
     failed, beyond, whole = 0, 0, len(jobs) * len(models)
     with progress("predicting", whole) as advance:
@@ -120,16 +155,21 @@ def _load(
     plan: partial[Plan],
 ) -> list[_Loaded]:
     """Load all models before the first image; they share frozen parts and latents."""
-    from diffsight.inference.predictor import SharedLatents
+    from diffsight.inference.shared_latents import SharedLatents
 
     latents = SharedLatents() if len(sources) > 1 else None
     shared: dict[str, Any] = {}
     models = []
+    find: FindPeople | None = None
     for source in sources:
         predictor = run.load_predictor(source, plan, shared=shared, latents=latents)
         _check_request(request, predictor, source)
         folder = out / _name(source) if len(sources) > 1 else out
-        models.append(_Loaded(predictor, folder, _notes(request, source, predictor)))
+        has_people = predictor.model.task.has_regions
+        if has_people and find is None:
+            find = request.people.finder(request.jobs, str(predictor.device))
+        notes = _notes(request, source, predictor)
+        models.append(_Loaded(predictor, folder, notes, find if has_people else None))
     if len({one.out for one in models}) < len(models):
         raise InputError("two models have the same name, so their folders would too: rename one")
     return models
@@ -198,6 +238,8 @@ def _check_request(request: _Request, predictor: "Predictor", source: str) -> No
         for option, value in (("expression", options.expression), ("captions", captions)):
             if value is not None:
                 raise InputError(f"{source} takes no sentence: leave --{option} out")
+    if request.people.boxes is not None and not model.task.has_regions:
+        raise InputError(f"{source} finds no joints: leave --boxes out")
     if options.scene is not None and not model.method.accepts_prompt:
         raise InputError(f"{source} takes no scene type: leave --scene out")
     for prompt in set(request.prompts.values()):
@@ -241,23 +283,23 @@ def _run_until_too_large(
     jobs: "Iterator[Job]", one: _Loaded, prompts: Prompts, report: Report
 ) -> "tuple[Sequence[Job], str] | None":
     """Predict and write; return the images for which memory did not suffice, and why."""
-    waiting: deque[tuple[Job, Tensor]] = deque()
+    waiting: deque[tuple[Job, Tensor, People | None]] = deque()
 
     def images() -> Iterator["Tensor"]:
         for job in jobs:
-            image = _read(job, one, report)
-            if image is not None:
-                waiting.append((job, image))
-                yield image
+            if (found := _read(job, one, report)) is not None:
+                waiting.append((job, *found))
+                yield found[0]
 
     # evaluated after each image
     texts = (prompts[waiting[-1][0].name] for _ in itertools.count())
+    people = (waiting[-1][2] for _ in itertools.count())
     try:
-        for prediction in one.predictor(images(), texts):
-            job, image = waiting.popleft()
+        for prediction in one.predictor(images(), texts, people):
+            job, image, _ = waiting.popleft()
             _write(prediction, image, one, job, prompts, report)
     except TooLargeError as error:
-        return [job for job, _ in waiting], str(error)
+        return [job for job, _, _ in waiting], str(error)
     return None
 
 
@@ -283,17 +325,18 @@ def _write(
     report(one.out, job, about)
 
 
-def _read(job: "Job", one: _Loaded, report: Report) -> "Tensor | None":
-    """Return the image; one that cannot be used is reported."""
+def _read(job: "Job", one: _Loaded, report: Report) -> "tuple[Tensor, People | None] | None":
+    """Return the image and the people in it; one that cannot be used is reported."""
     from diffsight.datasets.files import read_image
 
     try:
         image = read_image(job.image)
         one.predictor.plan.working_hw(*image.shape[-2:])
+        people = one.find_people and one.find_people(image, job.image)
     except InputError as error:
         report(one.out, job, options.error_of(job, error))
         return None
-    return image
+    return image, people
 
 
 def _notes(request: _Request, source: str, predictor: "Predictor") -> dict[str, Any]:

@@ -5,11 +5,14 @@ from diffsight.datasets.captioned import Captioned
 from diffsight.datasets.cityscapes import Cityscapes, MapillaryVistas
 from diffsight.datasets.class_folder import ClassFolder
 from diffsight.datasets.class_transforms import ClassCrop, Pad, PhotoMetricDistortion, RandomScale
+from diffsight.datasets.coco_keypoints import CocoKeypoints
+from diffsight.datasets.concatenated import Concatenated
 from diffsight.datasets.folder import Folder
 from diffsight.datasets.kitti import KITTIDepth
 from diffsight.datasets.labelled_folder import LabelledFolder, read_labelled_folder
 from diffsight.datasets.nyu import NYUDepth
 from diffsight.datasets.nyu_few_shot import NYUFewShotDepth, NYUNormals
+from diffsight.datasets.person_crop import PersonCrop
 from diffsight.datasets.refcoco import RefCOCO
 from diffsight.datasets.taskonomy import Taskonomy
 from diffsight.datasets.transforms import (
@@ -32,6 +35,8 @@ __all__ = [
     "Cityscapes",
     "ClassCrop",
     "ClassFolder",
+    "CocoKeypoints",
+    "Concatenated",
     "CutDepth",
     "DropPrompt",
     "Folder",
@@ -44,6 +49,7 @@ __all__ = [
     "NYUFewShotDepth",
     "NYUNormals",
     "Pad",
+    "PersonCrop",
     "PhotoMetricDistortion",
     "RandomBrightnessContrast",
     "RandomCrop",

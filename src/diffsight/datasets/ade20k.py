@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -29,7 +28,7 @@ class ADE20K(AbstractDataset):
         InputError: if a folder is missing or empty, or a file has no partner.
     """
 
-    class_names: Mapping[str, tuple[str, ...]] = MappingProxyType({"semantic": ADE20K_CLASSES})
+    class_names: Mapping[str, tuple[str, ...]] = {"semantic": ADE20K_CLASSES}
 
     def __init__(
         self, *, root: str | Path, split: Literal["training", "validation"] = "training"

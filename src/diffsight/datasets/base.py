@@ -3,6 +3,7 @@
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, UInt8
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from diffsight.config import Configurable
 from diffsight.errors import InputError
-from diffsight.types import Boxes, Camera, Inputs, Target
+from diffsight.types import Boxes, Camera, Inputs, People, Target
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,16 @@ class Sample:
         image: RGB.
         labels: by name with unit (``depth_m``, ``normals``, ``semantic`` ...): ``c h w`` of
             float32, or ``h w`` of int64 class ids; of the size of the image, but for test images
-            that are scored at another size (see ``Taskonomy``).
+            that are scored at another size (see ``Taskonomy``); joints are ``m j 3``, as those of
+            ``people``.
         valid: by the same names; False where the label means nothing.
         prompt: the sample's own text name (for depth the scene type) or sentence, or None.
         camera: intrinsics for this image size, or None.
         sentences: descriptions of the labelled thing; ``RandomSentence`` makes one of them the
             prompt, evaluation uses each.
         boxes: of objects whose pixels are not known, for class ids.
+        people: what is labelled of people.
+        detections: boxes in which people are looked for; None: those of ``people``.
     """
 
     id: str
@@ -39,6 +43,14 @@ class Sample:
     camera: Camera | None = None
     sentences: tuple[str, ...] = ()
     boxes: Boxes | None = None
+    people: People | None = None
+    detections: People | None = None
+
+    def queries(self) -> People | None:
+        """Return the people whose joints are to be found; None where there are no people."""
+        if self.detections is not None or self.people is None:
+            return self.detections
+        return self.people.labelled()
 
     def per_sentence(self) -> tuple["Sample", ...]:
         """Return a sample for each sentence, as evaluation uses them; this one without any."""
@@ -115,7 +127,14 @@ def collate(samples: Sequence[Sample], label: str) -> Batch:
     target = Target(
         label=torch.stack([sample.labels[label] for sample in samples]),
         valid=torch.stack([sample.valid[label] for sample in samples]),
-        boxes=tuple(s.boxes for s in samples) if any(s.boxes for s in samples) else None,
+        boxes=_rows([s.boxes for s in samples]),
+        people=_rows([s.people for s in samples]),
     )
     prompts = tuple(sample.prompt for sample in samples)
-    return Batch(Inputs(image, prompts), target, tuple(sample.id for sample in samples))
+    inputs = Inputs(image, prompts, people=_rows([s.queries() for s in samples]))
+    return Batch(inputs, target, tuple(sample.id for sample in samples))
+
+
+def _rows(values: Sequence[Any]) -> Any:
+    """Return what the images have, or None if none of them has any."""
+    return None if all(one is None for one in values) else tuple(values)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -42,7 +41,7 @@ class Cityscapes(AbstractDataset):
         InputError: if a folder is missing or empty, or an image has no label.
     """
 
-    class_names: Mapping[str, tuple[str, ...]] = MappingProxyType({"semantic": CITYSCAPES_CLASSES})
+    class_names: Mapping[str, tuple[str, ...]] = {"semantic": CITYSCAPES_CLASSES}
 
     def __init__(
         self,

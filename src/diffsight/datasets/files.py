@@ -77,6 +77,26 @@ def read_image(path: str | Path) -> UInt8[Tensor, "3 h w"]:
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
+def read_sized_image(path: Path, hw: tuple[int, int], by: str) -> UInt8[Tensor, "3 h w"]:
+    """Return an image of COCO.
+
+    Args:
+        path: file.
+        hw: height and width that its labels are made for.
+        by: name of the file with the labels.
+
+    Raises:
+        InputError: if it cannot be used, or has another size.
+    """
+    image = read_image(path)
+    if image.shape[-2:] != hw:
+        raise InputError(
+            f"{path}: {image.shape[2]} x {image.shape[1]} pixels, {by} says {hw[1]} x {hw[0]}: "
+            "take COCO's own file"
+        )
+    return image
+
+
 def list_files(folder: Path) -> list[Path]:
     """Return the files below a folder in the order of their names.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffsight.atomic import replacing
 from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.datasets.files import read_image, read_text
+from diffsight.datasets.files import read_sized_image, read_text
 from diffsight.datasets.plain_pickle import load_plain
 from diffsight.datasets.shapes import count_parts
 from diffsight.errors import InputError
@@ -99,12 +99,7 @@ class RefCOCO(AbstractDataset):
         thing = self._things[row["ann_id"]]
         height, width = thing.image_hw
         path = self.root / IMAGES / thing.image
-        image = read_image(path)
-        if image.shape[-2:] != (height, width):
-            raise InputError(
-                f"{path}: {image.shape[2]} x {image.shape[1]} pixels, instances.json says "
-                f"{width} x {height}: take COCO's own file"
-            )
+        image = read_sized_image(path, (height, width), "instances.json")
         where = f"{self._instances}: annotation {row['ann_id']}"
         mask = torch.from_numpy(count_parts(where, thing.outline, (height, width)))
         if self.size is not None:

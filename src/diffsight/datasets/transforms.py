@@ -269,6 +269,7 @@ def resize(sample: Sample, height: int, width: int, *, keep_strokes: bool = True
         keep_strokes: where the nearest pixel has no label, take that of a labelled neighbour
             (``resized_label_and_mask``).
     """
+    refuse_people(sample)
     old_height, old_width = sample.image.shape[-2:]
     image = F.interpolate(
         sample.image[None], (height, width), mode="bilinear", antialias=True, align_corners=False
@@ -327,12 +328,23 @@ def hsv_to_rgb(hsv: Float[Tensor, "3 h w"]) -> UInt8[Tensor, "3 h w"]:
 
 def _move(sample: Sample, change: Callable[[Tensor], Tensor]) -> Sample:
     """Apply one change of the pixel grid to everything that lies on it."""
+    refuse_people(sample)
     return replace(
         sample,
         image=change(sample.image),
         labels={name: change(label) for name, label in sample.labels.items()},
         valid={name: change(mask) for name, mask in sample.valid.items()},
     )
+
+
+def refuse_people(sample: Sample) -> None:
+    """Refuse labels that are joints, which do not lie on the pixel grid.
+
+    Raises:
+        InputError: if the sample has people.
+    """
+    if sample.people is not None:
+        raise InputError(f"sample {sample.id}: its labels are joints: augment it with PersonCrop")
 
 
 def _look_up(table: Float[Tensor, "256"], image: UInt8[Tensor, "3 h w"]) -> UInt8[Tensor, "3 h w"]:

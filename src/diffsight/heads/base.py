@@ -62,8 +62,10 @@ def require_maps(head: str, output: OutputSpec) -> None:
     """Refuse what is neither values nor classes.
 
     Raises:
-        InputError: for a distribution over the classes of a codec.
+        InputError: for a distribution over the classes of a codec, or heatmaps.
     """
+    if output.kind == "heatmaps":
+        raise InputError(f"{head} gives values or classes, not heatmaps: choose HeatmapHead")
     if output.kind == "distribution":
         raise InputError(
             f"{head} gives values or classes, not {output.describe()}: choose FewShot, FeatureHead "

@@ -4,7 +4,7 @@ import importlib
 from typing import Any
 
 _MODULES = {"Pipeline": "pipeline", "Plan": "plan", "Predictor": "predictor"}
-_MODULES["SharedLatents"] = "predictor"
+_MODULES["SharedLatents"] = "shared_latents"
 __all__ = ["Pipeline", "Plan", "Predictor", "SharedLatents"]
 
 

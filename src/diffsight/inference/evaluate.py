@@ -7,20 +7,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 import diffsight
 from diffsight import protocols
-from diffsight.datasets.base import AbstractDataset, Sample
+from diffsight.datasets.base import AbstractDataset, Sample, collate
 from diffsight.errors import InputError
 from diffsight.inference.predictor import Predictor
-from diffsight.inference.stored import StoredPredictions, form_of, read_prediction
+from diffsight.inference.stored import AbstractStored
 from diffsight.model import DenseModel
 from diffsight.protocols import AbstractProtocol, TaskProtocol
 from diffsight.tasks import AbstractTask, Prediction
-from diffsight.tasks.base import resize_map
-from diffsight.types import Target
 
 COUNTS = ("images", "skipped")
 
@@ -101,6 +98,7 @@ def evaluate(
     *,
     baselines: Mapping[str, Tensor] | None = None,
     advance: Callable[[], None] = lambda: None,
+    take: Callable[[str, Prediction], None] = lambda sample_id, prediction: None,
 ) -> Evaluation:
     """Score a model, and maps that are the same for every image, on a data set.
 
@@ -115,6 +113,7 @@ def evaluate(
         baselines: label maps by name (metres or ids), each resized to the image (1 x 1 is a
             constant).
         advance: called when a sample was read.
+        take: called with the id of every sample and its prediction.
 
     Raises:
         InputError: if a sample lacks its label, or a prompt that is used; if the classes of data
@@ -136,15 +135,19 @@ def evaluate(
                 yield one
             advance()
 
-    for_image, for_prompt = itertools.tee(samples())
+    for_image, for_prompt, for_people = itertools.tee(samples(), 3)
+    images = (sample.image for sample in for_image)
     prompts = (sample.prompt if uses_prompt else None for sample in for_prompt)
-    for prediction in predictor((sample.image for sample in for_image), prompts):
-        scores.add(waiting.popleft(), prediction)
+    people = (sample.queries() for sample in for_people)
+    for prediction in predictor(images, prompts, people):
+        sample = waiting.popleft()
+        scores.add(sample, prediction)
+        take(sample.id, prediction)
     return scores.result(dataset.name, predictor.plan.describe())
 
 
 def evaluate_stored(
-    stored: StoredPredictions,
+    stored: AbstractStored,
     dataset: AbstractDataset,
     protocol: AbstractProtocol,
     *,
@@ -169,8 +172,7 @@ def evaluate_stored(
     Raises:
         InputError: if a file is missing or cannot be used, or if no image counts.
     """
-    form = form_of(protocol)
-    task = form.task(dataset)
+    task = stored.task
     scores = _Scores(task, protocol, baselines or {}, name="predictions")
     count = 0
     for index in range(len(dataset)):
@@ -179,19 +181,14 @@ def evaluate_stored(
         for number, one in enumerate(sample.per_sentence()):
             _check(one, task.label, uses_prompt=False)
             count += 1
-            path = stored.find(f"{sample.id}-{number}" if several else sample.id)
-            if path is None:
-                continue
-            prediction = read_prediction(task, form, path, unit)
-            if prediction.hw != tuple(one.valid[task.label].shape):
-                sizes = [
-                    f"{hw[1]} x {hw[0]}" for hw in (prediction.hw, one.valid[task.label].shape)
-                ]
-                raise InputError(f"{path}: {sizes[0]} pixels, its label has {sizes[1]}: resize it")
-            scores.add(one, prediction)
+            name = f"{sample.id}-{number}" if several else sample.id
+            height, width = one.valid[task.label].shape
+            prediction = stored.prediction(name, (height, width), unit)
+            if prediction is not None:
+                scores.add(one, prediction)
         advance()
     stored.require_all(count)
-    return scores.result(dataset.name, f"predictions in {stored.folder}")
+    return scores.result(dataset.name, f"predictions in {stored.path}")
 
 
 class _Scores:
@@ -222,13 +219,13 @@ class _Scores:
 
     def add(self, sample: Sample, prediction: Prediction) -> None:
         """Add one image."""
-        label, valid = sample.labels[self.task.label], sample.valid[self.task.label]
-        self.sizes.add((valid.shape[0], valid.shape[1]))
-        counts = self.protocol.measure(self.metrics[self.name], prediction, label, valid)
+        target = collate([sample], self.task.label).target
+        self.sizes.add((target.valid.shape[-2], target.valid.shape[-1]))
+        counts = self.protocol.measure(self.metrics[self.name], prediction, target)
         self.counted, self.skipped = self.counted + counts, self.skipped + (not counts)
         for name, label_map in self.baselines.items():
-            constant = _as_prediction(self.task, label_map, valid)
-            self.protocol.measure(self.metrics[name], constant, label, valid)
+            constant = self.task.from_baseline(label_map, target)
+            self.protocol.measure(self.metrics[name], constant, target)
 
     def result(self, data: str, plan: str) -> Evaluation:
         """Return the scores of all images.
@@ -306,10 +303,3 @@ def _check(sample: Sample, label: str, uses_prompt: bool) -> None:
         raise InputError(f"sample {sample.id} has no label {label!r} (it has: {labels})")
     if uses_prompt and sample.prompt is None:
         raise InputError(f"sample {sample.id} names no scene or sentence, which is needed here")
-
-
-def _as_prediction(task: AbstractTask, label_map: Tensor, valid: Tensor) -> Prediction:
-    """Return a label map as a prediction at the size of the image."""
-    height, width = valid.shape
-    label = resize_map(label_map, (height, width))
-    return task.truth(Target(label, torch.ones_like(valid)[None]))[0]

@@ -17,6 +17,7 @@ from diffsight.errors import InputError
 from diffsight.inference.plan import Plan, ShortSide, short_side_px
 from diffsight.inference.predictor import Predictor
 from diffsight.model import DenseModel
+from diffsight.types import People
 
 PIXELS = ((), (3,), (4,))  # shapes of one pixel: grey, RGB, RGBA
 Picture = str | Path | Image.Image | np.ndarray | Tensor
@@ -91,7 +92,13 @@ class Pipeline:
         predictor.use_confidence(confidence)
         return Pipeline(predictor)
 
-    def __call__(self, images: Picture | Iterable[Picture], *, prompt: str | None = None) -> Any:
+    def __call__(
+        self,
+        images: Picture | Iterable[Picture],
+        *,
+        prompt: str | None = None,
+        boxes: Any = None,
+    ) -> Any:
         """Return a prediction for one image, a list for a list, a stream for other iterables.
 
         The size of a prediction is that of its image. A depth prediction has ``depth_m``,
@@ -102,15 +109,23 @@ class Pipeline:
                 in [0, 1]), or tensors ``3 h w`` of uint8 or of floats in [0, 1].
             prompt: name in the model's text table (for depth the scene type) for all images; None
                 is the mean of the names. For a model that reads sentences, the sentence.
+            boxes: for a model of joints, rows of left, top, right and bottom in pixels around the
+                people of an image, for a list of images a list of them; None: each image shows one
+                person.
 
         Raises:
-            InputError: for an image that cannot be used, or a prompt that the model does not know,
-                does not take, misses, or cannot read whole.
+            InputError: for an image or boxes that cannot be used, or a prompt that the model does
+                not know, does not take, misses, or cannot read whole.
         """
-        self.predictor.model.method.check_prompt(prompt)
+        model = self.predictor.model
+        model.method.check_prompt(prompt)
+        if boxes is not None and not model.task.has_regions:
+            raise InputError(f"{type(model.task).__name__} finds no joints: leave boxes out")
         if isinstance(images, Picture):
-            return self.predictor.one(to_tensor(images), prompt)
-        stream = self.predictor(map(to_tensor, images), itertools.repeat(prompt))
+            people = None if boxes is None else to_people(boxes)
+            return self.predictor.one(to_tensor(images), prompt, people)
+        people = None if boxes is None else map(to_people, boxes)
+        stream = self.predictor(map(to_tensor, images), itertools.repeat(prompt), people)
         return list(stream) if isinstance(images, list | tuple) else stream
 
 
@@ -131,6 +146,22 @@ def usable_device(name: str) -> str:
         reason = str(error).splitlines()[0]
         raise InputError(f"device {name!r} cannot be used ({reason}): try --device cpu") from None
     return name
+
+
+def to_people(boxes: Any) -> People:
+    """Return rows of left, top, right and bottom as people.
+
+    Raises:
+        InputError: if they are no such rows, or a box is empty.
+    """
+    rows = "rows of left, top, right and bottom in pixels"
+    try:
+        edges = torch.as_tensor(np.asarray(boxes, dtype=np.float32)).reshape(-1, 4)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"boxes: no numbers of four each: give {rows}") from None
+    if not bool((edges[:, 2:] > edges[:, :2]).all()):
+        raise InputError(f"boxes: one is empty: give {rows}")
+    return People.of_boxes(edges, torch.ones(len(edges)))
 
 
 def to_tensor(image: Picture) -> Tensor:

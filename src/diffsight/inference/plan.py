@@ -50,6 +50,8 @@ class Plan:
         flip: run the mirrored image too, and average.
         ensemble_size: passes with different noise that are averaged, for methods that add noise.
         batch_size: windows of one size that run together; it changes the speed, never the result.
+        released_windows: put square windows as far apart as the released code of VPD, EVP and Meta
+            Prompts does; the pixels beyond the last one are invalid.
     """
 
     short_side: int | None = None
@@ -61,6 +63,7 @@ class Plan:
     tile: int | None = None
     stride: int | None = None
     scales: tuple[float, ...] = (1.0,)
+    released_windows: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
@@ -79,6 +82,8 @@ class Plan:
                     f"a stride of {self.stride} px leaves gaps between windows of {self.tile} px: "
                     "choose a smaller one"
                 )
+        if self.released_windows and self.windows == 1:
+            raise InputError("released_windows are square ones: give windows too")
         if self.long_side is not None and self.short_side is None:
             raise InputError("long_side limits the size that short_side sets: give short_side too")
         sound = all(0 < scale < math.inf for scale in self.scales)
@@ -95,6 +100,7 @@ class Plan:
         size = "own size" if self.short_side is None else f"short side {self.short_side} px"
         limit = "" if self.long_side is None else f" (long side at most {self.long_side} px)"
         windows = "whole image" if self.windows == 1 else f"{self.windows} square windows"
+        windows += " as released" if self.released_windows else ""
         if self.tile is not None:
             windows = f"windows of {self.tile} px every {self.stride} px"
         ensemble = "" if self.ensemble_size == 1 else f", ensemble of {self.ensemble_size}"
@@ -115,7 +121,7 @@ class Plan:
         from diffsight.ops.tiles import tiles_of, windows_of
 
         if self.tile is None or self.stride is None:
-            return windows_of(height, width, self.windows)
+            return windows_of(height, width, self.windows, covers=not self.released_windows)
         tiles = tiles_of(height, width, self.tile, self.stride)
         if not mirrored:
             return tiles

@@ -1,12 +1,11 @@
 """The predictor: a model and a plan turn a stream of images of any size into predictions."""
 
-import hashlib
 import itertools
 import logging
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
@@ -24,79 +23,51 @@ from diffsight.ops.precision import float32_products
 from diffsight.ops.tiles import PassAverage, Window
 from diffsight.outputs import Output
 from diffsight.tasks import Prediction
-from diffsight.types import Draws, Encoded, Inputs, Latents
+from diffsight.types import Draws, Encoded, Inputs, Latents, People
 
 PIXEL_BYTES = 24  # memory of a pixel, at least: three colours, an output and its statistics
-MAX_LATENT_BYTES = 2**26  # that SharedLatents keeps
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 Image = UInt8[Tensor, "3 _ _"] | Float[Tensor, "3 _ _"]
 
 
-class SharedLatents:
-    """Latents and CLIP features of the last images, for models that share a frozen encoder.
+@dataclass
+class _Job:
+    """One image, and the outputs of its regions so far.
 
-    Give the same object to several predictors and run them image by image: each image is encoded
-    once, whatever batches it is in. An encoder is recognised by its identity, an image by the
-    SHA-256 of its pixels.
-
-    Args:
-        max_bytes: size of all latents that are kept; those of the last batch are always kept.
+    Attributes:
+        hw: size of the image in pixels.
+        outputs: of the regions that are done.
+        places: of the regions that were begun.
+        is_begun: whether that is all of them.
     """
 
-    def __init__(self, max_bytes: int = MAX_LATENT_BYTES) -> None:
-        self.max_bytes = max_bytes
-        # the encoder is kept too: while it lives, no other object has its id
-        self._entries: OrderedDict[Hashable, tuple[object, Tensor]] = OrderedDict()
+    hw: tuple[int, int]
+    outputs: list[Output] = field(default_factory=list)
+    places: list[Any] = field(default_factory=list)
+    is_begun: bool = False
 
-    def get(
-        self,
-        encoder: object,
-        image: Float[Tensor, "b 3 h w"],
-        compute: Callable[[Float[Tensor, "n 3 h w"]], Float[Tensor, "n ..."]],
-    ) -> Float[Tensor, "b ..."]:
-        """Return what ``compute`` gives for the images, or what it gave for them before."""
-        keys = [(id(encoder), *_identity(row)) for row in image.split(1)]
-        missing = {key: i for i, key in enumerate(keys) if key not in self._entries}
-        if missing:
-            rows = compute(image[list(missing.values())]).split(1)
-            # a copy: a row would keep the memory of its whole batch
-            found = rows if len(rows) == 1 else [row.clone() for row in rows]
-            self._entries.update(zip(missing, ((encoder, row) for row in found), strict=True))
-        for key in keys:
-            self._entries.move_to_end(key)
-        latents = [self._entries[key][1] for key in keys]
-        while len(self._entries) > len(keys) and self._bytes() > self.max_bytes:
-            self._entries.popitem(last=False)
-        return latents[0] if len(latents) == 1 else torch.cat(latents)
-
-    def _bytes(self) -> int:
-        return sum(latent.nbytes for _, latent in self._entries.values())
-
-
-def _identity(image: Tensor) -> tuple[Hashable, ...]:
-    """Return what a latent depends on: pixels, type, device, and mixed precision."""
-    kind = image.device.type
-    mixed = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-    pixels = image.detach().cpu().contiguous().view(torch.uint8).numpy()
-    digest = hashlib.sha256(pixels.data).digest()
-    return digest, tuple(image.shape), image.dtype, image.device, mixed
+    @property
+    def is_done(self) -> bool:
+        return self.is_begun and len(self.outputs) == len(self.places)
 
 
 @dataclass(frozen=True)
 class _Canvas:
-    """One image at a working size, and what was computed of it so far.
+    """One region of an image at a working size, and what was computed of it so far.
 
     Attributes:
+        job: of the image.
         image: at the working size.
         prompt: of the image.
-        original_hw: size of the image in pixels.
+        original_hw: size of the region in pixels of the output.
         sides: mirrored or not, or both.
         average: of what was computed at the working size.
-        scales: average over the scales and sides of the image, where there are several.
-        last: whether the image is finished with this canvas.
+        scales: average over the scales and sides of the region, where there are several.
+        last: whether the region is finished with this canvas.
     """
 
+    job: _Job
     image: Tensor
     prompt: str | None
     original_hw: tuple[int, int]
@@ -171,7 +142,10 @@ class Predictor:
             keep_freed_memory()
 
     def __call__(
-        self, images: Iterable[Image], prompts: Iterable[str | None] | None = None
+        self,
+        images: Iterable[Image],
+        prompts: Iterable[str | None] | None = None,
+        people: Iterable[People | None] | None = None,
     ) -> Iterator[Prediction]:
         """Yield one prediction per image, in order, at the size of the image, on the CPU.
 
@@ -182,31 +156,34 @@ class Predictor:
             images: RGB, uint8 or float in [0, 1], of any size each.
             prompts: one text or None per image (for depth the scene type); None alone stands for
                 None each.
+            people: boxes of each image for models of joints; None: an image shows one person.
 
         Raises:
             InputError: if the model does not know a prompt, or an image is too large.
         """
         self.model.to(self.device)  # models share a backbone, which another one may have moved
         names = itertools.repeat(None) if prompts is None else prompts
+        boxes = itertools.repeat(None) if people is None else people
         views = _EncodedViews(self.model, self.plan.ensemble_size)
-        passes = self._passes(images, names)
+        jobs: deque[_Job] = deque()
+        passes = self._passes(zip(images, names, boxes, strict=False), jobs)
         for batch in neighbours(passes, self.plan.batch_size, lambda step: step.image().shape):
             outputs = self._forward(batch, views)
             for step, output in zip(batch, outputs, strict=True):
-                height, width = step.canvas.original_hw
-                advice = f"not enough memory for the prediction of {width} x {height} px"
-                with memory_for(f"{advice}: give a smaller image"):
-                    step.canvas.average.add(output.stack[0], step.window)
-                if step.last:
-                    with memory_for(f"{advice}: give a smaller image"):
-                        merged = self._merge(step.canvas, output)
-                        done = self._decode(merged) if step.canvas.last else None
-                    if done is not None:
-                        yield done
+                canvas = step.canvas
+                with _memory_for_prediction(canvas.job):
+                    canvas.average.add(output.stack[0], self._in_output(step.window))
+                    merged = self._merge(canvas, output) if step.last else None
+                if merged is not None and canvas.last:
+                    canvas.job.outputs.append(merged)
+                yield from self._finished(jobs)
+        yield from self._finished(jobs)  # images in which there is nothing to run
 
-    def one(self, image: Image, prompt: str | None = None) -> Prediction:
+    def one(
+        self, image: Image, prompt: str | None = None, people: People | None = None
+    ) -> Prediction:
         """Return the prediction of one image."""
-        return next(self([image], [prompt]))
+        return next(self([image], [prompt], [people]))
 
     def use_confidence(self, confidence: float) -> None:
         """Yield predictions with intervals or sets of classes from now on.
@@ -223,16 +200,24 @@ class Predictor:
                 "%s: not the plan of the calibration, see docs/predict.md", self.plan.describe()
             )
 
-    def _decode(self, output: Output) -> Prediction:
-        """Return the prediction of one image, with its prediction set where one is wanted."""
-        prediction = self.model.task.decode(output)[0]
-        if self.threshold is None:
-            return prediction
-        return self.threshold.apply(self.model.task, prediction, output)
+    def _finished(self, jobs: deque[_Job]) -> Iterator[Prediction]:
+        """Yield the predictions of the images that are done, in order."""
+        while jobs and jobs[0].is_done:
+            job = jobs.popleft()
+            with _memory_for_prediction(job):
+                prediction = self.model.task.assemble(job.outputs, job.places, job.hw)
+                if self.threshold is not None:
+                    (output,) = job.outputs
+                    prediction = self.threshold.apply(self.model.task, prediction, output)
+            yield prediction
 
-    def _passes(self, images: Iterable[Image], prompts: Iterable[str | None]) -> Iterator[_Pass]:
-        for image, prompt in zip(images, prompts, strict=False):
-            for canvas in self._canvases(image, prompt):
+    def _passes(
+        self, images: Iterable[tuple[Image, str | None, People | None]], jobs: deque[_Job]
+    ) -> Iterator[_Pass]:
+        for image, prompt, people in images:
+            job = _Job((image.shape[-2], image.shape[-1]))
+            jobs.append(job)
+            for canvas in self._regions(job, image, prompt, people):
                 height, width = canvas.image.shape[-2:]
                 # as if the mirrored image were laid out by itself
                 windows = [self.plan.windows_of(height, width, mirrored=m) for m in canvas.sides]
@@ -245,24 +230,51 @@ class Predictor:
                 for i, ((window, mirrored), member) in enumerate(steps):
                     yield _Pass(canvas, window, mirrored, member, last=i == len(steps) - 1)
 
-    def _canvases(self, image: Image, prompt: str | None) -> Iterator[_Canvas]:
-        """Yield one canvas, or for several scales one for each of them and each side."""
-        original = (image.shape[-2], image.shape[-1])
-        with memory_for(_advice(self.device, 1, *original)):
+    def _regions(
+        self, job: _Job, image: Image, prompt: str | None, people: People | None
+    ) -> Iterator[_Canvas]:
+        """Yield the canvases of every region of an image."""
+        with memory_for(_advice(self.device, 1, *job.hw)):
             pixels = image.to(self.device).float()
             if image.dtype == torch.uint8:
                 pixels = pixels / 255
+        regions = self.model.task.regions(pixels, people)
+        following = next(regions, None)
+        while following is not None:
+            (region, place), following = following, next(regions, None)
+            job.places.append(place)
+            job.is_begun = following is None  # known before the pass, after which it is yielded
+            yield from self._canvases(job, region, prompt)
+        job.is_begun = True
+
+    def _canvases(
+        self, job: _Job, pixels: Float[Tensor, "3 h w"], prompt: str | None
+    ) -> Iterator[_Canvas]:
+        """Yield one canvas, or for several scales one for each of them and each side."""
+        original = (pixels.shape[-2], pixels.shape[-1])
         sides = (False, True) if self.plan.flip else (False,)
         scales = self.plan.scales
-        together = PassAverage(*original) if len(scales) > 1 else None
+        output_hw = self._output_hw(original)
+        together = PassAverage(*output_hw) if len(scales) > 1 else None
         groups = [sides] if together is None else [(side,) for side in sides]
         views = list(itertools.product(scales, groups))
         for i, (scale, group) in enumerate(views):
             hw = self.plan.working_hw(*original, scale)
-            average, last = PassAverage(*hw), i == len(views) - 1
+            average, last = PassAverage(*self._output_hw(hw)), i == len(views) - 1
             with memory_for(_advice(self.device, 1, *hw)):
                 resized = _resize(pixels, hw)
-            yield _Canvas(resized, prompt, original, group, average, together, last=last)
+            yield _Canvas(job, resized, prompt, output_hw, group, average, together, last=last)
+
+    def _output_hw(self, hw: tuple[int, int]) -> tuple[int, int]:
+        """Return the size of the output for so many pixels."""
+        stride = self.model.output.stride
+        return -(-hw[0] // stride), -(-hw[1] // stride)
+
+    def _in_output(self, window: Window) -> Window:
+        """Return a window of pixels in the output's own."""
+        stride = self.model.output.stride
+        rows, columns = (slice(s.start // stride, -(-s.stop // stride)) for s in window)
+        return rows, columns
 
     @torch.inference_mode()
     def _forward(self, batch: Sequence[_Pass], views: "_EncodedViews") -> list[Output]:
@@ -328,6 +340,13 @@ class _EncodedViews:
         rows = [views[i] for i in itertools.accumulate(step.member == 0 for step in batch)]
         self._last = rows[-1]
         return type(self._last).concatenate(rows)
+
+
+def _memory_for_prediction(job: _Job) -> AbstractContextManager[None]:
+    height, width = job.hw
+    return memory_for(
+        f"not enough memory for the prediction of {width} x {height} px: give a smaller image"
+    )
 
 
 def _advice(device: torch.device, count: int, height: int, width: int) -> str:

@@ -1,5 +1,7 @@
-"""Predictions that another program wrote: a file for each sample, named by the sample's id."""
+"""Predictions that another program wrote: a file for each sample, named by its id, or one list."""
 
+import abc
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +12,20 @@ from torch import Tensor
 
 from diffsight.datasets.base import AbstractDataset
 from diffsight.datasets.depth import read_depth
-from diffsight.datasets.files import read_array
+from diffsight.datasets.files import read_array, read_json
 from diffsight.datasets.labels import LabelFormat, read_label
 from diffsight.errors import InputError
 from diffsight.protocols import AbstractProtocol
-from diffsight.tasks import AbstractTask, Depth, Prediction, Referring, Segmentation
-from diffsight.types import Target
+from diffsight.tasks import (
+    AbstractTask,
+    Depth,
+    Pose,
+    PosePrediction,
+    Prediction,
+    Referring,
+    Segmentation,
+)
+from diffsight.types import People, Target
 
 LISTED = 5
 IDS = LabelFormat("segmentation", invalid=-1)
@@ -92,41 +102,169 @@ class StoredPredictions:
         return f"{len(names)} files belong to no sample: {_first(names)}" if names else ""
 
 
-@dataclass(frozen=True)
-class StoredForm:
-    """How stored predictions of one kind are read.
+class AbstractStored(abc.ABC):
+    """Predictions of one data set on disk.
 
     Attributes:
-        task: returns the task of a data set's labels.
-        read: returns a label map from a file, given the unit of a PNG and the number of classes.
+        path: where they lie.
+        task: of the predictions.
     """
 
-    task: Callable[[AbstractDataset], AbstractTask]
-    read: Callable[[Path, str | None, int], Tensor]
+    path: Path
+    task: AbstractTask
+
+    @abc.abstractmethod
+    def prediction(
+        self, sample_id: str, hw: tuple[int, int], unit: str | None
+    ) -> Prediction | None:
+        """Return the prediction of a sample; None, which is noted, if there is none.
+
+        Args:
+            sample_id: of the sample.
+            hw: height and width of its label.
+            unit: of one count of depth in PNG files.
+
+        Raises:
+            InputError: if it cannot be read, does not fit, or is not what the task predicts.
+        """
+
+    @abc.abstractmethod
+    def require_all(self, count: int) -> None:
+        """Refuse predictions that are not complete.
+
+        Args:
+            count: samples that were looked for.
+
+        Raises:
+            InputError: naming what is missing.
+        """
+
+    @abc.abstractmethod
+    def surplus(self) -> str:
+        """Return a line about predictions that belong to no sample; empty without any."""
 
 
-def form_of(protocol: AbstractProtocol) -> StoredForm:
-    """Return how the predictions that a protocol scores are stored.
+class StoredMaps(AbstractStored):
+    """A folder of label maps.
+
+    Args:
+        folder: where they lie.
+        task: of the predictions.
+        read: returns a label map from a file, given the unit of a PNG and the number of classes.
 
     Raises:
-        InputError: for a protocol of another kind.
+        InputError: if there is no such folder.
+    """
+
+    def __init__(
+        self, folder: Path, task: AbstractTask, read: Callable[[Path, str | None, int], Tensor]
+    ) -> None:
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder: check --predictions")
+        self.path = folder
+        self.task = task
+        self._files = StoredPredictions(folder)
+        self._read = read
+
+    def prediction(
+        self, sample_id: str, hw: tuple[int, int], unit: str | None
+    ) -> Prediction | None:
+        """Return the prediction of a sample, see ``AbstractStored``."""
+        path = self._files.find(sample_id)
+        if path is None:
+            return None
+        label = self._read(path, unit, len(self.task.class_names))
+        if tuple(label.shape[-2:]) != hw:
+            sizes = [f"{columns} x {rows}" for rows, columns in (label.shape[-2:], hw)]
+            raise InputError(f"{path}: {sizes[0]} pixels, its label has {sizes[1]}: resize it")
+        valid = torch.ones(1, *hw, dtype=torch.bool)
+        return self.task.truth(Target(label[None], valid))[0]
+
+    def require_all(self, count: int) -> None:
+        """Refuse a folder in which samples have no file."""
+        self._files.require_all(count)
+
+    def surplus(self) -> str:
+        """Return a line about the files that belong to no sample; empty without any."""
+        return self._files.surplus()
+
+
+class StoredPoses(AbstractStored):
+    """Joints of people that another program wrote.
+
+    Args:
+        path: JSON list of ``image_id``, ``keypoints`` and ``score``.
+
+    Raises:
+        InputError: if it is no such list.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.task = self._pose = Pose()
+        joints = len(self._pose.names)
+        self._rows: dict[str, list[tuple[list[float], float]]] = defaultdict(list)
+        self._used: set[str] = set()
+        try:
+            for i, row in enumerate(read_json(path)):
+                numbers = [float(x) for x in row["keypoints"]]
+                if len(numbers) != 3 * joints:
+                    raise InputError(
+                        f"{path}: entry {i} has {len(numbers)} numbers for {joints} joints of "
+                        "three each: correct it"
+                    )
+                self._rows[str(row["image_id"])].append((numbers, float(row["score"])))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"{path}: no joints ({type(error).__name__}: {error}): give a JSON list of "
+                "image_id, keypoints and score"
+            ) from None
+
+    def prediction(self, sample_id: str, hw: tuple[int, int], unit: str | None) -> PosePrediction:
+        """Return the people of an image; nobody where the file has none."""
+        _refuse_unit(unit)
+        rows = self._rows.get(sample_id, [])
+        self._used.add(sample_id)
+        joints = torch.tensor([numbers for numbers, _ in rows])
+        joints = joints.reshape(-1, len(self._pose.names), 3)
+        scores = torch.tensor([score for _, score in rows])
+        edges = torch.cat([joints[..., :2].amin(1), joints[..., :2].amax(1)], dim=1)
+        boxes = People.of_boxes(edges, scores)
+        people = People(edges, scores, joints, boxes.areas, boxes.is_crowd)
+        return PosePrediction(people, hw, self._pose.names, self._pose.limbs)
+
+    def require_all(self, count: int) -> None:
+        """Refuse joints none of which are of the samples: an image without people has none."""
+        if not self._rows.keys() & self._used:
+            raise InputError(
+                f"{self.path}: {self._others()}: give the results of the images of the data set"
+            )
+
+    def surplus(self) -> str:
+        """Return a line about the images that are no samples; empty without any."""
+        return self._others() if self._rows.keys() - self._used else ""
+
+    def _others(self) -> str:
+        others = [name for name in self._rows if name not in self._used]
+        return f"{len(others)} images are not in the data set: {_first(others)}"
+
+
+def open_stored(path: Path, protocol: AbstractProtocol, dataset: AbstractDataset) -> AbstractStored:
+    """Return predictions of the kind that a protocol scores.
+
+    Args:
+        path: folder of label maps, or for joints a JSON file as COCO's server reads it.
+        protocol: which scores them.
+        dataset: whose samples they are of.
+
+    Raises:
+        InputError: for a protocol of another kind, or if they cannot be used.
     """
     if protocol.kind not in FORMS:
         raise InputError(f"{protocol.name} scores {protocol.scores}, which are not read from files")
-    return FORMS[protocol.kind]
-
-
-def read_prediction(
-    task: AbstractTask, form: StoredForm, path: Path, unit: str | None
-) -> Prediction:
-    """Return the prediction in a file.
-
-    Raises:
-        InputError: if the file cannot be read, or does not hold what the task predicts.
-    """
-    label = form.read(path, unit, len(task.class_names))
-    valid = torch.ones(1, *label.shape[-2:], dtype=torch.bool)
-    return task.truth(Target(label[None], valid))[0]
+    return FORMS[protocol.kind](path, dataset)
 
 
 def _segmentation(dataset: AbstractDataset) -> AbstractTask:
@@ -179,8 +317,9 @@ def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
 
 
-FORMS: Mapping[str, StoredForm] = {
-    "depth": StoredForm(lambda dataset: Depth(), _read_depth),
-    "classes": StoredForm(_segmentation, _read_ids),
-    "mask": StoredForm(lambda dataset: Referring(), _read_mask),
+FORMS: Mapping[str, Callable[[Path, AbstractDataset], AbstractStored]] = {
+    "depth": lambda path, dataset: StoredMaps(path, Depth(), _read_depth),
+    "classes": lambda path, dataset: StoredMaps(path, _segmentation(dataset), _read_ids),
+    "mask": lambda path, dataset: StoredMaps(path, Referring(), _read_mask),
+    "pose": lambda path, dataset: StoredPoses(path),
 }

@@ -4,7 +4,8 @@ Learnable prompts condition the UNet (section 3.2); it is run several times, eac
 output of the pass before, with a learnable embedding in place of that of a timestep (section 3.4);
 the features of the last pass are multiplied with the prompts, one map for each (section 3.3).
 Depth: one set of ``LearnedTokens`` with an adapter for each pass, ``Fused`` and ``DeconvHead``;
-segmentation: one set for all passes, ``PerLevel`` and ``UPerHead``.
+segmentation: one set for all passes, ``PerLevel`` and ``UPerHead``. Pose was never released: one
+set for all passes, ``Fused`` and ``HeatmapHead`` are our choice.
 """
 
 import math
@@ -20,7 +21,7 @@ from torch.nn import functional
 from diffsight.backbones import BackboneSource, StableDiffusion
 from diffsight.backbones.attention_maps import MapRecorder, MapRequest
 from diffsight.errors import InputError
-from diffsight.heads import DeconvHead, UPerHead
+from diffsight.heads import DeconvHead, HeatmapHead, UPerHead
 from diffsight.heads.base import HeadBuilder
 from diffsight.methods.base import (
     AbstractMethod,
@@ -75,7 +76,7 @@ class MetaPrompts(AbstractMethod):
         InputError: if parts do not fit together.
     """
 
-    output_kinds = ("values", "classes")
+    output_kinds = ("values", "classes", "heatmaps")
     accepts_prompt = True
 
     def __init__(
@@ -216,6 +217,11 @@ class MetaPrompts(AbstractMethod):
                 assert isinstance(one, AbstractPrompt)
                 one.check(text)
 
+    def example_text(self) -> Tensor | None:
+        """Return the placeholder of the prompts."""
+        prompts = (one for one in self.prompts.children() if isinstance(one, AbstractPrompt))
+        return next((one.placeholder() for one in prompts if one.requires_text), None)
+
     def explain(self, inputs: Inputs, encoded: EncodedLatent | None = None) -> Explanation:
         """Return the output of one image, and what every prompt attends to (figures 3 to 6).
 
@@ -271,7 +277,12 @@ class MetaPrompts(AbstractMethod):
                 "rearrange": PerLevel,
                 "head": partial(UPerHead, width=width),
             }
-            if output.kind != "classes":
+            if output.kind == "heatmaps":
+                heads = {
+                    "rearrange": Fused,
+                    "head": partial(HeatmapHead, width=64 if source.is_embedded else 256),
+                }
+            elif output.kind == "values":
                 wide = 32 if source.is_embedded else 192
                 doublings = int(math.log2(backbone.strides[0]))
                 heads = {

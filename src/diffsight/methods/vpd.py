@@ -15,7 +15,7 @@ from typing import Any
 
 from diffsight.backbones import BackboneSource, StableDiffusion
 from diffsight.backbones.attention_maps import Place
-from diffsight.heads import DeconvHead, SemanticFPN
+from diffsight.heads import DeconvHead, HeatmapHead, SemanticFPN
 from diffsight.heads.base import HeadBuilder
 from diffsight.methods.base import AbstractMethod, FitSettings, MethodBuilder, builder_of
 from diffsight.methods.parts import AttentionMaps, EncodedLatent, build_neck, without_padding
@@ -51,6 +51,8 @@ class VPD(AbstractPrompted):
     Raises:
         InputError: if text and UNet do not fit together, or there are no maps to append.
     """
+
+    output_kinds = ("values", "classes", "heatmaps")
 
     def __init__(
         self,
@@ -115,6 +117,10 @@ class VPD(AbstractPrompted):
         """
 
         def make(output: OutputSpec) -> AbstractMethod:
+            width = 32 if source.is_embedded else 192
+            head: Any = partial(DeconvHead, widths=(32, 32, 32), width=width)
+            if output.kind == "heatmaps":
+                head = partial(HeatmapHead, width=2 * width)
             scale = {} if source.is_embedded else {"latent_scale": 1.0}
             backbone = source.fresh_diffusion(
                 trainable=("unet",), gradient_checkpointing=gradient_checkpointing, **scale
@@ -124,7 +130,7 @@ class VPD(AbstractPrompted):
                 parts = {
                     "prompts": TextTable(names=["any"], dim=backbone.context_dim, learn_rows=True),
                     "neck": partial(Merging, width=128, groups=8),
-                    "head": partial(DeconvHead, widths=(32, 32, 32), width=32),
+                    "head": head,
                 }
             elif output.kind == "classes" and class_names:
                 tokens = ClassTokens.of_names(class_names, source.name, dim=backbone.context_dim)
@@ -138,7 +144,7 @@ class VPD(AbstractPrompted):
                 parts = {
                     "prompts": Unprompted.of_folder(source.folder, backbone.context_dim),
                     "neck": partial(Merging, width=1536, groups=math.gcd(16, *backbone.channels)),
-                    "head": partial(DeconvHead, widths=(32, 32, 32), width=192),
+                    "head": head,
                 }
             return cls(output=output, backbone=backbone, **{**parts, **options})
 

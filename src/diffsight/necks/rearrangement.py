@@ -86,6 +86,8 @@ class Fused(AbstractRearrangement):
         prompts: their number.
         dim: width of a prompt.
         width: channels between the doublings.
+        multiplies: without it the joined features themselves come out, ``dim`` of them (a row of
+            table 5).
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Fused(AbstractRearrangement):
         prompts: int,
         dim: int,
         width: int = 32,
+        multiplies: bool = True,
     ) -> None:
         super().__init__()
         finest, *coarser = in_channels
@@ -104,7 +107,8 @@ class Fused(AbstractRearrangement):
             self.levels.append(_upwards(channels, width, doublings))
         self.mix = _normalised(sum(in_channels), dim)
         start_convolutions(self, partial(nn.init.trunc_normal_, std=0.02))
-        self.out_channels, self.out_strides = (prompts,), (strides[0],)
+        self.multiplies = multiplies
+        self.out_channels, self.out_strides = (prompts if multiplies else dim,), (strides[0],)
 
     def forward(self, pyramid: Pyramid, prompts: Prompts) -> Pyramid:
         """Return one map per prompt at the stride of the finest level."""
@@ -113,7 +117,8 @@ class Fused(AbstractRearrangement):
         )
         hw = finest.shape[-2:]  # of a latent of an odd size the doubled levels reach over it
         joined = torch.cat([finest, *(x[..., : hw[0], : hw[1]] for x in coarser)], dim=1)
-        features = (_product(self.mix(joined), prompts),)
+        mixed = self.mix(joined)
+        features = (_product(mixed, prompts) if self.multiplies else mixed,)
         return Pyramid(features, self.out_strides, pyramid.valid_hw, pyramid.covered_hw(0))
 
 

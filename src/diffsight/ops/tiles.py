@@ -7,35 +7,38 @@ from torch import Tensor
 Window = tuple[slice, slice]
 
 
-def window_starts(long: int, side: int, windows: int) -> list[int]:
+def window_starts(long: int, side: int, windows: int, *, covers: bool = True) -> list[int]:
     """Where the windows begin along the longer side, in pixels, ascending and without repetition.
 
     Window i begins at ``i * ((long - side) // (windows - 1))``; the last one ends at the far edge.
     Where that many windows of ``side`` pixels cannot cover ``long`` pixels, there are as many as it
     takes.
 
-    Differs from the authors' code: VPD and EVP floor the step of every window, so that up to
-    ``windows - 2`` columns at the far edge are in none (EVP on KITTI with 20 windows: 9 columns of
-    NaN). Where the division is exact (NYU 480 x 640 in 2, KITTI 352 x 1216 in 4) the windows are
-    the same.
+    Differs from the authors' code: VPD, EVP and Meta Prompts floor the step of every window, so
+    that up to ``windows - 2`` columns at the far edge are in none (on KITTI 9 columns of NaN with
+    EVP's 20 windows, as with Meta Prompts' 16). ``covers=False`` does so too. Where the division is
+    exact (NYU 480 x 640 in 2, KITTI 352 x 1216 in 4) the windows are the same.
 
     Args:
         long: length of the longer side.
         side: length of the shorter side, the side of a window.
         windows: how many, at least 2.
+        covers: let the last one end at the far edge; without it, the pixels there are in none.
     """
+    if not covers:
+        return [i * ((long - side) // (windows - 1)) for i in range(windows)]
     slack = long - side
     stride = min(side, max(1, slack // (windows - 1)))
     count = max(windows - 1, -((side - slack) // stride) + 1)
     return sorted({min(i * stride, slack) for i in range(count)} | {slack})
 
 
-def windows_of(height: int, width: int, windows: int) -> list[Window]:
+def windows_of(height: int, width: int, windows: int, *, covers: bool = True) -> list[Window]:
     """The (rows, columns) of every window: one window is the whole image, several are square."""
     if windows == 1:
         return [(slice(0, height), slice(0, width))]
     side = min(height, width)
-    starts = window_starts(max(height, width), side, windows)
+    starts = window_starts(max(height, width), side, windows, covers=covers)
     if height > width:
         return [(slice(start, start + side), slice(0, width)) for start in starts]
     return [(slice(0, height), slice(start, start + side)) for start in starts]
@@ -94,9 +97,12 @@ class PassAverage:
         self._squares[:, rows, columns] += delta * (maps - mean)
 
     def mean(self) -> Float[Tensor, "k h w"]:
-        """The average at every pixel; every pixel must have been in a pass."""
+        """The average at every pixel; NaN where no pass was."""
         assert self._mean is not None
-        return self._mean
+        assert self._count is not None
+        if bool(self._count.all()):
+            return self._mean
+        return torch.where(self._count > 0, self._mean, torch.nan)
 
     def std(self) -> Float[Tensor, "k h w"]:
         """The spread (population) per pixel; NaN where fewer than two passes were."""

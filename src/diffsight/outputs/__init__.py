@@ -1,12 +1,13 @@
 """What a method gives to a task: the kinds of output, and what a task asks for."""
 
 from diffsight.outputs.codec import LabelCodec, SoftLabels, expectation
-from diffsight.outputs.kinds import Classes, Distribution, Moments, Output, Values
+from diffsight.outputs.kinds import Classes, Distribution, Heatmaps, Moments, Output, Values
 from diffsight.outputs.spec import Kind, OutputSpec
 
 __all__ = [
     "Classes",
     "Distribution",
+    "Heatmaps",
     "Kind",
     "LabelCodec",
     "Moments",

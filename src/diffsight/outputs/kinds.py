@@ -191,6 +191,32 @@ class Distribution(Output):
 
 
 @dataclass(frozen=True)
+class Heatmaps(Output):
+    """A map for every joint, with a peak of height 1 where the joint is.
+
+    Attributes:
+        maps: one per joint.
+        stride: pixels of the image for each of theirs.
+    """
+
+    maps: Float[Tensor, "b j h w"]
+    stride: int
+
+    @property
+    def stack(self) -> Float[Tensor, "b j h w"]:
+        """The maps."""
+        return self.maps.float()
+
+    def with_stack(self, stack: Float[Tensor, "b j h w"]) -> "Heatmaps":
+        """Return these maps."""
+        return Heatmaps(stack, self.stride)
+
+    def cropped(self, height: int, width: int) -> "Heatmaps":
+        """Return the part that covers the top-left ``height`` x ``width`` pixels of the image."""
+        return super().cropped(-(-height // self.stride), -(-width // self.stride))
+
+
+@dataclass(frozen=True)
 class Moments(Output):
     """A distribution over values, reduced to its moments, which may be averaged and resized.
 

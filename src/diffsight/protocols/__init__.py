@@ -11,6 +11,7 @@ from diffsight.protocols.classes import (
     ClassProtocol,
 )
 from diffsight.protocols.depth import KITTI_GARG_V1, NYU_EIGEN_V1, ROOMS_V1, DepthProtocol
+from diffsight.protocols.pose import COCO_POSE_V1, POSE_V1, PoseProtocol
 from diffsight.protocols.referring import (
     REFCOCO_PLUS_V1,
     REFCOCO_V1,
@@ -24,6 +25,7 @@ __all__ = [
     "AbstractProtocol",
     "ClassProtocol",
     "DepthProtocol",
+    "PoseProtocol",
     "PromptRule",
     "ReferringProtocol",
     "TaskProtocol",
@@ -44,6 +46,8 @@ _ALL = (
     REFCOCO_PLUS_V1,
     REFCOCOG_V1,
     SENTENCES_V1,
+    COCO_POSE_V1,
+    POSE_V1,
 )
 _PROTOCOLS: dict[str, AbstractProtocol] = {protocol.name: protocol for protocol in _ALL}
 

@@ -11,12 +11,11 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
-from torch import Tensor
 from torchmetrics import Metric
 
 from diffsight.errors import InputError
 from diffsight.tasks import AbstractTask, Prediction
-from diffsight.types import Mask
+from diffsight.types import Target
 
 PromptRule = Literal["mean", "oracle-scene", "caption"]
 # what the names stand for: the number of images, and their height and width where all have one
@@ -63,14 +62,13 @@ class AbstractProtocol(abc.ABC):
         """Return a fresh metric for ``measure`` and predictions of this task."""
 
     @abc.abstractmethod
-    def measure(self, metric: Any, prediction: Prediction, label: Tensor, valid: Mask) -> bool:
+    def measure(self, metric: Any, prediction: Prediction, target: Target) -> bool:
         """Add one image to a metric; return False if none of its pixels counts.
 
         Args:
             metric: of ``metric``.
             prediction: of the task, at the size of the label.
-            label: ``c h w`` of numbers or ``h w`` of ids, as in ``Sample.labels``.
-            valid: where the label means something.
+            target: labels of this image, a batch of one.
 
         Raises:
             InputError: for a prediction of another kind, or a label that the protocol is not made

@@ -5,14 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from torch import Tensor
-
 from diffsight.errors import InputError
 from diffsight.label_maps import CITYSCAPES_CATEGORIES
 from diffsight.metrics.few_shot import ClassIoU
 from diffsight.protocols.base import AbstractProtocol
 from diffsight.tasks import AbstractTask, Prediction
-from diffsight.types import Mask
+from diffsight.types import Target
 
 
 @dataclass(frozen=True)
@@ -64,16 +62,16 @@ class ClassProtocol(AbstractProtocol):
             )
         return ClassIoU(count, invented=self.invented)
 
-    def measure(self, metric: Any, prediction: Prediction, label: Tensor, valid: Mask) -> bool:
-        """Add one image; the label is ``h w`` of ids.
+    def measure(self, metric: Any, prediction: Prediction, target: Target) -> bool:
+        """Add one image; the label is ``1 h w`` of ids.
 
         Raises:
             InputError: if the prediction has no classes, or an id is unknown.
         """
         self.require_kind(prediction)
-        ids = prediction.to_label().to(label.device)
-        metric.update(ids[None, None], label[None, None], valid[None])
-        return bool(valid.any())
+        ids = prediction.to_label().to(target.label.device)
+        metric.update(ids[None, None], target.label[None], target.valid)
+        return bool(target.valid.any())
 
     def per_class(self, metric: Any, names: Sequence[str]) -> dict[str, float]:
         """Return the IoU of every class that counts, by name."""

@@ -12,7 +12,7 @@ from diffsight.errors import InputError
 from diffsight.metrics.depth import DepthMetrics
 from diffsight.protocols.base import AbstractProtocol, PromptRule
 from diffsight.tasks import AbstractTask, Prediction
-from diffsight.types import DepthType, Mask, Masks
+from diffsight.types import DepthType, Masks, Target
 
 
 @dataclass(frozen=True)
@@ -130,14 +130,15 @@ class DepthProtocol(AbstractProtocol):
         """Return a fresh metric for what ``prepare`` and ``mask`` give."""
         return DepthMetrics()
 
-    def measure(self, metric: Any, prediction: Prediction, label: Tensor, valid: Mask) -> bool:
-        """Add one image; the label is ``1 h w`` in metres.
+    def measure(self, metric: Any, prediction: Prediction, target: Target) -> bool:
+        """Add one image; the label is ``1 1 h w`` in metres.
 
         Raises:
             InputError: if the prediction is no depth, or the crop is made for another size.
         """
         self.require_kind(prediction)
-        mask = self.mask(label, valid[None])
+        label = target.label[0]
+        mask = self.mask(label, target.valid)
         depth_m = prediction.to_label().float().to(label.device)
         metric.update(self.prepare(depth_m), label, mask)
         return bool(mask.any())

@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor
-
 from diffsight.errors import InputError
 from diffsight.metrics.referring import MaskMetrics
 from diffsight.protocols.base import AbstractProtocol
 from diffsight.tasks import AbstractTask, Prediction
-from diffsight.types import Mask
+from diffsight.types import Target
 
 
 @dataclass(frozen=True)
@@ -42,23 +40,23 @@ class ReferringProtocol(AbstractProtocol):
         """Return a fresh metric."""
         return MaskMetrics()
 
-    def measure(self, metric: Any, prediction: Prediction, label: Tensor, valid: Mask) -> bool:
-        """Add one sentence; the label is ``h w``, 1 where the thing is.
+    def measure(self, metric: Any, prediction: Prediction, target: Target) -> bool:
+        """Add one sentence; the label is ``1 h w``, 1 where the thing is.
 
         Raises:
             InputError: if the prediction is no mask, or the truth has another size than the
                 protocol's.
         """
         self.require_kind(prediction)
-        height, width = label.shape
+        height, width = target.label.shape[-2:]
         if self.size is not None and (height, width) != (self.size, self.size):
             raise InputError(
                 f"{self.name} compares at {self.size} x {self.size} px, these masks have "
                 f"{width} x {height}: read the data set with size={self.size}"
             )
-        mask = prediction.to_label().to(label.device) == 1
-        metric.update(mask[None], label[None] == 1, valid[None])
-        return bool(valid.any())
+        mask = prediction.to_label().to(target.label.device) == 1
+        metric.update(mask[None], target.label == 1, target.valid)
+        return bool(target.valid.any())
 
 
 def _refcoco(variant: str, split: str) -> ReferringProtocol:

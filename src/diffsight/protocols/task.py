@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
 from torchmetrics import Metric
 
 from diffsight.protocols.base import AbstractProtocol
 from diffsight.tasks import AbstractTask, Prediction
-from diffsight.types import Mask, Target
+from diffsight.types import Target
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,8 @@ class TaskProtocol(AbstractProtocol):
         """Return the metric of the task."""
         return task.metric()
 
-    def measure(self, metric: Any, prediction: Prediction, label: Tensor, valid: Mask) -> bool:
+    def measure(self, metric: Any, prediction: Prediction, target: Target) -> bool:
         """Add one image; return False if it has no labelled pixel."""
-        predicted = prediction.to_label().to(label.device)
-        metric.update(predicted[None], Target(label[None], valid[None]))
-        return bool(valid.any())
+        predicted = prediction.to_label().to(target.label.device)
+        metric.update(predicted[None], target)
+        return bool(target.valid.any())

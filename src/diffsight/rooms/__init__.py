@@ -4,19 +4,19 @@ from diffsight.rooms.dataset import Expression, Rendering, Rooms, render_scene
 from diffsight.rooms.draw import RENDERER_VERSION, SPLITS
 from diffsight.rooms.labels import LABELS
 from diffsight.rooms.people import Person
-from diffsight.rooms.person import KEYPOINTS
+from diffsight.rooms.pose import PeopleRooms
 from diffsight.rooms.referring import ReferringRooms
 from diffsight.rooms.scene import ROOM_TYPES
 from diffsight.rooms.world import CLASSES
 
 __all__ = [
     "CLASSES",
-    "KEYPOINTS",
     "LABELS",
     "RENDERER_VERSION",
     "ROOM_TYPES",
     "SPLITS",
     "Expression",
+    "PeopleRooms",
     "Person",
     "ReferringRooms",
     "Rendering",

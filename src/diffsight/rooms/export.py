@@ -14,9 +14,9 @@ from diffsight.atomic import replacing
 from diffsight.datasets.depth import write_depth_png
 from diffsight.errors import InputError
 from diffsight.formats.text import read_object, reading
+from diffsight.label_maps import COCO_KEYPOINTS
 from diffsight.rooms.dataset import Rendering, render_scene
 from diffsight.rooms.draw import RENDERER_VERSION
-from diffsight.rooms.person import KEYPOINTS
 from diffsight.rooms.world import CLASSES
 
 # 16-bit maps: value = lowest + (count - 1) * (highest - lowest) / 65534, 0 marks invalid pixels
@@ -162,7 +162,7 @@ def _record(rendering: Rendering, maps: Mapping[str, Sequence[dict[str, Any]]]) 
         "labels": maps,
         "class_names": list(CLASSES),
         "instance_classes": list(rendering.kinds),
-        "keypoint_names": list(KEYPOINTS),
+        "keypoint_names": list(COCO_KEYPOINTS),
         "people": [
             {
                 "instance": person.instance,

@@ -16,7 +16,7 @@ class Person:
     Attributes:
         instance: value of the instance map.
         keypoints: ``17 3``: x and y in pixels, and 0 outside the image (then x = y = 0), 1 covered
-            by something, 2 visible; order of COCO, see ``KEYPOINTS``.
+            by something, 2 visible; order of COCO, see ``COCO_KEYPOINTS``.
         box: x0, y0, x1, y1 in pixels around the whole body, cut at the image's border; pixel
             centres are whole numbers, so the border lies at -0.5.
         visible_px: size of the visible part in pixels.

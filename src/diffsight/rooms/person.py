@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from diffsight.label_maps import COCO_KEYPOINTS
 from diffsight.rooms.draw import Draw
 from diffsight.rooms.materials import LOOKS, material, plain
 from diffsight.rooms.models import Model, Style
@@ -18,25 +19,6 @@ from diffsight.rooms.world import (
     rotation_y,
 )
 
-KEYPOINTS = (
-    "nose",
-    "left_eye",
-    "right_eye",
-    "left_ear",
-    "right_ear",
-    "left_shoulder",
-    "right_shoulder",
-    "left_elbow",
-    "right_elbow",
-    "left_wrist",
-    "right_wrist",
-    "left_hip",
-    "right_hip",
-    "left_knee",
-    "right_knee",
-    "left_ankle",
-    "right_ankle",
-)
 # flesh over each joint in metres, from nose to ankles: a joint counts as visible when nothing else
 # covers it; a little more than the radius of the limbs that meet there
 _FLESH = (
@@ -124,7 +106,7 @@ def person(draw: Draw, style: Style, seat_m: float | None = None) -> Model:
     }
     model = Model("person", colour, LOOKS[pattern], height=float(joints["head"][1]) + 0.13 * size)
     _dress(model, joints, clothes, size, short_sleeves=draw.chance(0.5))
-    where = np.stack([joints[name] for name in KEYPOINTS])
+    where = np.stack([joints[name] for name in COCO_KEYPOINTS])
     model.joints = (where, np.array(_FLESH) * size)
     reach = np.abs(where[:, (0, 2)]).max(axis=0)
     model.half_x, model.half_z = max(float(reach[0]), 0.22), max(float(reach[1]), 0.18) + 0.05

@@ -3,6 +3,7 @@
 from diffsight.tasks.base import AbstractTask
 from diffsight.tasks.depth import Depth, DepthPrediction
 from diffsight.tasks.normals import NormalPrediction, Normals
+from diffsight.tasks.pose import Pose, PosePrediction
 from diffsight.tasks.prediction import Prediction, StoredArray
 from diffsight.tasks.referring import MaskPrediction, Referring
 from diffsight.tasks.segmentation import ClassPrediction, Segmentation
@@ -16,6 +17,8 @@ __all__ = [
     "MaskPrediction",
     "NormalPrediction",
     "Normals",
+    "Pose",
+    "PosePrediction",
     "Prediction",
     "Referring",
     "Segmentation",

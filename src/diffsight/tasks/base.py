@@ -2,7 +2,7 @@
 
 import abc
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffsight.config import Configurable
+from diffsight.datasets.base import Sample
 from diffsight.errors import InputError
 from diffsight.outputs import LabelCodec, Output, OutputSpec, SoftLabels
 from diffsight.outputs.kinds import MIN_PROBABILITY
 from diffsight.tasks.prediction import Prediction, PredictionSet, to_pixels
-from diffsight.types import Maps, Mask, Masks, Target
+from diffsight.types import Maps, Mask, Masks, People, Target
 
 LabelMaps = Iterable[tuple[Tensor, Bool[Tensor, "h w"]]]
 """Labels ``c h w`` or ``h w`` of one size, each with its mask of valid pixels."""
@@ -36,6 +37,8 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
         has_prediction_sets: whether ``nonconformity`` and ``prediction_set`` are there, so that
             predictions can be calibrated.
         lower_bound: of the numbers that are predicted.
+        sigmas: of the object keypoint similarity, one per joint; empty for other labels.
+        has_regions: whether parts of an image are run by themselves (``regions``), such as people.
     """
 
     label: str
@@ -48,6 +51,8 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
     unit: str = ""
     has_prediction_sets: ClassVar[bool] = False
     lower_bound: ClassVar[float] = -math.inf
+    sigmas: tuple[float, ...] = ()
+    has_regions: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod
@@ -109,6 +114,32 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
     def mirror_output(self, output: Output) -> Output:
         """Return the output for the mirrored image, given that of the image."""
         return output.mirrored()
+
+    def regions(
+        self, image: Float[Tensor, "3 h w"], people: People | None
+    ) -> Iterator[tuple[Float[Tensor, "3 _ _"], Any]]:
+        """Yield the parts of an image that are run by themselves; default: all of it.
+
+        Args:
+            image: in [0, 1].
+            people: whose joints are to be found.
+
+        Yields:
+            A part, and where it lies, for ``assemble``.
+        """
+        yield image, None
+
+    def assemble(
+        self, outputs: Sequence[Output], places: Sequence[Any], hw: tuple[int, int]
+    ) -> Prediction:
+        """Return the prediction of an image; default: that of its one output.
+
+        Args:
+            outputs: of the parts of the image, batches of one.
+            places: where the parts lie.
+            hw: height and width of the image.
+        """
+        return self.decode(outputs[0])[0]
 
     @abc.abstractmethod
     def decode(self, output: Output) -> Sequence[Prediction]:
@@ -190,6 +221,30 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
             By name, ``h w`` or 1 x 1, of floats or ids as the labels are; empty for labels of
             several channels.
         """
+
+    def comparable_label(self, sample: Sample, hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Return the label of a sample in the frame of ``baselines``, and where it is valid.
+
+        Args:
+            sample: of any size.
+            hw: size of the baselines' maps.
+        """
+        label, valid = sample.labels[self.label].double(), sample.valid[self.label].double()
+        channels = label[None] if label.ndim == 2 else label
+        resized = functional.interpolate(channels[None], hw)[0]
+        is_valid = functional.interpolate(valid[None, None], hw)[0, 0] > 0
+        return (resized[0] if len(resized) == 1 else resized), is_valid
+
+    def from_baseline(self, baseline: Tensor, target: Target) -> Prediction:
+        """Return a baseline as the prediction of an image.
+
+        Args:
+            baseline: one of ``baselines``.
+            target: labels of the image, a batch of one.
+        """
+        height, width = target.valid.shape[-2:]
+        label = resize_map(baseline, (height, width))
+        return self.truth(Target(label, torch.ones_like(target.valid)))[0]
 
     def panel(
         self, image: Float[Tensor, "3 h w"], truth: Prediction, prediction: Prediction

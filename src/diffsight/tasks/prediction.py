@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffsight.tasks.colour import Plane, Table, error_table, paint
-from diffsight.types import Map, Mask, Picture
+from diffsight.types import Map, Mask, People, Picture
 
 Colour = tuple[int, int, int]
 
@@ -60,6 +60,14 @@ class Prediction(abc.ABC):
     """
 
     kind: ClassVar[str] = ""
+
+    def to_people(self) -> People:
+        """Return the people of a pose, with the scores of their joints.
+
+        Raises:
+            TypeError: if it is no pose.
+        """
+        raise TypeError(f"{type(self).__name__} has no joints")
 
     @property
     def hw(self) -> tuple[int, int]:

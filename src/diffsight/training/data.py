@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from diffsight.datasets.base import AbstractDataset, AbstractTransform, Batch, Sample, collate
 from diffsight.datasets.class_transforms import RandomScale
+from diffsight.datasets.person_crop import PersonCrop
 from diffsight.datasets.transforms import Resize
 from diffsight.errors import InputError
 from diffsight.inference.predictor import neighbours
@@ -67,6 +68,8 @@ class TrainingStream(AbstractStream):
         for change in self.augment:
             if isinstance(change, RandomScale):
                 return change.short_side
+            if isinstance(change, PersonCrop):
+                return min(change.hw)
             if isinstance(change, Resize):
                 sample = change(sample, torch.Generator())
         return min(sample.image.shape[-2:])
@@ -147,7 +150,7 @@ def validation_batches(
     read = _read_all(dataset.__getitem__, range(rank, len(dataset), world), workers)
     samples = (one for sample in read for one in sample.per_sentence())
     size = max(1, batch_size // world)
-    for batch in neighbours(samples, size, lambda sample: sample.image.shape):
+    for batch in neighbours(samples, size, lambda s: (s.image.shape, s.labels[label].shape)):
         yield with_text_features(collate(batch, label), text_features)
 
 

@@ -22,6 +22,7 @@ from diffsight.inference.evaluate import Evaluation, check_classes, evaluate, pr
 from diffsight.methods.base import MethodBuilder
 from diffsight.model import DenseModel
 from diffsight.tasks.base import AbstractTask
+from diffsight.training.begin import begin_with
 from diffsight.training.callbacks import LAST, Pictures
 from diffsight.training.data import TrainingStream
 from diffsight.training.learner import Learner
@@ -128,6 +129,8 @@ def fit(
     if settings.preload:
         train, val = (_preloaded(data, task.label, settings, out) for data in (train, val))
     model = build_fitted(task, method, train)
+    if settings.begin is not None and checkpoint is None:
+        begin_with(model, settings.begin)
     stream = _stream(train, task.label, augment or (), settings)
     rules = protocol_for(protocol, model, oracle_scene=oracle_scene) if protocol else None
     learner = Learner(

@@ -68,6 +68,11 @@ class Supervised(AbstractObjective):
         """The model."""
         return self.model
 
+    @property
+    def has_loss(self) -> bool:
+        """Whether validation computes a loss: if one pass over an image is its prediction."""
+        return self.plan is None and not self.model.task.has_regions
+
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Return those of the task."""
         inputs, target = batch.batch.inputs, batch.batch.target
@@ -81,25 +86,25 @@ class Supervised(AbstractObjective):
         uses_prompt = self.protocol is not None and self.protocol.uses_prompt
         uses_prompt = uses_prompt or self.model.requires_prompt
         inputs = batch.inputs if uses_prompt else replace(batch.inputs, prompts=None)
-        if self.plan is None:
+        if self.has_loss:
             with float32_products(tf32=False):  # as predictions and evaluations
                 output = self.model(inputs)
             loss = self.model.task.loss(output, batch.target)["loss"]
             self.mean_loss.update(loss, len(batch.ids))
             predictions = self.model.task.decode(output)
         else:
-            predictor = Predictor(self.model, replace(self.plan, batch_size=len(batch.ids)))
-            predictions = list(predictor(inputs.image, inputs.prompts))
+            plan = replace(self.plan or Plan(), batch_size=len(batch.ids))
+            predictor = Predictor(self.model, plan)
+            predictions = list(predictor(inputs.image, inputs.prompts, inputs.people))
         if self.protocol is not None and self.metric is not None:
-            labels = zip(batch.target.label, batch.target.valid, strict=True)
-            for prediction, (label, valid) in zip(predictions, labels, strict=True):
-                self.protocol.measure(self.metric, prediction, label, valid)
+            for i, prediction in enumerate(predictions):
+                self.protocol.measure(self.metric, prediction, batch.target.row(i))
         return predictions
 
     def scores(self) -> Mapping[str, Tensor]:
         """Return the protocol's measures, and ``loss`` where there is one pass."""
         scores = {}
-        if self.plan is None:
+        if self.has_loss:
             scores["loss"] = self.mean_loss.compute()
             self.mean_loss.reset()
         if self.metric is not None:

@@ -73,6 +73,8 @@ class FitOptions(TrainerOptions):
             or code that changed since are not noticed); default: with the run, until it is
             finished.
         plan: print the forecast and stop.
+        begin: saved model (folder, file or hub id) with whose weights the training begins, where
+            they fit.
         resume: continue from ``out/last.ckpt``, on the command line with the recipe of ``out``; a
             run that was stopped before the first checkpoint starts again.
     """
@@ -85,6 +87,7 @@ class FitOptions(TrainerOptions):
     preload: int = 0
     cache: Path | None = None
     plan: bool = False
+    begin: str | None = None
 
     def length(self, batches_per_epoch: int) -> int:
         """Return the optimiser steps of the whole training.

@@ -6,7 +6,7 @@ The processes of a run and a resumed run find them there: nothing is rendered or
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from diffsight.formats.tensors import load_torch
 from diffsight.formats.text import reading
 from diffsight.training.checkpoints import save_torch
 from diffsight.training.data import read_samples
-from diffsight.types import Boxes, Camera
+from diffsight.types import Boxes, Camera, People, Record
 
 SAMPLES = ".samples"
+RECORDS: Mapping[str, type[Record]] = {"boxes": Boxes, "people": People, "detections": People}
 log = logging.getLogger(__name__)
 
 
@@ -101,17 +102,22 @@ def _owned(sample: Sample) -> Sample:
         image=sample.image.clone(),
         labels={name: value.clone() for name, value in sample.labels.items()},
         valid={name: value.clone() for name, value in sample.valid.items()},
-        boxes=sample.boxes and sample.boxes.copied(),
+        **{name: _copied(getattr(sample, name)) for name in RECORDS},
     )
 
 
 def _packed(sample: Sample) -> dict[str, Any]:
-    boxes = None if sample.boxes is None else vars(sample.boxes)
-    return vars(sample) | {"camera": sample.camera and asdict(sample.camera), "boxes": boxes}
+    records = {name: getattr(sample, name) for name in RECORDS}
+    plain = {name: one if one is None else vars(one) for name, one in records.items()}
+    return vars(sample) | {"camera": sample.camera and asdict(sample.camera)} | plain
 
 
 def _unpacked(row: dict[str, Any]) -> Sample:
-    camera = None if row["camera"] is None else Camera(**row["camera"])
-    boxes = None if row["boxes"] is None else Boxes(**row["boxes"])
-    values: dict[str, Any] = {**row, "camera": camera, "boxes": boxes}
+    types = {"camera": Camera, **RECORDS}
+    records = {n: None if row[n] is None else cls(**row[n]) for n, cls in types.items()}
+    values: dict[str, Any] = {**row, **records}
     return Sample(**values)
+
+
+def _copied(record: Record | None) -> Any:
+    return None if record is None else record.copied()

@@ -2,6 +2,7 @@
 
 import abc
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +46,13 @@ class AbstractSchedule(Configurable, abc.ABC):
     @abc.abstractmethod
     def lr(self, base_lr: float, clock: Clock) -> float:
         """Return the rate of the next step; ``base_lr`` is the optimiser's."""
+
+
+def warmed_up(clock: Clock, steps: int, ratio: float) -> float:
+    """Return a factor that rises linearly from ``ratio`` to 1 over the first steps."""
+    if clock.step >= steps:
+        return 1.0
+    return 1 - (1 - clock.step / steps) * (1 - ratio)
 
 
 class Constant(AbstractSchedule):
@@ -105,10 +113,7 @@ class Poly(AbstractSchedule):
     def lr(self, base_lr: float, clock: Clock) -> float:
         """Return the decayed rate; during warm-up a part of it."""
         decayed = (base_lr - self.min_lr) * (1 - clock.fraction) ** self.power + self.min_lr
-        if clock.step >= self.warmup_steps:
-            return decayed
-        missing = (1 - clock.step / self.warmup_steps) * (1 - self.warmup_ratio)
-        return decayed * (1 - missing)
+        return decayed * warmed_up(clock, self.warmup_steps, self.warmup_ratio)
 
 
 class Cosine(AbstractSchedule):
@@ -133,6 +138,38 @@ class Cosine(AbstractSchedule):
             return self.min_lr + span * clock.epoch / self.warmup_epochs
         t = (clock.epoch - self.warmup_epochs) / clock.epochs
         return self.min_lr + span * 0.5 * (1 + math.cos(math.pi * t))
+
+
+class Steps(AbstractSchedule):
+    """Constant between epochs at which the rate is multiplied, after a linear warm-up (mmpose).
+
+    Meta Prompts, pose: epochs 170 and 200 of 210, 500 warm-up steps.
+
+    Args:
+        milestones: epochs.
+        factor: by which the rate changes at each of them.
+        warmup_steps: over which a factor rises from ``warmup_ratio`` to 1.
+        warmup_ratio: the factor of the first step.
+    """
+
+    def __init__(
+        self,
+        *,
+        milestones: Sequence[float],
+        factor: float = 0.1,
+        warmup_steps: int = 0,
+        warmup_ratio: float = 1e-3,
+    ) -> None:
+        self.milestones = tuple(milestones)
+        self.factor = factor
+        self.warmup_steps = warmup_steps
+        self.warmup_ratio = warmup_ratio
+
+    def lr(self, base_lr: float, clock: Clock) -> float:
+        """Return ``base_lr`` times the factors of the epochs that are over."""
+        over = sum(clock.epoch >= milestone for milestone in self.milestones)
+        rate = base_lr * self.factor**over
+        return rate * warmed_up(clock, self.warmup_steps, self.warmup_ratio)
 
 
 class HalfCosine(AbstractSchedule):

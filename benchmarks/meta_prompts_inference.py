@@ -1,0 +1,149 @@
+"""Compare several passes of Meta Prompts on a CPU with the plain networks, and with VPD depth.
+
+Random weights in the shape of Stable Diffusion 1.5, fp32, batch 1, 480 x 480 px. The variants take
+turns in one process, and ratios are those of the same round; their medians are printed.
+
+* Three passes, from the image to the features of the last one, against one VAE encoder and three
+  UNet trunks: what the method adds to them.
+* Peak memory of one and of three passes, each in a process of its own.
+* Seconds per multiply-add of the whole model, neck and head included, against VPD depth.
+
+    python benchmarks/meta_prompts_inference.py [--rounds 5] [--threads 2] [--write]
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from reporting import RESULTS, say, table, write_block
+from vpd_inference import build_floor, build_ours, peak_of
+
+from diffsight.cli.recipe import read
+from diffsight.hub.build import build, without_weights
+from diffsight.inference.cost import cost
+from diffsight.model import DenseModel
+from diffsight.ops.memory import keep_freed_memory
+from diffsight.types import Inputs
+
+RECIPE, VPD = "meta_prompts/depth_nyu", "vpd/depth_nyu"
+SIDE = 480
+PASSES = 3
+
+
+def models() -> tuple[Any, Any]:
+    """Return the methods of Meta Prompts and VPD depth on the same weights."""
+    vae, unet = build_floor()
+    return build_ours(RECIPE, vae, unet), build_ours(VPD, vae, unet)
+
+
+def features(method: Any, image: torch.Tensor, passes: int) -> object:
+    """Run the method up to the features of the last pass, neck and head excluded."""
+    method.passes = passes
+    inputs = Inputs(image)
+    return method.refine(inputs, method._latent(inputs))
+
+
+def multiply_adds(recipe: str) -> int:
+    """Return the cost of the whole model of a recipe."""
+    data = read(recipe)
+    config = {part: without_weights(data[part])[0] for part in ("task", "method")}
+    with torch.device("meta"):
+        model: DenseModel = build(config)
+    return cost(model, SIDE, SIDE).multiply_adds
+
+
+@torch.inference_mode()
+def seconds_of(variants: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of every round by variant; each round starts with another one."""
+    for run in variants.values():
+        run()
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    order = deque(variants.items())
+    for _ in range(rounds):
+        for name, run in order:
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+        order.rotate(1)
+    return seconds
+
+
+def measure(rounds: int) -> str:
+    """Return the table of times."""
+    ours, vpd = models()
+    keep_freed_memory()
+    image = torch.rand(1, 3, SIDE, SIDE)
+    inputs = Inputs(image)
+    backbone, step = ours.backbone, torch.tensor([1])
+    sized = ours._sized(image)
+    latent, context = backbone.encode(sized), ours.prompts[0](inputs)
+    embedding = ours._embedding(latent, 0)
+    seconds = seconds_of(
+        {
+            "VAE": lambda: backbone.encode(sized),
+            "UNet trunk": lambda: backbone.features(latent, context, step, embedding=embedding),
+            "three passes, to the features": partial(features, ours, image, PASSES),
+            "three passes, whole model": lambda: ours(inputs),
+            "VPD depth, whole model": lambda: vpd(inputs),
+        },
+        rounds,
+    )
+    vae, trunk, refined, whole, other = seconds.values()
+    trunks = [(c - a) / b for a, b, c in zip(vae, trunk, refined, strict=True)]
+    counts = multiply_adds(RECIPE), multiply_adds(VPD)
+    relative = [(a / counts[0]) / (b / counts[1]) for a, b in zip(whole, other, strict=True)]
+    body = [[name, f"{statistics.median(values):.2f}"] for name, values in seconds.items()]
+    body += [
+        ["three passes without the VAE, in UNet trunks", f"{statistics.median(trunks):.3f}"],
+        ["seconds per multiply-add, x VPD depth", f"{statistics.median(relative):.3f}"],
+    ]
+    return table(("480 x 480 px", "s, or ratio"), body)
+
+
+@torch.inference_mode()
+def peak_of_passes(passes: int) -> float:
+    """Return the peak memory of the passes in this process, in MiB."""
+    ours, _ = models()
+    return peak_of(partial(features, ours, torch.rand(1, 3, SIDE, SIDE), passes))
+
+
+def main() -> None:
+    """Measure times, then memory, and print them."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--write", action="store_true", help="write the table to docs/results.md")
+    parser.add_argument("--passes", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.passes:
+        sys.stdout.write(json.dumps(peak_of_passes(args.passes)))
+        return
+    text = measure(args.rounds)
+    command = [sys.executable, __file__, "--threads", str(args.threads), "--passes"]
+    peaks = [
+        json.loads(subprocess.run([*command, str(n)], stdout=subprocess.PIPE, check=True).stdout)
+        for n in (1, PASSES)
+    ]
+    text += (
+        f"\n\nPeak memory: {peaks[0]:.0f} MiB with one pass, {peaks[1]:.0f} MiB with three "
+        f"({peaks[1] / peaks[0]:.3f} times)."
+    )
+    say(text + "\n")
+    if args.write:
+        call = f"`python benchmarks/meta_prompts_inference.py --rounds {args.rounds} --write`"
+        write_block(RESULTS, "meta_prompts_inference", f"{call}\n\n{text}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Heatmaps of joints from one level (Simple Baselines, Xiao et al., ECCV 2018)."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from diffsight.errors import InputError
+from diffsight.heads.base import AbstractHead, resized
+from diffsight.ops.layers import start_convolutions
+from diffsight.outputs import Heatmaps, Output, OutputSpec
+from diffsight.types import Pyramid
+
+
+class HeatmapHead(AbstractHead):
+    """Doublings by transposed convolution up to the stride of the heatmaps, then one layer.
+
+    Args:
+        in_channels: of the levels, finest first; the finest one is read.
+        strides: their strides.
+        output: heatmaps.
+        width: channels of the transposed convolutions.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: Sequence[int],
+        strides: Sequence[int],
+        output: OutputSpec,
+        width: int = 256,
+    ) -> None:
+        super().__init__()
+        if output.kind != "heatmaps":
+            raise InputError(f"HeatmapHead gives heatmaps, not {output.describe()}: use DeconvHead")
+        doublings = (strides[0] // output.stride).bit_length() - 1
+        if output.stride << max(doublings, 0) != strides[0]:
+            raise InputError(
+                f"HeatmapHead reads features of stride {strides[0]} for heatmaps of stride "
+                f"{output.stride}: choose a stride that it can halve to"
+            )
+        self.stride = output.stride
+        layers, channels = [], in_channels[0]
+        for _ in range(doublings):
+            deconv = nn.ConvTranspose2d(channels, width, 4, stride=2, padding=1, bias=False)
+            layers += [deconv, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            channels = width
+        self.layers = nn.Sequential(*layers)
+        self.output = nn.Conv2d(channels, output.channels, 1)
+        for part in (self.layers, self.output):
+            start_convolutions(part, lambda weight: nn.init.normal_(weight, std=0.001))
+
+    def forward(self, pyramid: Pyramid) -> Output:
+        """Return the heatmaps."""
+        maps = self.output(self.layers(pyramid.features[0]))
+        covered = pyramid.covered_hw(0)
+        hw = tuple(-(-side // self.stride) for side in covered)
+        return Heatmaps(maps if tuple(maps.shape[-2:]) == hw else resized(maps, hw), self.stride)

@@ -1,0 +1,77 @@
+"""Evaluation protocols of human pose: average precision over object keypoint similarity."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torchmetrics import Metric
+
+from diffsight.errors import InputError
+from diffsight.protocols.base import AbstractProtocol
+from diffsight.tasks import AbstractTask, Prediction
+from diffsight.types import Target
+
+
+@dataclass(frozen=True)
+class PoseProtocol(AbstractProtocol):
+    """How joints are scored: ``ap`` and ``ar`` over OKS 0.5 to 0.95, and their parts, as COCO does.
+
+    Attributes:
+        joints: how many there must be, or None for any number.
+        most_people: of an image that count, best first.
+    """
+
+    joints: int | None
+    most_people: int = 20
+    kind: ClassVar[str] = "pose"
+    scores: ClassVar[str] = "joints of people"
+
+    def describe(self) -> str:
+        """Return one line for a table's caption."""
+        joints = "all" if self.joints is None else self.joints
+        return (
+            f"{self.title()}, {joints} joints, at most {self.most_people} people of an image, "
+            "crowds and people without a labelled joint left out"
+        )
+
+    def metric(self, task: AbstractTask) -> Metric:
+        """Return a fresh metric.
+
+        Raises:
+            InputError: for a task without joints, or with another number of them.
+        """
+        # scoring alone needs it, and it imports the scorer of COCO
+        from diffsight.metrics.keypoint_ap import KeypointAP
+
+        if not task.sigmas:
+            raise InputError(
+                f"{self.name} scores {self.scores}, and a {type(task).__name__} task has none: "
+                "choose another protocol"
+            )
+        if self.joints not in (None, len(task.sigmas)):
+            raise InputError(
+                f"{self.name} is made for {self.joints} joints, the model has {len(task.sigmas)}: "
+                "choose pose-v1"
+            )
+        return KeypointAP(task.sigmas)
+
+    def measure(self, metric: Any, prediction: Prediction, target: Target) -> bool:
+        """Add one image with the people in it.
+
+        Raises:
+            InputError: if the prediction is no pose, or the data set has no people.
+        """
+        self.require_kind(prediction)
+        people = target.people and target.people[0]
+        if people is None:
+            raise InputError(f"{self.name} needs the people of an image: give CocoKeypoints")
+        metric.update(prediction.to_people(), people)
+        return True
+
+
+COCO_POSE_V1 = PoseProtocol(
+    name="coco-pose-v1",
+    split="COCO 2017 validation, 5,000 images, person boxes of a detector",
+    joints=17,
+    plan="a view of every box, and its mirror image",
+)
+POSE_V1 = PoseProtocol(name="pose-v1", split="any", joints=None, plan="a view of every box")
