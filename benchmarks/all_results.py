@@ -81,6 +81,7 @@ PARTS = (
         "--out",
         tables=("--table", "pretraining_helps.csv"),
     ),
+    Part("pose_rooms", ("pose_rooms.py", "--write"), 40, "--out"),
     Part(
         "ladders",
         ("ladders.py", "--minutes", "4", "--write"),

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from pretrained import fingerprint, folder_of
-from reporting import RESULTS, cell, interval, table, write_block
-from tables import TABLES, pack, unpack
+from reporting import RESULTS, cell, interval, table, write_block, write_json
+from tables import SETTINGS, TABLES, pack, unpack
 
 from diffsight.benchmark.report import write_report
 from diffsight.benchmark.rooms import rooms_source
@@ -182,6 +182,13 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def name_weights(folder: Path) -> None:
+    """Write beside every unit that it was measured with the present weights."""
+    weights = {"weights": fingerprint(folder_of("tiny"))}
+    for place in {path.parent for path in folder.rglob("rep*.json")}:
+        write_json(place / SETTINGS, weights)
+
+
 def main() -> None:
     """Run the missing units, add them to the tables and write the page."""
     args = parse()
@@ -195,6 +202,8 @@ def main() -> None:
     made = {"tasks": tasks_table, "orderings": orderings_tables}
     for part in args.parts:
         write_report(args.out / part)  # refuses units that cannot be compared
+        if not args.report:
+            name_weights(args.out / part)
         pack(args.out / part, args.tables / f"few_shot_{part}.csv")
         text = made[part](args.out / part)
         text += f"\n\n`python benchmarks/few_shot_rooms.py --parts {part}`"

@@ -10,14 +10,14 @@ from tests.support import SMALL, enliven, images
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffsight.backbones import StableDiffusion
+from diffsight.backbones import BackboneSource, StableDiffusion
 from diffsight.errors import InputError
-from diffsight.heads import DeconvHead, UPerHead
-from diffsight.methods import MetaPrompts
+from diffsight.heads import DeconvHead, HeatmapHead, UPerHead
+from diffsight.methods import VPD, AbstractMethod, MetaPrompts
 from diffsight.model import DenseModel
 from diffsight.necks import Fused, PerLevel
 from diffsight.prompts import LearnedTokens
-from diffsight.tasks import Depth, Segmentation
+from diffsight.tasks import Depth, Pose, Segmentation
 from diffsight.types import Inputs, Target
 
 TASK = Segmentation(("wall", "door", "cat"))
@@ -222,3 +222,23 @@ class TestMetaPromptsForDepth(MethodContract):
 
     def build(self) -> DenseModel:
         return estimator()
+
+
+class TestMetaPromptsForPose(MethodContract):
+    subject = MetaPrompts
+    frozen = ("method.backbone.vae.",)
+
+    def build(self) -> DenseModel:
+        head = partial(HeatmapHead, width=8)
+        parts = {"prompts": [LearnedTokens(4, dim=24)], "rearrange": Fused, "head": head}
+        method = partial(MetaPrompts, backbone=backbone(), passes=2, **parts)
+        return DenseModel(task=Pose(height=64, width=64), method=method)
+
+
+@pytest.mark.parametrize("method", [MetaPrompts, VPD])
+def test_from_a_backbone_it_gives_heatmaps(method: type[AbstractMethod]) -> None:
+    task = Pose(height=64, width=64)
+    model = DenseModel(task=task, method=method.from_backbone(BackboneSource("tiny"))).eval()
+    with torch.no_grad():
+        output = model(Inputs(images(1, 64, 64)))
+    assert output.stack.shape == (1, 17, 16, 16)

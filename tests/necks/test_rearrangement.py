@@ -42,3 +42,10 @@ def test_fused_it_is_one_map_per_prompt_at_the_finest_stride() -> None:
         assert [x.shape for x in found.features] == [(2, 5, height, width)]
         assert found.covered_hw(0) == (8 * height, 8 * width)
     assert (part.out_channels, part.out_strides) == ((5,), (8,))
+    options = {"in_channels": CHANNELS, "strides": STRIDES, "prompts": 5, "dim": 32, "width": 4}
+    features = Fused(**options, multiplies=False).eval()
+    features.load_state_dict(part.state_dict())
+    given, prompts = pyramid(8, 16), torch.randn(2, 5, 32)
+    (joined,), (products,) = features(given, prompts).features, part(given, prompts).features
+    assert features.out_channels == (32,)
+    torch.testing.assert_close(products, torch.einsum("bdhw,bnd->bnhw", joined, prompts))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffsight.training.schedules import Clock, Constant, Cosine, Poly, RiseAndFall
+from diffsight.training.schedules import Clock, Constant, Cosine, Poly, RiseAndFall, Steps
 
 
 def at_epoch(epoch: float, epochs: int, per_epoch: int = 1000) -> Clock:
@@ -65,6 +65,14 @@ def test_vpd_segmentation(step, lr):
 def test_vpd_referring(step, factor):
     clock = Clock(step=step, steps=1000, steps_per_epoch=25.0)
     assert Poly(power=0.9).lr(5e-5, clock) == pytest.approx(5e-5 * factor, rel=1e-12)
+
+
+def test_steps_with_a_warm_up():
+    """Meta Prompts, pose: 500 steps of warm-up, a tenth from epochs 170 and 200 on."""
+    schedule = Steps(milestones=(170, 200), warmup_steps=500)
+    rates = {0: 5e-7, 0.25: 2.5025e-4, 0.5: 5e-4, 169.9: 5e-4, 170: 5e-5, 199.9: 5e-5, 200: 5e-6}
+    for epoch, lr in rates.items():
+        assert schedule.lr(5e-4, at_epoch(epoch, 210)) == pytest.approx(lr, rel=1e-6)
 
 
 def test_constant():

@@ -79,7 +79,13 @@ class KeypointAP(Metric):
         if not found:
             return dict.fromkeys(FIGURES, torch.tensor(0.0).double())
         sigmas: Any = np.array(self.sigmas)
-        scorer = COCOeval_faster(data, data.loadRes(found), "keypoints", kpt_oks_sigmas=sigmas)
+        scorer = COCOeval_faster(
+            data,
+            data.loadRes(found),
+            "keypoints",
+            kpt_oks_sigmas=sigmas,
+            print_function=lambda *words: None,
+        )
         scorer.run()
         stats = torch.tensor(scorer.stats, dtype=torch.float64)
         return dict(zip(FIGURES, stats, strict=False))
