@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from diffsight.backbones import BackboneSource, StableDiffusion
+from diffsight.backbones import BackboneSource, StableDiffusion, VisionBackbone
+from diffsight.diffusion import ClassEmbedding, ScalarMap
 from diffsight.errors import InputError
 from diffsight.heads import DeconvHead, HeatmapHead, UPerHead
-from diffsight.methods import EVP, VPD, FeatureHead, FewShot, LinearProbe, MetaPrompts
+from diffsight.heads.map_decoder import MapDecoder
+from diffsight.methods import DDP, EVP, VPD, FeatureHead, FewShot, LinearProbe, MetaPrompts
 from diffsight.model import DenseModel
-from diffsight.necks import Merging, PerLevel
+from diffsight.necks import Merging, NormalisedFPN, PerLevel
 from diffsight.prompts import Aggregated, LearnedTokens
 from diffsight.tasks import AbstractTask, Depth, Normals, Pose, Referring, Segmentation, Values
 from diffsight.types import Draws, Inputs
@@ -42,6 +44,13 @@ The reasons, with the first of the methods that are refused:
 
 """
 HW = (32, 64)
+CONVNEXT = {
+    "model_type": "convnext",
+    "hidden_sizes": [8, 8, 16, 16],
+    "depths": [1, 1, 1, 1],
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.25, 0.25, 0.25],
+}
 
 
 def fitted(task: AbstractTask, channels: int) -> AbstractTask:
@@ -102,10 +111,24 @@ def meta_prompts(task: str) -> Any:
     )
 
 
+def ddp(task: str) -> Any:
+    """DDP on a small encoder, with an encoding of the task's labels."""
+    torch.manual_seed(0)
+    is_class = "segmentation" in task
+    return functools.partial(
+        DDP,
+        backbone=VisionBackbone(architecture=CONVNEXT),
+        neck=functools.partial(NormalisedFPN, width=16),
+        decoder=MapDecoder(width=16, layers=1, hidden=8, time_width=8),
+        encoding=functools.partial(ClassEmbedding, width=8) if is_class else ScalarMap,
+    )
+
+
 METHODS: dict[str, Callable[[str], Any]] = {
     "vpd": functools.partial(prompted, VPD),
     "evp": functools.partial(prompted, EVP),
     "meta_prompts": meta_prompts,
+    "ddp": ddp,
     "few_shot": lambda task: FewShot.from_backbone(tiny(), codebook=1),
     "feature_head": lambda task: FeatureHead.from_backbone(tiny(), width=8),
     "linear_probe": lambda task: LinearProbe.from_backbone(tiny()),

@@ -280,6 +280,11 @@ class Draws:
         rows = [torch.randn(shape, generator=generator) for generator in self._generators(stream)]
         return torch.stack(rows)
 
+    def uniform(self, stream: int) -> Float[Tensor, " b"]:
+        """A number in [0, 1) per image."""
+        rows = [torch.rand((), generator=generator) for generator in self._generators(stream)]
+        return torch.stack(rows)
+
     def integers(self, stream: int, low: int, high: int) -> Int[Tensor, " b"]:
         """A whole number per image, both ends included."""
         rows = [torch.randint(low, high + 1, (), generator=g) for g in self._generators(stream)]

@@ -27,6 +27,8 @@ from diffsight.necks import Merging
 
 PARITY = Path(__file__).parents[1] / "parity"
 KINDS = {
+    "ddp-depth": "ddp_depth/manifest_nyu_swin_t",
+    "ddp-segmentation": "ddp_seg/manifest_swin_t",
     "evp-depth": "evp_depth",
     "evp-referring": "evp_refer",
     "meta-prompts-depth": "metaprompts_depth",
@@ -39,7 +41,9 @@ KINDS = {
 
 def shapes(model: str) -> dict[str, torch.Tensor]:
     """The authors' entries without their values."""
-    manifest = json.loads((PARITY / model / "manifest.json").read_text())
+    path = PARITY / model
+    path = path / "manifest.json" if path.is_dir() else path.with_suffix(".json")
+    manifest = json.loads(path.read_text())
     return {
         key: torch.empty(entry["shape"], dtype=getattr(torch, entry["dtype"]), device="meta")
         for key, entry in manifest.items()
@@ -256,7 +260,7 @@ def test_command_reports_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["convert", "vpd-depth", str(tmp_path / "evp.ckpt"), *out]) == 2
     assert "it looks like EVP depth: convert it as evp-depth" in capsys.readouterr().err
     assert main(["convert", "vpd", str(tmp_path / "evp.ckpt"), *out]) == 2
-    assert "unknown kind 'vpd': choose from evp-depth" in capsys.readouterr().err
+    assert "unknown kind 'vpd': choose from ddp-depth" in capsys.readouterr().err
     for option, value, message in (
         ("--max-depth", "80", "--max-depth: vpd-referring has none"),
         ("--encoder", "clip", "--encoder: vpd-depth has none"),

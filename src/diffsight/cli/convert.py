@@ -34,7 +34,8 @@ def main(
     """Turn an original checkpoint into a diffsight model, with a report of every key.
 
     Args:
-        kind: evp-depth, evp-referring, vpd-depth, vpd-referring or vpd-segmentation.
+        kind: ddp-depth, ddp-segmentation, evp-depth, evp-referring, meta-prompts-depth,
+            meta-prompts-segmentation, vpd-depth, vpd-referring or vpd-segmentation.
         checkpoint: the authors' .ckpt / .pth, or a .safetensors.
         out: the model to write: a folder, or one .safetensors file.
         max_depth: cap of depth models in metres (default: 10).

@@ -2,6 +2,7 @@
 
 from diffsight.methods.base import AbstractMethod
 from diffsight.methods.conditioned import Conditioned
+from diffsight.methods.ddp import DDP
 from diffsight.methods.evp import EVP
 from diffsight.methods.feature_head import FeatureHead
 from diffsight.methods.few_shot import FewShot
@@ -10,6 +11,7 @@ from diffsight.methods.meta_prompts import MetaPrompts
 from diffsight.methods.vpd import VPD
 
 __all__ = [
+    "DDP",
     "EVP",
     "VPD",
     "AbstractMethod",

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from diffsight.backbones.ldm_keys import KeyReport
+from diffsight.hub.convert.ddp import convert_ddp_depth, convert_ddp_segmentation
 from diffsight.hub.convert.evp import convert_evp_depth, convert_evp_referring
 from diffsight.hub.convert.layout import IncompleteError
 from diffsight.hub.convert.meta_prompts import (
@@ -20,6 +21,8 @@ __all__ = [
     "CONVERTERS",
     "Converter",
     "IncompleteError",
+    "convert_ddp_depth",
+    "convert_ddp_segmentation",
     "convert_evp_depth",
     "convert_evp_referring",
     "convert_meta_prompts_depth",
@@ -33,6 +36,8 @@ Converter = Callable[..., tuple[DenseModel, KeyReport]]
 """Builds our model around the tensors of an original state dict; options are keywords."""
 
 CONVERTERS: Mapping[str, Converter] = {
+    "ddp-depth": convert_ddp_depth,
+    "ddp-segmentation": convert_ddp_segmentation,
     "evp-depth": convert_evp_depth,
     "evp-referring": convert_evp_referring,
     "meta-prompts-depth": convert_meta_prompts_depth,

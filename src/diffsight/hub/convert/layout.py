@@ -46,6 +46,10 @@ KINDS: Mapping[str, Kind] = {
     "meta-prompts-segmentation": Kind(
         "Meta Prompts segmentation", ("meta_prompts", "decode_head.conv_seg.weight")
     ),
+    "ddp-segmentation": Kind(
+        "DDP segmentation", ("transform.conv.weight", "decode_head.conv_seg.weight")
+    ),
+    "ddp-depth": Kind("DDP depth", ("down.conv.weight", "decode_head.conv_depth.weight")),
     "evp-depth": Kind("EVP depth", ("seed_bin_regressor._net.0.weight", "encoder.aggregation.")),
     "vpd-depth": Kind("VPD depth", ("encoder.class_embeddings", "last_layer_depth.0.weight")),
     "evp-referring": Kind(
@@ -81,16 +85,16 @@ class Layout:
 
     Attributes:
         kind: name of the converter.
-        unet: prefix of the UNet's entries.
-        vae: prefix of the autoencoder's.
+        unet: prefix of the UNet's entries; None: there is none.
+        vae: prefix of the autoencoder's; None: there is none.
         names: patterns of the other entries, matched at the beginning, and our names below
             ``method``.
         dropped: prefixes of entries that are not needed, and why.
     """
 
     kind: str
-    unet: str
-    vae: str
+    unet: str | None
+    vae: str | None
     names: Mapping[str, str]
     dropped: Mapping[str, str]
 
@@ -149,7 +153,8 @@ def convert(
     report.missing = sorted(set(model.state_dict()) - set(ours))
     if report.missing and not partial:
         raise IncompleteError(report)
-    if report.missing:
+    constants = dict(model.named_buffers()).keys() - model.state_dict().keys()
+    if report.missing or constants:  # which no checkpoint holds
         model = build()
     require_finite(ours.items(), "the checkpoint")
     model.load_state_dict(ours, assign=True, strict=not report.missing)
@@ -159,8 +164,11 @@ def convert(
 def _rename(
     state: Mapping[str, Tensor], model: DenseModel, layout: Layout
 ) -> tuple[KeyReport, dict[str, Tensor]]:
-    unet = ldm_renamer(model.get_submodule("method.backbone.unet"), "unet")
-    vae = ldm_renamer(model.get_submodule("method.backbone.vae"), "vae")
+    renamers = {
+        part: ldm_renamer(model.get_submodule(f"method.backbone.{part}"), part)
+        for part, prefix in (("unet", layout.unet), ("vae", layout.vae))
+        if prefix is not None
+    }
     wanted = model.state_dict()
     report, ours = KeyReport(), {}
     for key, value in state.items():
@@ -168,10 +176,11 @@ def _rename(
         if reason:
             report.dropped[key] = reason
             continue
-        if key.startswith(layout.unet):
-            target = _join("method.backbone.unet.", unet(key.removeprefix(layout.unet)))
-        elif key.startswith(layout.vae):
-            target = _join("method.backbone.vae.", vae(key.removeprefix(layout.vae)))
+        if layout.unet is not None and key.startswith(layout.unet):
+            name = renamers["unet"](key.removeprefix(layout.unet))
+            target = _join("method.backbone.unet.", name)
+        elif layout.vae is not None and key.startswith(layout.vae):
+            target = _join("method.backbone.vae.", renamers["vae"](key.removeprefix(layout.vae)))
             value = vae_value(target or "", value)
         else:
             target = _join("method.", _renamed(key, layout.names))
@@ -179,8 +188,8 @@ def _rename(
             report.unused.append(key)
         elif value.shape != wanted[target].shape:
             raise InputError(
-                f"{key} has shape {tuple(value.shape)}, {layout.title} on Stable Diffusion 1.5 "
-                f"needs {tuple(wanted[target].shape)}"
+                f"{key} has shape {tuple(value.shape)}, {layout.title} needs "
+                f"{tuple(wanted[target].shape)}"
             )
         else:
             report.used[key] = target

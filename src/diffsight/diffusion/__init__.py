@@ -1,0 +1,31 @@
+"""Diffusion on label maps: noise over time, and labels as states."""
+
+from diffsight.diffusion.encodings import (
+    AbstractLabelEncoding,
+    AnalogBits,
+    ClassEmbedding,
+    EncodingBuilder,
+    OneHot,
+    ScalarMap,
+)
+from diffsight.diffusion.noise import (
+    AbstractNoise,
+    CosineNoise,
+    LinearNoise,
+    UnclampedCosineNoise,
+)
+from diffsight.diffusion.sampler import Sampler
+
+__all__ = [
+    "AbstractLabelEncoding",
+    "AbstractNoise",
+    "AnalogBits",
+    "ClassEmbedding",
+    "CosineNoise",
+    "EncodingBuilder",
+    "LinearNoise",
+    "OneHot",
+    "Sampler",
+    "ScalarMap",
+    "UnclampedCosineNoise",
+]

@@ -1,0 +1,197 @@
+"""DDP's map decoder: layers of deformable attention that know the time of the diffusion."""
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diffsight.config import Configurable
+from diffsight.errors import InputError
+from diffsight.ops.deformable_attention import deformable_attention
+
+Map = Float[Tensor, "b c h w"]
+Tokens = Float[Tensor, "b q c"]
+FREQUENCIES = 8  # of the time
+TEMPERATURE = 10000.0  # of the positions
+
+
+class TimeEmbedding(nn.Module):
+    """A time, or its log-SNR, as a vector: learned frequencies and two layers.
+
+    Args:
+        width: of the vector.
+    """
+
+    def __init__(self, width: int = 1024) -> None:
+        super().__init__()
+        self.frequencies = nn.Parameter(torch.randn(FREQUENCIES))
+        self.first = nn.Linear(2 * FREQUENCIES + 1, width)
+        self.second = nn.Linear(width, width)
+
+    def forward(self, time: Float[Tensor, " b"]) -> Float[Tensor, "b e"]:
+        """Return the vectors."""
+        angle = time[:, None] * self.frequencies * 2 * math.pi
+        waves = torch.cat([time[:, None], angle.sin(), angle.cos()], dim=1)
+        return self.second(functional.gelu(self.first(waves)))
+
+
+class DeformableSelfAttention(nn.Module):
+    """Every pixel reads a few points around it.
+
+    Args:
+        width: of a pixel's vector.
+        heads: of the attention.
+        points: of every head.
+    """
+
+    def __init__(self, width: int, heads: int, points: int) -> None:
+        super().__init__()
+        self.heads, self.points = heads, points
+        self.offsets = nn.Linear(width, heads * points * 2)
+        self.weights = nn.Linear(width, heads * points)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+        self.reset()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Begin with points in eight directions, one step further for each, of equal weight."""
+        turn = torch.arange(self.heads) * (2 * math.pi / self.heads)
+        rays = torch.stack([turn.cos(), turn.sin()], dim=-1)
+        rays = rays / rays.abs().amax(dim=-1, keepdim=True)
+        steps = torch.arange(1, self.points + 1)
+        self.offsets.weight.zero_()
+        self.offsets.bias.copy_((rays[:, None] * steps[:, None]).flatten())
+        nn.init.zeros_(self.weights.weight)
+        nn.init.zeros_(self.weights.bias)
+        for layer in (self.value, self.output):
+            nn.init.xavier_uniform_(layer.weight)
+            layer.bias.zero_()
+
+    def forward(
+        self, tokens: Tokens, positions: Float[Tensor, "q c"], hw: tuple[int, int]
+    ) -> Tokens:
+        """Return the tokens plus what they read."""
+        height, width = hw
+        query = tokens + positions
+        offsets = self.offsets(query).unflatten(2, (self.heads, self.points, 2)).transpose(1, 2)
+        weights = self.weights(query).unflatten(2, (self.heads, self.points)).transpose(1, 2)
+        size = offsets.new_tensor([width, height])
+        points = centres(hw).to(offsets)[:, None] + offsets / size
+        value = self.value(tokens).mT.unflatten(1, (self.heads, -1)).unflatten(3, hw)
+        read = deformable_attention(value, points, weights.softmax(dim=-1))
+        return tokens + self.output(read.flatten(1, 2).mT)
+
+
+class MapDecoderLayer(nn.Module):
+    """Attention, two linear layers, each with a normalisation, and a scale and shift by the time.
+
+    Args:
+        width: of a pixel's vector.
+        heads: of the attention.
+        points: of every head.
+        hidden: width between the linear layers.
+        time_width: of the time's vector; None ignores the time.
+    """
+
+    def __init__(
+        self, width: int, heads: int, points: int, hidden: int, time_width: int | None
+    ) -> None:
+        super().__init__()
+        self.attention = DeformableSelfAttention(width, heads, points)
+        self.first_norm = nn.LayerNorm(width)
+        self.widen = nn.Linear(width, hidden)
+        self.narrow = nn.Linear(hidden, width)
+        self.second_norm = nn.LayerNorm(width)
+        self.modulate = None if time_width is None else nn.Linear(time_width, 2 * width)
+        layers: list[Any] = [self.widen, self.narrow, *([self.modulate] if self.modulate else [])]
+        for layer in layers:
+            nn.init.xavier_uniform_(layer.weight)
+
+    def forward(
+        self,
+        tokens: Tokens,
+        positions: Float[Tensor, "q c"],
+        hw: tuple[int, int],
+        time: Float[Tensor, "b e"] | None,
+    ) -> Tokens:
+        """Return the tokens of the next layer."""
+        tokens = self.first_norm(self.attention(tokens, positions, hw))
+        tokens = self.second_norm(tokens + self.narrow(functional.gelu(self.widen(tokens))))
+        if self.modulate is None:
+            return tokens
+        assert time is not None
+        scale, shift = self.modulate(functional.silu(time))[:, None].chunk(2, dim=-1)
+        return tokens * (scale + 1) + shift
+
+
+class MapDecoder(nn.Module, Configurable):
+    """Layers of deformable attention on a map; DDP has six, for maps of birds' eyes five.
+
+    Args:
+        width: channels of the map; a multiple of four and of the heads.
+        layers: how many.
+        heads: of the attention.
+        points: of every head.
+        hidden: width between the linear layers.
+        time_width: of the time's vector; None: a decoder that does not know the time, as in the
+            authors' released code for depth, and without diffusion.
+
+    Raises:
+        InputError: if the width does not fit.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int = 256,
+        layers: int = 6,
+        heads: int = 8,
+        points: int = 4,
+        hidden: int = 1024,
+        time_width: int | None = 1024,
+    ) -> None:
+        super().__init__()
+        if width % heads or width % 4 or layers < 1:
+            raise InputError(
+                f"a map decoder of {layers} layers, {width} channels and {heads} heads: give one "
+                "layer or more, and a multiple of four and of the heads"
+            )
+        self.width = width
+        self.time_width = time_width
+        self.layers = nn.ModuleList(
+            MapDecoderLayer(width, heads, points, hidden, time_width) for _ in range(layers)
+        )
+
+    def forward(self, features: Map, time: Float[Tensor, "b e"] | None = None) -> Map:
+        """Return the map after all layers; ``time`` are vectors of ``TimeEmbedding``."""
+        hw = (features.shape[-2], features.shape[-1])
+        positions = sine_positions(hw, self.width).to(features)
+        tokens = features.flatten(2).mT
+        for layer in self.layers:
+            tokens = layer(tokens, positions, hw, time)
+        return tokens.mT.unflatten(2, hw)
+
+
+def centres(hw: tuple[int, int]) -> Float[Tensor, "q 2"]:
+    """Return x and y of the pixel centres, row by row; 0 and 1 are the edges of the map."""
+    rows, columns = ((torch.arange(side) + 0.5) / side for side in hw)
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    return torch.stack([x, y], dim=-1).flatten(0, 1)
+
+
+def sine_positions(hw: tuple[int, int], width: int) -> Float[Tensor, "q c"]:
+    """Return the sines and cosines of rows and columns, each scaled to a full turn."""
+    count = width // 2
+    exponents = 2 * (torch.arange(count) // 2) / count
+    waves = []
+    for side in hw:
+        place = (torch.arange(side) + 0.5) / (side + 1e-6) * 2 * math.pi
+        angle = place[:, None] / TEMPERATURE**exponents
+        waves.append(torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], dim=2).flatten(1))
+    rows = waves[0][:, None].expand(-1, hw[1], -1)
+    columns = waves[1][None].expand(hw[0], -1, -1)
+    return torch.cat([rows, columns], dim=-1).flatten(0, 1)

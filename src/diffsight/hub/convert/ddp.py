@@ -1,0 +1,274 @@
+"""Converters of the original checkpoints of DDP, with the encoders inside them."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial as bind
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffsight.backbones import VisionBackbone
+from diffsight.backbones.ldm_keys import KeyReport
+from diffsight.backbones.vision import IMAGENET_MEAN, IMAGENET_STD
+from diffsight.diffusion import (
+    ClassEmbedding,
+    CosineNoise,
+    Sampler,
+    ScalarMap,
+    UnclampedCosineNoise,
+)
+from diffsight.errors import InputError
+from diffsight.heads.map_decoder import MapDecoder
+from diffsight.hub.convert.layout import Layout, convert, require
+from diffsight.label_maps import ADE20K_CLASSES
+from diffsight.methods import DDP
+from diffsight.model import DenseModel
+from diffsight.necks import NormalisedFPN
+from diffsight.tasks import Depth, Segmentation
+from diffsight.weights import load_tower
+
+LEAST_M = 1e-3  # depth in metres
+ENCODER = "backbone."
+TOWER = "encoder:"  # what the entries of the encoder begin with after ``_translated``
+LAYER = r"decode_head\.encoder\.layers\.(\d+)\."
+_NAMES = {
+    TOWER: "backbone.network.",
+    r"(transform|down)\.conv\.": "fuse.",
+    r"embedding_table\.": "encoding.table.",
+    r"time_mlp\.0\.weights$": "time.frequencies",
+    r"time_mlp\.1\.": "time.first.",
+    r"time_mlp\.3\.": "time.second.",
+    r"neck\.0\.lateral_convs\.(\d+)\.conv\.": r"neck.lateral.\1.0.",
+    r"neck\.0\.lateral_convs\.(\d+)\.gn\.": r"neck.lateral.\1.1.",
+    r"neck\.0\.fpn_convs\.(\d+)\.conv\.": r"neck.output.\1.0.",
+    r"neck\.0\.fpn_convs\.(\d+)\.gn\.": r"neck.output.\1.1.",
+    r"neck\.1\.down\.conv\.": "neck.join.0.",
+    r"neck\.1\.down\.gn\.": "neck.join.1.",
+    LAYER + r"attentions\.0\.sampling_offsets\.": r"decoder.layers.\1.attention.offsets.",
+    LAYER + r"attentions\.0\.attention_weights\.": r"decoder.layers.\1.attention.weights.",
+    LAYER + r"attentions\.0\.value_proj\.": r"decoder.layers.\1.attention.value.",
+    LAYER + r"attentions\.0\.output_proj\.": r"decoder.layers.\1.attention.output.",
+    LAYER + r"norms\.0\.": r"decoder.layers.\1.first_norm.",
+    LAYER + r"norms\.1\.": r"decoder.layers.\1.second_norm.",
+    LAYER + r"ffns\.0\.layers\.0\.0\.": r"decoder.layers.\1.widen.",
+    LAYER + r"ffns\.0\.layers\.1\.": r"decoder.layers.\1.narrow.",
+    LAYER + r"time_mlp\.1\.": r"decoder.layers.\1.modulate.",
+    r"decode_head\.conv_(seg|depth)\.": "predict.",
+    r"auxiliary_head\.convs\.0\.conv\.": "auxiliary.0.0.",
+    r"auxiliary_head\.convs\.0\.bn\.": "auxiliary.0.1.",
+    r"auxiliary_head\.conv_seg\.": "auxiliary.2.",
+}
+SEGMENTATION = Layout("ddp-segmentation", None, None, _NAMES, {})
+DEPTH = Layout("ddp-depth", None, None, _NAMES, {})
+
+_SWIN = {
+    r"patch_embed\.projection\.": "embeddings.patch_embeddings.projection.",
+    r"patch_embed\.norm\.": "embeddings.norm.",
+    r"stages\.(\d+)\.blocks\.(\d+)\.norm1\.": r"encoder.layers.\1.blocks.\2.layernorm_before.",
+    r"stages\.(\d+)\.blocks\.(\d+)\.norm2\.": r"encoder.layers.\1.blocks.\2.layernorm_after.",
+    r"stages\.(\d+)\.blocks\.(\d+)\.attn\.w_msa\.proj\.": (
+        r"encoder.layers.\1.blocks.\2.attention.output.dense."
+    ),
+    r"stages\.(\d+)\.blocks\.(\d+)\.attn\.w_msa\.": (
+        r"encoder.layers.\1.blocks.\2.attention.self."
+    ),
+    r"stages\.(\d+)\.blocks\.(\d+)\.ffn\.layers\.0\.0\.": (
+        r"encoder.layers.\1.blocks.\2.intermediate.dense."
+    ),
+    r"stages\.(\d+)\.blocks\.(\d+)\.ffn\.layers\.1\.": r"encoder.layers.\1.blocks.\2.output.dense.",
+    r"stages\.(\d+)\.downsample\.": r"encoder.layers.\1.downsample.",
+}
+_CONVNEXT = {
+    r"downsample_layers\.0\.0\.": "embeddings.patch_embeddings.",
+    r"downsample_layers\.0\.1\.": "embeddings.layernorm.",
+    r"downsample_layers\.(\d+)\.(\d+)\.": r"encoder.stages.\1.downsampling_layer.\2.",
+    r"stages\.(\d+)\.(\d+)\.depthwise_conv\.": r"encoder.stages.\1.layers.\2.dwconv.",
+    r"stages\.(\d+)\.(\d+)\.norm\.": r"encoder.stages.\1.layers.\2.layernorm.",
+    r"stages\.(\d+)\.(\d+)\.pointwise_conv1\.": r"encoder.stages.\1.layers.\2.pwconv1.",
+    r"stages\.(\d+)\.(\d+)\.pointwise_conv2\.": r"encoder.stages.\1.layers.\2.pwconv2.",
+    r"stages\.(\d+)\.(\d+)\.gamma$": r"encoder.stages.\1.layers.\2.layer_scale_parameter",
+}
+
+
+def convert_ddp_segmentation(
+    state: Mapping[str, Tensor],
+    *,
+    names: Sequence[str] | None = None,
+    accumulate: bool | None = None,
+    steps: int = 3,
+    partial: bool = False,
+) -> tuple[DenseModel, KeyReport]:
+    """Return the segmentation model of DDP and the key report.
+
+    Args:
+        state: of mmseg's checkpoint, on Swin or ConvNeXt; original names, without ``module.``.
+        names: of its classes; default: the 150 of ADE20K.
+        accumulate: average the probabilities of all steps; default: as released, on ADE20K.
+        steps: of the sampler; 10 for the checkpoints of self-aligned denoising.
+        partial: accept missing entries (they keep their random initialisation).
+
+    Raises:
+        InputError: if it is a checkpoint of something else, has another number of classes, or
+            entries are missing.
+    """
+    require(state, SEGMENTATION)
+    classes = len(state["decode_head.conv_seg.weight"])
+    names = tuple(names or ADE20K_CLASSES)
+    if len(names) != classes:
+        raise InputError(
+            f"the checkpoint has {classes} classes, but {len(names)} names are given: name them "
+            "with --names"
+        )
+    means = classes == len(ADE20K_CLASSES) if accumulate is None else accumulate
+    width = state["embedding_table.weight"].shape[1]
+    method = bind(
+        DDP,
+        encoding=bind(ClassEmbedding, width=width),
+        noise=CosineNoise(),
+        sampler=Sampler(steps=steps, accumulate="mean" if means else "last"),
+    )
+    task = Segmentation(names, average="all")
+    return _converted(state, SEGMENTATION, method, task, partial=partial)
+
+
+def convert_ddp_depth(
+    state: Mapping[str, Tensor], *, max_depth_m: float = 10.0, partial: bool = False
+) -> tuple[DenseModel, KeyReport]:
+    """Return the depth model of DDP and the key report.
+
+    Whether its layers know the time is read off the checkpoint: in the released code they do not.
+
+    Args:
+        state: original names, without ``module.``.
+        max_depth_m: cap that the checkpoint was trained with (10 for NYU, 80 for KITTI).
+        partial: accept missing entries (they keep their random initialisation).
+
+    Raises:
+        InputError: if it is a checkpoint of something else, or entries are missing.
+    """
+    require(state, DEPTH)
+    method = bind(
+        DDP,
+        encoding=bind(ScalarMap, low=LEAST_M, missing="released"),
+        noise=UnclampedCosineNoise(),
+        sampler=Sampler(),
+        time_input="time",
+        auxiliary=False,
+    )
+    return _converted(state, DEPTH, method, Depth(max_depth_m=max_depth_m), partial=partial)
+
+
+def _converted(
+    state: Mapping[str, Tensor], layout: Layout, method: Any, task: Any, *, partial: bool
+) -> tuple[DenseModel, KeyReport]:
+    architecture = _architecture(state)
+    layers = 1 + max(int(found[1]) for key in state if (found := re.match(LAYER, key)))
+    width = state["neck.1.down.conv.weight"].shape[0]
+    time = state.get("decode_head.encoder.layers.0.time_mlp.1.weight")
+    hidden = len(state["decode_head.encoder.layers.0.ffns.0.layers.0.0.weight"])
+
+    def build() -> DenseModel:
+        parts = {
+            "backbone": VisionBackbone(architecture=architecture),
+            "neck": bind(NormalisedFPN, width=width),
+            "decoder": MapDecoder(
+                width=width,
+                layers=layers,
+                hidden=hidden,
+                time_width=None if time is None else time.shape[1],
+            ),
+        }
+        return DenseModel(task=task, method=bind(method, **parts))
+
+    return convert(dict(_translated(state, architecture)), layout, build, partial=partial)
+
+
+def _translated(
+    state: Mapping[str, Tensor], architecture: Mapping[str, Any]
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield the entries, those of the encoder under the names that transformers gives them."""
+    theirs = {}
+    for key, value in state.items():
+        if key.startswith(ENCODER):
+            # where the entries are only counted, transformers still needs some values
+            real = torch.zeros(value.shape) if value.is_meta else value
+            theirs[key.removeprefix(ENCODER)] = real
+        else:
+            yield key, value
+    network = VisionBackbone(architecture=dict(architecture)).network
+    translated = dict(_encoder_entries(theirs, is_swin=architecture["model_type"] == "swin"))
+    loaded = load_tower(type(network), network.config, translated, "the checkpoint", "encoder")
+    for name, value in loaded.state_dict().items():
+        yield TOWER + name, value
+
+
+def _encoder_entries(state: Mapping[str, Tensor], *, is_swin: bool) -> Iterator[tuple[str, Tensor]]:
+    """Yield the entries of an encoder under names of transformers' hub checkpoints."""
+    rules, prefix = (_SWIN, "swin.") if is_swin else (_CONVNEXT, "")
+    for key, value in state.items():
+        if key.endswith("relative_position_index"):
+            continue  # a constant of the window
+        if found := re.match(r"norm(\d)\.", key):
+            yield f"hidden_states_norms.stage{int(found[1]) + 1}.{key[found.end() :]}", value
+            if is_swin and found[1] == "3":  # of a classifier, which a backbone never runs
+                yield f"swin.layernorm.{key[found.end() :]}", value
+            continue
+        name = prefix + next(
+            (
+                found.expand(ours) + key[found.end() :]
+                for pattern, ours in rules.items()
+                if (found := re.match(pattern, key))
+            ),
+            key,
+        )
+        if ".qkv." in name:
+            for part, one in zip(("query", "key", "value"), value.chunk(3), strict=True):
+                yield name.replace("qkv", part), one.clone()
+        elif ".downsample." in name:
+            yield name, merged_by_position(value)
+        else:
+            yield name, value
+
+
+def merged_by_position(weight: Tensor) -> Tensor:
+    """Return the weights of a patch merging whose inputs are ordered as transformers does.
+
+    mmseg flattens a patch of 2 x 2 channel by channel (top left, top right, bottom left, bottom
+    right); transformers position by position, column by column.
+    """
+    parts = weight.unflatten(-1, (-1, 4))[..., [0, 2, 1, 3]]
+    return parts.transpose(-1, -2).flatten(-2).contiguous()
+
+
+def _architecture(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the configuration of the encoder in a checkpoint, read off its shapes.
+
+    Raises:
+        InputError: if it is neither Swin nor ConvNeXt.
+    """
+    normalised = {"image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)}
+    if "backbone.patch_embed.projection.weight" in state:
+        tables = "backbone.stages.{}.blocks.0.attn.w_msa.relative_position_bias_table"
+        shapes = [state[tables.format(stage)].shape for stage in range(4)]
+        return {
+            "model_type": "swin",
+            "embed_dim": len(state["backbone.patch_embed.projection.weight"]),
+            "depths": _depths(state, r"backbone\.stages\.(\d+)\.blocks\.(\d+)\."),
+            "num_heads": [heads for _, heads in shapes],
+            "window_size": (round(shapes[0][0] ** 0.5) + 1) // 2,
+            **normalised,
+        }
+    if "backbone.downsample_layers.0.0.weight" in state:
+        return {
+            "model_type": "convnext",
+            "hidden_sizes": [len(state[f"backbone.norm{i}.weight"]) for i in range(4)],
+            "depths": _depths(state, r"backbone\.stages\.(\d+)\.(\d+)\."),
+            **normalised,
+        }
+    raise InputError("the checkpoint's encoder is neither Swin nor ConvNeXt: convert one of these")
+
+
+def _depths(state: Mapping[str, Tensor], pattern: str) -> list[int]:
+    places = [tuple(map(int, found.groups())) for k in state if (found := re.match(pattern, k))]
+    return [1 + max(block for stage, block in places if stage == s) for s in range(4)]

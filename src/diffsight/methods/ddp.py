@@ -1,0 +1,276 @@
+"""DDP: diffusion model for dense visual prediction (Ji et al., ICCV 2023).
+
+An encoder sees the image once. Noise on the label map is then removed step by step by a small
+decoder that is given the features, the noisy map and the time (algorithms 1 to 3); the number of
+steps is chosen when the model is used.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diffsight.backbones import AbstractBackbone
+from diffsight.diffusion import AbstractNoise, CosineNoise, EncodingBuilder, Sampler
+from diffsight.diffusion.noise import LAST_TIME, add_noise
+from diffsight.diffusion.sampler import changed
+from diffsight.errors import InputError
+from diffsight.heads.base import conv_block
+from diffsight.heads.map_decoder import MapDecoder, TimeEmbedding
+from diffsight.methods.base import AbstractMethod
+from diffsight.methods.parts import pad
+from diffsight.necks.base import NeckBuilder
+from diffsight.ops.padding import crop_to_valid
+from diffsight.ops.precision import without_autocast
+from diffsight.outputs import Classes, Output, OutputSpec, Values
+from diffsight.types import Draws, Encoded, Images, Inputs, Target
+
+Features = Float[Tensor, "b c fh fw"]
+State = Float[Tensor, "b e fh fw"]
+Maps = Float[Tensor, "b k fh fw"]
+AUXILIARY_WIDTH, AUXILIARY_DROPOUT = 256, 0.1
+TIME, NOISE, FRESH, STEPS = 0, 1, 2, 1000  # streams of random numbers
+
+
+@dataclass(frozen=True)
+class EncodedFeatures(Encoded):
+    """Features of a frozen encoder.
+
+    Attributes:
+        features: what the decoder is conditioned on; None if the encoder learns.
+    """
+
+    features: Features | None = None
+
+
+class DDP(AbstractMethod):
+    """Denoises a label map under the features of the image.
+
+    Differs from the paper: the time that the decoder is told is the log-SNR, a state is brought two
+    steps ahead (``Sampler.time_difference``), and a training sees times up to 0.999. All three
+    follow the authors' released code, which its checkpoints need.
+
+    Args:
+        output: classes, or values with bounds; the task says it.
+        backbone: sees the image once.
+        neck: builder of what brings its pyramid to one map, such as ``NormalisedFPN``.
+        decoder: of the map.
+        encoding: builder of the label encoding; None: no diffusion, the decoder alone (the paper's
+            baseline).
+        noise: over time; default: ``CosineNoise``.
+        sampler: how a map is drawn; default: three steps.
+        time_input: what the decoder is told, ``log_snr``, or ``time`` as in the code for depth.
+        aligned: self-aligned denoising (algorithm 4): the labels of a training are the model's own
+            prediction from noise, which is then ``reused`` (released code) or drawn ``fresh``;
+            ``off``: the true labels.
+        auxiliary: train a second head on the features, of classes.
+
+    Raises:
+        InputError: if parts do not fit together.
+    """
+
+    output_kinds = ("classes", "values")
+
+    def __init__(
+        self,
+        *,
+        output: OutputSpec,
+        backbone: AbstractBackbone,
+        neck: NeckBuilder,
+        decoder: MapDecoder,
+        encoding: EncodingBuilder | None,
+        noise: AbstractNoise | None = None,
+        sampler: Sampler | None = None,
+        time_input: Literal["log_snr", "time"] = "log_snr",
+        aligned: Literal["off", "reused", "fresh"] = "off",
+        auxiliary: bool = True,
+    ) -> None:
+        super().__init__()
+        if output.kind == "values" and output.bounds is None:
+            raise InputError("DDP gives values with bounds: set the range of the task")
+        self.spec = output
+        self.backbone = backbone
+        self.size_multiple = backbone.size_multiple
+        self.neck = neck(in_channels=backbone.channels, strides=backbone.strides)
+        if self.neck.out_channels != (decoder.width,):
+            raise InputError(
+                f"the neck gives maps of {self.neck.out_channels} channels, the decoder reads one "
+                f"of {decoder.width}: give both the same width"
+            )
+        self.stride = self.neck.out_strides[0]
+        self.encoding = None if encoding is None else encoding(output=output)
+        low = 0.0 if output.bounds is None else output.bounds[0]
+        self.low = low if self.encoding is None else self.encoding.low
+        self.noise = noise or CosineNoise()
+        self.sampler = sampler or Sampler()
+        self.time_input: Literal["log_snr", "time"] = time_input
+        self.aligned: Literal["off", "reused", "fresh"] = aligned
+        self.decoder = decoder
+        self.fuse: nn.Module | None = None
+        self.time: nn.Module | None = None
+        if self.encoding is not None:
+            self.fuse = nn.Conv2d(decoder.width + self.encoding.channels, decoder.width, 1)
+            self.time = TimeEmbedding(decoder.time_width or 1024)
+        elif decoder.time_width is not None:
+            raise InputError("without an encoding there is no time: set time_width to null")
+        is_class = output.kind == "classes"
+        kernel = 1 if is_class else 3
+        self.predict = nn.Conv2d(decoder.width, output.channels, kernel, padding=kernel // 2)
+        self.auxiliary: nn.Module | None = None
+        if auxiliary and is_class:
+            first = conv_block(decoder.width, AUXILIARY_WIDTH)
+            last = nn.Conv2d(AUXILIARY_WIDTH, output.channels, 1)
+            self.auxiliary = nn.Sequential(first, nn.Dropout2d(AUXILIARY_DROPOUT), last)
+
+    def encode(self, inputs: Inputs) -> EncodedFeatures:
+        """Return the features, if neither backbone nor neck learns."""
+        learns = any(
+            p.requires_grad for part in (self.backbone, self.neck) for p in part.parameters()
+        )
+        return EncodedFeatures(None if learns else self.features(inputs.image))
+
+    def forward(
+        self,
+        inputs: Inputs,
+        encoded: EncodedFeatures | None = None,
+        target: Target | None = None,
+        *,
+        draws: Draws | None = None,
+    ) -> Output:
+        """Return logits or values of the image's size.
+
+        With a target it is a training step: one random time per image, one pass of the decoder.
+        Without one the map is drawn by the sampler.
+        """
+        hw = (inputs.image.shape[-2], inputs.image.shape[-1])
+        features = encoded.features if encoded is not None else None
+        if features is None:
+            features = self.features(inputs.image)
+        if draws is None:
+            count = len(features)
+            seeds = torch.randint(2**31, (count,)).tolist() if self.training else (0,) * count
+            draws = Draws(tuple(seeds))
+        if self.encoding is None:
+            maps = self._decoded(features, None, None)
+        elif target is not None:
+            maps = self._denoised(features, target, draws)
+        else:
+            maps = self.sample(features, draws)
+        return self._output(maps, features, hw, draws_steps=target is None)
+
+    def features(self, image: Images) -> Features:
+        """Return what the decoder is conditioned on: the joined pyramid, without the padding."""
+        padded = pad(image, self.size_multiple)
+        (joined,) = self.neck(self.backbone(padded)).features
+        return crop_to_valid(joined, (image.shape[-2], image.shape[-1]), self.stride)
+
+    def sample(self, features: Features, draws: Draws, steps: list[Tensor] | None = None) -> Maps:
+        """Return the maps of a batch, at the size of the features.
+
+        Args:
+            features: of the images.
+            draws: the noise of each image.
+            steps: is given what is predicted in each step, for all seeds, one after another.
+        """
+        rule, count = self.sampler, len(features)
+        state = torch.cat([self._normal(features, draws, NOISE + 2 * r) for r in range(rule.seeds)])
+        repeated = features.repeat(rule.seeds, 1, 1, 1)
+        trajectory = rule.trajectory(
+            self.noise,
+            state,
+            lambda noisy, time: self._decoded(repeated, noisy, time),
+            self._encoded,
+            lambda step: torch.cat(
+                [self._normal(features, draws, STEPS * (1 + r) + step) for r in range(rule.seeds)]
+            ),
+        )
+        kept, before, weight = None, None, torch.zeros(len(state), 1, 1, 1).to(features)
+        running = torch.ones(len(state), dtype=torch.bool, device=features.device)
+        for maps in trajectory:
+            if steps is not None:
+                steps.append(maps)
+            value = self._averageable(maps)
+            mine = running.to(features)[:, None, None, None]
+            if kept is None or rule.accumulate == "last":
+                kept = value if kept is None else torch.where(mine > 0, value, kept)
+            else:
+                kept = kept + mine * (value - kept) / (weight + 1)
+            weight = weight + mine
+            if rule.settled is not None and before is not None:
+                # an image goes on while one of its seeds does, so that its seeds end together
+                moves = changed(maps, before) > rule.settled
+                moves = moves.unflatten(0, (rule.seeds, count)).any(dim=0).repeat(rule.seeds)
+                running = running & moves
+                if not bool(running.any()):
+                    break
+            before = maps
+        assert kept is not None
+        return kept.unflatten(0, (rule.seeds, count)).mean(dim=0)
+
+    def _denoised(self, features: Features, target: Target, draws: Draws) -> Maps:
+        """Return the prediction from one state of the labels, or of the model's own prediction."""
+        assert self.encoding is not None
+        hw = (features.shape[-2], features.shape[-1])
+        normal = self._normal(features, draws, NOISE)
+        if self.aligned == "off":
+            encoded = self.encoding.of_target(target, hw)
+        else:
+            with torch.no_grad():
+                first = self._decoded(features, normal, features.new_ones(len(features)))
+            encoded = self._encoded(first)
+            if self.aligned == "fresh":
+                normal = self._normal(features, draws, FRESH)
+        time = (draws.uniform(TIME) * LAST_TIME).to(features)
+        return self._decoded(features, add_noise(self.noise, encoded, normal, time), time)
+
+    def _decoded(self, features: Features, state: State | None, time: Tensor | None) -> Maps:
+        """Return logits, or values above the lower bound, at the size of the features."""
+        vector = None
+        if state is not None and time is not None:
+            assert self.fuse is not None
+            assert self.time is not None
+            told = self.noise.log_snr(time) if self.time_input == "log_snr" else time
+            features = self.fuse(torch.cat([features, state.to(features.dtype)], dim=1))
+            vector = self.time(told)
+        decoded = self.decoder(features, vector)
+        with without_autocast(decoded):  # the argmax of numbers of 8 bits would have ties
+            maps = self.predict(decoded.to(self.predict.weight.dtype))
+        if self.spec.bounds is None:
+            return maps
+        return maps.relu() + self.low
+
+    def _encoded(self, maps: Maps) -> State:
+        assert self.encoding is not None
+        return self.encoding.of_prediction(maps)
+
+    def _normal(self, features: Features, draws: Draws, stream: int) -> State:
+        assert self.encoding is not None
+        shape = (self.encoding.channels, features.shape[-2], features.shape[-1])
+        return draws.normal(stream, shape).to(features.device)
+
+    def _averageable(self, maps: Maps) -> Maps:
+        """Return what is averaged over steps: probabilities of classes, where all steps count."""
+        if self.spec.kind == "classes" and self.sampler.accumulate == "mean":
+            return maps.float().softmax(dim=1)
+        return maps
+
+    def _output(
+        self, maps: Maps, features: Features, hw: tuple[int, int], *, draws_steps: bool
+    ) -> Output:
+        if self.spec.bounds is not None:
+            high = self.spec.bounds[1]
+            return Values(_resized(maps.clamp(self.low, high) if draws_steps else maps, hw))
+        large = _resized(maps, hw)
+        if draws_steps and self.encoding is not None and self.sampler.accumulate == "mean":
+            return Classes(large, "probabilities")
+        output = Classes(large)
+        if self.auxiliary is None or not self.training:
+            return output
+        return replace(output, auxiliary=_resized(self.auxiliary(features), hw))
+
+
+def _resized(maps: Maps, hw: tuple[int, int]) -> Float[Tensor, "b k h w"]:
+    return functional.interpolate(maps, hw, mode="bilinear", align_corners=False)

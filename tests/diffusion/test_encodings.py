@@ -1,0 +1,86 @@
+"""Label maps as states."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from diffsight.diffusion import AnalogBits, ClassEmbedding, OneHot, ScalarMap
+from diffsight.errors import InputError
+from diffsight.outputs import OutputSpec
+from diffsight.types import Target
+
+CLASSES, DEPTH = OutputSpec("classes", 5), OutputSpec("values", 1, bounds=(0.0, 10.0))
+IDS = torch.tensor([[[0, 1, 4, 255]]])
+VALID = torch.tensor([[[True, True, True, False]]])
+
+
+@pytest.mark.parametrize("build", [ClassEmbedding, AnalogBits, OneHot])
+def test_codes_of_classes_differ_and_are_small(build: type) -> None:
+    encoding = build(output=CLASSES, scale=0.02)
+    state = encoding.of_target(Target(IDS, VALID), (1, 4))
+    assert state.shape == (1, encoding.channels, 1, 4)
+    assert float(state.detach().abs().max()) <= 0.02
+    columns = state[0, :, 0].T
+    assert len({tuple(column.tolist()) for column in columns}) == 4
+    # a prediction of the same classes has the same code; no prediction is "no label"
+    logits = torch.nn.functional.one_hot(IDS.clamp(max=4), 5).movedim(-1, 1).float()
+    again = encoding.of_prediction(logits)
+    assert torch.equal(again[..., :3], state[..., :3])
+    assert not torch.equal(again[..., 3], state[..., 3])
+
+
+def test_the_table_of_the_paper() -> None:
+    encoding = ClassEmbedding(output=OutputSpec("classes", 150))
+    assert encoding.table.weight.shape == (151, 256)
+    code = encoding.of_ids(torch.tensor([[[7]]]))[0, :, 0, 0]
+    expected = (encoding.table.weight[7].sigmoid() * 2 - 1) * 0.01
+    torch.testing.assert_close(code, expected)
+
+
+def test_bits_and_one_hot() -> None:
+    bits = AnalogBits(output=CLASSES, scale=1.0)
+    assert bits.channels == 3
+    assert bits.of_ids(torch.tensor([[[5]]]))[0, :, 0, 0].tolist() == [1.0, -1.0, 1.0]
+    one_hot = OneHot(output=CLASSES, scale=1.0)
+    assert one_hot.of_ids(torch.tensor([[[1]]]))[0, :, 0, 0].tolist() == [-1, 1, -1, -1, -1, -1]
+
+
+def test_numbers_are_mapped_linearly_and_predictions_are_cut() -> None:
+    encoding = ScalarMap(output=DEPTH, scale=0.1)
+    target = Target(torch.tensor([[[[0.0, 5.0, 10.0, 2.5]]]]), torch.ones(1, 1, 4).bool())
+    state = encoding.of_target(target, (1, 4))[0, 0, 0]
+    torch.testing.assert_close(state, torch.tensor([-0.1, 0.0, 0.1, -0.05]))
+    found = encoding.of_prediction(torch.tensor([[[[-3.0, 12.0]]]]))[0, 0, 0]
+    torch.testing.assert_close(found, torch.tensor([-0.1, 0.1]))
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [
+        ("released", [4.0, 0.0]),  # zeros count: (8 + 0) / 2
+        ("masked", [8.0, 5.0]),  # the one label of the cell; the middle of the range without any
+        ("nearest", [8.0, 8.0]),
+    ],
+)
+def test_missing_labels(missing: str, expected: list[float]) -> None:
+    encoding = ScalarMap(output=DEPTH, scale=1.0, missing=missing)  # type: ignore[arg-type]
+    label = torch.tensor([[[[8.0, torch.nan, torch.nan, torch.nan]]]])
+    target = Target(label, torch.tensor([[[True, False, False, False]]]))
+    state = encoding.of_target(target, (1, 2))[0, 0, 0]
+    torch.testing.assert_close((state + 1) / 2 * 10, torch.tensor(expected))
+
+
+def test_an_image_without_labels_has_a_state() -> None:
+    for missing in ("released", "masked", "nearest"):
+        encoding = ScalarMap(output=DEPTH, missing=missing)  # type: ignore[arg-type]
+        label = torch.full((1, 1, 4, 4), torch.nan)
+        state = encoding.of_target(Target(label, torch.zeros(1, 4, 4).bool()), (2, 2))
+        assert state.isfinite().all()
+
+
+def test_forms_that_do_not_fit() -> None:
+    with pytest.raises(InputError, match="OneHot encodes classes, not 1 map of values"):
+        OneHot(output=DEPTH)
+    with pytest.raises(InputError, match="ScalarMap encodes values with bounds"):
+        partial(ScalarMap)(output=OutputSpec("values", 1))

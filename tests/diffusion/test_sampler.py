@@ -1,0 +1,81 @@
+"""From noise to a label map."""
+
+import pytest
+import torch
+from tests.support import noise
+
+from diffsight.diffusion import CosineNoise, LinearNoise, Sampler
+from diffsight.diffusion.noise import add_noise, ddim_step, ddpm_step, time_pairs
+from diffsight.diffusion.sampler import changed, uncertainty
+from diffsight.errors import InputError
+
+
+def test_intervals_are_asymmetric() -> None:
+    assert time_pairs(1) == [(1.0, 0.0)]
+    assert [(round(a, 4), round(b, 4)) for a, b in time_pairs(3)] == [
+        (1.0, 0.3333),
+        (0.6667, 0.0),
+        (0.3333, 0.0),
+    ]
+    assert time_pairs(10)[0] == pytest.approx((1.0, 0.8))
+    assert time_pairs(2, time_difference=0.0, start=0.5) == [(1.0, 0.75), (0.75, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"time_difference": -1.0}, "time_difference must be 0 or more"),
+        ({"time_difference": float("nan")}, "time_difference must be 0 or more"),
+        ({"start": 1.0}, r"start must be in \[0, 1\)"),
+        ({"seeds": 0}, "seeds must be at least 1"),
+        ({"settled": 1.0}, r"settled must be in \[0, 1\)"),
+    ],
+)
+def test_numbers_out_of_range(options: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Sampler(**options)  # type: ignore[arg-type]
+
+
+def test_a_decoder_that_knows_the_label_ends_near_it() -> None:
+    """Without a time difference, DDIM returns the label and a little of the first noise."""
+    rule, schedule = Sampler(steps=5, time_difference=0.0), CosineNoise()
+    label, state = 0.01 * noise(2, 3, 4, 4, seed=1), noise(2, 3, 4, 4, seed=2)
+    steps = []
+    for maps in rule.trajectory(schedule, state, lambda s, t: s, lambda m: label, lambda k: state):
+        steps.append(maps)
+    assert len(steps) == 5
+    last = ddim_step(schedule, steps[-1], label, torch.full((2,), 0.2), torch.zeros(2))
+    assert float((last - label).std()) == pytest.approx(0.00316, rel=0.2)
+
+
+@pytest.mark.parametrize("schedule", [CosineNoise(), LinearNoise()])
+def test_a_step_back_keeps_a_state_on_its_way(schedule: CosineNoise | LinearNoise) -> None:
+    label, normal = noise(3, 2, 4, 4, seed=1), noise(3, 2, 4, 4, seed=2)
+    now, following = torch.tensor([0.9, 0.5, 0.3]), torch.tensor([0.6, 0.4, 0.1])
+    state = add_noise(schedule, label, normal, now)
+    found = ddim_step(schedule, state, label, now, following)
+    torch.testing.assert_close(
+        found, add_noise(schedule, label, normal, following), rtol=1e-3, atol=1e-3
+    )
+
+
+def test_a_posterior_has_the_noise_of_its_time() -> None:
+    schedule, count = CosineNoise(), 4000
+    label = torch.full((1, 1, 1, count), 0.5)
+    now, following = torch.tensor([0.7]), torch.tensor([0.4])
+    state = add_noise(schedule, label, noise(1, 1, 1, count, seed=1), now)
+    found = ddpm_step(schedule, state, label, now, following, noise(1, 1, 1, count, seed=2))
+    alpha, sigma = schedule.levels(following)
+    assert float(found.mean()) == pytest.approx(float(alpha) * 0.5, abs=0.03)
+    assert float(found.std()) == pytest.approx(float(sigma), rel=0.05)
+    last = ddpm_step(schedule, state, label, now, torch.zeros(1), noise(1, 1, 1, count, seed=2))
+    assert float(last.std()) < 0.01
+
+
+def test_changes_between_steps() -> None:
+    one = torch.tensor([[[[2.0, 0.0]], [[1.0, 1.0]]]])
+    other = torch.tensor([[[[2.0, 2.0]], [[1.0, 1.0]]]])
+    assert changed(one, other).tolist() == [0.5]
+    assert uncertainty([one, other, one]).tolist() == [[[0.0, 1.0]]]
+    assert uncertainty([one]).tolist() == [[[0.0, 0.0]]]

@@ -1,0 +1,240 @@
+"""DDP: training steps, sampling, batches and seeds."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from tests.contracts import MethodContract
+from tests.support import enliven, images, random_target
+from torch import nn
+
+from diffsight.backbones import VisionBackbone
+from diffsight.diffusion import AnalogBits, ClassEmbedding, OneHot, Sampler, ScalarMap
+from diffsight.errors import InputError
+from diffsight.heads.map_decoder import MapDecoder
+from diffsight.inference.cost import cost
+from diffsight.methods import DDP
+from diffsight.model import DenseModel
+from diffsight.necks import NormalisedFPN
+from diffsight.outputs import Classes
+from diffsight.tasks import Depth, Segmentation
+from diffsight.types import Draws, Inputs, Target
+
+SMALL = {
+    "model_type": "convnext",
+    "hidden_sizes": [8, 8, 16, 16],
+    "depths": [1, 1, 1, 1],
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.25, 0.25, 0.25],
+}
+NAMES = ("wall", "floor", "door", "lamp")
+
+
+def parts(**options: Any) -> dict[str, Any]:
+    torch.manual_seed(0)
+    return {
+        "backbone": VisionBackbone(architecture=SMALL),
+        "neck": partial(NormalisedFPN, width=16),
+        "decoder": MapDecoder(width=16, layers=2, hidden=8, time_width=12),
+        **options,
+    }
+
+
+def segmenter(**options: Any) -> DenseModel:
+    given = parts(encoding=partial(ClassEmbedding, width=6), **options)
+    return DenseModel(task=Segmentation(NAMES), method=partial(DDP, **given))
+
+
+def estimator(**options: Any) -> DenseModel:
+    given = parts(encoding=ScalarMap, time_input="time", **options)
+    return DenseModel(task=Depth(max_depth_m=10.0), method=partial(DDP, **given))
+
+
+class TestDDPForClasses(MethodContract):
+    subject = DDP
+    idle = ("auxiliary",)
+
+    def build(self) -> DenseModel:
+        return segmenter(auxiliary=False, sampler=Sampler(steps=2))
+
+
+class TestDDPForDepth(MethodContract):
+    subject = DDP
+
+    def build(self) -> DenseModel:
+        return estimator()
+
+
+def counted(model: DenseModel) -> dict[str, int]:
+    """How often encoder and decoder run."""
+    counts = {"backbone": 0, "decoder": 0}
+
+    def count(name: str) -> Any:
+        def hook(*args: Any) -> None:
+            counts[name] += 1
+
+        return hook
+
+    for name in counts:
+        getattr(model.method, name).register_forward_hook(count(name))
+    return counts
+
+
+@pytest.mark.parametrize("steps", [1, 3, 10])
+def test_the_encoder_runs_once_and_the_decoder_once_a_step(steps: int) -> None:
+    model = segmenter(sampler=Sampler(steps=steps)).eval()
+    counts = counted(model)
+    with torch.no_grad():
+        model(Inputs(images(1, 64, 64)), draws=Draws((0,)))
+    assert counts == {"backbone": 1, "decoder": steps}
+
+
+@pytest.mark.parametrize("accumulate", ["last", "mean"])
+def test_a_batch_with_several_seeds_is_what_each_image_gives_alone(accumulate: str) -> None:
+    rule = Sampler(steps=3, seeds=3, accumulate=accumulate)  # type: ignore[arg-type]
+    model = enliven(segmenter(sampler=rule)).eval()
+    batch, seeds = images(8, 64, 96), tuple(range(8))
+    with torch.no_grad():
+        together = model(Inputs(batch), draws=Draws(seeds)).maps
+        alone = torch.cat(
+            [model(Inputs(batch[i : i + 1]), draws=Draws((i,))).maps for i in range(8)]
+        )
+    scale = together.abs().max()
+    assert ((together - alone).abs().max() / scale) < 1e-5
+    if accumulate == "mean":
+        torch.testing.assert_close(together.sum(dim=1), torch.ones(8, 64, 96))
+
+
+def test_seeds_are_averaged() -> None:
+    model = enliven(segmenter(sampler=Sampler(steps=1))).eval()
+    x, draws = images(1, 64, 64), Draws((5,))
+    with torch.no_grad():
+        features = model.method.features(x)
+        one = model.method.sample(features, draws)
+        model.method.sampler = Sampler(steps=1, seeds=2)
+        steps: list[torch.Tensor] = []
+        both = model.method.sample(features, draws, steps)
+    assert len(steps) == 1
+    assert len(steps[0]) == 2
+    torch.testing.assert_close(steps[0][:1], one)
+    torch.testing.assert_close(both, steps[0].mean(dim=0, keepdim=True))
+    assert not torch.equal(steps[0][0], steps[0][1])
+
+
+def test_settled_images_stop_and_others_go_on() -> None:
+    model = enliven(segmenter(sampler=Sampler(steps=10, settled=0.99))).eval()
+    counts = counted(model)
+    with torch.no_grad():
+        model(Inputs(images(2, 64, 64)), draws=Draws((0, 1)))
+    assert counts["decoder"] == 2  # the first two steps differ in less than everything
+
+
+def test_a_training_step_learns_from_one_random_time() -> None:
+    model = segmenter().train()
+    counts = counted(model)
+    inputs, target = Inputs(images(2, 64, 64)), random_target(model.task, 2, 64, 64)
+    losses = model.losses(inputs, target, draws=Draws((1, 2)))
+    losses["loss"].backward()
+    assert counts == {"backbone": 1, "decoder": 1}
+    assert "auxiliary" in losses
+    assert model.method.encoding.table.weight.grad.abs().sum() > 0
+    again = model.losses(inputs, target, draws=Draws((1, 2)))["cross_entropy"]
+    other = model.losses(inputs, target, draws=Draws((3, 4)))["cross_entropy"]
+    torch.testing.assert_close(again, losses["cross_entropy"])
+    assert not torch.equal(again, other)
+
+
+@pytest.mark.parametrize("aligned", ["reused", "fresh"])
+def test_self_aligned_denoising_never_encodes_the_labels(aligned: str) -> None:
+    model = segmenter(aligned=aligned, auxiliary=False).train()
+    counts = counted(model)
+    inputs, target = Inputs(images(1, 64, 64)), random_target(model.task, 1, 64, 64)
+    model.method.encoding.of_target = lambda *args: pytest.fail("labels were encoded")
+    model.losses(inputs, target, draws=Draws((1,)))["loss"].backward()
+    assert counts["decoder"] == 2
+
+
+def test_without_diffusion_the_decoder_runs_alone() -> None:
+    decoder = MapDecoder(width=16, layers=2, hidden=8, time_width=None)
+    given = parts(encoding=None, decoder=decoder)
+    model = DenseModel(task=Segmentation(NAMES), method=partial(DDP, **given)).eval()
+    with torch.no_grad():
+        first, second = (
+            model(Inputs(images(1, 64, 64)), draws=Draws((seed,))).maps for seed in (0, 1)
+        )
+    assert torch.equal(first, second)
+    assert model.method.time is None
+    with pytest.raises(InputError, match="without an encoding there is no time"):
+        DenseModel(task=Segmentation(NAMES), method=partial(DDP, **parts(encoding=None)))
+
+
+@pytest.mark.parametrize("encoding", [AnalogBits, OneHot])
+def test_other_encodings(encoding: Any) -> None:
+    given = parts(encoding=encoding)
+    model = DenseModel(task=Segmentation(NAMES), method=partial(DDP, **given)).eval()
+    with torch.no_grad():
+        output = model(Inputs(images(1, 40, 50)))
+    assert isinstance(output, Classes)
+    assert output.hw == (40, 50)
+
+
+def test_depth_lies_within_its_bounds() -> None:
+    model = enliven(estimator()).eval()
+    with torch.no_grad():
+        depth = model(Inputs(images(2, 40, 50))).maps
+    assert float(depth.min()) >= 0
+    assert float(depth.max()) <= 10
+
+
+def test_memory_does_not_depend_on_the_steps() -> None:
+    peaks = set()
+    for steps in (3, 10):
+        model = segmenter(sampler=Sampler(steps=steps, accumulate="mean")).to("meta")
+        peaks.add(cost(model, 64, 64).peak_bytes)
+    assert len(peaks) == 1
+
+
+def test_parts_that_do_not_fit() -> None:
+    with pytest.raises(InputError, match=r"the neck gives maps of .*, the decoder reads one of 16"):
+        segmenter(neck=partial(NormalisedFPN, width=8))
+    with pytest.raises(InputError, match="values with bounds"):
+        DenseModel(task=Depth(max_depth_m=None), method=partial(DDP, **parts(encoding=ScalarMap)))
+
+
+def test_an_image_without_labels_trains_to_nothing() -> None:
+    model = segmenter(auxiliary=False).train()
+    target = random_target(model.task, 1, 64, 64)
+    nothing = Target(target.label, torch.zeros_like(target.valid))
+    loss = model.losses(Inputs(images(1, 64, 64)), nothing, draws=Draws((0,)))["loss"]
+    assert float(loss.detach()) == 0
+
+
+def test_parameters_of_the_paper() -> None:
+    """Swin-T on ADE20K, with the auxiliary head: 39.67 M, without diffusion 35.28 M."""
+    architecture = {
+        "model_type": "swin",
+        "embed_dim": 96,
+        "depths": [2, 2, 6, 2],
+        "num_heads": [3, 6, 12, 24],
+        "window_size": 7,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
+    names = [f"class {i}" for i in range(150)]
+    counts = []
+    for time_width, encoding in ((1024, ClassEmbedding), (None, None)):
+        method = partial(
+            DDP,
+            backbone=VisionBackbone(architecture=architecture),
+            neck=NormalisedFPN,
+            decoder=MapDecoder(time_width=time_width),
+            encoding=encoding,
+        )
+        model = DenseModel(task=Segmentation(names), method=method)
+        assert isinstance(model.method.auxiliary, nn.Module)
+        unused = "backbone.network.swin.layernorm."
+        counts.append(
+            sum(p.numel() for n, p in model.method.named_parameters() if not n.startswith(unused))
+        )
+    assert [round(count / 1e6, 2) for count in counts] == [39.67, 35.28]
