@@ -6,7 +6,7 @@ scale, so that the image, not the map, decides.
 
 import abc
 import math
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -207,7 +207,8 @@ def _filled(label: Float[Tensor, "c h w"], valid: Tensor) -> Float[Tensor, "c h 
     if not bool(valid.any()):
         return label
     holes = (~valid).cpu().numpy()
-    rows, columns = ndimage.distance_transform_edt(
+    nearest: Any = ndimage.distance_transform_edt(
         holes, return_distances=False, return_indices=True
     )
+    rows, columns = nearest
     return label[:, torch.from_numpy(rows).long(), torch.from_numpy(columns).long()]

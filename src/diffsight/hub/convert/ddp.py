@@ -59,8 +59,8 @@ _NAMES = {
     r"auxiliary_head\.convs\.0\.bn\.": "auxiliary.0.1.",
     r"auxiliary_head\.conv_seg\.": "auxiliary.2.",
 }
-SEGMENTATION = Layout("ddp-segmentation", None, None, _NAMES, {})
-DEPTH = Layout("ddp-depth", None, None, _NAMES, {})
+SEGMENTATION = Layout("ddp-segmentation", "", "", _NAMES, {})
+DEPTH = Layout("ddp-depth", "", "", _NAMES, {})
 
 _SWIN = {
     r"patch_embed\.projection\.": "embeddings.patch_embeddings.projection.",

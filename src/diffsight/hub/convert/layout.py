@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffsight.backbones.ldm_keys import KeyReport, vae_value
-from diffsight.backbones.sources import ldm_renamer
+from diffsight.backbones.sources import Part, ldm_renamer
 from diffsight.errors import InputError
 from diffsight.model import DenseModel
 from diffsight.weights import require_finite
@@ -85,16 +85,16 @@ class Layout:
 
     Attributes:
         kind: name of the converter.
-        unet: prefix of the UNet's entries; None: there is none.
-        vae: prefix of the autoencoder's; None: there is none.
+        unet: prefix of the UNet's entries; empty: there is none.
+        vae: prefix of the autoencoder's; empty: there is none.
         names: patterns of the other entries, matched at the beginning, and our names below
             ``method``.
         dropped: prefixes of entries that are not needed, and why.
     """
 
     kind: str
-    unet: str | None
-    vae: str | None
+    unet: str
+    vae: str
     names: Mapping[str, str]
     dropped: Mapping[str, str]
 
@@ -164,10 +164,11 @@ def convert(
 def _rename(
     state: Mapping[str, Tensor], model: DenseModel, layout: Layout
 ) -> tuple[KeyReport, dict[str, Tensor]]:
+    parts: tuple[tuple[Part, str], ...] = (("unet", layout.unet), ("vae", layout.vae))
     renamers = {
         part: ldm_renamer(model.get_submodule(f"method.backbone.{part}"), part)
-        for part, prefix in (("unet", layout.unet), ("vae", layout.vae))
-        if prefix is not None
+        for part, prefix in parts
+        if prefix
     }
     wanted = model.state_dict()
     report, ours = KeyReport(), {}
@@ -176,10 +177,10 @@ def _rename(
         if reason:
             report.dropped[key] = reason
             continue
-        if layout.unet is not None and key.startswith(layout.unet):
+        if layout.unet and key.startswith(layout.unet):
             name = renamers["unet"](key.removeprefix(layout.unet))
             target = _join("method.backbone.unet.", name)
-        elif layout.vae is not None and key.startswith(layout.vae):
+        elif layout.vae and key.startswith(layout.vae):
             target = _join("method.backbone.vae.", renamers["vae"](key.removeprefix(layout.vae)))
             value = vae_value(target or "", value)
         else:

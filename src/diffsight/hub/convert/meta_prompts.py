@@ -181,7 +181,7 @@ def _backbone(passes: int) -> StableDiffusion:
 
 def _layout(layout: Layout, passes: int) -> Layout:
     """Return the layout; of one pass, the UNet's output head is not needed."""
-    if passes > 1 or layout.unet is None:
+    if passes > 1:
         return layout
     unused = {layout.unet + "out.": "the UNet's output head, which a single pass never runs"}
     return Layout(layout.kind, layout.unet, layout.vae, layout.names, {**layout.dropped, **unused})
