@@ -18,6 +18,7 @@ from diffsight import cli
 from diffsight.backbones import StableDiffusion
 from diffsight.heads import HeatmapHead
 from diffsight.hub import save
+from diffsight.inference.explain import explain
 from diffsight.methods import MetaPrompts
 from diffsight.model import DenseModel
 from diffsight.necks import Fused
@@ -88,6 +89,15 @@ def test_without_boxes_and_network_there_is_one_line(
     assert "give boxes with --boxes FILE" in error
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "out" / "a.json").exists()
+
+
+def test_explain_shows_what_prompts_attend_to_in_the_view_of_one_person() -> None:
+    image = torch.randint(256, (3, 50, 90), dtype=torch.uint8)
+    found = explain(coco_model(), image)
+    assert found.picture.shape == (3, 64, 64)
+    assert len(found.maps) == 4
+    assert all(one.shape == (64, 64) for one in found.maps.values())
+    assert found.classes is None
 
 
 def test_results_are_written_and_scored_again(

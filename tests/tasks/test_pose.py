@@ -170,6 +170,12 @@ def test_joints_without_a_label_do_not_count_in_the_loss() -> None:
     assert float(pose.loss(output, Target(outside, valid))["loss"]) == 0
 
 
+def test_views_of_another_size_are_refused() -> None:
+    target = Target(joints(1)[None, None], torch.ones(1, 32, 32, dtype=torch.bool))
+    with pytest.raises(InputError, match=r"images of 32 x 32 px, .* add a PersonCrop"):
+        task().loss(Heatmaps(torch.zeros(1, 17, 8, 8), 4), target)
+
+
 def test_left_and_right_change_places_in_a_mirror() -> None:
     order = mirrored_joints(COCO_KEYPOINTS)
     assert order[:5] == [0, 2, 1, 4, 3]

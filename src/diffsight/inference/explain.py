@@ -115,7 +115,8 @@ def explain(
     other = "a model of a smaller short side" if device.type == "cpu" else "--device cpu"
     advice = f"{device} has not enough memory for {width} x {height} px: choose {other}"
     with memory_for(advice), torch.inference_mode():
-        pixels = resized_image(image[None].to(device).float() / 255, (height, width))
+        whole = resized_image(image[None].to(device).float() / 255, (height, width))[0]
+        pixels = next(task.regions(whole, None))[0][None]  # of joints: the image shows one person
         inputs = Inputs(pixels, (prompt,))
         result = method.explain(inputs, method.encode(inputs))
         output = result.output.with_stack(result.output.stack.cpu())

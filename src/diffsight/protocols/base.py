@@ -24,6 +24,7 @@ OWN_IMAGES: Mapping[str, tuple[int, tuple[int, int] | None]] = {
     "kitti-garg-v1": (652, (352, 1216)),
     "ade20k-ss-v1": (2000, None),
     "ade20k-ms-v1": (2000, None),
+    "coco-pose-v1": (5000, None),
 }
 
 

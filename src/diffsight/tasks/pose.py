@@ -129,8 +129,17 @@ class Pose(AbstractTask):
             output: heatmaps of views.
             target: one person in each, in pixels of the view.
             soft_labels: not used.
+
+        Raises:
+            InputError: if the views are of another size than the task's.
         """
         output = Heatmaps.expect(output)
+        height, width = target.valid.shape[-2:]
+        if (height, width) != self.view_hw:
+            raise InputError(
+                f"images of {width} x {height} px, but the views of {self.view_hw[1]} x "
+                f"{self.view_hw[0]}: add a PersonCrop with the height and width of the task"
+            )
         joints = target.label[:, 0]
         points = joints[..., :2] * self._scale(output.hw).to(joints)
         truth, is_inside = heatmaps.encode(points, output.hw, self.sigma_px)
