@@ -8,7 +8,8 @@ from tests.support import images
 
 from diffsight.backbones import BackboneSource, StableDiffusion
 from diffsight.inference.plan import Plan
-from diffsight.inference.predictor import Predictor, SharedLatents
+from diffsight.inference.predictor import Predictor
+from diffsight.inference.shared_latents import SharedLatents
 from diffsight.methods import FeatureHead, FewShot
 from diffsight.model import DenseModel
 from diffsight.tasks import Segmentation

@@ -12,7 +12,7 @@ from pycocotools.cocoeval import COCOeval
 
 from diffsight.label_maps import COCO_SIGMAS
 from diffsight.metrics.keypoint_ap import FIGURES, KeypointAP
-from diffsight.metrics.oks import oks, suppressed
+from diffsight.ops.oks import oks, suppressed
 from diffsight.types import People
 
 

@@ -38,7 +38,8 @@ def instantiate(name: str):
             given = parts.get(part, {})
             if isinstance(given, list):  # the prompts of Meta Prompts
                 for one in given:
-                    one["init_args"].pop("weights", None)
+                    if "weights" in one["init_args"]:
+                        one["init_args"]["weights"] = None
                 words += [f"--method.{part}", json.dumps(given)]
             elif "weights" in given.get("init_args", {}):
                 words += [f"--method.{part}.weights", "null"]

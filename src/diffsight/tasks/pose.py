@@ -25,8 +25,8 @@ from diffsight.label_maps import (
     mirrored_joints,
     side_of,
 )
-from diffsight.metrics.oks import oks, suppressed
 from diffsight.ops.affine import enlarged, inverse, moved, view_of, warped
+from diffsight.ops.oks import oks, suppressed
 from diffsight.outputs import Heatmaps, Output, OutputSpec, SoftLabels
 from diffsight.tasks.base import AbstractTask, LabelMaps
 from diffsight.tasks.prediction import Prediction, StoredArray, to_pixels
