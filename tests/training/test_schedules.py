@@ -69,7 +69,7 @@ def test_vpd_referring(step, factor):
 
 def test_steps_with_a_warm_up():
     """Meta Prompts, pose: 500 steps of warm-up, a tenth from epochs 170 and 200 on."""
-    schedule = Steps(milestones=(170, 200), warmup_steps=500)
+    schedule = Steps(milestones=(170.0, 200.0), warmup_steps=500)
     rates = {0: 5e-7, 0.25: 2.5025e-4, 0.5: 5e-4, 169.9: 5e-4, 170: 5e-5, 199.9: 5e-5, 200: 5e-6}
     for epoch, lr in rates.items():
         assert schedule.lr(5e-4, at_epoch(epoch, 210)) == pytest.approx(lr, rel=1e-6)
