@@ -232,7 +232,7 @@ class TestMetaPromptsForPose(MethodContract):
         head = partial(HeatmapHead, width=8)
         parts = {"prompts": [LearnedTokens(4, dim=24)], "rearrange": Fused, "head": head}
         method = partial(MetaPrompts, backbone=backbone(), passes=2, **parts)
-        return DenseModel(task=Pose(height=64, width=64), method=method)
+        return DenseModel(task=Pose(height=64, width=128), method=method)
 
 
 @pytest.mark.parametrize("method", [MetaPrompts, VPD])
