@@ -16,15 +16,12 @@ import json
 import statistics
 import subprocess
 import sys
-import time
-from collections import deque
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from reporting import RESULTS, say, table, write_block
-from vpd_inference import build_floor, build_ours, peak_of
+from vpd_inference import build_floor, build_ours, peak_of, seconds_of
 
 from diffsight.cli.recipe import read
 from diffsight.hub.build import build, without_weights
@@ -61,21 +58,6 @@ def multiply_adds(recipe: str) -> int:
 
 
 @torch.inference_mode()
-def seconds_of(variants: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of every round by variant; each round starts with another one."""
-    for run in variants.values():
-        run()
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    order = deque(variants.items())
-    for _ in range(rounds):
-        for name, run in order:
-            start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
-        order.rotate(1)
-    return seconds
-
-
 def measure(rounds: int) -> str:
     """Return the table of times."""
     ours, vpd = models()

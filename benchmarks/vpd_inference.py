@@ -100,12 +100,8 @@ def runs(
     return variants
 
 
-@torch.inference_mode()
-def time_ratios(
-    recipe: str, height: int, width: int, rounds: int, channels_last: bool
-) -> dict[str, tuple[float, float]]:
-    """Return the median seconds and the median ratio to the floor, by variant."""
-    variants = runs(recipe, height, width, channels_last)
+def seconds_of(variants: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of every round by variant; each round starts with another one."""
     for run in variants.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in variants}
@@ -117,6 +113,16 @@ def time_ratios(
             seconds[name].append(time.perf_counter() - start)
         # the variant after the whole model pays for fresh memory, so that each has its turn
         order.rotate(1)
+    return seconds
+
+
+@torch.inference_mode()
+def time_ratios(
+    recipe: str, height: int, width: int, rounds: int, channels_last: bool
+) -> dict[str, tuple[float, float]]:
+    """Return the median seconds and the median ratio to the floor, by variant."""
+    variants = runs(recipe, height, width, channels_last)
+    seconds = seconds_of(variants, rounds)
     return {
         name: (
             statistics.median(values),

@@ -6,7 +6,7 @@ from tests.support import noise
 
 from diffsight.diffusion import CosineNoise, LinearNoise, Sampler
 from diffsight.diffusion.noise import add_noise, ddim_step, ddpm_step, time_pairs
-from diffsight.diffusion.sampler import changed, uncertainty
+from diffsight.diffusion.sampler import changed
 from diffsight.errors import InputError
 
 
@@ -77,5 +77,3 @@ def test_changes_between_steps() -> None:
     one = torch.tensor([[[[2.0, 0.0]], [[1.0, 1.0]]]])
     other = torch.tensor([[[[2.0, 2.0]], [[1.0, 1.0]]]])
     assert changed(one, other).tolist() == [0.5]
-    assert uncertainty([one, other, one]).tolist() == [[[0.0, 1.0]]]
-    assert uncertainty([one]).tolist() == [[[0.0, 0.0]]]

@@ -130,6 +130,12 @@ def test_settled_images_stop_and_others_go_on() -> None:
     assert counts["decoder"] == 2  # the first two steps differ in less than everything
 
 
+def test_values_have_no_classes_that_settle() -> None:
+    model = estimator(sampler=Sampler(settled=0.1)).eval()
+    with pytest.raises(InputError, match="settled counts pixels that change their class"):
+        model(Inputs(images(1, 64, 64)))
+
+
 def test_a_training_step_learns_from_one_random_time() -> None:
     model = segmenter().train()
     counts = counted(model)

@@ -13,7 +13,7 @@ from diffsight.codecs.heatmaps import encode
 from diffsight.datasets.base import Sample, collate
 from diffsight.errors import InputError
 from diffsight.label_maps import COCO_KEYPOINTS, mirrored_joints
-from diffsight.ops.affine import inverse, moved
+from diffsight.ops.affine import moved
 from diffsight.outputs import Heatmaps
 from diffsight.tasks import Depth, Pose
 from diffsight.types import People, Target
@@ -90,7 +90,7 @@ def perfect(pose: Pose, people: People, image: torch.Tensor) -> tuple[list[Heatm
     outputs, places = [], []
     for (view, place), truth in zip(pose.regions(image, people), people.keypoints, strict=True):
         assert view.shape == (3, *VIEW)
-        points = moved(truth[:, :2], inverse(place.matrix)) * pose._scale((16, 12))
+        points = moved(truth[:, :2], place.matrix) * pose._scale((16, 12))
         outputs.append(Heatmaps(encode(points[None], (16, 12), pose.sigma_px)[0], 4))
         places.append(place)
     return outputs, places

@@ -48,11 +48,12 @@ class PeopleOptions:
     Attributes:
         boxes: JSON list of image_id (the name of a file), bbox (left, top, width, height) and
             score, as detectors write it for COCO (default: the boxes of a detector).
-        detector: RT-DETR that finds people where there are no boxes: a folder or a hub id.
+        detector: RT-DETR that finds people where there are no boxes: a folder or a hub id (default:
+            the one of ResNet-50).
     """
 
     boxes: options.File | None = None
-    detector: Annotated[str, Flag("PATH|ID")] = "PekingU/rtdetr_r50vd"
+    detector: Annotated[str | None, Flag("PATH|ID")] = None
 
     def finder(self, jobs: "Sequence[Job]", device: str) -> "FindPeople":
         """Return a function from an image and its file to the people in it.

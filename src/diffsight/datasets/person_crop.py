@@ -11,7 +11,7 @@ from diffsight.datasets.base import AbstractTransform, Sample
 from diffsight.datasets.transforms import chance
 from diffsight.errors import InputError
 from diffsight.label_maps import COCO_KEYPOINTS, mirrored_joints
-from diffsight.ops.affine import enlarged, moved, view_of, warped
+from diffsight.ops.affine import enlarged, mirrored, moved, view_of, warped
 
 HALF_BODY_PADDING = 1.5
 
@@ -86,9 +86,7 @@ class PersonCrop(AbstractTransform):
         image = warped(sample.image.float(), matrix, self.hw).round().to(torch.uint8)
         joints = torch.cat([moved(joints[:, :2], matrix), joints[:, 2:]], dim=1)
         if chance(generator, self.flip_probability):
-            image = image.flip(-1)
-            x, rest = self.hw[1] - 1 - joints[:, :1], joints[:, 1:]
-            joints = torch.cat([x, rest], dim=1)[self.order]
+            image, joints = image.flip(-1), mirrored(joints, self.hw[1], self.order)
         valid = torch.ones(self.hw, dtype=torch.bool)
         return replace(
             sample, image=image, labels={name: joints[None]}, valid={name: valid}, people=None

@@ -10,7 +10,6 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
-from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -206,6 +205,8 @@ def _filled(label: Float[Tensor, "c h w"], valid: Tensor) -> Float[Tensor, "c h 
     """Return a label whose missing pixels take that of the nearest one; without any, as it is."""
     if not bool(valid.any()):
         return label
+    from scipy import ndimage  # of trainings alone
+
     holes = (~valid).cpu().numpy()
     nearest: Any = ndimage.distance_transform_edt(
         holes, return_distances=False, return_indices=True

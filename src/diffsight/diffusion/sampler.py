@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -28,7 +27,7 @@ class Sampler(Configurable):
             of all steps.
         seeds: noises that are averaged.
         settled: stop with an image when at most this fraction of its pixels changed its class in a
-            step; None: after all steps.
+            step; None: after all steps. Of classes alone.
 
     Raises:
         InputError: if a number is out of range.
@@ -88,15 +87,3 @@ class Sampler(Configurable):
 def changed(maps: Maps, before: Maps) -> Float[Tensor, " b"]:
     """Return the fraction of the pixels of each image whose most probable class is another."""
     return (maps.argmax(dim=1) != before.argmax(dim=1)).float().mean(dim=(1, 2))
-
-
-def uncertainty(steps: list[Maps]) -> Float[Tensor, "b h w"]:
-    """Return how often the class of every pixel changed between steps, from 0 to 1 (figure 3c).
-
-    Args:
-        steps: logits or probabilities of the same images.
-    """
-    if len(steps) < 2:
-        return torch.zeros_like(steps[0][:, 0])
-    ids = torch.stack([maps.argmax(dim=1) for maps in steps])
-    return (ids[1:] != ids[:-1]).float().mean(dim=0)

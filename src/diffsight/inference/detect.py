@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 from transformers import RTDetrForObjectDetection
 
 from diffsight.datasets.coco_keypoints import boxes_of_people, people_in
 from diffsight.errors import InputError
 from diffsight.formats.text import reason_of
+from diffsight.ops.resize import resized_image
 from diffsight.types import People
 
 DETECTOR = "PekingU/rtdetr_r50vd"
@@ -25,14 +25,15 @@ class PersonDetector:
     """RT-DETR (Zhao et al., CVPR 2024) on an image stretched to 640 x 640 pixels.
 
     Args:
-        source: folder, or hub id.
+        source: folder, or hub id; default: ``DETECTOR``.
         device: where to run.
 
     Raises:
         InputError: if it cannot be loaded, or finds no people.
     """
 
-    def __init__(self, source: str | Path = DETECTOR, *, device: str = "cpu") -> None:
+    def __init__(self, source: str | Path | None = None, *, device: str = "cpu") -> None:
+        source = source or DETECTOR
         try:
             model: Any = RTDetrForObjectDetection.from_pretrained(source)
         except (OSError, ValueError, ImportError) as error:
@@ -50,9 +51,7 @@ class PersonDetector:
     def __call__(self, image: Float[Tensor, "3 h w"]) -> People:
         """Return the people in an image in [0, 1], with a score of at least 0.5, best first."""
         height, width = image.shape[-2:]
-        square = functional.interpolate(
-            image[None].to(self.model.device), (SIDE, SIDE), mode="bilinear"
-        )
+        square = resized_image(image[None].to(self.model.device), (SIDE, SIDE))
         found = self.model(pixel_values=square)
         scores = found.logits[0].sigmoid()[:, self.person].cpu()
         centres, sides = found.pred_boxes[0].cpu().split(2, dim=-1)

@@ -3,7 +3,7 @@
 import abc
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -231,8 +231,7 @@ class StoredPoses(AbstractStored):
         joints = joints.reshape(-1, len(self._pose.names), 3)
         scores = torch.tensor([score for _, score in rows])
         edges = torch.cat([joints[..., :2].amin(1), joints[..., :2].amax(1)], dim=1)
-        boxes = People.of_boxes(edges, scores)
-        people = People(edges, scores, joints, boxes.areas, boxes.is_crowd)
+        people = replace(People.of_boxes(edges, scores), keypoints=joints)
         return PosePrediction(people, hw, self._pose.names, self._pose.limbs)
 
     def require_all(self, count: int) -> None:

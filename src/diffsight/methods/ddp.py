@@ -49,7 +49,7 @@ class EncodedFeatures(Encoded):
 class DDP(AbstractMethod):
     """Denoises a label map under the features of the image.
 
-    Differs from the paper: the time that the decoder is told is the log-SNR, a state is brought two
+    Differs from the paper: the decoder is given the log-SNR as its time, a state is brought two
     steps ahead (``Sampler.time_difference``), and a training sees times up to 0.999. All three
     follow the authors' released code, which its checkpoints need.
 
@@ -62,7 +62,7 @@ class DDP(AbstractMethod):
             baseline).
         noise: over time; default: ``CosineNoise``.
         sampler: how a map is drawn; default: three steps.
-        time_input: what the decoder is told, ``log_snr``, or ``time`` as in the code for depth.
+        time_input: what the decoder is given, ``log_snr``, or ``time`` as in the code for depth.
         aligned: self-aligned denoising (algorithm 4): the labels of a training are the model's own
             prediction from noise, which is then ``reused`` (released code) or drawn ``fresh``;
             ``off``: the true labels.
@@ -159,7 +159,7 @@ class DDP(AbstractMethod):
             maps = self._denoised(features, target, draws)
         else:
             maps = self.sample(features, draws)
-        return self._output(maps, features, hw, draws_steps=target is None)
+        return self._output(maps, features, hw, is_sampled=target is None)
 
     def features(self, image: Images) -> Features:
         """Return what the decoder is conditioned on: the joined pyramid, without the padding."""
@@ -174,8 +174,15 @@ class DDP(AbstractMethod):
             features: of the images.
             draws: the noise of each image.
             steps: is given what is predicted in each step, for all seeds, one after another.
+
+        Raises:
+            InputError: if the sampler waits for classes to settle, and there are none.
         """
         rule, count = self.sampler, len(features)
+        if rule.settled is not None and self.spec.kind != "classes":
+            raise InputError(
+                "settled counts pixels that change their class: leave it out of values"
+            )
         state = torch.cat([self._normal(features, draws, NOISE + 2 * r) for r in range(rule.seeds)])
         repeated = features.repeat(rule.seeds, 1, 1, 1)
         trajectory = rule.trajectory(
@@ -232,9 +239,9 @@ class DDP(AbstractMethod):
         if state is not None and time is not None:
             assert self.fuse is not None
             assert self.time is not None
-            told = self.noise.log_snr(time) if self.time_input == "log_snr" else time
+            known = self.noise.log_snr(time) if self.time_input == "log_snr" else time
             features = self.fuse(torch.cat([features, state.to(features.dtype)], dim=1))
-            vector = self.time(told)
+            vector = self.time(known)
         decoded = self.decoder(features, vector)
         with without_autocast(decoded):  # the argmax of numbers of 8 bits would have ties
             maps = self.predict(decoded.to(self.predict.weight.dtype))
@@ -258,13 +265,13 @@ class DDP(AbstractMethod):
         return maps
 
     def _output(
-        self, maps: Maps, features: Features, hw: tuple[int, int], *, draws_steps: bool
+        self, maps: Maps, features: Features, hw: tuple[int, int], *, is_sampled: bool
     ) -> Output:
         if self.spec.bounds is not None:
             high = self.spec.bounds[1]
-            return Values(_resized(maps.clamp(self.low, high) if draws_steps else maps, hw))
+            return Values(_resized(maps.clamp(self.low, high) if is_sampled else maps, hw))
         large = _resized(maps, hw)
-        if draws_steps and self.encoding is not None and self.sampler.accumulate == "mean":
+        if is_sampled and self.encoding is not None and self.sampler.accumulate == "mean":
             return Classes(large, "probabilities")
         output = Classes(large)
         if self.auxiliary is None or not self.training:

@@ -5,6 +5,7 @@ pixel of a view lie on the edges of its box (unbiased data processing, Huang et 
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -58,6 +59,20 @@ def moved(points: Float[Tensor, "*b 2"], matrix: Matrix) -> Float[Tensor, "*b 2"
     """Return x and y of points on the other side of a matrix."""
     moved = points.double() @ matrix[:, :2].mT + matrix[:, 2]
     return moved.to(points.dtype)
+
+
+def mirrored(
+    joints: Float[Tensor, "*b j 3"], width: int, order: Sequence[int]
+) -> Float[Tensor, "*b j 3"]:
+    """Return joints of the mirrored image.
+
+    Args:
+        joints: x, y and anything.
+        width: of the image in pixels.
+        order: of each joint, the one that takes its place (``label_maps.mirrored_joints``).
+    """
+    x, rest = width - 1 - joints[..., :1], joints[..., 1:]
+    return torch.cat([x, rest], dim=-1)[..., list(order), :]
 
 
 def warped(

@@ -4,7 +4,7 @@ Every person is cut out at one size, with room around the box; the method gives 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from diffsight.label_maps import (
     mirrored_joints,
     side_of,
 )
-from diffsight.ops.affine import enlarged, inverse, moved, view_of, warped
+from diffsight.ops.affine import enlarged, inverse, mirrored, moved, view_of, warped
 from diffsight.ops.oks import oks, suppressed
 from diffsight.outputs import Heatmaps, Output, OutputSpec, SoftLabels
 from diffsight.tasks.base import AbstractTask, LabelMaps
@@ -41,7 +41,7 @@ class Place:
     """Where the view of a person lies.
 
     Attributes:
-        matrix: from the view to the image.
+        matrix: from the image to the view.
         edges: of the person's box, left, top, right and bottom.
         score: of the box.
         area: of the view in pixels of the image.
@@ -113,7 +113,7 @@ class Pose(AbstractTask):
         self.least_joint_score = least_joint_score
         self.most_alike = most_alike
         self.label = label
-        self.mirrored = mirrored_joints(self.names)
+        self.mirror_order = mirrored_joints(self.names)
 
     @property
     def outputs(self) -> tuple[OutputSpec, ...]:
@@ -150,13 +150,12 @@ class Pose(AbstractTask):
 
     def mirror_label(self, label: Tensor) -> Tensor:
         """Return joints of the mirrored view."""
-        x, rest = self.view_hw[1] - 1 - label[..., :1], label[..., 1:]
-        return torch.cat([x, rest], dim=-1)[..., self.mirrored, :]
+        return mirrored(label, self.view_hw[1], self.mirror_order)
 
     def mirror_output(self, output: Output) -> Output:
         """Return the heatmaps of the mirrored view; left and right change places."""
-        mirrored = output.mirrored()
-        return mirrored.with_stack(mirrored.stack[:, self.mirrored])
+        output = output.mirrored()
+        return output.with_stack(output.stack[:, self.mirror_order])
 
     def regions(
         self, image: Float[Tensor, "3 h w"], people: People | None
@@ -170,14 +169,14 @@ class Pose(AbstractTask):
             rows = zip(people.edges.cpu(), people.scores.tolist(), strict=True)
             places = [self._place(edges, score, self.padding) for edges, score in rows]
         for place in places:
-            yield warped(image, inverse(place.matrix), self.view_hw), place
+            yield warped(image, place.matrix, self.view_hw), place
 
     def assemble(
         self, outputs: Sequence[Output], places: Sequence[Place], hw: tuple[int, int]
     ) -> "PosePrediction":
         """Return the people of an image, best first; of two equal poses the better one."""
         joints = [
-            torch.cat([moved(one[..., :2], place.matrix), one[..., 2:]], dim=-1)
+            torch.cat([moved(one[..., :2], inverse(place.matrix)), one[..., 2:]], dim=-1)
             for output, place in zip(outputs, places, strict=True)
             for one in self.to_label(output)[0].cpu()
         ]
@@ -247,7 +246,7 @@ class Pose(AbstractTask):
         people = sample.people.labelled()
         joints = people.keypoints.clone()
         for one, edges in zip(joints, people.edges, strict=True):
-            one[:, :2] = moved(one[:, :2], inverse(self._place(edges, 1.0, self.padding).matrix))
+            one[:, :2] = moved(one[:, :2], self._place(edges, 1.0, self.padding).matrix)
         joints[..., :2] /= self._last()
         return joints, sample.valid[self.label]
 
@@ -257,15 +256,15 @@ class Pose(AbstractTask):
         pose = torch.cat([baseline[:, :2] * self._last(), torch.ones(len(baseline), 1)], dim=1)
         joints = pose.repeat(len(people), 1, 1).to(people.keypoints)
         for one, edges in zip(joints, people.edges, strict=True):
-            one[:, :2] = moved(one[:, :2], self._place(edges, 1.0, self.padding).matrix)
+            place = self._place(edges, 1.0, self.padding)
+            one[:, :2] = moved(one[:, :2], inverse(place.matrix))
         hw = (target.valid.shape[-2], target.valid.shape[-1])
-        found = People(people.edges, people.scores, joints, people.areas, people.is_crowd)
-        return PosePrediction(found, hw, self.names, self.limbs)
+        return PosePrediction(replace(people, keypoints=joints), hw, self.names, self.limbs)
 
     def _place(self, edges: Tensor, score: float, padding: float) -> Place:
         view = enlarged(edges, self.view_hw, padding)
         area = float((view[2:] - view[:2]).prod())
-        return Place(inverse(view_of(view, self.view_hw)), edges, score, area)
+        return Place(view_of(view, self.view_hw), edges, score, area)
 
     def _last(self) -> Float[Tensor, "2"]:
         """Return x and y of the last pixel of a view."""
@@ -282,9 +281,9 @@ class Pose(AbstractTask):
 
     def _one_person(self, joints: Float[Tensor, "1 j 3"]) -> "PosePrediction":
         edges = torch.cat([torch.zeros(2), self._last()])[None]
-        people = People.of_boxes(edges, self._person_scores(joints.cpu()))
-        one = People(people.edges, people.scores, joints.cpu(), people.areas, people.is_crowd)
-        return PosePrediction(one, self.view_hw, self.names, self.limbs)
+        joints = joints.cpu()
+        people = replace(People.of_boxes(edges, self._person_scores(joints)), keypoints=joints)
+        return PosePrediction(people, self.view_hw, self.names, self.limbs)
 
     def _people(self, target: Target, index: int, joints: Float[Tensor, "m j 3"]) -> People:
         """Return the people of an image with these joints; of a view, the one that fills it."""
@@ -292,8 +291,7 @@ class Pose(AbstractTask):
         if people is None:
             edges = torch.cat([torch.zeros(2), self._last()])[None]
             people = People.of_boxes(edges, torch.ones(1))
-        people = people.to("cpu")
-        return People(people.edges, people.scores, joints, people.areas, people.is_crowd)
+        return replace(people.to("cpu"), keypoints=joints)
 
 
 @dataclass(frozen=True)
