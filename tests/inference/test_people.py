@@ -138,6 +138,13 @@ def test_sides_and_scales_agree() -> None:
         np.testing.assert_allclose(hands, plain, atol=0.6)
 
 
+def test_windows_of_a_view_are_put_together_at_the_size_of_heatmaps() -> None:
+    image = picture(LEFT)
+    tiled = Predictor(spots(), Plan(tile=32, stride=32)).one(image, people=people(BOXES[0]))
+    whole = Predictor(spots()).one(image, people=people(BOXES[0]))
+    np.testing.assert_allclose(found(tiled), found(whole), atol=1.0)
+
+
 def test_a_pipeline_takes_boxes() -> None:
     predict = diffsight.pipeline(spots(), device="cpu")
     image = picture(LEFT, RIGHT)
