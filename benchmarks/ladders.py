@@ -53,7 +53,7 @@ from diffsight.training.objective import Supervised
 from diffsight.training.preload import InMemory
 
 REFERRING_FACTOR = 3.0  # sentences need longer trainings than classes
-META_PROMPTS_STEPS = 100  # of eight rooms each
+META_PROMPTS_STEPS = 80  # of eight rooms each; two minutes on one thread
 TURNS = 9  # measurements of the seconds per step
 Scores = dict[str, float]  # by predictor
 

@@ -108,6 +108,7 @@ class Inputs(Record):
         latents: shared with other models that predict on the same image.
         text_features: of sentences that were encoded before; kept by whoever makes the batches.
         people: whose joints are to be found, for each image; None: an image shows one person.
+        steps: of a method that refines its output step by step; None: the method's own number.
     """
 
     image: Images
@@ -116,6 +117,7 @@ class Inputs(Record):
     latents: Latents | None = None
     text_features: TextFeatures | None = None
     people: "tuple[People | None, ...] | None" = None
+    steps: int | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from tests.support import noise
 
 from diffsight.diffusion import CosineNoise, LinearNoise, Sampler
 from diffsight.diffusion.noise import add_noise, ddim_step, ddpm_step, time_pairs
-from diffsight.diffusion.sampler import changed
+from diffsight.diffusion.sampler import Accumulation
 from diffsight.errors import InputError
 
 
@@ -73,7 +73,29 @@ def test_a_posterior_has_the_noise_of_its_time() -> None:
     assert float(last.std()) < 0.01
 
 
-def test_changes_between_steps() -> None:
-    one = torch.tensor([[[[2.0, 0.0]], [[1.0, 1.0]]]])
-    other = torch.tensor([[[[2.0, 2.0]], [[1.0, 1.0]]]])
-    assert changed(one, other).tolist() == [0.5]
+def test_an_image_ends_when_few_of_its_pixels_change() -> None:
+    """Two images of four pixels and two classes: the first settles after two steps."""
+    classes = torch.tensor([[[0, 0, 0, 0], [1, 1, 1, 1]]] * 2 + [[[1, 1, 1, 1], [0, 1, 1, 1]]] * 2)
+    classes[1, 1, 0] = 0
+    result = Accumulation(Sampler(steps=4, settled=0.1, accumulate="mean"), 2, None)
+    goes_on = []
+    for step in classes:
+        logits = 50.0 * torch.nn.functional.one_hot(step, 2).movedim(-1, 1)[:, :, None]
+        goes_on.append(result.add(logits))
+    found = result.result()
+    # the second image changes a pixel in the second step and none in the third
+    assert goes_on == [True, True, False, False]
+    assert found.maps.argmax(dim=1)[:, 0].tolist() == [[0, 0, 0, 0], [0, 1, 1, 1]]
+    assert found.uncertainty[0].abs().max() == 0
+    assert found.uncertainty[1, 0, 0].tolist() == [0.5, 0, 0, 0]
+
+
+def test_means_of_values_and_squares_are_taken_over_steps() -> None:
+    values = torch.tensor([[1.0], [4.0], [2.0], [7.0]])[:, :, None, None]  # two seeds a step
+    result = Accumulation(Sampler(steps=2, seeds=2), 1, 5.0)
+    for step in values.split(2):
+        result.add(step)
+    found = result.result()
+    assert float(found.maps) == 4.5
+    assert float(found.mean) == -1.5
+    assert float(found.square) == 7.5

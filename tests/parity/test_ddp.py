@@ -94,7 +94,7 @@ def run(model: DenseModel, golden: Golden) -> dict[str, Tensor]:
                 state = ddim_step(method.noise, state, encoded(value), now, following)
                 taps[f"state after step {number}"] = state
 
-    taps["output"] = output.maps
+    taps["output"] = model.task.to_label(output) if method.spec.bounds else output.maps
     return taps
 
 

@@ -88,6 +88,7 @@ class _Rules:
     protocol: str | None
     oracle_scene: bool
     results: Path | None
+    uncertainty: bool
 
 
 @command("evaluate", either=("data", "recipe", "images"))
@@ -99,6 +100,7 @@ def main(
     json: bool = False,
     out: options.File | None = None,
     results: options.File | None = None,
+    uncertainty: bool = False,
     record: bool = False,
     data: DataOptions,
     run: options.RunOptions,
@@ -117,6 +119,8 @@ def main(
         json: print JSON, not a table.
         out: write the JSON report to FILE too.
         results: also write the joints of people to FILE, as COCO's server reads them.
+        uncertainty: also score the uncertainty: area under the sparsification error, expected
+            calibration error, and the errors in the most uncertain tenth of the pixels.
         record: store the result in the saved model and its card.
         data: labelled images.
         run: where the parts of the model are, and how it runs.
@@ -133,13 +137,14 @@ def main(
     if protocol:
         protocols.get(protocol)
     if model is None:
-        if record or oracle_scene or results:
+        if record or oracle_scene or results or uncertainty:
             raise InputError(
-                "--record, --results and --oracle-scene are for a model: leave them out"
+                "--record, --results, --uncertainty and --oracle-scene are for a model: leave them "
+                "out"
             )
         about, result = _score_predictions(protocol, data, run.trust)
     else:
-        rules = _Rules(protocol, oracle_scene, results)
+        rules = _Rules(protocol, oracle_scene, results, uncertainty)
         about, result = _score_model(model, rules, data, run, plan)
     text = json_text.dumps(about | result.as_dict(), indent=1) + "\n"
     if out:
@@ -192,7 +197,13 @@ def _score_model(
     baselines = network.baselines or oracle_baselines(dataset, network.task)
     with progress("evaluating", len(dataset)) as advance:
         result = evaluate(
-            predictor, dataset, protocol, baselines=baselines, advance=advance, take=take
+            predictor,
+            dataset,
+            protocol,
+            baselines=baselines,
+            uncertainty=rules.uncertainty,
+            advance=advance,
+            take=take,
         )
     if rules.results:
         write_results(rules.results, rows)
@@ -259,6 +270,9 @@ def _captions(result: "Evaluation") -> list[str]:
     if result.classes:
         shares = (f"{name} {iou:.3f}" for name, iou in result.classes.items())
         lines.append(f"IoU       {', '.join(shares)}")
+    if result.uncertainty:
+        figures = (f"{name} {value:.4f}" for name, value in result.uncertainty.items())
+        lines.append(f"uncertainty  {', '.join(figures)}")
     if any("oracle" in name for name in result.scores):
         why = ": the model has no baselines of its training" if result.name == "model" else ""
         lines.append(f"(oracle)  made of the evaluated labels{why}")

@@ -1,11 +1,11 @@
 """Flags that several commands share, and where models run."""
 
 import tempfile
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from diffsight.choices import Dtype, TrainingDtype
 from diffsight.cli.flags import Flag
@@ -14,12 +14,13 @@ from diffsight.inference.plan import Plan, ShortSide, short_side_px
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from diffsight.inference import Predictor
     from diffsight.inference.write import Job
     from diffsight.model import DenseModel
     from diffsight.training.loop import Runtime
-    from diffsight.types import Latents
+    from diffsight.types import Latents, People
 
 SOME_FAILED = 1  # exit status: some images could not be used, all others are done
 
@@ -31,6 +32,7 @@ SavedBackbone = Annotated[str | None, Flag("DIR|ID")]
 Backbone = Annotated[str, Flag("tiny|DIR|FILE|ID")]
 Recipe = Annotated[str, Flag("FILE|NAME")]
 Data = Annotated[Sequence[str], Flag(("CLASS", "KEY=VALUE"))]
+FindPeople: TypeAlias = Callable[["Tensor", Path], "People"]  # of an image and its file
 Trust = Annotated[Sequence[str], Flag("PACKAGE", repeat=True)]
 
 
@@ -51,6 +53,36 @@ class PromptOptions:
     def text(self) -> str | None:
         """The one that is given."""
         return self.scene if self.expression is None else self.expression
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeopleOptions:
+    """Where people are, for models of joints.
+
+    Attributes:
+        boxes: JSON list of image_id (the name of a file), bbox (left, top, width, height) and
+            score, as detectors write it for COCO (default: the boxes of a detector).
+        detector: RT-DETR that finds people where there are no boxes: a folder or a hub id (default:
+            the one of ResNet-50).
+    """
+
+    boxes: File | None = None
+    detector: Annotated[str | None, Flag("PATH|ID")] = None
+
+    def finder(self, jobs: "Sequence[Job]", device: str) -> "FindPeople":
+        """Return a function from an image and its file to the people in it.
+
+        Raises:
+            InputError: if boxes or detector cannot be used.
+        """
+        from diffsight.inference.detect import BoxFile, PersonDetector
+
+        if self.boxes is not None:
+            file = BoxFile(self.boxes)
+            file.require([job.image for job in jobs])
+            return lambda image, path: file.people(path, (image.shape[-2], image.shape[-1]))
+        detector = PersonDetector(self.detector, device=device)
+        return lambda image, path: detector(image.float() / 255)
 
 
 @dataclass(frozen=True, kw_only=True)

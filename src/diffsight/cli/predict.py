@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from diffsight.inference import Predictor
+    from diffsight.inference.compare_steps import StepsOfImage
     from diffsight.inference.write import Job
     from diffsight.tasks import Prediction
     from diffsight.types import People
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 LISTED = 5
 Report = Callable[[Path, "Job", Mapping[str, Any]], None]
 Prompts = Mapping[Path, str | None]  # by the names of the results
-FindPeople = Callable[["Tensor", Path], "People"]  # of an image and its file
 
 
 @dataclass(frozen=True)
@@ -34,41 +34,12 @@ class _Request:
 
     jobs: "Sequence[Job]"
     prompts: Prompts
-    options: options.PromptOptions
-    people: "PeopleOptions"
+    prompt: options.PromptOptions
+    people: options.PeopleOptions
     captions: Path | None
     classes: tuple[str, ...] | None
     confidence: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class PeopleOptions:
-    """Where people are, for models of joints.
-
-    Attributes:
-        boxes: JSON list of image_id (the name of a file), bbox (left, top, width, height) and
-            score, as detectors write it for COCO (default: the boxes of a detector).
-        detector: RT-DETR that finds people where there are no boxes: a folder or a hub id (default:
-            the one of ResNet-50).
-    """
-
-    boxes: options.File | None = None
-    detector: Annotated[str | None, Flag("PATH|ID")] = None
-
-    def finder(self, jobs: "Sequence[Job]", device: str) -> "FindPeople":
-        """Return a function from an image and its file to the people in it.
-
-        Raises:
-            InputError: if boxes or detector cannot be used.
-        """
-        from diffsight.inference.detect import BoxFile, PersonDetector
-
-        if self.boxes is not None:
-            file = BoxFile(self.boxes)
-            file.require([job.image for job in jobs])
-            return lambda image, path: file.people(path, (image.shape[-2], image.shape[-1]))
-        detector = PersonDetector(self.detector, device=device)
-        return lambda image, path: detector(image.float() / 255)
+    steps: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -78,7 +49,24 @@ class _Loaded:
     predictor: "Predictor"
     out: Path
     notes: Mapping[str, Any]
-    find_people: "FindPeople | None"
+    find_people: options.FindPeople | None
+    steps: Sequence[int] = ()
+
+    def predict(
+        self,
+        images: "Iterator[Tensor]",
+        prompts: Iterator[str | None],
+        people: "Iterator[People | None]",
+    ) -> "Iterator[tuple[Prediction, StepsOfImage | None]]":
+        """Yield the prediction of every image, and those in several numbers of steps."""
+        if len(self.steps) < 2:
+            yield from zip(self.predictor(images, prompts, people), itertools.repeat(None))
+            return
+        from diffsight.inference.compare_steps import compare_steps
+
+        for image, prompt, boxes in zip(images, prompts, people, strict=False):
+            compared = compare_steps(self.predictor, self.steps, image, prompt, boxes)
+            yield compared.predictions[-1], compared
 
 
 @command("predict", either=("scene", "expression", "captions"))
@@ -88,10 +76,11 @@ def main(
     model: Annotated[Sequence[str], Flag("PATH|ID", repeat=True)],
     out: options.Folder,
     prompt: options.PromptOptions,
-    people: PeopleOptions,
+    people: options.PeopleOptions,
     captions: options.File | None = None,
     classes: tuple[str, ...] | None = None,
     confidence: float | None = None,
+    steps: tuple[int, ...] = (),
     json: bool = False,
     run: options.RunOptions,
     plan: partial[Plan],
@@ -113,6 +102,9 @@ def main(
         classes: predict only these classes of the model (default: all).
         confidence: also write intervals or sets of classes that hold this fraction of the pixels
             of a new image on average, such as 0.9, and where the model abstains.
+        steps: steps of a method that refines its output, such as DDP (default: the model's own
+            number); of several, such as 1,3,10, the largest is written, and NAME_steps.png shows
+            all with their times.
         json: print one line of JSON per image.
         run: where the parts of the model are, and how it runs.
         plan: how an image is run; part of every result.
@@ -122,7 +114,9 @@ def main(
     jobs = find_images(images)
     options.require_writable(out)
     prompts = _read_prompts(jobs, prompt, captions)
-    request = _Request(jobs, prompts, prompt, people, captions, classes, confidence)
+    if steps and min(steps) < 1:
+        raise InputError(f"steps must be at least 1, got {min(steps)}")
+    request = _Request(jobs, prompts, prompt, people, captions, classes, confidence, steps)
     models = _load(model, out, request, run, plan)
     failed, beyond, whole = 0, 0, len(jobs) * len(models)
     with progress("predicting", whole) as advance:
@@ -161,16 +155,18 @@ def _load(
     latents = SharedLatents() if len(sources) > 1 else None
     shared: dict[str, Any] = {}
     models = []
-    find: FindPeople | None = None
+    find: options.FindPeople | None = None
     for source in sources:
-        predictor = run.load_predictor(source, plan, shared=shared, latents=latents)
+        complete = partial(plan, steps=max(request.steps, default=None))
+        predictor = run.load_predictor(source, complete, shared=shared, latents=latents)
         _check_request(request, predictor, source)
         folder = out / _name(source) if len(sources) > 1 else out
         has_people = predictor.model.task.has_regions
         if has_people and find is None:
             find = request.people.finder(request.jobs, str(predictor.device))
         notes = _notes(request, source, predictor)
-        models.append(_Loaded(predictor, folder, notes, find if has_people else None))
+        finder = find if has_people else None
+        models.append(_Loaded(predictor, folder, notes, finder, request.steps))
     if len({one.out for one in models}) < len(models):
         raise InputError("two models have the same name, so their folders would too: rename one")
     return models
@@ -231,7 +227,7 @@ def _check_request(request: _Request, predictor: "Predictor", source: str) -> No
     Raises:
         InputError: if there is one.
     """
-    model, options, captions = predictor.model, request.options, request.captions
+    model, options, captions = predictor.model, request.prompt, request.captions
     if captions is None and model.requires_prompt and not (options.expression or "").strip():
         what = "finds what a sentence describes" if model.task.requires_prompt else "reads captions"
         raise InputError(f"{source} {what}: give one with --expression, or a file with --captions")
@@ -296,9 +292,9 @@ def _run_until_too_large(
     texts = (prompts[waiting[-1][0].name] for _ in itertools.count())
     people = (waiting[-1][2] for _ in itertools.count())
     try:
-        for prediction in one.predictor(images(), texts, people):
+        for prediction, compared in one.predict(images(), texts, people):
             job, image, _ = waiting.popleft()
-            _write(prediction, image, one, job, prompts, report)
+            _write(prediction, compared, image, one, job, prompts, report)
     except TooLargeError as error:
         return [job for job, _, _ in waiting], str(error)
     return None
@@ -306,6 +302,7 @@ def _run_until_too_large(
 
 def _write(
     prediction: "Prediction",
+    compared: "StepsOfImage | None",
     image: "Tensor",
     one: _Loaded,
     job: "Job",
@@ -317,10 +314,14 @@ def _write(
 
     sentence = prompts[job.name] if one.notes["scene"] is None else None
     notes = {**one.notes, "expression": sentence}
+    pictures = None
+    if compared is not None:
+        notes["steps_compared"] = compared.rows()
+        pictures = {"steps": compared.picture(image)}
     advice = f"{job.image}: not enough memory for its files: give a smaller image"
     try:
         with memory_for(advice):
-            about = write_prediction(prediction, one.out, job, notes, image)
+            about = write_prediction(prediction, one.out, job, notes, image, pictures)
     except (Occupied, TooLargeError) as error:
         about = {"image": str(job.image), "error": str(error)}
     report(one.out, job, about)
@@ -363,7 +364,7 @@ def _notes(request: _Request, source: str, predictor: "Predictor") -> dict[str, 
     return {
         "model": {"id": source, "fingerprint": info.get("fingerprint")},
         "plan": predictor.plan.describe(),
-        "scene": request.options.scene,
+        "scene": request.prompt.scene,
         # `classes` is the file of ids
         "only_classes": None if request.classes is None else list(request.classes),
         **({"held_out": held_out} if scores else {}),

@@ -1,9 +1,11 @@
 """From noise to a label map, in a number of steps that is chosen when a model is used."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -24,8 +26,13 @@ class Sampler(Configurable):
         start: smallest time.
         kind: ``ddim`` draws no further noise, ``ddpm`` does.
         accumulate: ``last`` gives the last step, ``mean`` the mean of the probabilities (or values)
-            of all steps.
+            of all steps; ``released`` that mean too, but as logits: the authors' code for ADE20K
+            takes the softmax a second time, which matters where views are averaged.
         seeds: noises that are averaged.
+        uncertainty: of classes. ``changes`` is the fraction of the steps in which the class of a
+            pixel changed (figure 3c), ``entropy`` that of the mean probabilities of all steps and
+            seeds, as a fraction of the largest one. That of values is always their standard
+            deviation over all steps and seeds.
         settled: stop with an image when at most this fraction of its pixels changed its class in a
             step; None: after all steps. Of classes alone.
 
@@ -37,8 +44,9 @@ class Sampler(Configurable):
     time_difference: float = 1.0
     start: float = 0.0
     kind: Literal["ddim", "ddpm"] = "ddim"
-    accumulate: Literal["last", "mean"] = "last"
+    accumulate: Literal["last", "mean", "released"] = "last"
     seeds: int = 1
+    uncertainty: Literal["changes", "entropy"] = "changes"
     settled: float | None = None
 
     def __post_init__(self) -> None:
@@ -84,6 +92,110 @@ class Sampler(Configurable):
                 state = ddpm_step(noise, state, encode(maps), now, following, drawn)
 
 
-def changed(maps: Maps, before: Maps) -> Float[Tensor, " b"]:
-    """Return the fraction of the pixels of each image whose most probable class is another."""
-    return (maps.argmax(dim=1) != before.argmax(dim=1)).float().mean(dim=(1, 2))
+@dataclass(frozen=True)
+class Sampled:
+    """What all steps and seeds of a sampling give together.
+
+    Attributes:
+        maps: logits, mean probabilities, or values.
+        uncertainty: of classes, in [0, 1]; None where there is nothing to compare.
+        mean: of values over all steps and seeds, minus an origin; None of classes, and where there
+            is one step and one seed.
+        square: mean of the squares of the same.
+    """
+
+    maps: Maps
+    uncertainty: Float[Tensor, "b 1 h w"] | None = None
+    mean: Maps | None = None
+    square: Maps | None = None
+
+
+class Accumulation:
+    """The steps of a sampling, taken one after another; memory does not grow with their number.
+
+    Rows of a step are the images under the first noise, then under the second, and so on.
+
+    Args:
+        sampler: what is kept.
+        images: their number.
+        origin: of values, what they are counted from; None: the maps are logits of classes.
+    """
+
+    def __init__(self, sampler: Sampler, images: int, origin: float | None) -> None:
+        self.sampler = sampler
+        self.images = images
+        self.origin = origin
+        self._taken = 0
+        self._steps: Tensor = torch.zeros(())  # that counted, of every row
+        self._goes_on: Tensor = torch.ones((), dtype=torch.bool)
+        self._last: Maps | None = None
+        self._mean: Maps | None = None  # of probabilities, or of values minus the origin
+        self._square: Maps | None = None
+        self._classes: Tensor | None = None  # of the step before
+        self._changes: Tensor | None = None
+
+    def add(self, maps: Maps) -> bool:
+        """Take a step; return whether an image goes on."""
+        self._taken += 1
+        goes_on = self._goes_on.to(maps.device).expand(len(maps), 1, 1, 1)
+        self._steps = self._steps.to(maps.device) + goes_on
+        self._last = maps if self._last is None else torch.where(goes_on, maps, self._last)
+        rule = self.sampler
+        if self.origin is not None:
+            values = maps.float() - self.origin
+            self._mean = self._averaged(self._mean, values, goes_on)
+            self._square = self._averaged(self._square, values.square(), goes_on)
+            return True
+        if rule.accumulate != "last" or rule.uncertainty == "entropy":
+            self._mean = self._averaged(self._mean, maps.float().softmax(dim=1), goes_on)
+        if rule.uncertainty == "changes" or rule.settled is not None:
+            self._goes_on = self._compare(maps.argmax(dim=1, keepdim=True), goes_on)
+        # without the question, nothing has to be read off the device
+        return rule.settled is None or bool(self._goes_on.any())
+
+    def _averaged(self, mean: Maps | None, values: Maps, goes_on: Tensor) -> Maps:
+        return values if mean is None else mean + goes_on * (values - mean) / self._steps
+
+    def _compare(self, classes: Tensor, goes_on: Tensor) -> Tensor:
+        """Count the pixels that changed; return which rows go on, those in which enough did."""
+        before, self._classes = self._classes, classes
+        if before is None:
+            return goes_on
+        moved = classes != before
+        counted = (moved & goes_on).float()
+        self._changes = counted if self._changes is None else self._changes + counted
+        if self.sampler.settled is None:
+            return goes_on
+        # an image goes on while one of its seeds does, so that its seeds end together
+        enough = moved.float().mean(dim=(1, 2, 3), keepdim=True) > self.sampler.settled
+        enough = enough.unflatten(0, (-1, self.images)).any(dim=0)
+        return goes_on & enough.repeat(self.sampler.seeds, 1, 1, 1)
+
+    def result(self) -> Sampled:
+        """Return what all steps and seeds give."""
+        assert self._last is not None
+        is_last = self.sampler.accumulate == "last"
+        if self.origin is not None:
+            assert self._mean is not None
+            assert self._square is not None
+            maps = self._over_seeds(self._last if is_last else self._mean + self.origin)
+            if self._taken * self.sampler.seeds == 1:
+                return Sampled(maps)
+            mean, square = self._over_seeds(self._mean), self._over_seeds(self._square)
+            return Sampled(maps, mean=mean, square=square)
+        maps = self._last if is_last else self._mean
+        assert maps is not None
+        return Sampled(self._over_seeds(maps), self._uncertainty())
+
+    def _uncertainty(self) -> Float[Tensor, "b 1 h w"] | None:
+        if self.sampler.uncertainty == "changes":
+            if self._changes is None:
+                return None
+            return self._over_seeds(self._changes / (self._steps - 1))
+        assert self._mean is not None
+        probability = self._over_seeds(self._mean)
+        entropy = torch.special.entr(probability).sum(dim=1, keepdim=True)
+        return entropy / math.log(probability.shape[1])
+
+    def _over_seeds(self, maps: Float[Tensor, "r k h w"]) -> Maps:
+        return maps.unflatten(0, (self.sampler.seeds, self.images)).mean(dim=0)

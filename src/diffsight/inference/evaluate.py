@@ -15,6 +15,7 @@ from diffsight.datasets.base import AbstractDataset, Sample, collate
 from diffsight.errors import InputError
 from diffsight.inference.predictor import Predictor
 from diffsight.inference.stored import AbstractStored
+from diffsight.metrics.uncertainty import UncertaintyMetrics
 from diffsight.model import DenseModel
 from diffsight.protocols import AbstractProtocol, TaskProtocol
 from diffsight.tasks import AbstractTask, Prediction
@@ -38,6 +39,7 @@ class Evaluation:
         classes: intersection / union of the model's classes by name, those that count in the mean;
             empty where no classes are scored.
         name: of what was scored: ``model``, or ``predictions`` of another program.
+        uncertainty: figures of ``UncertaintyMetrics``; empty where they were not asked for.
     """
 
     protocol: AbstractProtocol
@@ -49,6 +51,7 @@ class Evaluation:
     scores: Mapping[str, Mapping[str, float]]
     classes: Mapping[str, float] = field(default_factory=dict)
     name: str = "model"
+    uncertainty: Mapping[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for a report, and for ``hub.record``."""
@@ -61,6 +64,7 @@ class Evaluation:
             "seconds_per_image": round(self.seconds_per_image, 4),
             "metrics": dict(self.scores[self.name]),
             **({"classes": dict(self.classes)} if self.classes else {}),
+            **({"uncertainty": dict(self.uncertainty)} if self.uncertainty else {}),
             "baselines": {
                 name: dict(row) for name, row in self.scores.items() if name != self.name
             },
@@ -97,6 +101,7 @@ def evaluate(
     protocol: AbstractProtocol | None = None,
     *,
     baselines: Mapping[str, Tensor] | None = None,
+    uncertainty: bool = False,
     advance: Callable[[], None] = lambda: None,
     take: Callable[[str, Prediction], None] = lambda sample_id, prediction: None,
 ) -> Evaluation:
@@ -112,17 +117,20 @@ def evaluate(
             sample's scene. Without one, the task's own metric over all labelled pixels.
         baselines: label maps by name (metres or ids), each resized to the image (1 x 1 is a
             constant).
+        uncertainty: also score the uncertainty of the predictions (``UncertaintyMetrics``).
         advance: called when a sample was read.
         take: called with the id of every sample and its prediction.
 
     Raises:
         InputError: if a sample lacks its label, or a prompt that is used; if the classes of data
-            set and model differ; or if no image counts.
+            set and model differ; if no image counts; or if there is no uncertainty to score.
     """
     task = predictor.model.task
     check_classes(task, dataset)
     protocol = protocol or TaskProtocol.of(task)
     scores = _Scores(task, protocol, baselines or {})
+    if uncertainty:
+        scores.uncertainty = UncertaintyMetrics(task.uncertainty_kind)
     waiting: deque[Sample] = deque()
     uses_prompt = protocol.uses_prompt or predictor.model.requires_prompt
 
@@ -213,6 +221,7 @@ class _Scores:
         self.baselines = baselines
         self.name = name
         self.metrics = {one: protocol.metric(task) for one in (name, *baselines)}
+        self.uncertainty: UncertaintyMetrics | None = None
         self.counted = self.skipped = 0
         self.sizes: set[tuple[int, int]] = set()
         self.start = time.perf_counter()
@@ -223,6 +232,14 @@ class _Scores:
         self.sizes.add((target.valid.shape[-2], target.valid.shape[-1]))
         counts = self.protocol.measure(self.metrics[self.name], prediction, target)
         self.counted, self.skipped = self.counted + counts, self.skipped + (not counts)
+        if self.uncertainty is not None:
+            doubts = self.task.doubts(prediction, target)
+            if doubts is None:
+                raise InputError(
+                    "the predictions have no uncertainty: use a method that gives one, or average "
+                    "several views (--flip)"
+                )
+            self.uncertainty.update(doubts, self.protocol.counted(target)[0])
         for name, label_map in self.baselines.items():
             constant = self.task.from_baseline(label_map, target)
             self.protocol.measure(self.metrics[name], constant, target)
@@ -253,7 +270,13 @@ class _Scores:
             scores=rows,
             classes=self.protocol.per_class(self.metrics[self.name], self.task.class_names),
             name=self.name,
+            uncertainty=self._uncertainty(),
         )
+
+    def _uncertainty(self) -> dict[str, float]:
+        if self.uncertainty is None:
+            return {}
+        return {name: float(value) for name, value in self.uncertainty.compute().items()}
 
 
 def protocol_for(name: str, model: DenseModel, *, oracle_scene: bool = False) -> AbstractProtocol:

@@ -14,13 +14,21 @@ from torch import Tensor
 
 from diffsight.atomic import replacing
 from diffsight.errors import InputError
-from diffsight.inference.explain_pictures import bar_chart, codebook_chart, concept_sheet, map_sheet
+from diffsight.inference.compare_steps import compared
+from diffsight.inference.explain_pictures import (
+    bar_chart,
+    codebook_chart,
+    concept_sheet,
+    map_sheet,
+    picture_sheet,
+)
 from diffsight.inference.plan import Plan
 from diffsight.inference.write import EXPLAINED, PICTURES
 from diffsight.model import DenseModel, choose_output
 from diffsight.ops.memory import memory_for
 from diffsight.ops.resize import resized_image
 from diffsight.outputs import Output, SoftLabels
+from diffsight.tasks import AbstractTask
 from diffsight.types import Inputs
 
 NO_CODEBOOK = "no codebook.png: the values of this task's classes are not learned"
@@ -82,6 +90,8 @@ class ExplainedImage:
         maps: further maps by name, such as the cross-attention of a token.
         tables: of a learned codebook.
         weights: of the tables in this image, if there are several; they sum to 1.
+        steps: the prediction after every step in colours, and how much it differs from the last
+            one; empty for methods without steps.
         info: kind of the label, method, and unit of the values.
     """
 
@@ -91,6 +101,7 @@ class ExplainedImage:
     maps: Mapping[str, Float[Tensor, "h w"]]
     tables: Float[Tensor, "k n d"] | None
     weights: Float[Tensor, " k"] | None
+    steps: Sequence[tuple[UInt8[Tensor, "3 h w"], str]]
     info: Mapping[str, str]
 
 
@@ -128,12 +139,26 @@ def explain(
             maps={name: one.float().cpu() for name, one in result.maps.items()},
             tables=None if result.tables is None else result.tables.cpu(),
             weights=None if result.weights is None else result.weights.cpu(),
+            steps=_steps(task, [one.with_stack(one.stack.cpu()) for one in result.steps], shown),
             info={
                 "kind": model.info.get("kind", type(task).__name__.lower()),
                 "method": model.info.get("chosen", type(method).__name__),
                 "unit": task.unit,
             },
         )
+
+
+def _steps(
+    task: AbstractTask, outputs: Sequence[Output], image: Float[Tensor, "3 h w"]
+) -> list[tuple[UInt8[Tensor, "3 h w"], str]]:
+    """Return pictures of outputs, and in words how far they are from the last one."""
+    predictions = [task.decode(one)[0] for one in outputs]
+    if not predictions:
+        return []
+    last = predictions[-1]
+    return [(one.draw(image), compared(task, one, last)) for one in predictions[:-1]] + [
+        (last.draw(image), "")
+    ]
 
 
 def _classes(model: DenseModel, output: Output, values: Tensor | None) -> ClassFigures | None:
@@ -209,7 +234,8 @@ def write_explanation(
     """Write the pictures that there are, and ``explain.json`` last.
 
     ``concepts.png`` and ``bins.png`` show a distribution over classes, ``codebook.png`` what the
-    classes are worth where that is learned, ``maps.png`` image, prediction and further maps.
+    classes are worth where that is learned, ``maps.png`` image, prediction and further maps,
+    ``steps.png`` the prediction after every step.
 
     Args:
         result: of ``explain``.
@@ -255,6 +281,11 @@ def _pictures(result: ExplainedImage, about: Mapping[str, Any]) -> dict[str, Ima
         columns = {"mean probability": "weight", "fraction of the pixels": "predicted"}
         bars = {title: [row[key] for row in rows] for title, key in columns.items()}
         pictures["bins"] = bar_chart(classes.bin_names, bars)
+    if result.steps:
+        cells = [(one, f"step {i + 1}", line) for i, (one, line) in enumerate(result.steps)]
+        pictures["steps"] = picture_sheet(
+            result.image, cells, "The prediction after every step, compared with the last one"
+        )
     if classes is None or result.maps:
         pictures["maps"] = map_sheet(result.image, result.picture, result.maps)
     return pictures

@@ -15,7 +15,7 @@ from diffsight.tasks.colour import depth_table
 
 MOST = 50  # maps on a sheet
 COLUMNS = 8
-CELL_PX = 168  # longer side of an image on the sheet
+CELL_PX, LARGE_PX = 168, 256  # longer side of an image on a sheet
 GAP_PX, LINE_PX, FONT_PX = 8, 15, 12
 HEAT = 0.8  # weight of a map's colour; the rest is the image in grey
 LABEL_PX, BAR_PX, NUMBER_PX, ROW_PX = 180, 300, 60, 18  # of a bar chart
@@ -77,12 +77,22 @@ def map_sheet(
     return _sheet(cells, heading)
 
 
-def _sheet(cells: Sequence[_Cell], heading: str) -> Image.Image:
+def picture_sheet(
+    image: Float[Tensor, "3 h w"],
+    pictures: Sequence[tuple[UInt8[Tensor, "3 h w"], str, str]],
+    heading: str,
+) -> Image.Image:
+    """Return the image and pictures of its size, each with two lines below it."""
+    cells = [_Cell(_bytes(image), "image"), *(_Cell(*one) for one in pictures)]
+    return _sheet(cells, heading, LARGE_PX)
+
+
+def _sheet(cells: Sequence[_Cell], heading: str, cell_px: int = CELL_PX) -> Image.Image:
     height, width = cells[0].picture.shape[-2:]
-    factor = CELL_PX / max(height, width)
+    factor = cell_px / max(height, width)
     size = max(1, round(width * factor)), max(1, round(height * factor))
     columns = min(COLUMNS, len(cells))
-    step = max(size[0], CELL_PX) + GAP_PX, size[1] + 2 * LINE_PX + GAP_PX
+    step = max(size[0], cell_px) + GAP_PX, size[1] + 2 * LINE_PX + GAP_PX
     top = LINE_PX + 3 * GAP_PX
     rows = -(-len(cells) // columns)
     sheet = Image.new("RGB", (GAP_PX + columns * step[0], top + rows * step[1]), PAPER)
@@ -92,7 +102,7 @@ def _sheet(cells: Sequence[_Cell], heading: str) -> Image.Image:
         x, y = GAP_PX + i % columns * step[0], top + i // columns * step[1]
         tile = Image.fromarray(cell.picture.permute(1, 2, 0).contiguous().numpy())
         sheet.paste(tile.resize(size, Image.Resampling.BICUBIC), (x, y))
-        _text(draw, (x, y + size[1]), _fitted(cell.title, CELL_PX))
+        _text(draw, (x, y + size[1]), _fitted(cell.title, cell_px))
         _text(draw, (x, y + size[1] + LINE_PX), cell.line)
     return sheet
 

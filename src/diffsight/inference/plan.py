@@ -50,6 +50,8 @@ class Plan:
         flip: run the mirrored image too, and average.
         ensemble_size: passes with different noise that are averaged, for methods that add noise.
         batch_size: windows of one size that run together; it changes the speed, never the result.
+        steps: of a method that refines its output step by step, such as DDP (default: the model's
+            own number).
         released_windows: put square windows as far apart as the released code of VPD, EVP and Meta
             Prompts does; the pixels beyond the last one are invalid.
     """
@@ -64,10 +66,11 @@ class Plan:
     stride: int | None = None
     scales: tuple[float, ...] = (1.0,)
     released_windows: bool = False
+    steps: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
-        whole = ("short_side", "windows", "batch_size", "ensemble_size", "long_side")
+        whole = ("short_side", "windows", "batch_size", "ensemble_size", "long_side", "steps")
         for name in (*whole, "tile", "stride"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -106,8 +109,9 @@ class Plan:
         ensemble = "" if self.ensemble_size == 1 else f", ensemble of {self.ensemble_size}"
         sizes = " ".join(f"{scale:g}" for scale in self.scales)
         scales = "" if self.scales == (1.0,) else f", scales {sizes}"
+        steps = "" if self.steps is None else f", {self.steps} step{'s' * (self.steps > 1)}"
         flip = "with" if self.flip else "no"
-        return f"{size}{limit}, {windows}, {flip} flip{scales}{ensemble}"
+        return f"{size}{limit}, {windows}, {flip} flip{scales}{ensemble}{steps}"
 
     def windows_of(self, height: int, width: int, *, mirrored: bool = False) -> "list[Window]":
         """Return the windows over an image of this working size.

@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
+from diffsight.errors import InputError
 from diffsight.inference.confidence import Threshold, threshold_of
 from diffsight.inference.plan import Plan
 from diffsight.inference.text_features import TextFeatureCache
@@ -110,7 +111,8 @@ class Predictor:
         latents: shared with the predictors of other models, such as ``SharedLatents``.
 
     Raises:
-        InputError: if the device has too little memory for images of the plan's size.
+        InputError: if the device has too little memory for images of the plan's size, or the plan
+            has steps and the method none.
     """
 
     def __init__(
@@ -125,6 +127,11 @@ class Predictor:
         first = next(model.parameters(), torch.empty(0))
         self.plan = plan or Plan()
         self.device = first.device if device is None else torch.device(device)
+        if self.plan.steps is not None and not model.method.accepts_steps:
+            raise InputError(
+                f"{type(model.method).__name__} does not refine its output step by step: leave "
+                "steps out"
+            )
         side = (self.plan.short_side or 0) * max(self.plan.scales)
         require_bytes(
             side**2 * PIXEL_BYTES,
@@ -287,7 +294,7 @@ class Predictor:
         with memory_for(advice):
             image = torch.stack([step.image() for step in batch]).to(self._image_dtype)
             known = {"latents": self.latents, "text_features": self.text_features}
-            inputs = Inputs(image, prompts, **known)
+            inputs = Inputs(image, prompts, **known, steps=self.plan.steps)
             with float32_products(tf32=False), mixed:
                 output = self.model(inputs, views.encode(inputs, batch), draws=draws)
             rows = [output.row(i).reduced() for i in range(len(batch))]

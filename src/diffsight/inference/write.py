@@ -25,7 +25,7 @@ from diffsight.tasks import Prediction, StoredArray
 
 # of `diffsight explain`: the numbers, and the pictures
 EXPLAINED = "explain.json"
-PICTURES = ("concepts.png", "maps.png", "codebook.png", "bins.png")
+PICTURES = ("concepts.png", "maps.png", "codebook.png", "bins.png", "steps.png")
 log = logging.getLogger(__name__)
 
 
@@ -82,6 +82,7 @@ def write_prediction(
     job: Job,
     notes: Mapping[str, Any],
     image: Float[Tensor, "3 h w"] | UInt8[Tensor, "3 h w"] | None = None,
+    pictures: Mapping[str, StoredArray] | None = None,
 ) -> dict[str, Any]:
     """Write the arrays of a prediction, ``NAME_colour.png``, and ``NAME.json`` with their meaning.
 
@@ -95,6 +96,7 @@ def write_prediction(
         job: image and name.
         notes: what else to write into the JSON file.
         image: for predictions that are drawn over it; RGB, bytes or in [0, 1].
+        pictures: further ones, by the end of the file's name.
 
     Returns:
         The contents of the JSON file.
@@ -104,7 +106,7 @@ def write_prediction(
         InputError: if the files cannot be written.
     """
     base = out / job.name
-    arrays = {**prediction.arrays(), "colour": _colours(prediction, image)}
+    arrays = {**prediction.arrays(), **(pictures or {}), "colour": _colours(prediction, image)}
     paths = {name: base.with_name(f"{base.name}_{name}{a.suffix}") for name, a in arrays.items()}
     sidecar = base.with_name(f"{base.name}.json")
     about = {"image": str(job.image), **{name: path.name for name, path in paths.items()}}

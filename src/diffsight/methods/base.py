@@ -62,6 +62,7 @@ class Explanation:
         values: of the classes in this image, in the unit of the labels; None where they have none.
         tables: of a learned codebook.
         weights: of the tables in this image, if there are several; they sum to 1.
+        steps: the output of every step, of a method that refines it step by step.
     """
 
     output: Output
@@ -69,6 +70,7 @@ class Explanation:
     values: Float[Tensor, "n d"] | None = None
     tables: Float[Tensor, "k n d"] | None = None
     weights: Float[Tensor, " k"] | None = None
+    steps: tuple[Output, ...] = ()
 
 
 Variant = Mapping[str, Any]
@@ -82,6 +84,7 @@ class AbstractMethod(nn.Module, Configurable, abc.ABC):
         output_kinds: kinds of output that the method can give.
         accepts_prompt: whether ``Inputs.prompts`` play a part.
         requires_prompt: whether every image needs a sentence.
+        accepts_steps: whether ``Inputs.steps`` play a part.
         size_multiple: images are padded to a multiple of this many pixels.
     """
 
@@ -89,6 +92,7 @@ class AbstractMethod(nn.Module, Configurable, abc.ABC):
     output_kinds: ClassVar[tuple[Kind, ...]]
     accepts_prompt: bool = False
     requires_prompt: bool = False
+    accepts_steps: bool = False
     size_multiple: int = 1
 
     def encode(self, inputs: Inputs) -> Encoded:

@@ -5,6 +5,7 @@ decoder that is given the features, the noisy map and the time (algorithms 1 to 
 steps is chosen when the model is used.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,16 +17,16 @@ from torch.nn import functional
 from diffsight.backbones import AbstractBackbone
 from diffsight.diffusion import AbstractNoise, CosineNoise, EncodingBuilder, Sampler
 from diffsight.diffusion.noise import LAST_TIME, add_noise
-from diffsight.diffusion.sampler import changed
+from diffsight.diffusion.sampler import Accumulation, Sampled
 from diffsight.errors import InputError
 from diffsight.heads.base import conv_block
 from diffsight.heads.map_decoder import MapDecoder, TimeEmbedding
-from diffsight.methods.base import AbstractMethod
+from diffsight.methods.base import AbstractMethod, Explanation
 from diffsight.methods.parts import pad
 from diffsight.necks.base import NeckBuilder
 from diffsight.ops.padding import crop_to_valid
 from diffsight.ops.precision import without_autocast
-from diffsight.outputs import Classes, Output, OutputSpec, Values
+from diffsight.outputs import Classes, Moments, Output, OutputSpec, Values
 from diffsight.types import Draws, Encoded, Images, Inputs, Target
 
 Features = Float[Tensor, "b c fh fw"]
@@ -73,6 +74,7 @@ class DDP(AbstractMethod):
     """
 
     output_kinds = ("classes", "values")
+    accepts_steps = True
 
     def __init__(
         self,
@@ -143,7 +145,7 @@ class DDP(AbstractMethod):
         """Return logits or values of the image's size.
 
         With a target it is a training step: one random time per image, one pass of the decoder.
-        Without one the map is drawn by the sampler.
+        Without one the map is drawn by the sampler, and its uncertainty comes with it.
         """
         hw = (inputs.image.shape[-2], inputs.image.shape[-1])
         features = encoded.features if encoded is not None else None
@@ -153,13 +155,29 @@ class DDP(AbstractMethod):
             count = len(features)
             seeds = torch.randint(2**31, (count,)).tolist() if self.training else (0,) * count
             draws = Draws(tuple(seeds))
+        if target is not None or self.encoding is None:
+            return self._trained(features, target, draws, hw)
+        return self._sampled(self.sample(features, draws, inputs.steps), hw)
+
+    def explain(self, inputs: Inputs, encoded: EncodedFeatures | None = None) -> Explanation:
+        """Return the output of one image, that of every step, and where steps and seeds differ."""
+        draws, hw = Draws((0,)), (inputs.image.shape[-2], inputs.image.shape[-1])
         if self.encoding is None:
-            maps = self._decoded(features, None, None)
-        elif target is not None:
-            maps = self._denoised(features, target, draws)
-        else:
-            maps = self.sample(features, draws)
-        return self._output(maps, features, hw, is_sampled=target is None)
+            return Explanation(self(inputs, encoded, draws=draws))
+        features = self.features(inputs.image)
+        steps = []
+        for maps in self.trajectory(features, draws, replace(self.sampler, seeds=1)):
+            alone = Accumulation(Sampler(steps=1), 1, self._origin)
+            alone.add(maps)
+            steps.append(self._sampled(alone.result(), hw))
+        found = self.sample(features, draws)
+        doubts = {}
+        if found.mean is not None and found.square is not None:
+            variance = (found.square - found.mean.square()).clamp(min=0).mean(dim=1, keepdim=True)
+            doubts["standard deviation"] = _resized(variance.sqrt(), hw)[0, 0]
+        elif found.uncertainty is not None:
+            doubts[self.sampler.uncertainty] = _resized(found.uncertainty, hw)[0, 0]
+        return Explanation(self._sampled(found, hw), doubts, steps=tuple(steps))
 
     def features(self, image: Images) -> Features:
         """Return what the decoder is conditioned on: the joined pyramid, without the padding."""
@@ -167,55 +185,52 @@ class DDP(AbstractMethod):
         (joined,) = self.neck(self.backbone(padded)).features
         return crop_to_valid(joined, (image.shape[-2], image.shape[-1]), self.stride)
 
-    def sample(self, features: Features, draws: Draws, steps: list[Tensor] | None = None) -> Maps:
-        """Return the maps of a batch, at the size of the features.
+    def sample(self, features: Features, draws: Draws, steps: int | None = None) -> Sampled:
+        """Return the maps of a batch at the size of the features, and their uncertainty.
 
         Args:
             features: of the images.
             draws: the noise of each image.
-            steps: is given what is predicted in each step, for all seeds, one after another.
+            steps: in place of the sampler's own number.
 
         Raises:
             InputError: if the sampler waits for classes to settle, and there are none.
         """
-        rule, count = self.sampler, len(features)
+        rule = self.sampler if steps is None else replace(self.sampler, steps=steps)
+        result = Accumulation(rule, len(features), self._origin)
+        for maps in self.trajectory(features, draws, rule):
+            if not result.add(maps):
+                break
+        return result.result()
+
+    def trajectory(self, features: Features, draws: Draws, rule: Sampler) -> Iterator[Maps]:
+        """Yield what is predicted in every step, for all seeds, one after another.
+
+        Raises:
+            InputError: as ``sample``.
+        """
         if rule.settled is not None and self.spec.kind != "classes":
             raise InputError(
                 "settled counts pixels that change their class: leave it out of values"
             )
-        state = torch.cat([self._normal(features, draws, NOISE + 2 * r) for r in range(rule.seeds)])
+
+        def normal(stream: int, per_seed: int) -> State:
+            rows = (self._normal(features, draws, stream + per_seed * r) for r in range(rule.seeds))
+            return torch.cat(list(rows))
+
         repeated = features.repeat(rule.seeds, 1, 1, 1)
-        trajectory = rule.trajectory(
+        yield from rule.trajectory(
             self.noise,
-            state,
+            normal(NOISE, 2),
             lambda noisy, time: self._decoded(repeated, noisy, time),
             self._encoded,
-            lambda step: torch.cat(
-                [self._normal(features, draws, STEPS * (1 + r) + step) for r in range(rule.seeds)]
-            ),
+            lambda step: normal(STEPS + step, STEPS),
         )
-        kept, before, weight = None, None, torch.zeros(len(state), 1, 1, 1).to(features)
-        running = torch.ones(len(state), dtype=torch.bool, device=features.device)
-        for maps in trajectory:
-            if steps is not None:
-                steps.append(maps)
-            value = self._averageable(maps)
-            mine = running.to(features)[:, None, None, None]
-            if kept is None or rule.accumulate == "last":
-                kept = value if kept is None else torch.where(mine > 0, value, kept)
-            else:
-                kept = kept + mine * (value - kept) / (weight + 1)
-            weight = weight + mine
-            if rule.settled is not None and before is not None:
-                # an image goes on while one of its seeds does, so that its seeds end together
-                moves = changed(maps, before) > rule.settled
-                moves = moves.unflatten(0, (rule.seeds, count)).any(dim=0).repeat(rule.seeds)
-                running = running & moves
-                if not bool(running.any()):
-                    break
-            before = maps
-        assert kept is not None
-        return kept.unflatten(0, (rule.seeds, count)).mean(dim=0)
+
+    @property
+    def _origin(self) -> float | None:
+        """What values are counted from; None of classes."""
+        return None if self.spec.bounds is None else (self.low + self.spec.bounds[1]) / 2
 
     def _denoised(self, features: Features, target: Target, draws: Draws) -> Maps:
         """Return the prediction from one state of the labels, or of the model's own prediction."""
@@ -258,25 +273,38 @@ class DDP(AbstractMethod):
         shape = (self.encoding.channels, features.shape[-2], features.shape[-1])
         return draws.normal(stream, shape).to(features.device)
 
-    def _averageable(self, maps: Maps) -> Maps:
-        """Return what is averaged over steps: probabilities of classes, where all steps count."""
-        if self.spec.kind == "classes" and self.sampler.accumulate == "mean":
-            return maps.float().softmax(dim=1)
-        return maps
-
-    def _output(
-        self, maps: Maps, features: Features, hw: tuple[int, int], *, is_sampled: bool
+    def _trained(
+        self, features: Features, target: Target | None, draws: Draws, hw: tuple[int, int]
     ) -> Output:
+        """Return the output of one pass of the decoder, at the size of the image."""
+        if self.encoding is None:
+            maps = self._decoded(features, None, None)
+        else:
+            assert target is not None
+            maps = self._denoised(features, target, draws)
         if self.spec.bounds is not None:
-            high = self.spec.bounds[1]
-            return Values(_resized(maps.clamp(self.low, high) if is_sampled else maps, hw))
-        large = _resized(maps, hw)
-        if is_sampled and self.encoding is not None and self.sampler.accumulate == "mean":
-            return Classes(large, "probabilities")
-        output = Classes(large)
-        if self.auxiliary is None or not self.training:
-            return output
-        return replace(output, auxiliary=_resized(self.auxiliary(features), hw))
+            return Values(_resized(self._within(maps) if target is None else maps, hw))
+        second = self.auxiliary if self.training else None
+        return Classes(
+            _resized(maps, hw), auxiliary=None if second is None else _resized(second(features), hw)
+        )
+
+    def _sampled(self, sampled: Sampled, hw: tuple[int, int]) -> Output:
+        """Return the output of a sampling, at the size of the image."""
+        origin, uncertainty = self._origin, sampled.uncertainty
+        if origin is None:
+            space = "probabilities" if self.sampler.accumulate == "mean" else "logits"
+            large = None if uncertainty is None else _resized(uncertainty, hw)
+            return Classes(_resized(sampled.maps, hw), space, uncertainty=large)
+        value = _resized(self._within(sampled.maps), hw)
+        if sampled.mean is None or sampled.square is None:
+            return Values(value)
+        mean, square = _resized(sampled.mean, hw), _resized(sampled.square, hw)
+        return Moments(value, mean, square, value.new_full((self.spec.channels,), origin))
+
+    def _within(self, maps: Maps) -> Maps:
+        assert self.spec.bounds is not None
+        return maps.clamp(self.low, self.spec.bounds[1])
 
 
 def _resized(maps: Maps, hw: tuple[int, int]) -> Float[Tensor, "b k h w"]:

@@ -112,11 +112,13 @@ class Classes(Output):
         maps: one per class.
         space: what the maps are.
         auxiliary: logits of a second head, for the loss alone.
+        uncertainty: of a method that says more of it than the probabilities do, in [0, 1].
     """
 
     maps: Float[Tensor, "b k h w"]
     space: Literal["logits", "probabilities"] = "logits"
     auxiliary: Float[Tensor, "b k h w"] | None = None
+    uncertainty: Float[Tensor, "b 1 h w"] | None = None
 
     @property
     def probabilities(self) -> Float[Tensor, "b k h w"]:
@@ -133,13 +135,16 @@ class Classes(Output):
         return maps.clamp(min=MIN_PROBABILITY).log()
 
     @property
-    def stack(self) -> Float[Tensor, "b k h w"]:
-        """The maps."""
-        return self.maps.float()
+    def stack(self) -> Float[Tensor, "b c h w"]:
+        """The maps, and the uncertainty where there is one."""
+        parts = [self.maps] if self.uncertainty is None else [self.maps, self.uncertainty]
+        return torch.cat(parts, dim=1).float()
 
-    def with_stack(self, stack: Float[Tensor, "b k h w"]) -> "Classes":
+    def with_stack(self, stack: Float[Tensor, "b c h w"]) -> "Classes":
         """Return these maps in the same space."""
-        return Classes(stack, self.space)
+        if self.uncertainty is None:
+            return Classes(stack, self.space)
+        return Classes(stack[:, :-1], self.space, uncertainty=stack[:, -1:])
 
     def class_probabilities(self) -> Float[Tensor, "b k h w"]:
         """Return the probabilities."""
@@ -147,7 +152,7 @@ class Classes(Output):
 
     def normalised(self) -> "Classes":
         """Return the probabilities."""
-        return Classes(self.probabilities, "probabilities")
+        return Classes(self.probabilities, "probabilities", uncertainty=self.uncertainty)
 
 
 @dataclass(frozen=True)

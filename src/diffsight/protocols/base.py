@@ -15,7 +15,7 @@ from torchmetrics import Metric
 
 from diffsight.errors import InputError
 from diffsight.tasks import AbstractTask, Prediction
-from diffsight.types import Target
+from diffsight.types import Masks, Target
 
 PromptRule = Literal["mean", "oracle-scene", "caption"]
 # what the names stand for: the number of images, and their height and width where all have one
@@ -75,6 +75,10 @@ class AbstractProtocol(abc.ABC):
             InputError: for a prediction of another kind, or a label that the protocol is not made
                 for.
         """
+
+    def counted(self, target: Target) -> Masks:
+        """Return the pixels that count; default: those with a label."""
+        return target.valid
 
     def applied_to(self, images: int, sizes: Collection[tuple[int, int]]) -> Self:
         """Return the protocol under a name that says how these images differ from its own.

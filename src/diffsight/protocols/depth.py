@@ -130,6 +130,10 @@ class DepthProtocol(AbstractProtocol):
         """Return a fresh metric for what ``prepare`` and ``mask`` give."""
         return DepthMetrics()
 
+    def counted(self, target: Target) -> Masks:
+        """Return those of ``mask``."""
+        return self.mask(target.label[:, 0], target.valid)
+
     def measure(self, metric: Any, prediction: Prediction, target: Target) -> bool:
         """Add one image; the label is ``1 1 h w`` in metres.
 
@@ -138,7 +142,7 @@ class DepthProtocol(AbstractProtocol):
         """
         self.require_kind(prediction)
         label = target.label[0]
-        mask = self.mask(label, target.valid)
+        mask = self.counted(target)
         depth_m = prediction.to_label().float().to(label.device)
         metric.update(self.prepare(depth_m), label, mask)
         return bool(mask.any())

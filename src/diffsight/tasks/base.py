@@ -13,6 +13,8 @@ from torch.nn import functional
 from diffsight.config import Configurable
 from diffsight.datasets.base import Sample
 from diffsight.errors import InputError
+from diffsight.metrics.uncertainty import Doubts
+from diffsight.metrics.uncertainty import Kind as UncertaintyKind
 from diffsight.outputs import LabelCodec, Output, OutputSpec, SoftLabels
 from diffsight.outputs.kinds import MIN_PROBABILITY
 from diffsight.tasks.prediction import Prediction, PredictionSet, to_pixels
@@ -190,6 +192,25 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
             q: threshold.
         """
         raise NotImplementedError(f"{type(self).__name__} has no prediction sets")
+
+    def doubts(self, prediction: Prediction, target: Target) -> Doubts | None:
+        """Return the errors of one image beside its uncertainty; None where there is none.
+
+        Args:
+            prediction: of this task.
+            target: labels, a batch of one.
+
+        Raises:
+            InputError: if the task has no errors of pixels.
+        """
+        raise InputError(
+            f"{type(self).__name__} has no uncertainty of pixels to evaluate: leave it out"
+        )
+
+    @property
+    def uncertainty_kind(self) -> UncertaintyKind:
+        """Kind of what ``doubts`` compares."""
+        return "classes" if self.class_names else "number"
 
     def totals(self, label: Tensor, valid: Mask) -> Mapping[str, float]:
         """Return numbers about a whole image: ``mean``, or ``area.NAME`` of every class.

@@ -164,6 +164,11 @@ class DepthPrediction(Prediction):
         """Return metres."""
         return self.depth_m[None]
 
+    @property
+    def std(self) -> Map | None:
+        """The uncertainty in metres."""
+        return self.uncertainty_m
+
     def arrays(self) -> dict[str, StoredArray]:
         """Return ``depth`` (16-bit millimetres, 0 is unknown) and ``uncertainty`` (metres).
 

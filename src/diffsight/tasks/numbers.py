@@ -12,6 +12,8 @@ from torch import Tensor
 from diffsight.codecs import ScalarBins, VectorCodebook
 from diffsight.codecs.scalar import Spacing
 from diffsight.errors import InputError
+from diffsight.metrics.uncertainty import Doubts
+from diffsight.metrics.uncertainty import Kind as UncertaintyKind
 from diffsight.outputs import (
     Distribution,
     LabelCodec,
@@ -217,6 +219,20 @@ class AbstractNumbers(AbstractTask):
         """
         error = self.error(self.to_label(output).float(), label)
         return (error / self._scale(output)).nan_to_num(nan=math.inf, posinf=math.inf)
+
+    def doubts(self, prediction: Prediction, target: Target) -> Doubts | None:
+        """Return the errors of one image beside their standard deviation."""
+        std = prediction.std
+        if std is None:
+            return None
+        values = prediction.to_label().float()[None].to(target.label.device)
+        error = self.error(values, target.label)[0]
+        return Doubts(error, self._std_of_error(std.to(error.device)))
+
+    @property
+    def uncertainty_kind(self) -> UncertaintyKind:
+        """A number, or a vector."""
+        return "number" if self.channels == 1 else "vector"
 
     def error(self, values: Maps, label: Maps) -> Float[Tensor, "b h w"]:
         """Return the distance of two maps at every pixel: the norm over the channels."""

@@ -70,6 +70,11 @@ class Prediction(abc.ABC):
         raise TypeError(f"{type(self).__name__} has no joints")
 
     @property
+    def std(self) -> Map | None:
+        """Standard deviation of numbers, root mean square over the channels; None: not known."""
+        return None
+
+    @property
     def hw(self) -> tuple[int, int]:
         """Height and width in pixels."""
         height, width = self.to_label().shape[-2:]
@@ -123,6 +128,11 @@ class NumbersPrediction(Prediction):
     def to_label(self) -> Float[Tensor, "d h w"]:
         """Return the numbers."""
         return self.values
+
+    @property
+    def std(self) -> Map | None:
+        """The uncertainty."""
+        return self.uncertainty
 
     def arrays(self) -> dict[str, StoredArray]:
         """Return ``values`` (``h w`` or ``h w d``, NaN is unknown) and ``uncertainty``."""

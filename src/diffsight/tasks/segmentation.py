@@ -3,6 +3,7 @@
 import colorsys
 import copy
 import difflib
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from diffsight.errors import InputError
 from diffsight.label_maps import class_names
 from diffsight.losses.boxes import partial_label_nll, projection_nll, projections
 from diffsight.losses.lovasz import lovasz_softmax
+from diffsight.metrics.uncertainty import Doubts
 from diffsight.outputs import Classes, Output, OutputSpec, SoftLabels
 from diffsight.tasks.base import AbstractTask, LabelMaps, count_classes, distribution_loss
 from diffsight.tasks.prediction import Colour, Prediction, PredictionSet, StoredArray
@@ -163,7 +165,8 @@ class Segmentation(AbstractTask):
     def decode(self, output: Output) -> list["ClassPrediction"]:
         """Return the most probable class of every pixel, out of those that are allowed."""
         confidence, index = self._allowed_probabilities(output).max(dim=1)
-        return self._predictions(torch.tensor(self.ids, device=index.device)[index], confidence)
+        ids = torch.tensor(self.ids, device=index.device)[index]
+        return self._predictions(ids, confidence, Classes.expect(output).uncertainty)
 
     def truth(self, target: Target) -> list["ClassPrediction"]:
         """Return the labels as perfect predictions, -1 where there is none."""
@@ -171,9 +174,14 @@ class Segmentation(AbstractTask):
         ids = torch.where(target.valid, stored[self.encode_label(target.label).ids[:, 0]], NONE)
         return self._predictions(ids, target.valid.float())
 
-    def _predictions(self, ids: Tensor, confidence: Tensor) -> list["ClassPrediction"]:
-        pairs = zip(ids, confidence, strict=True)
-        return [ClassPrediction(one, sure, self.names, self.colours) for one, sure in pairs]
+    def _predictions(
+        self, ids: Tensor, confidence: Tensor, uncertainty: Tensor | None = None
+    ) -> list["ClassPrediction"]:
+        doubts = itertools.repeat(None) if uncertainty is None else uncertainty[:, 0]
+        return [
+            ClassPrediction(one, sure, self.names, self.colours, doubt)
+            for one, sure, doubt in zip(ids, confidence, doubts, strict=False)
+        ]
 
     def to_label(self, output: Output) -> Int[Tensor, "b h w"]:
         """Return the numbers of the most probable classes."""
@@ -236,6 +244,13 @@ class Segmentation(AbstractTask):
         arrays = {"set": StoredArray(there.cpu().numpy())}
         return PredictionSet(arrays, (there.sum(dim=0) > 1).cpu(), about)
 
+    def doubts(self, prediction: Prediction, target: Target) -> Doubts:
+        """Return which pixels are wrong, and their uncertainty or 1 minus their confidence."""
+        predicted = ClassPrediction.expect(prediction)
+        wrong = (predicted.to_label() != target.label[0].to(predicted.ids.device)).float()
+        confidence, doubt = predicted.confidence.float(), predicted.uncertainty
+        return Doubts(wrong, 1 - confidence if doubt is None else doubt.float(), confidence)
+
     def totals(self, label: Int[Tensor, "h w"], valid: Mask) -> Mapping[str, float]:
         """Return the fraction of the valid pixels that is of every class."""
         count = torch.bincount(label[valid], minlength=len(self.class_names)).double()
@@ -272,13 +287,26 @@ class ClassPrediction(Prediction):
         confidence: probability of the class.
         names: of the ids.
         palette: RGB of the ids.
+        uncertainty: in [0, 1], of a method that says more of it than the confidence does.
     """
 
     ids: Int[Tensor, "h w"]
     confidence: Map
     names: Mapping[int, str]
     palette: Mapping[int, Colour]
+    uncertainty: Map | None = None
     kind = "classes"
+
+    @classmethod
+    def expect(cls, prediction: Prediction) -> "ClassPrediction":
+        """Return a prediction of classes.
+
+        Raises:
+            TypeError: if it is of another kind.
+        """
+        if not isinstance(prediction, cls):
+            raise TypeError(f"expected {cls.__name__}, got {type(prediction).__name__}")
+        return prediction
 
     @property
     def ids_are_colours(self) -> bool:
@@ -294,7 +322,7 @@ class ClassPrediction(Prediction):
         return torch.where(known[position] == ids, order[position], 0)
 
     def arrays(self) -> dict[str, StoredArray]:
-        """Return ``classes`` (ids, palette indices, or colours) and ``confidence``."""
+        """Return ``classes`` (ids, palette indices, or colours) and how sure they are."""
         ids = self.ids.cpu().numpy()
         if self._in_colours:
             pixels = np.stack([ids >> 16, ids >> 8 & 255, ids & 255], axis=2).astype(np.uint8)
@@ -303,7 +331,11 @@ class ClassPrediction(Prediction):
             classes = StoredArray(ids.astype(np.uint16))
         else:
             classes = StoredArray(ids.astype(np.uint8), palette=self.palette)
-        return {"classes": classes, "confidence": StoredArray(self.confidence.half().cpu().numpy())}
+        found = {"classes": classes}
+        for name, values in (("confidence", self.confidence), ("uncertainty", self.uncertainty)):
+            if values is not None:
+                found[name] = StoredArray(values.half().cpu().numpy())
+        return found
 
     def metadata(self) -> dict[str, Any]:
         """Return the names of the ids and the number of their pixels."""
