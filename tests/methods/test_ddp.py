@@ -112,7 +112,7 @@ def test_seeds_are_averaged() -> None:
     model = enliven(segmenter()).eval()
     x, draws, rule = images(1, 64, 64), Draws((5,)), Sampler(steps=1, seeds=2)
     with torch.no_grad():
-        features = model.method.features(x)
+        features = model.method.features(Inputs(x))
         one = model.method.sample(features, draws, 1).maps
         (both,) = model.method.trajectory(features, draws, rule)
         model.method.sampler = rule
@@ -127,7 +127,7 @@ def test_the_uncertainty_of_classes_counts_changes_between_steps() -> None:
     model = enliven(segmenter(sampler=Sampler(steps=4))).eval()
     x, draws = images(2, 64, 64), Draws((5, 6))
     with torch.no_grad():
-        features = model.method.features(x)
+        features = model.method.features(Inputs(x))
         steps = list(model.method.trajectory(features, draws, model.method.sampler))
         found = model.method.sample(features, draws).uncertainty
         output = model(Inputs(x), draws=draws)
@@ -146,7 +146,7 @@ def test_the_entropy_is_that_of_the_mean_over_steps_and_seeds() -> None:
     model = enliven(segmenter(sampler=rule)).eval()
     x, draws = images(1, 64, 64), Draws((5,))
     with torch.no_grad():
-        features = model.method.features(x)
+        features = model.method.features(Inputs(x))
         steps = torch.stack(list(model.method.trajectory(features, draws, rule)))
         found = model.method.sample(features, draws)
     probability = steps.softmax(dim=2).mean(dim=(0, 1))
@@ -160,7 +160,7 @@ def test_the_uncertainty_of_depth_is_the_deviation_over_steps_and_seeds() -> Non
     model = enliven(estimator(sampler=rule)).eval()
     x, draws = images(1, 64, 64), Draws((5,))
     with torch.no_grad():
-        features = model.method.features(x)
+        features = model.method.features(Inputs(x))
         steps = torch.stack(list(model.method.trajectory(features, draws, rule)))
         sampled = model.method.sample(features, draws)
         one = model(replace(Inputs(x), steps=1), draws=draws)

@@ -81,7 +81,7 @@ def run(model: DenseModel, golden: Golden) -> dict[str, Tensor]:
     with torch.inference_mode():
         levels = backbone(pixels).features
         taps |= {f"encoder level {i}": level for i, level in enumerate(levels)}
-        taps["conditioning feature, stride 4"] = method.features(pixels)
+        taps["conditioning feature, stride 4"] = method.features(Inputs(pixels))
         output = model(Inputs(pixels), draws=Given(noise))
         state = noise
         for number, pair in enumerate(method.sampler.times()):

@@ -199,7 +199,10 @@ def test_evp_learns_slowly_where_the_authors_do():
 
 
 def test_every_row_of_the_tables_has_a_recipe():
-    """VPD: tables 1 to 5; EVP: tables 1 to 4 (row 1 of table 4 is VPD); FewShot: table 5."""
+    """VPD: tables 1 to 5; EVP: tables 1 to 4 (row 1 of table 4 is VPD); FewShot: table 5.
+
+    DDP: tables 1, 2, 4 to 7 and figure 3a; its table 3 is of maps seen from above.
+    """
     known = set(recipes.names())
     ladder = ("no_prompt", "no_adapter", "no_maps", "mid", "down", "up", "a32", "a64")
     wanted = {f"vpd/ade20k_8k_{row}" for row in ladder}
@@ -211,7 +214,24 @@ def test_every_row_of_the_tables_has_a_recipe():
     for prefix in ("", "vpd_"):  # few_shot, table 5: full supervision
         wanted |= {f"few_shot/{prefix}nyu_{task}" for task in ("depth", "normals")}
         wanted |= {f"few_shot/{prefix}taskonomy_{task}" for task in TASKONOMY}
+    sizes = {"ade20k_swin": "tsbl", "cityscapes_swin": "tsb", "kitti_swin": "tsbl", "nyu_swin": "l"}
+    sizes["cityscapes_convnext"] = "tsbl"
+    wanted |= {f"ddp/{name}_{size}" for name, letters in sizes.items() for size in letters}
+    wanted |= {f"ddp/cityscapes_convnext_{size}_aligned" for size in "tl"}
+    rows = ("one_hot", "bits", "linear", "no_diffusion", "1_layer")
+    rows += tuple(f"{n}_layers" for n in (2, 4, 12))
+    rows += tuple(f"scale_0_{digits}" for digits in ("001", "02", "04", "1"))
+    wanted |= {f"ddp/ade20k_swin_t_{row}" for row in rows}
     assert wanted <= known
+
+
+def test_ddp_learns_as_released():
+    """Norms of the encoder alone do not decay on ADE20K; on KITTI all norms and position tables."""
+    ade, kitti = groups_of("ddp/ade20k_swin_t"), groups_of("ddp/kitti_swin_t")
+    assert {decay for _, decay, _ in ade.values()} == {0.0, 0.01}
+    swin_norms = 192 + 17_664 + 5_376 + 1_536 + 2_880  # patches, blocks, merging, end, feature maps
+    assert ade["method.backbone.*norm*"] == (1.0, 0.0, swin_norms)
+    assert kitti["method.backbone.*relative_position_bias_table"][2] == 169 * (6 + 12 + 72 + 48)
 
 
 def test_one_run_is_scored_where_both_columns_of_the_table_are():

@@ -18,6 +18,7 @@ from diffsight.choices import Spacing
 from diffsight.errors import InputError
 from diffsight.hub.build import nearest, read_plain, resolve_class, typed_value
 from diffsight.methods import (
+    DDP,
     EVP,
     VPD,
     AbstractMethod,
@@ -37,6 +38,7 @@ SHORT_NAMES: Mapping[str, type[AbstractMethod]] = {
     "vpd": VPD,
     "evp": EVP,
     "meta_prompts": MetaPrompts,
+    "ddp": DDP,
 }
 AUTO = ("feature_head", "few_shot")  # cheap ones first
 AUTO_BACKBONES = (

@@ -1,11 +1,13 @@
 """Vision backbones of transformers (DINOv2, Swin, ConvNeXt ...), and CLIP's patch tokens."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from diffsight.backbones.base import AbstractBackbone, PretrainedPart
 from diffsight.backbones.clip import ClipVision, Squeeze, normalisation
@@ -17,6 +19,7 @@ from diffsight.weights import load_tower, locate, read_config, read_folder, refu
 
 PROBE_PX = 448  # side of the image whose feature maps tell the strides; a multiple of 14, 16 and 32
 KIND, REPAIR = "vision backbone", "give the folder of one"
+TABLE = "relative_position_bias_table"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -85,6 +88,7 @@ class VisionBackbone(AbstractBackbone, PretrainedPart):
     def load_weights(self, source: str | Path, *, revision: str | None = None) -> None:
         """Fill the network from a folder or hub id."""
         _, state = read_folder(locate(source, (), revision=revision))
+        state = dict(_tables_of_size(state, self.network.state_dict()))
         loaded = load_tower(type(self.network), self.network.config, state, source, KIND)
         self.network.load_state_dict(loaded.state_dict())
         self.source, self.revision = str(source), revision
@@ -162,6 +166,36 @@ def _architecture(folder: Path, source: str | Path) -> dict[str, Any]:
         "image_mean": list(mean),
         "image_std": list(std),
     }
+
+
+def _tables_of_size(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights of Swin with position tables of the network's windows (bicubic).
+
+    Args:
+        state: of the checkpoint, whose windows may have another size.
+        own: of the network.
+    """
+    sizes = {_from_encoder(name): len(x) for name, x in own.items() if name.endswith(TABLE)}
+    changed = {
+        name
+        for name, table in state.items()
+        if name.endswith(TABLE) and sizes.get(_from_encoder(name), len(table)) != len(table)
+    }
+    for name, value in state.items():
+        if name in changed:
+            have, want = (round(n**0.5) for n in (len(value), sizes[_from_encoder(name)]))
+            grid = value.float().mT.reshape(1, -1, have, have)
+            grid = functional.interpolate(grid, (want, want), mode="bicubic", align_corners=False)
+            yield name, grid[0].flatten(1).mT.contiguous()
+        elif not (changed and name.endswith("relative_position_index")):  # a constant
+            yield name, value
+
+
+def _from_encoder(name: str) -> str:
+    """Return the name of a weight without what stands before the encoder's part of it."""
+    return name[max(0, name.find("encoder.")) :]
 
 
 _LEFT_OUT = ("transformers_version", "architectures", "dtype", "torch_dtype", "out_features")

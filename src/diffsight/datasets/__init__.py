@@ -7,6 +7,7 @@ from diffsight.datasets.class_folder import ClassFolder
 from diffsight.datasets.class_transforms import ClassCrop, Pad, PhotoMetricDistortion, RandomScale
 from diffsight.datasets.coco_keypoints import CocoKeypoints
 from diffsight.datasets.concatenated import Concatenated
+from diffsight.datasets.depth_transforms import RandomGain, RandomRotation, Window
 from diffsight.datasets.folder import Folder
 from diffsight.datasets.kitti import KITTIDepth
 from diffsight.datasets.labelled_folder import LabelledFolder, read_labelled_folder
@@ -14,6 +15,7 @@ from diffsight.datasets.nyu import NYUDepth
 from diffsight.datasets.nyu_few_shot import NYUFewShotDepth, NYUNormals
 from diffsight.datasets.person_crop import PersonCrop
 from diffsight.datasets.refcoco import RefCOCO
+from diffsight.datasets.sun_rgbd import SUNRGBD
 from diffsight.datasets.taskonomy import Taskonomy
 from diffsight.datasets.transforms import (
     CutDepth,
@@ -30,6 +32,7 @@ from diffsight.datasets.write_labels import write_coco, write_labelme, write_mas
 
 __all__ = [
     "ADE20K",
+    "SUNRGBD",
     "ADE20KFull",
     "Captioned",
     "Cityscapes",
@@ -53,12 +56,15 @@ __all__ = [
     "PhotoMetricDistortion",
     "RandomBrightnessContrast",
     "RandomCrop",
+    "RandomGain",
     "RandomGamma",
+    "RandomRotation",
     "RandomScale",
     "RandomSentence",
     "RefCOCO",
     "Resize",
     "Taskonomy",
+    "Window",
     "read_labelled_folder",
     "write_coco",
     "write_labelme",

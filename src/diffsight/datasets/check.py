@@ -15,6 +15,7 @@ from diffsight.datasets.cityscapes import Cityscapes, MapillaryVistas
 from diffsight.datasets.kitti import KITTIDepth
 from diffsight.datasets.nyu import NYUDepth
 from diffsight.datasets.refcoco import RefCOCO
+from diffsight.datasets.sun_rgbd import SUNRGBD
 from diffsight.errors import InputError, suggest
 
 
@@ -91,6 +92,11 @@ KNOWN: Mapping[str, Known] = {
         median_m=(1.0, 6.0),
     ),
     "kitti": Known({"train": 23158, "test": 652}, _kitti, median_m=(6.0, 40.0)),
+    "sun-rgbd": Known(
+        {"train": 5285, "test": 5050},
+        lambda root, split: SUNRGBD(root=root, split=split),
+        median_m=(1.0, 6.0),
+    ),
     "refcoco": Known(
         {"train": 42404, "val": 3811, "testA": 1975, "testB": 1810}, _refcoco("refcoco")
     ),

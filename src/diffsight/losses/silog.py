@@ -1,4 +1,4 @@
-"""The scale-invariant logarithmic loss of depth (Eigen et al., 2014; VPD, EVP, Meta Prompts)."""
+"""Scale-invariant logarithmic losses of depth (Eigen et al., 2014)."""
 
 import torch
 from jaxtyping import Float
@@ -7,6 +7,7 @@ from torch import Tensor
 from diffsight.types import Masks
 
 Depths = Float[Tensor, "b h w"]
+OFFSET_M, MEAN_WEIGHT = 1e-3, 0.15  # of sigloss
 
 
 def silog(
@@ -39,3 +40,25 @@ def silog(
     square = variance + (1 - variance_focus) * mean.square()
     positive = square > 0
     return torch.where(positive, torch.where(positive, square, 1).sqrt(), square)
+
+
+def sigloss(prediction: Depths, target: Depths, valid: Masks) -> Float[Tensor, ""]:
+    """``sqrt(var(d) + 0.15 mean(d)**2)``, ``d = ln(prediction + 1e-3) - ln(target + 1e-3)`` (DDP).
+
+    The variance is divided by one less than the number of pixels. Gradients where ``d`` is the same
+    everywhere, and the loss of fewer than two pixels, are 0.
+
+    Args:
+        prediction: metres, not negative.
+        target: the truth; values where ``valid`` is False are never read.
+        valid: True where ``target`` is a positive number that counts.
+    """
+    dtype = torch.promote_types(prediction.dtype, torch.float32)
+    logs = [(depth.to(dtype).clamp(min=0) + OFFSET_M).log() for depth in (prediction, target)]
+    difference = torch.where(valid, logs[0] - logs[1], 0)
+    count = valid.sum()
+    mean = difference.sum() / count.clamp(min=1)
+    squares = torch.where(valid, difference - mean, 0).square().sum()
+    square = squares / (count - 1).clamp(min=1) + MEAN_WEIGHT * mean.square()
+    positive = (square > 0) & (count > 1)
+    return torch.where(positive, torch.where(positive, square, 1).sqrt(), 0 * square)

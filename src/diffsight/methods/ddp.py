@@ -7,27 +7,43 @@ steps is chosen when the model is used.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import partial
+from typing import Any, Literal, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffsight.backbones import AbstractBackbone
-from diffsight.diffusion import AbstractNoise, CosineNoise, EncodingBuilder, Sampler
+from diffsight.backbones import AbstractBackbone, BackboneSource, PretrainedPart
+from diffsight.diffusion import (
+    AbstractNoise,
+    ClassEmbedding,
+    CosineNoise,
+    EncodingBuilder,
+    Sampler,
+    ScalarMap,
+)
 from diffsight.diffusion.noise import LAST_TIME, add_noise
 from diffsight.diffusion.sampler import Accumulation, Sampled
 from diffsight.errors import InputError
 from diffsight.heads.base import conv_block
 from diffsight.heads.map_decoder import MapDecoder, TimeEmbedding
-from diffsight.methods.base import AbstractMethod, Explanation
+from diffsight.methods.base import (
+    AbstractMethod,
+    Explanation,
+    FitSettings,
+    MethodBuilder,
+    builder_of,
+)
+from diffsight.methods.feature_head import pyramid_backbone
+from diffsight.methods.frozen import pretrained_parts
 from diffsight.methods.parts import pad
+from diffsight.necks import NormalisedFPN
 from diffsight.necks.base import NeckBuilder
-from diffsight.ops.padding import crop_to_valid
 from diffsight.ops.precision import without_autocast
 from diffsight.outputs import Classes, Moments, Output, OutputSpec, Values
-from diffsight.types import Draws, Encoded, Images, Inputs, Target
+from diffsight.types import Draws, Encoded, Inputs, Pyramid, Target
 
 Features = Float[Tensor, "b c fh fw"]
 State = Float[Tensor, "b e fh fw"]
@@ -37,14 +53,16 @@ TIME, NOISE, FRESH, STEPS = 0, 1, 2, 1000  # streams of random numbers
 
 
 @dataclass(frozen=True)
-class EncodedFeatures(Encoded):
-    """Features of a frozen encoder.
+class EncodedLevels(Encoded):
+    """The pyramid of a frozen backbone.
 
     Attributes:
-        features: what the decoder is conditioned on; None if the encoder learns.
+        levels: features, finest first; empty if the backbone learns.
+        covered: an empty map of the size in image pixels that the finest level covers.
     """
 
-    features: Features | None = None
+    levels: tuple[Float[Tensor, "b _ _ _"], ...] = ()
+    covered: Float[Tensor, "b 0 ph pw"] | None = None
 
 
 class DDP(AbstractMethod):
@@ -95,6 +113,7 @@ class DDP(AbstractMethod):
             raise InputError("DDP gives values with bounds: set the range of the task")
         self.spec = output
         self.backbone = backbone
+        self.is_frozen = not any(p.requires_grad for p in backbone.parameters())
         self.size_multiple = backbone.size_multiple
         self.neck = neck(in_channels=backbone.channels, strides=backbone.strides)
         if self.neck.out_channels != (decoder.width,):
@@ -102,7 +121,6 @@ class DDP(AbstractMethod):
                 f"the neck gives maps of {self.neck.out_channels} channels, the decoder reads one "
                 f"of {decoder.width}: give both the same width"
             )
-        self.stride = self.neck.out_strides[0]
         self.encoding = None if encoding is None else encoding(output=output)
         low = 0.0 if output.bounds is None else output.bounds[0]
         self.low = low if self.encoding is None else self.encoding.low
@@ -127,17 +145,30 @@ class DDP(AbstractMethod):
             last = nn.Conv2d(AUXILIARY_WIDTH, output.channels, 1)
             self.auxiliary = nn.Sequential(first, nn.Dropout2d(AUXILIARY_DROPOUT), last)
 
-    def encode(self, inputs: Inputs) -> EncodedFeatures:
-        """Return the features, if neither backbone nor neck learns."""
-        learns = any(
-            p.requires_grad for part in (self.backbone, self.neck) for p in part.parameters()
-        )
-        return EncodedFeatures(None if learns else self.features(inputs.image))
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of what learns; a frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        if self.is_frozen:
+            self.backbone.eval()
+        return self
+
+    def frozen(self) -> dict[str, PretrainedPart]:
+        """Return the pretrained network of a frozen backbone, by its path."""
+        return pretrained_parts(self.backbone, "backbone") if self.is_frozen else {}
+
+    def encode(self, inputs: Inputs) -> EncodedLevels:
+        """Return the pyramid of a frozen backbone."""
+        if not self.is_frozen:
+            return EncodedLevels()
+        with torch.no_grad():
+            pyramid = self._pyramid(inputs)
+        covered = inputs.image.new_empty(len(inputs.image), 0, *pyramid.covered_hw(0))
+        return EncodedLevels(pyramid.features, covered)
 
     def forward(
         self,
         inputs: Inputs,
-        encoded: EncodedFeatures | None = None,
+        encoded: EncodedLevels | None = None,
         target: Target | None = None,
         *,
         draws: Draws | None = None,
@@ -148,9 +179,7 @@ class DDP(AbstractMethod):
         Without one the map is drawn by the sampler, and its uncertainty comes with it.
         """
         hw = (inputs.image.shape[-2], inputs.image.shape[-1])
-        features = encoded.features if encoded is not None else None
-        if features is None:
-            features = self.features(inputs.image)
+        features = self.features(inputs, encoded)
         if draws is None:
             count = len(features)
             seeds = torch.randint(2**31, (count,)).tolist() if self.training else (0,) * count
@@ -159,12 +188,12 @@ class DDP(AbstractMethod):
             return self._trained(features, target, draws, hw)
         return self._sampled(self.sample(features, draws, inputs.steps), hw)
 
-    def explain(self, inputs: Inputs, encoded: EncodedFeatures | None = None) -> Explanation:
+    def explain(self, inputs: Inputs, encoded: EncodedLevels | None = None) -> Explanation:
         """Return the output of one image, that of every step, and where steps and seeds differ."""
         draws, hw = Draws((0,)), (inputs.image.shape[-2], inputs.image.shape[-1])
         if self.encoding is None:
             return Explanation(self(inputs, encoded, draws=draws))
-        features = self.features(inputs.image)
+        features = self.features(inputs, encoded)
         steps = []
         for maps in self.trajectory(features, draws, replace(self.sampler, seeds=1)):
             alone = Accumulation(Sampler(steps=1), 1, self._origin)
@@ -179,11 +208,21 @@ class DDP(AbstractMethod):
             doubts[self.sampler.uncertainty] = _resized(found.uncertainty, hw)[0, 0]
         return Explanation(self._sampled(found, hw), doubts, steps=tuple(steps))
 
-    def features(self, image: Images) -> Features:
+    def features(self, inputs: Inputs, encoded: EncodedLevels | None = None) -> Features:
         """Return what the decoder is conditioned on: the joined pyramid, without the padding."""
-        padded = pad(image, self.size_multiple)
-        (joined,) = self.neck(self.backbone(padded)).features
-        return crop_to_valid(joined, (image.shape[-2], image.shape[-1]), self.stride)
+        hw = (inputs.image.shape[-2], inputs.image.shape[-1])
+        if encoded is None or encoded.covered is None:
+            pyramid = self._pyramid(inputs)
+        else:
+            covered = (encoded.covered.shape[-2], encoded.covered.shape[-1])
+            pyramid = Pyramid(encoded.levels, self.backbone.strides, hw, covered)
+        (joined,) = self.neck(pyramid).features
+        grid, covered = joined.shape[-2:], pyramid.covered_hw(0)
+        rows, columns = (-(-n * g // c) for n, g, c in zip(hw, grid, covered, strict=True))
+        return joined[..., :rows, :columns]
+
+    def _pyramid(self, inputs: Inputs) -> Pyramid:
+        return self.backbone(pad(inputs.image, self.size_multiple), latents=inputs.latents)
 
     def sample(self, features: Features, draws: Draws, steps: int | None = None) -> Sampled:
         """Return the maps of a batch at the size of the features, and their uncertainty.
@@ -305,6 +344,39 @@ class DDP(AbstractMethod):
     def _within(self, maps: Maps) -> Maps:
         assert self.spec.bounds is not None
         return maps.clamp(self.low, self.spec.bounds[1])
+
+    @classmethod
+    def from_backbone(cls, source: BackboneSource, **options: Any) -> MethodBuilder:
+        """Return a builder of a DDP on a frozen backbone.
+
+        On Stable Diffusion and the networks of the hub neck and decoder are the authors', on the
+        models of the package small ones. Of ten images the smaller ones learn faster.
+
+        Args:
+            source: of the backbone.
+            options: of the constructor.
+        """
+
+        def make(output: OutputSpec) -> AbstractMethod:
+            is_small = all(part.is_embedded for part in source.parts or (source,))
+            width = 64 if is_small else 256
+            sizes = {"layers": 3, "hidden": 128, "time_width": 128} if is_small else {}
+            is_class = output.kind == "classes"
+            parts: dict[str, Any] = {
+                "neck": partial(NormalisedFPN, width=width),
+                "decoder": MapDecoder(width=width, **sizes),
+                "encoding": partial(ClassEmbedding, width=width) if is_class else ScalarMap,
+                "auxiliary": False,
+            }
+            backbone = pyramid_backbone(source).requires_grad_(False)
+            return cls(output=output, backbone=backbone, **{**parts, **options})
+
+        return builder_of(cls, make)
+
+    @classmethod
+    def few_shot_defaults(cls) -> FitSettings:
+        """Return AdamW with one rate and the authors' decay, batches of 8."""
+        return FitSettings({"": 1e-3}, batch_size=8, max_steps=600, weight_decay=0.01)
 
 
 def _resized(maps: Maps, hw: tuple[int, int]) -> Float[Tensor, "b k h w"]:

@@ -38,11 +38,7 @@ class AbstractFrozen(AbstractMethod):
 
     def frozen(self) -> dict[str, PretrainedPart]:
         """Return the pretrained network inside the backbone, by its path."""
-        return {
-            ".".join(["backbone", *filter(None, [name])]): part
-            for name, part in self.backbone.named_modules()
-            if isinstance(part, PretrainedPart)
-        }
+        return pretrained_parts(self.backbone, "backbone")
 
     def pyramid(self, inputs: Inputs) -> Pyramid:
         """Return the features of the padded images."""
@@ -77,6 +73,20 @@ class AbstractFrozen(AbstractMethod):
             return Classes(probability, "probabilities")
         centres = self.spec.codec.centres
         return Distribution(probability, expectation(probability, centres[None]), centres)
+
+
+def pretrained_parts(backbone: AbstractBackbone, path: str) -> dict[str, PretrainedPart]:
+    """Return the pretrained networks inside a backbone, by their paths.
+
+    Args:
+        backbone: itself one of them, or made of them.
+        path: of the backbone.
+    """
+    return {
+        ".".join([path, *filter(None, [name])]): part
+        for name, part in backbone.named_modules()
+        if isinstance(part, PretrainedPart)
+    }
 
 
 @cache

@@ -10,7 +10,13 @@ from diffsight.protocols.classes import (
     CLASSES_V1,
     ClassProtocol,
 )
-from diffsight.protocols.depth import KITTI_GARG_V1, NYU_EIGEN_V1, ROOMS_V1, DepthProtocol
+from diffsight.protocols.depth import (
+    KITTI_GARG_V1,
+    NYU_EIGEN_V1,
+    ROOMS_V1,
+    SUN_RGBD_V1,
+    DepthProtocol,
+)
 from diffsight.protocols.pose import COCO_POSE_V1, POSE_V1, PoseProtocol
 from diffsight.protocols.referring import (
     REFCOCO_PLUS_V1,
@@ -36,6 +42,7 @@ __all__ = [
 _ALL = (
     NYU_EIGEN_V1,
     KITTI_GARG_V1,
+    SUN_RGBD_V1,
     ROOMS_V1,
     ADE20K_SS_V1,
     ADE20K_MS_V1,

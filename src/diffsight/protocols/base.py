@@ -22,6 +22,7 @@ PromptRule = Literal["mean", "oracle-scene", "caption"]
 OWN_IMAGES: Mapping[str, tuple[int, tuple[int, int] | None]] = {
     "nyu-eigen-v1": (654, (480, 640)),
     "kitti-garg-v1": (652, (352, 1216)),
+    "sun-rgbd-v1": (5050, None),
     "ade20k-ss-v1": (2000, None),
     "ade20k-ms-v1": (2000, None),
     "coco-pose-v1": (5000, None),

@@ -172,6 +172,14 @@ KITTI_GARG_V1 = DepthProtocol(
     max_depth_m=80.0,
     plan="windows 352 x 352 at 20 columns, each with its mirror image (EVP: 40 passes)",
 )
+SUN_RGBD_V1 = DepthProtocol(
+    name="sun-rgbd-v1",
+    split="SUN RGB-D test, 5,050 images",
+    crop=None,
+    min_depth_m=1e-3,
+    max_depth_m=10.0,
+    plan="the whole image and its mirror image (DDP, table 6)",
+)
 ROOMS_V1 = DepthProtocol(
     name="rooms-v1",
     split="rooms test",

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffsight.choices import Spacing
 from diffsight.errors import InputError
-from diffsight.losses.silog import silog
+from diffsight.losses.silog import sigloss, silog
 from diffsight.tasks.base import LabelMaps
 from diffsight.tasks.colour import depth_table
 from diffsight.tasks.numbers import AbstractNumbers, Bins, mean_map
@@ -30,7 +30,7 @@ DEFAULT_BINS = 50  # few_shot, section 4
 class Depth(AbstractNumbers):
     """Depth in metres.
 
-    Values are learned by the SI-log loss, a distribution over bins as in few_shot (equation 5).
+    Values are learned by a logarithmic loss, a distribution over bins as in few_shot (equation 5).
 
     Args:
         min_depth_m: a smaller prediction is marked invalid.
@@ -42,6 +42,7 @@ class Depth(AbstractNumbers):
             different labels; None offers values alone.
         spacing: of the bins, see ``ScalarBins.fit``.
         alpha: weight of the squared error beside the cross-entropy of a distribution.
+        value_form: loss of values, ``silog`` (VPD, EVP, Meta Prompts) or ``sigloss`` (DDP).
     """
 
     metric_name = "RMSE, m"
@@ -58,6 +59,7 @@ class Depth(AbstractNumbers):
         bins: Bins | None = None,
         spacing: Spacing = "log",
         alpha: float = 1.0,
+        value_form: Literal["silog", "sigloss"] = "silog",
     ) -> None:
         if not 0 < min_depth_m < (max_depth_m or math.inf):
             raise InputError(
@@ -72,6 +74,7 @@ class Depth(AbstractNumbers):
             spacing=spacing,
             bounds=None if max_depth_m is None else (0.0, max_depth_m),
         )
+        self.value_form: Literal["silog", "sigloss"] = value_form
         self.min_depth_m = min_depth_m
         self.max_depth_m = max_depth_m
         self.depth_type: DepthType = depth_type
@@ -88,13 +91,14 @@ class Depth(AbstractNumbers):
         )
 
     def value_loss(self, values: Maps, target: Target) -> dict[str, Tensor]:
-        """Return SI-log over every pixel with a positive label.
+        """Return the logarithmic loss over every pixel with a positive label.
 
         There is no upper bound in training, as in VPD.
         """
         depth_m = target.label[:, 0]
-        loss = silog(values[:, 0], depth_m, target.valid & (depth_m > 0))
-        return {"loss": loss, "silog": loss.detach()}
+        loss_of = silog if self.value_form == "silog" else sigloss
+        loss = loss_of(values[:, 0], depth_m, target.valid & (depth_m > 0))
+        return {"loss": loss, self.value_form: loss.detach()}
 
     def measure(self, label: Maps, target: Target) -> Float64[Tensor, "4"]:
         """Return the sums of squared and of relative errors, of ratios below 1.25, and the pixels.

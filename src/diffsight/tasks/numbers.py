@@ -132,7 +132,7 @@ class AbstractNumbers(AbstractTask):
     ) -> dict[str, Tensor]:
         """Return the loss of values, or L_cls + alpha L_reg of a distribution, and its parts."""
         match output:
-            case Values(maps):
+            case Values(maps) | Moments(maps):
                 return self.value_loss(maps, target)
             case Distribution(probability, value):
                 assert self.codec is not None

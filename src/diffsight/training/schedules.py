@@ -173,17 +173,32 @@ class Steps(AbstractSchedule):
 
 
 class HalfCosine(AbstractSchedule):
-    """Constant, then a half cosine down to 0 at the end (few labelled images).
+    """Constant, then a half cosine down to 0 at the end (few labelled images; DDP, depth).
 
     Args:
         constant_fraction: of the training before the rate falls.
+        warmup_steps: over which a factor rises from ``warmup_ratio`` to 1.
+        warmup_ratio: the factor of the first step.
     """
 
-    def __init__(self, *, constant_fraction: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        constant_fraction: float = 0.0,
+        warmup_steps: int = 0,
+        warmup_ratio: float = 1e-3,
+    ) -> None:
         self.constant_fraction = constant_fraction
+        self.warmup_steps = warmup_steps
+        self.warmup_ratio = warmup_ratio
 
     def lr(self, base_lr: float, clock: Clock) -> float:
         """Return ``base_lr`` to 0."""
+        return self._decayed(base_lr, clock) * warmed_up(
+            clock, self.warmup_steps, self.warmup_ratio
+        )
+
+    def _decayed(self, base_lr: float, clock: Clock) -> float:
         if clock.fraction < self.constant_fraction:
             return base_lr
         angle = torch.pi * (clock.fraction - self.constant_fraction) / (1 - self.constant_fraction)
