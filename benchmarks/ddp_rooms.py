@@ -90,7 +90,7 @@ def run(row: str, seed: int, args: argparse.Namespace, tests: AbstractDataset) -
     return json.loads(path.read_text())
 
 
-def scores_of(model: DenseModel, tests: AbstractDataset, steps: tuple[int, ...]) -> Unit:
+def scores_of(model: Any, tests: AbstractDataset, steps: tuple[int, ...]) -> Unit:
     """Return mean IoU in percent by steps, and the figures of the uncertainty."""
     unit: Unit = {"miou": {}}
     for number in steps:
