@@ -72,13 +72,13 @@ def generate(
             raise InputError(f"{name} {value}: give at least 1")
     if not math.isfinite(guidance):
         raise InputError(f"guidance {guidance}: give a number, such as 4")
-    pipeline = _load(model, torch.device(device or default_device()))
+    pipeline = load_networks(model, torch.device(device or default_device()))
     trained = pipeline.scheduler.config.num_train_timesteps
     if steps >= trained:
         raise InputError(f"steps {steps}: give fewer than the {trained} of the noise schedule")
     side = _side(size, pipeline)
     _require_memory(side, len(prompts) * count, pipeline)
-    texts = _encode([negative, *prompts], pipeline)
+    texts = encode_texts([negative, *prompts], pipeline)
     rows = [(row, seed + i) for row in range(1, 1 + len(prompts)) for i in range(count)]
     batch = max(1, BATCH_PIXELS // side**2)
     images = []
@@ -92,7 +92,7 @@ def generate(
 
 
 @dataclass(frozen=True)
-class _Pipeline:
+class Networks:
     """The modules of a folder, typed as diffusers' and transformers' own types are not."""
 
     name: str
@@ -109,7 +109,12 @@ class _Pipeline:
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
 
-def _load(model: str | Path, device: torch.device) -> _Pipeline:
+def load_networks(model: str | Path, device: torch.device) -> Networks:
+    """Return the networks of a folder, a hub id, or the model of the package.
+
+    Raises:
+        InputError: if they cannot be loaded.
+    """
     is_name = model in assets.DIFFUSION or "/" in str(model)  # another word is a mistyped tiny
     folder = locate(model, PARTS) if is_name else resolve_folder(Path(model))
     missing = [part for part in PARTS if not (folder / part).is_dir()]
@@ -129,7 +134,7 @@ def _load(model: str | Path, device: torch.device) -> _Pipeline:
     tokenizer, text_encoder = load_text_encoder(folder)
     for module in (text_encoder, unet, vae):
         module.to(device).eval()
-    return _Pipeline(str(model), tokenizer, text_encoder, unet, vae, scheduler, device)
+    return Networks(str(model), tokenizer, text_encoder, unet, vae, scheduler, device)
 
 
 def _without_weights(cls: Any, folder: Path) -> Any:
@@ -137,7 +142,7 @@ def _without_weights(cls: Any, folder: Path) -> Any:
         return cls.from_config(cls.load_config(folder))
 
 
-def _side(size: int | None, pipeline: _Pipeline) -> int:
+def _side(size: int | None, pipeline: Networks) -> int:
     stride = pipeline.stride
     side = size or (pipeline.unet.config.sample_size or 0) * stride
     multiple = stride * 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
@@ -149,7 +154,7 @@ def _side(size: int | None, pipeline: _Pipeline) -> int:
     return side
 
 
-def _require_memory(side: int, count: int, pipeline: _Pipeline) -> None:
+def _require_memory(side: int, count: int, pipeline: Networks) -> None:
     """Refuse what cannot fit: the decoder at full size, and all images.
 
     Raises:
@@ -163,7 +168,12 @@ def _require_memory(side: int, count: int, pipeline: _Pipeline) -> None:
     require_bytes(2 * 3 * count * side**2, what, repair)
 
 
-def _encode(texts: Sequence[str], pipeline: _Pipeline) -> Float[Tensor, "b n e"]:
+def encode_texts(texts: Sequence[str], pipeline: Networks) -> Float[Tensor, "b n e"]:
+    """Return what the text encoder gives.
+
+    Raises:
+        InputError: if a text is longer than it takes.
+    """
     tokenizer, model = pipeline.tokenizer, pipeline.text_encoder
     limit = min(tokenizer.model_max_length, model.config.max_position_embeddings)
     lengths = [len(ids) for ids in tokenizer(list(texts), verbose=False)["input_ids"]]
@@ -183,7 +193,7 @@ def _sample(
     side: int,
     steps: int,
     guidance: float,
-    pipeline: _Pipeline,
+    pipeline: Networks,
     advance: Callable[[int], None],
 ) -> Float[Tensor, "b c lh lw"]:
     """Latents of pure noise, denoised; the first half of ``context`` is the negative prompt's."""

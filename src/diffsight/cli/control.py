@@ -1,0 +1,97 @@
+"""``diffsight control``: paint pictures that keep the classes of a photograph."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from diffsight.cli import options
+from diffsight.cli.console import progress
+from diffsight.cli.flags import Flag, command
+from diffsight.errors import InputError
+from diffsight.inference.plan import Plan
+
+STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+CONTROLNET = "lllyasviel/sd-controlnet-seg"
+
+
+@command("control")
+def main(
+    image: Path,
+    *,
+    model: Annotated[Sequence[str], Flag("PATH|ID", repeat=True)],
+    prompt: Annotated[str, Flag("TEXT")],
+    out: Annotated[Path, Flag("FILE.png")],
+    stable_diffusion: Annotated[str, Flag("DIR|ID")] = STABLE_DIFFUSION,
+    controlnet: Annotated[str, Flag("DIR|ID")] = CONTROLNET,
+    count: int = 1,
+    seed: int = 0,
+    steps: int = 20,
+    guidance: Annotated[float, Flag("X")] = 9.0,
+    size: int = 512,
+    negative: Annotated[str, Flag("TEXT")] = "",
+    network: options.ModelOptions,
+) -> int:
+    """Paint pictures that keep the classes of a photograph (DDP, figure 10).
+
+    A segmenter of ADE20K's classes steers Stable Diffusion through a ControlNet. The picture has a
+    row for each segmenter: the photograph, its classes, and what is painted from them.
+
+    Args:
+        image: photograph.
+        model: saved model of ADE20K's 150 classes; repeat it to compare several.
+        prompt: description of the picture.
+        out: the picture to write.
+        stable_diffusion: Stable Diffusion in diffusers' layout.
+        controlnet: ControlNet of segmentation that was trained with it.
+        count: pictures per segmenter.
+        seed: seed of the first picture; the next one has the next.
+        steps: steps of the solver (DDIM).
+        guidance: weight of the text (classifier-free guidance).
+        size: shorter side of the pictures in pixels; both sides become multiples of 64.
+        negative: what the pictures must not show (default: nothing).
+        network: where the parts of the segmenters are, and where everything runs.
+    """
+    if out.suffix.lower() != ".png":
+        raise InputError(f"--out {out}: a PNG is written: give a name that ends in .png")
+    for name, value in (("count", count), ("steps", steps), ("size", size)):
+        if value < 1:
+            raise InputError(f"--{name} {value}: give at least 1")
+    options.require_writable(out, is_file=True)
+
+    import torch
+    from PIL import Image
+
+    from diffsight.atomic import replacing
+    from diffsight.datasets.files import read_image
+    from diffsight.inference import Predictor
+    from diffsight.inference.control import Controller, require_ade20k
+
+    photograph, device = read_image(image), options.device_of(network.device)
+    predictors = [Predictor(network.load(one), Plan(), device=device) for one in model]
+    for source, predictor in zip(model, predictors, strict=True):
+        try:
+            require_ade20k(predictor)
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from None
+    controller = Controller(stable_diffusion, controlnet, device=device)
+    with progress("painting", len(model) * count * steps) as advance:
+        rows = [
+            controller(
+                predictor,
+                photograph,
+                prompt,
+                side=size,
+                seeds=range(seed, seed + count),
+                steps=steps,
+                guidance=guidance,
+                negative=negative,
+                advance=advance,
+            ).row()
+            for predictor in predictors
+        ]
+    sheet = torch.cat(rows, dim=1).permute(1, 2, 0).contiguous()
+    with replacing(out) as partial:
+        Image.fromarray(sheet.numpy()).save(partial, format="PNG")
+    sys.stdout.write(f"{out}\n")
+    return 0
