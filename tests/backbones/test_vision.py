@@ -209,3 +209,25 @@ class TestClipTokens(BackboneContract):
         assert not any(p.requires_grad for p in backbone.parameters())
         pyramid: Pyramid = backbone(images(1, 32, 32))
         assert not pyramid.features[0].requires_grad
+
+
+def test_position_tables_of_swin_fit_windows_of_another_size(tmp_path: Path) -> None:
+    """Bicubic, as mmsegmentation does it; everything else is as it was."""
+    torch.manual_seed(0)
+    config = {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]}
+    SwinModel(SwinConfig(**config, window_size=4)).save_pretrained(tmp_path)
+    same = VisionBackbone(tmp_path)
+    architecture = {"model_type": "swin", **config, "window_size": 7}
+    normalised = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    wide = VisionBackbone(tmp_path, architecture={**architecture, **normalised})
+    ours, theirs = wide.network.state_dict(), same.network.state_dict()
+    (name, *_) = [key for key in ours if key.endswith("relative_position_bias_table")]
+    assert (len(theirs[name]), len(ours[name])) == (49, 169)
+    grid = theirs[name].T.reshape(1, -1, 7, 7)
+    expected = torch.nn.functional.interpolate(grid, (13, 13), mode="bicubic")
+    torch.testing.assert_close(ours[name], expected[0].flatten(1).T)
+    for key in theirs:
+        if "relative_position" not in key:
+            assert torch.equal(ours[key], theirs[key]), key
+    with torch.no_grad():
+        assert wide.eval()(images(1, 64, 64)).features[0].isfinite().all()

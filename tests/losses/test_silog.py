@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from diffsight.losses.silog import silog
+from diffsight.losses.silog import sigloss, silog
 
 
 def depths(seed: int = 0, shape: tuple[int, ...] = (2, 5, 7)) -> torch.Tensor:
@@ -90,3 +90,28 @@ def test_half_precision_is_computed_in_single_precision() -> None:
     loss = silog((2 * target).half(), target.half().float(), everywhere(target))
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(0.49013, abs=1e-3)
+
+
+def test_sigloss_is_its_definition() -> None:
+    """DDP: unbiased variance, a millimetre in the logarithms, 0.15 times the squared mean."""
+    target, prediction = depths(1), depths(2)
+    valid = depths(3) > 4
+    target = torch.where(valid, target, float("nan"))
+    d = (prediction[valid].double() + 1e-3).log() - (target[valid].double() + 1e-3).log()
+    expected = (d.var() + 0.15 * d.mean() ** 2).sqrt()
+    assert float(sigloss(prediction, target, valid)) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_sigloss_has_finite_gradients_in_its_corners() -> None:
+    target = depths()
+    for prediction, valid in (
+        (target.clone(), everywhere(target)),
+        (torch.zeros_like(target), everywhere(target)),
+        (depths(1), torch.zeros_like(target, dtype=torch.bool)),
+    ):
+        learned = prediction.requires_grad_()
+        loss = sigloss(learned, target, valid)
+        loss.backward()
+        assert loss.isfinite()
+        assert learned.grad is not None
+        assert learned.grad.isfinite().all()

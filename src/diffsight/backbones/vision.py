@@ -1,5 +1,6 @@
 """Vision backbones of transformers (DINOv2, Swin, ConvNeXt ...), and CLIP's patch tokens."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -177,15 +178,15 @@ def _tables_of_size(
         state: of the checkpoint, whose windows may have another size.
         own: of the network.
     """
-    sizes = {_from_encoder(name): len(x) for name, x in own.items() if name.endswith(TABLE)}
+    sizes = {_block(name): len(table) for name, table in own.items() if name.endswith(TABLE)}
     changed = {
         name
         for name, table in state.items()
-        if name.endswith(TABLE) and sizes.get(_from_encoder(name), len(table)) != len(table)
+        if name.endswith(TABLE) and sizes.get(_block(name), len(table)) != len(table)
     }
     for name, value in state.items():
         if name in changed:
-            have, want = (round(n**0.5) for n in (len(value), sizes[_from_encoder(name)]))
+            have, want = (round(n**0.5) for n in (len(value), sizes[_block(name)]))
             grid = value.float().mT.reshape(1, -1, have, have)
             grid = functional.interpolate(grid, (want, want), mode="bicubic", align_corners=False)
             yield name, grid[0].flatten(1).mT.contiguous()
@@ -193,9 +194,9 @@ def _tables_of_size(
             yield name, value
 
 
-def _from_encoder(name: str) -> str:
-    """Return the name of a weight without what stands before the encoder's part of it."""
-    return name[max(0, name.find("encoder.")) :]
+def _block(name: str) -> tuple[str, ...]:
+    """Return stage and block of a weight; the rest of the name differs between versions."""
+    return tuple(re.findall(r"(?:layers|blocks)\.(\d+)\.", name))
 
 
 _LEFT_OUT = ("transformers_version", "architectures", "dtype", "torch_dtype", "out_features")

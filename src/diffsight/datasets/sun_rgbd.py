@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.pairs import Pair, read_list, read_pair, require_files
 from diffsight.errors import InputError
@@ -93,12 +95,12 @@ def _frames(path: Path, split: Literal["train", "test"]) -> list[str]:
 
     try:
         found: Any = loadmat(str(path), squeeze_me=True)[f"all{split}"]
-    except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
+    except Exception as error:  # of a damaged file, anything
         raise InputError(
             f"{path}: no list of SUN RGB-D's toolbox ({type(error).__name__}): give allsplit.mat, "
             "or a text file of lines 'IMAGE DEPTH'"
         ) from None
-    return [str(one) for one in found.reshape(-1)]
+    return [str(one) for one in np.atleast_1d(found)]
 
 
 def _files_of(folder: Path) -> tuple[Path, Path]:

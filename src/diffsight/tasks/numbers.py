@@ -227,7 +227,7 @@ class AbstractNumbers(AbstractTask):
             return None
         values = prediction.to_label().float()[None].to(target.label.device)
         error = self.error(values, target.label)[0]
-        return Doubts(error, self._std_of_error(std.to(error.device)))
+        return Doubts(error, self._std_of_error(std[None].to(error.device))[0])
 
     @property
     def uncertainty_kind(self) -> UncertaintyKind:
