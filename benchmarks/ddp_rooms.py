@@ -11,6 +11,7 @@ of ``--table`` and not repeated.
 
 import argparse
 import json
+import shutil
 import statistics
 import time
 from dataclasses import replace
@@ -40,6 +41,7 @@ STEPS = (1, 2, 3, 5, 10)
 USUAL = 3  # steps of the recipe
 TURNS = 5  # measurements of the seconds
 FIRST, ALIGNED = "DDP", "self-aligned"
+FROM_SCRATCH = "none"  # no weights of the embedded model
 ALIGNED_STEPS, ALIGNED_LR = 50, "1e-4"  # a tenth of the rate, as the authors'
 Unit = dict[str, Any]
 
@@ -68,40 +70,55 @@ ROWS: dict[str, list[str]] = {
 }
 
 
-def run(row: str, seed: int, args: argparse.Namespace, tests: AbstractDataset) -> Unit:
-    """Return the scores of one training, and store them."""
-    path = args.out / "units" / row / f"seed{seed}.json"
-    claim_folder(path.parent, {})
-    if path.is_file():
-        return json.loads(path.read_text())
+def name_of(row: str, steps: int) -> str:
+    """Return the name of a row's units for a number of steps."""
+    return row if steps == USUAL else f"{row}, {steps} step{'s' * (steps > 1)}"
+
+
+def run(row: str, seed: int, args: argparse.Namespace, tests: AbstractDataset) -> list[Unit]:
+    """Return the units of one training, one for each number of steps, and store them."""
+    steps = STEPS if row in (FIRST, ALIGNED) else (USUAL,)
+    paths = [args.out / "units" / name_of(row, n) / f"seed{seed}.json" for n in steps]
+    for path in paths:
+        claim_folder(path.parent, {"weights": FROM_SCRATCH})
+    if not all(path.is_file() for path in paths):
+        model = trained(row, seed, args)
+        for path, number in zip(paths, steps, strict=True):
+            unit = {"seed": seed, **scores_of(model, tests, number)}
+            write_json(path, unit)
+            say(f"{path.parent.name} {seed}: {unit['score']:.2f}\n")
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def trained(row: str, seed: int, args: argparse.Namespace) -> DenseModel:
+    """Return the model of a row."""
     folder = args.out / "models" / row / str(seed)
+    shutil.rmtree(folder, ignore_errors=True)  # of an interrupted run
     words = ["--recipe", RECIPE, "--out", str(folder), "--seed", str(seed)]
     words += ["--cache", str(args.out / "cache"), *ROWS.get(row, [])]
     if row == ALIGNED:
-        first = args.out / "models" / FIRST / str(seed) / "model"
-        words += ["--begin", str(first), "--method.aligned", "reused"]
+        first = args.out / "models" / FIRST / str(seed)
+        if not (first / "model").exists():  # its units are those of the table
+            trained(FIRST, seed, args)
+        words += ["--begin", str(first / "model"), "--method.aligned", "reused"]
         words += ["--optim.lr", ALIGNED_LR, "--steps", str(ALIGNED_STEPS)]
         words += ["--validate_every", str(ALIGNED_STEPS)]
     fitted = train(words)
     assert fitted is not None
-    unit = {"seed": seed, "measure": "miou", "higher_is_better": True}
-    unit |= scores_of(fitted.model, tests, STEPS if row in (FIRST, ALIGNED) else (USUAL,))
-    write_json(path, unit | {"score": unit["miou"][str(USUAL)]})
-    return json.loads(path.read_text())
+    return fitted.model
 
 
-def scores_of(model: Any, tests: AbstractDataset, steps: tuple[int, ...]) -> Unit:
-    """Return mean IoU in percent by steps, and the figures of the uncertainty."""
-    unit: Unit = {"miou": {}}
-    for number in steps:
-        model.method.sampler = replace(model.method.sampler, accumulate="last")
-        plan = Plan(batch_size=8, steps=number)
-        result = evaluate(
-            Predictor(model, plan), tests, uncertainty=number == 10, baselines=model.baselines
-        )
-        unit["miou"][str(number)] = result.scores["model"]["mIoU, %"]
-        unit["constant"] = result.scores["constant majority"]["mIoU, %"]
-        unit |= {"uncertainty": dict(result.uncertainty)} if result.uncertainty else {}
+def scores_of(model: Any, tests: AbstractDataset, steps: int) -> Unit:
+    """Return mean IoU in percent, and in the most steps the figures of the uncertainty."""
+    model.method.sampler = replace(model.method.sampler, accumulate="last")
+    predictor = Predictor(
+        model, Plan(batch_size=8, steps=None if model.method.time is None else steps)
+    )
+    result = evaluate(predictor, tests, uncertainty=steps == max(STEPS), baselines=model.baselines)
+    scores = {name: row["mIoU, %"] for name, row in result.scores.items()}
+    unit: Unit = {"measure": "miou", "higher_is_better": True, "score": scores["model"]}
+    unit["constant"] = scores["constant majority"]
+    unit |= {"uncertainty": dict(result.uncertainty)} if result.uncertainty else {}
     return unit
 
 
@@ -126,32 +143,36 @@ def model_of(row: str) -> DenseModel:
     return DenseModel(task=built.task, method=built.method)
 
 
-def tables_of(results: dict[str, list[Unit]]) -> str:
-    """Return both tables, and a line about the uncertainty."""
-    first = [unit["score"] for unit in results[FIRST]]
-    by_steps = [
-        [row, *(interval([u["miou"][str(n)] for u in results[row]], ".2f") for n in STEPS)]
-        for row in (FIRST, ALIGNED)
-    ]
-    drift = [
-        interval([u["miou"]["10"] - u["miou"]["1"] for u in results[row]], "+.2f")
-        for row in (FIRST, ALIGNED)
-    ]
+def tables_of(results: dict[str, list[list[Unit]]]) -> str:
+    """Return both tables, and a line about the uncertainty.
+
+    Args:
+        results: by row, seed and number of steps.
+    """
+    usual = STEPS.index(USUAL)
+    first = [units[usual]["score"] for units in results[FIRST]]
+    by_steps, drift = [], []
+    for row in (FIRST, ALIGNED):
+        scores = [[unit["score"] for unit in units] for units in results[row]]
+        by_steps.append(
+            [row, *(interval(list(column), ".2f") for column in zip(*scores, strict=True))]
+        )
+        drift.append(interval([one[-1] - one[0] for one in scores], "+.2f"))
     body = []
     for row in ROWS:
-        values = [unit["score"] for unit in results[row]]
+        values = first if row == FIRST else [units[0]["score"] for units in results[row]]
         gap = [a - b for a, b in zip(values, first, strict=True)]
         operations, seconds = price(row)
         change = "" if row == FIRST else interval(gap, "+.2f")
         body.append([row, interval(values, ".2f"), change, f"{operations:.3f}", f"{seconds:.3f}"])
-    constant = statistics.mean(unit["constant"] for unit in results[FIRST])
-    doubts = [unit["uncertainty"] for unit in results[FIRST]]
+    constant = statistics.mean(units[usual]["constant"] for units in results[FIRST])
+    doubts = [units[-1]["uncertainty"] for units in results[FIRST]]
     top = interval([100 * one["errors_in_top_10"] for one in doubts], ".1f")
     errors = (
-        f"In 10 steps, the pixels whose class changed most, a tenth of all, hold {top} % of the "
+        f"In {max(STEPS)} steps, the tenth of the pixels whose class changed most holds {top} % of "
+        f"the errors; area under the sparsification error {_mean(doubts, 'ause')}, expected "
+        f"calibration error {_mean(doubts, 'ece')}."
     )
-    errors += f"errors; area under the sparsification error {_mean(doubts, 'ause')}, expected "
-    errors += f"calibration error {_mean(doubts, 'ece')}."
     return "\n\n".join(
         [
             "Mean IoU in percent by the number of steps (figure 3a); from 1 to 10 steps it changes "
@@ -184,11 +205,10 @@ def main() -> None:
     rooms = Rooms(split="test", count=TESTS, size=SIDE, labels=["semantic"])
     tests = InMemory(rooms, [rooms[index] for index in range(TESTS)])
     rows = [FIRST, ALIGNED, *(row for row in ROWS if row != FIRST)]
-    results: dict[str, list[Unit]] = {row: [] for row in rows}
+    results: dict[str, list[list[Unit]]] = {row: [] for row in rows}
     for seed in range(args.seeds):
         for row in rows:
             results[row].append(run(row, seed, args, tests))
-            say(f"{row} {seed}: {results[row][-1]['score']:.2f}\n")
     pack(args.out / "units", args.table)
     text = tables_of(results)
     say(text + "\n")

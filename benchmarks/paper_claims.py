@@ -82,7 +82,6 @@ def ladder(label: str, recipe: str, ahead: str, behind: str) -> tuple[Comparison
     return (Comparison(label, "ladders", f"{recipe}/{ahead}", f"{recipe}/{behind}"),)
 
 
-NO_METHOD = "The method is not in the library yet."
 NO_ROW = "`benchmarks/ladders.py` has no such row yet."
 K0, K1 = "few_shot:codebook=0", "few_shot:codebook=1"
 VPD = (
@@ -163,43 +162,156 @@ EVP = (
         for rows, ahead, behind, rmse in _EVP_OTHER
     ),
 )
-_META_PROMPTS = (
-    ("a", "meta prompts", "class names", "84.7 / 83.6 mIoU, RMSE 0.223 / 0.258 m"),
-    ("a", "meta prompts", "captions", "84.7 / 83.4 mIoU, RMSE 0.223 / 0.225 m"),
-    ("b", "segmentation: 150 prompts", "50 prompts", "84.7 / 84.0 mIoU"),
-    ("b", "depth: 50 prompts", "150 prompts", "RMSE 0.223 / 0.225 m"),
-    ("c", "three refinement steps", "one step", "84.7 / 84.1 mIoU, RMSE 0.223 / 0.243 m"),
-    (
-        "d",
+_META_DEFAULT = "meta prompts, 32, 3 passes"
+
+
+def meta_prompts(
+    behind: str, ahead: str = _META_DEFAULT, tasks: Sequence[str] = ("classes", "depth")
+) -> tuple[Comparison, ...]:
+    """Return the comparisons of two rows of Meta Prompts' ladders."""
+    recipes = {"classes": "meta_prompts_semantic", "depth": "meta_prompts_depth"}
+    return tuple(one for task in tasks for one in ladder(task, recipes[task], ahead, behind))
+
+
+META_PROMPTS = (
+    Claim(
+        "table 5a",
+        "meta prompts",
+        "class names",
+        "84.7 / 83.6 mIoU, RMSE 0.223 / 0.258 m",
+        meta_prompts("label prompts"),
+    ),
+    Claim(
+        "table 5a",
+        "meta prompts",
+        "captions",
+        "84.7 / 83.4 mIoU, RMSE 0.223 / 0.225 m",
+        meta_prompts("caption prompts"),
+    ),
+    Claim(
+        "table 5b",
+        "segmentation: 150 prompts",
+        "50 prompts",
+        "84.7 / 84.0 mIoU",
+        meta_prompts("8 prompts", "64 prompts", ("classes",)),
+    ),
+    Claim(
+        "table 5b",
+        "depth: 50 prompts",
+        "150 prompts",
+        "RMSE 0.223 / 0.225 m",
+        meta_prompts("64 prompts", "8 prompts", ("depth",)),
+    ),
+    Claim(
+        "table 5c",
+        "three refinement steps",
+        "one step",
+        "84.7 / 84.1 mIoU, RMSE 0.223 / 0.243 m",
+        meta_prompts("1 pass"),
+    ),
+    Claim(
+        "table 5d",
         "features rearranged by the prompts",
         "not rearranged",
         "84.7 / 84.2 mIoU, RMSE 0.223 / 0.226 m",
+        meta_prompts("no rearrangement"),
     ),
-    (
-        "e",
+    Claim(
+        "table 5e",
         "a timestep embedding for each step",
         "one for all steps",
         "84.7 / 84.3 mIoU, RMSE 0.223 / 0.227 m",
+        meta_prompts("no modulated time"),
     ),
 )
-META_PROMPTS = tuple(
-    Claim(f"table 5{part}", ahead, behind, figures, (), NO_METHOD)
-    for part, ahead, behind, figures in _META_PROMPTS
+
+
+def ddp(ahead: str, *behind: str) -> tuple[Comparison, ...]:
+    """Return the comparisons of rows of benchmarks/ddp_rooms.py."""
+    return tuple(Comparison(one, "ddp_rooms", ahead, one) for one in behind)
+
+
+DDP = (
+    Claim(
+        "table 5a",
+        "class embedding of labels",
+        "analog bits",
+        "47.0 / 46.2 mIoU",
+        ddp("DDP", "analog bits, 0.01", "analog bits, 0.1"),
+    ),
+    Claim(
+        "table 5a",
+        "class embedding of labels",
+        "one-hot labels",
+        "47.0 / 46.2 mIoU",
+        ddp("DDP", "one-hot, 0.01", "one-hot, 0.1"),
+    ),
+    Claim(
+        "table 5b",
+        "label scale 0.01",
+        "0.001",
+        "47.0 / 45.4 mIoU",
+        ddp("DDP", "class embedding, 0.001"),
+    ),
+    Claim(
+        "table 5b",
+        "label scale 0.01",
+        "0.1 (0.02 and 0.04 lie between)",
+        "47.0 / 44.0 mIoU",
+        ddp("DDP", "class embedding, 0.1"),
+    ),
+    Claim(
+        "table 5c",
+        "cosine noise schedule",
+        "linear schedule",
+        "47.0 / 45.1 mIoU",
+        ddp("DDP", "linear noise"),
+    ),
+    Claim(
+        "table 5d",
+        "decoder of six blocks",
+        "one (two and four lie between)",
+        "47.0 / 44.5 mIoU",
+        ddp("6 layers", "1 layer"),
+    ),
+    Claim(
+        "table 5d",
+        "decoder of six blocks",
+        "twelve blocks",
+        "47.0 / 46.0 mIoU",
+        (),
+        "`benchmarks/ddp_rooms.py` has no such row yet.",
+    ),
+    Claim(
+        "table 5e, figure 3a",
+        "three sampling steps",
+        "one step",
+        "47.0 / 46.1 mIoU",
+        ddp("DDP", "DDP, 1 step"),
+    ),
+    Claim(
+        "table 5e, figure 3a",
+        "three sampling steps",
+        "more steps",
+        "47.0 / 46.8 mIoU (four)",
+        ddp("DDP", "DDP, 5 steps", "DDP, 10 steps"),
+    ),
+    Claim(
+        "figure 3a",
+        "many steps after self-aligned denoising",
+        "after plain training",
+        "",
+        ddp("self-aligned, 10 steps", "DDP, 10 steps"),
+    ),
+    Claim(
+        "figure 3c",
+        "uncertainty of wrong pixels",
+        "of right pixels",
+        "",
+        (),
+        "docs/results.md says how many of the errors the most uncertain pixels hold.",
+    ),
 )
-_DDP = (
-    ("table 5a", "class embedding of labels", "analog bits", "47.0 / 46.2 mIoU"),
-    ("table 5a", "class embedding of labels", "one-hot labels", "47.0 / 46.2 mIoU"),
-    ("table 5b", "label scale 0.01", "0.001", "47.0 / 45.4 mIoU"),
-    ("table 5b", "label scale 0.01", "0.1 (0.02 and 0.04 lie between)", "47.0 / 44.0 mIoU"),
-    ("table 5c", "cosine noise schedule", "linear schedule", "47.0 / 45.1 mIoU"),
-    ("table 5d", "decoder of six blocks", "one (two and four lie between)", "47.0 / 44.5 mIoU"),
-    ("table 5d", "decoder of six blocks", "twelve blocks", "47.0 / 46.0 mIoU"),
-    ("table 5e, figure 3a", "three sampling steps", "one step", "47.0 / 46.1 mIoU"),
-    ("table 5e, figure 3a", "three sampling steps", "more steps", "47.0 / 46.8 mIoU (four)"),
-    ("figure 3a", "many steps after self-aligned denoising", "after plain training", ""),
-    ("figure 3c", "uncertainty of wrong pixels", "of right pixels", ""),
-)
-DDP = tuple(Claim(*words, (), NO_METHOD) for words in _DDP)
 FEW_SHOT = (
     Claim(
         "table 1",
