@@ -82,6 +82,8 @@ def ladder(label: str, recipe: str, ahead: str, behind: str) -> tuple[Comparison
     return (Comparison(label, "ladders", f"{recipe}/{ahead}", f"{recipe}/{behind}"),)
 
 
+NO_DDP_ROW = "`benchmarks/ddp_rooms.py` has no such row yet."
+UNCERTAINTY = "docs/results.md says how many of the errors the most uncertain pixels hold."
 NO_ROW = "`benchmarks/ladders.py` has no such row yet."
 K0, K1 = "few_shot:codebook=0", "few_shot:codebook=1"
 VPD = (
@@ -173,20 +175,29 @@ def meta_prompts(
     return tuple(one for task in tasks for one in ladder(task, recipes[task], ahead, behind))
 
 
-META_PROMPTS = (
-    Claim(
-        "table 5a",
-        "meta prompts",
-        "class names",
-        "84.7 / 83.6 mIoU, RMSE 0.223 / 0.258 m",
-        meta_prompts("label prompts"),
+_META_PROMPTS = (
+    ("a", "meta prompts", "class names", "84.7 / 83.6 mIoU, RMSE 0.223 / 0.258 m", "label prompts"),
+    ("a", "meta prompts", "captions", "84.7 / 83.4 mIoU, RMSE 0.223 / 0.225 m", "caption prompts"),
+    ("c", "three refinement steps", "one step", "84.7 / 84.1 mIoU, RMSE 0.223 / 0.243 m", "1 pass"),
+    (
+        "d",
+        "features rearranged by the prompts",
+        "not rearranged",
+        "84.7 / 84.2 mIoU, RMSE 0.223 / 0.226 m",
+        "no rearrangement",
     ),
-    Claim(
-        "table 5a",
-        "meta prompts",
-        "captions",
-        "84.7 / 83.4 mIoU, RMSE 0.223 / 0.225 m",
-        meta_prompts("caption prompts"),
+    (
+        "e",
+        "a timestep embedding for each step",
+        "one for all steps",
+        "84.7 / 84.3 mIoU, RMSE 0.223 / 0.227 m",
+        "no modulated time",
+    ),
+)
+META_PROMPTS = (
+    *(
+        Claim(f"table 5{part}", ahead, behind, figures, meta_prompts(row))
+        for part, ahead, behind, figures, row in _META_PROMPTS
     ),
     Claim(
         "table 5b",
@@ -202,27 +213,6 @@ META_PROMPTS = (
         "RMSE 0.223 / 0.225 m",
         meta_prompts("64 prompts", "8 prompts", ("depth",)),
     ),
-    Claim(
-        "table 5c",
-        "three refinement steps",
-        "one step",
-        "84.7 / 84.1 mIoU, RMSE 0.223 / 0.243 m",
-        meta_prompts("1 pass"),
-    ),
-    Claim(
-        "table 5d",
-        "features rearranged by the prompts",
-        "not rearranged",
-        "84.7 / 84.2 mIoU, RMSE 0.223 / 0.226 m",
-        meta_prompts("no rearrangement"),
-    ),
-    Claim(
-        "table 5e",
-        "a timestep embedding for each step",
-        "one for all steps",
-        "84.7 / 84.3 mIoU, RMSE 0.223 / 0.227 m",
-        meta_prompts("no modulated time"),
-    ),
 )
 
 
@@ -231,87 +221,45 @@ def ddp(ahead: str, *behind: str) -> tuple[Comparison, ...]:
     return tuple(Comparison(one, "ddp_rooms", ahead, one) for one in behind)
 
 
-DDP = (
-    Claim(
-        "table 5a",
-        "class embedding of labels",
-        "analog bits",
-        "47.0 / 46.2 mIoU",
-        ddp("DDP", "analog bits, 0.01", "analog bits, 0.1"),
-    ),
-    Claim(
-        "table 5a",
-        "class embedding of labels",
-        "one-hot labels",
-        "47.0 / 46.2 mIoU",
-        ddp("DDP", "one-hot, 0.01", "one-hot, 0.1"),
-    ),
-    Claim(
-        "table 5b",
-        "label scale 0.01",
-        "0.001",
-        "47.0 / 45.4 mIoU",
-        ddp("DDP", "class embedding, 0.001"),
-    ),
-    Claim(
-        "table 5b",
-        "label scale 0.01",
-        "0.1 (0.02 and 0.04 lie between)",
-        "47.0 / 44.0 mIoU",
-        ddp("DDP", "class embedding, 0.1"),
-    ),
-    Claim(
+_BITS, _ONE_HOT = (
+    ddp("DDP", *(f"{name}, {scale}" for scale in ("0.01", "0.1")))
+    for name in ("analog bits", "one-hot")
+)
+_SMALL, _LARGE = (ddp("DDP", f"class embedding, {scale}") for scale in ("0.001", "0.1"))
+_LINEAR, _ONE_STEP = ddp("DDP", "linear noise"), ddp("DDP", "DDP, 1 step")
+_DRIFT = ddp("self-aligned, 10 steps", "DDP, 10 steps")
+_DDP = (
+    ("table 5a", "class embedding of labels", "analog bits", "47.0 / 46.2 mIoU", _BITS),
+    ("table 5a", "class embedding of labels", "one-hot labels", "47.0 / 46.2 mIoU", _ONE_HOT),
+    ("table 5b", "label scale 0.01", "0.001", "47.0 / 45.4 mIoU", _SMALL),
+    ("table 5b", "label scale 0.01", "0.1 (0.02, 0.04 lie between)", "47.0 / 44.0 mIoU", _LARGE),
+    (
         "table 5c",
-        "cosine noise schedule",
+        "cosine schedule",
         "linear schedule",
         "47.0 / 45.1 mIoU",
         ddp("DDP", "linear noise"),
     ),
-    Claim(
-        "table 5d",
-        "decoder of six blocks",
-        "one (two and four lie between)",
-        "47.0 / 44.5 mIoU",
-        ddp("6 layers", "1 layer"),
-    ),
-    Claim(
-        "table 5d",
-        "decoder of six blocks",
-        "twelve blocks",
-        "47.0 / 46.0 mIoU",
-        (),
-        "`benchmarks/ddp_rooms.py` has no such row yet.",
-    ),
-    Claim(
+    ("table 5d", "six decoder layers", "one", "47.0 / 44.5 mIoU", ddp("6 layers", "1 layer")),
+    ("table 5d", "six decoder layers", "twelve", "47.0 / 46.0 mIoU", (), NO_DDP_ROW),
+    (
         "table 5e, figure 3a",
-        "three sampling steps",
+        "three steps",
         "one step",
         "47.0 / 46.1 mIoU",
         ddp("DDP", "DDP, 1 step"),
     ),
-    Claim(
+    (
         "table 5e, figure 3a",
-        "three sampling steps",
+        "three steps",
         "more steps",
         "47.0 / 46.8 mIoU (four)",
         ddp("DDP", "DDP, 5 steps", "DDP, 10 steps"),
     ),
-    Claim(
-        "figure 3a",
-        "many steps after self-aligned denoising",
-        "after plain training",
-        "",
-        ddp("self-aligned, 10 steps", "DDP, 10 steps"),
-    ),
-    Claim(
-        "figure 3c",
-        "uncertainty of wrong pixels",
-        "of right pixels",
-        "",
-        (),
-        "docs/results.md says how many of the errors the most uncertain pixels hold.",
-    ),
+    ("figure 3a", "many steps after self-aligned denoising", "after plain training", "", _DRIFT),
+    ("figure 3c", "uncertainty of wrong pixels", "of right pixels", "", (), UNCERTAINTY),
 )
+DDP = tuple(Claim(*words) for words in _DDP)
 FEW_SHOT = (
     Claim(
         "table 1",

@@ -100,6 +100,7 @@ def test_published_protocols_are_frozen() -> None:
     assert prints == {
         "nyu-eigen-v1": "4cee12bee8e2",
         "kitti-garg-v1": "ac6ab57c67c3",
+        "sun-rgbd-v1": "c5befb60e946",
         "rooms-v1": "00c579b4c965",
         "ade20k-ss-v1": "2a41afe35a0e",
         "ade20k-ms-v1": "672c6528c866",

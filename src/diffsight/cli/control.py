@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,33 @@ STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 CONTROLNET = "lllyasviel/sd-controlnet-seg"
 
 
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions:
+    """How pictures are painted.
+
+    Attributes:
+        count: pictures per segmenter.
+        seed: seed of the first picture; the next one has the next.
+        steps: steps of the solver (DDIM).
+        guidance: weight of the text (classifier-free guidance).
+        size: shorter side of the pictures in pixels; both sides become multiples of 64.
+        negative: what the pictures must not show (default: nothing).
+    """
+
+    count: int = 1
+    seed: int = 0
+    steps: int = 20
+    guidance: Annotated[float, Flag("X")] = 9.0
+    size: int = 512
+    negative: Annotated[str, Flag("TEXT")] = ""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that are out of range."""
+        for name in ("count", "steps", "size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name} {getattr(self, name)}: give at least 1")
+
+
 @command("control")
 def main(
     image: Path,
@@ -24,12 +52,7 @@ def main(
     out: Annotated[Path, Flag("FILE.png")],
     stable_diffusion: Annotated[str, Flag("DIR|ID")] = STABLE_DIFFUSION,
     controlnet: Annotated[str, Flag("DIR|ID")] = CONTROLNET,
-    count: int = 1,
-    seed: int = 0,
-    steps: int = 20,
-    guidance: Annotated[float, Flag("X")] = 9.0,
-    size: int = 512,
-    negative: Annotated[str, Flag("TEXT")] = "",
+    pictures: PictureOptions,
     network: options.ModelOptions,
 ) -> int:
     """Paint pictures that keep the classes of a photograph (DDP, figure 10).
@@ -44,19 +67,11 @@ def main(
         out: the picture to write.
         stable_diffusion: Stable Diffusion in diffusers' layout.
         controlnet: ControlNet of segmentation that was trained with it.
-        count: pictures per segmenter.
-        seed: seed of the first picture; the next one has the next.
-        steps: steps of the solver (DDIM).
-        guidance: weight of the text (classifier-free guidance).
-        size: shorter side of the pictures in pixels; both sides become multiples of 64.
-        negative: what the pictures must not show (default: nothing).
+        pictures: how they are painted.
         network: where the parts of the segmenters are, and where everything runs.
     """
     if out.suffix.lower() != ".png":
         raise InputError(f"--out {out}: a PNG is written: give a name that ends in .png")
-    for name, value in (("count", count), ("steps", steps), ("size", size)):
-        if value < 1:
-            raise InputError(f"--{name} {value}: give at least 1")
     options.require_writable(out, is_file=True)
 
     import torch
@@ -75,17 +90,18 @@ def main(
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
     controller = Controller(stable_diffusion, controlnet, device=device)
-    with progress("painting", len(model) * count * steps) as advance:
+    seeds = range(pictures.seed, pictures.seed + pictures.count)
+    with progress("painting", len(model) * len(seeds) * pictures.steps) as advance:
         rows = [
             controller(
                 predictor,
                 photograph,
                 prompt,
-                side=size,
-                seeds=range(seed, seed + count),
-                steps=steps,
-                guidance=guidance,
-                negative=negative,
+                side=pictures.size,
+                seeds=seeds,
+                steps=pictures.steps,
+                guidance=pictures.guidance,
+                negative=pictures.negative,
                 advance=advance,
             ).row()
             for predictor in predictors
