@@ -267,6 +267,21 @@ class Target(Record):
         return self._map(lambda tensor: tensor[..., pixels[0], pixels[1]])
 
 
+@dataclass(frozen=True)
+class Doubts:
+    """The errors of one prediction, and what it said of them.
+
+    Attributes:
+        error: 0 or 1 of classes, else a distance in the unit of the labels.
+        uncertainty: larger where an error is expected; of numbers a standard deviation.
+        confidence: of classes, the probability of the predicted one.
+    """
+
+    error: Float[Tensor, "h w"]
+    uncertainty: Float[Tensor, "h w"]
+    confidence: Float[Tensor, "h w"] | None = None
+
+
 PixelGrid = tuple[slice, slice]
 """Rows and columns of a map."""
 
@@ -333,4 +348,6 @@ class Pyramid:
         return rows * self.strides[level], columns * self.strides[level]
 
 
+ErrorKind = Literal["classes", "number", "vector"]
+"""What is wrong of a pixel: its class, one number, or several."""
 DepthType = Literal["z", "euclidean"]

@@ -7,7 +7,8 @@ import torch
 from torchmetrics.functional.classification import binary_calibration_error
 
 from diffsight.errors import InputError
-from diffsight.metrics.uncertainty import Doubts, UncertaintyMetrics
+from diffsight.metrics.uncertainty import UncertaintyMetrics
+from diffsight.types import Doubts
 
 
 def drawn(seed: int, hw: tuple[int, int] = (12, 17)) -> Doubts:

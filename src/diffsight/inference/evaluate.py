@@ -130,7 +130,7 @@ def evaluate(
     protocol = protocol or TaskProtocol.of(task)
     scores = _Scores(task, protocol, baselines or {})
     if uncertainty:
-        scores.uncertainty = UncertaintyMetrics(task.uncertainty_kind)
+        scores.uncertainty = UncertaintyMetrics(task.error_kind)
     waiting: deque[Sample] = deque()
     uses_prompt = protocol.uses_prompt or predictor.model.requires_prompt
 

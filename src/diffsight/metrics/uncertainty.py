@@ -1,35 +1,17 @@
 """Whether an uncertainty says where the errors are, and how large they are."""
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from diffsight.errors import InputError
 from diffsight.metrics.sums import SumMetric
+from diffsight.types import Doubts, ErrorKind
 
 CONFIDENCE_BINS = 15  # of equal width, as in torchmetrics
 LEVELS = tuple(k / 20 for k in range(1, 20))  # of central intervals
 MOST_UNCERTAIN = 0.1  # fraction of the pixels
 Pixels = Float[Tensor, " m"]
-Kind = Literal["classes", "number", "vector"]
-
-
-@dataclass(frozen=True)
-class Doubts:
-    """The errors of one prediction, and what it said of them.
-
-    Attributes:
-        error: 0 or 1 of classes, else a distance in the unit of the labels.
-        uncertainty: larger where an error is expected; of numbers a standard deviation.
-        confidence: of classes, the probability of the predicted one.
-    """
-
-    error: Float[Tensor, "h w"]
-    uncertainty: Float[Tensor, "h w"]
-    confidence: Float[Tensor, "h w"] | None = None
 
 
 class UncertaintyMetrics(SumMetric):
@@ -55,10 +37,10 @@ class UncertaintyMetrics(SumMetric):
         kind: of what is predicted.
     """
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: ErrorKind) -> None:
         counts = {"classes": 2 * CONFIDENCE_BINS, "number": len(LEVELS), "vector": 0}
         super().__init__(5 + counts[kind])
-        self.kind: Kind = kind
+        self.kind: ErrorKind = kind
 
     def update(self, doubts: Doubts, valid: Bool[Tensor, "h w"]) -> None:
         """Add one image.

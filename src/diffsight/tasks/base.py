@@ -13,12 +13,10 @@ from torch.nn import functional
 from diffsight.config import Configurable
 from diffsight.datasets.base import Sample
 from diffsight.errors import InputError
-from diffsight.metrics.uncertainty import Doubts
-from diffsight.metrics.uncertainty import Kind as UncertaintyKind
 from diffsight.outputs import LabelCodec, Output, OutputSpec, SoftLabels
 from diffsight.outputs.kinds import MIN_PROBABILITY
 from diffsight.tasks.prediction import Prediction, PredictionSet, to_pixels
-from diffsight.types import Maps, Mask, Masks, People, Target
+from diffsight.types import Doubts, ErrorKind, Maps, Mask, Masks, People, Target
 
 LabelMaps = Iterable[tuple[Tensor, Bool[Tensor, "h w"]]]
 """Labels ``c h w`` or ``h w`` of one size, each with its mask of valid pixels."""
@@ -208,7 +206,7 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
         )
 
     @property
-    def uncertainty_kind(self) -> UncertaintyKind:
+    def error_kind(self) -> ErrorKind:
         """Kind of what ``doubts`` compares."""
         return "classes" if self.class_names else "number"
 

@@ -12,8 +12,6 @@ from torch import Tensor
 from diffsight.codecs import ScalarBins, VectorCodebook
 from diffsight.codecs.scalar import Spacing
 from diffsight.errors import InputError
-from diffsight.metrics.uncertainty import Doubts
-from diffsight.metrics.uncertainty import Kind as UncertaintyKind
 from diffsight.outputs import (
     Distribution,
     LabelCodec,
@@ -31,7 +29,7 @@ from diffsight.tasks.base import (
     unsupported,
 )
 from diffsight.tasks.prediction import Prediction, PredictionSet, StoredArray
-from diffsight.types import Map, Maps, Mask, Masks, Target
+from diffsight.types import Doubts, ErrorKind, Map, Maps, Mask, Masks, Target
 
 # Smallest scale of an error, in standard deviations of the labels. With 0.1, a few pixels of small
 # predicted deviation made all intervals wide, in a trial with ten labelled rooms.
@@ -230,7 +228,7 @@ class AbstractNumbers(AbstractTask):
         return Doubts(error, self._std_of_error(std[None].to(error.device))[0])
 
     @property
-    def uncertainty_kind(self) -> UncertaintyKind:
+    def error_kind(self) -> ErrorKind:
         """A number, or a vector."""
         return "number" if self.channels == 1 else "vector"
 

@@ -19,11 +19,10 @@ from diffsight.errors import InputError
 from diffsight.label_maps import class_names
 from diffsight.losses.boxes import partial_label_nll, projection_nll, projections
 from diffsight.losses.lovasz import lovasz_softmax
-from diffsight.metrics.uncertainty import Doubts
 from diffsight.outputs import Classes, Output, OutputSpec, SoftLabels
 from diffsight.tasks.base import AbstractTask, LabelMaps, count_classes, distribution_loss
 from diffsight.tasks.prediction import Colour, Prediction, PredictionSet, StoredArray
-from diffsight.types import Boxes, Map, Mask, Masks, Picture, Target
+from diffsight.types import Boxes, Doubts, Map, Mask, Masks, Picture, Target
 
 NONE = -1  # id of a pixel without a label
 HUE_STEP = 0.301  # from one class to the next, by trial: 20 classes and 150 stay well apart
