@@ -77,13 +77,14 @@ class DeformableSelfAttention(nn.Module):
         """Return the tokens plus what they read."""
         height, width = hw
         query = tokens + positions
-        offsets = self.offsets(query).unflatten(2, (self.heads, self.points, 2)).transpose(1, 2)
-        weights = self.weights(query).unflatten(2, (self.heads, self.points)).transpose(1, 2)
+        # 8 bits of mantissa could not tell the pixels of a map apart
+        offsets = self.offsets(query).unflatten(2, (self.heads, self.points, 2)).float()
+        weights = self.weights(query).unflatten(2, (self.heads, self.points))
         size = offsets.new_tensor([width, height])
-        points = centres(hw).to(offsets)[:, None] + offsets / size
-        value = self.value(tokens).mT.unflatten(1, (self.heads, -1)).unflatten(3, hw)
-        read = deformable_attention(value, points, weights.softmax(dim=-1))
-        return tokens + self.output(read.flatten(1, 2).mT)
+        points = centres(hw).to(offsets)[:, None, None] + offsets / size
+        value = self.value(tokens).unflatten(2, (self.heads, -1))
+        read = deformable_attention(value, hw, points, weights.softmax(dim=-1))
+        return tokens + self.output(read.flatten(2))
 
 
 class MapDecoderLayer(nn.Module):
