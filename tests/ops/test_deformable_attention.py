@@ -66,3 +66,12 @@ def test_half_precision_stays_near() -> None:
     half = deformable_attention(tokens(value).bfloat16(), (5, 7), points, weights)
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half.float(), whole, rtol=0.05, atol=0.05)
+
+
+def test_points_that_are_no_numbers_give_none() -> None:
+    value, points, weights = drawn(1, 2)
+    points[0, 0, 0, 0] = torch.nan
+    points[0, 1, 0, 0] = torch.inf
+    found = deformable_attention(tokens(value), (5, 7), points, weights)
+    assert found[0, 0, 0].isnan().all()
+    assert found[0, 2:].isfinite().all()

@@ -5,6 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+BORDER = 2  # pixels of zeros around a map
+
 
 def deformable_attention(
     value: Float[Tensor, "b s n d"],
@@ -24,24 +26,27 @@ def deformable_attention(
         points: x and y; 0 and 1 are the outer edges of the map.
         weights: of the points of a query.
     """
-    (height, width), (images, pixels, heads, _) = hw, value.shape
-    places = points * points.new_tensor([width, height]) - 0.5  # of a pixel's centre: whole
+    (height, width), (images, _, heads, _) = hw, value.shape
+    # zeros around the map, so that all four neighbours of a point are rows of the table
+    maps = value.flatten(2).unflatten(1, hw)
+    table = functional.pad(maps, (0, 0, BORDER, BORDER, BORDER, BORDER))
+    columns = width + 2 * BORDER
+    places = points * points.new_tensor([width, height]) - 0.5  # whole at the centre of a pixel
     corner = places.floor()
-    (x, y), (right, down) = corner.long().unbind(-1), (places - corner).unbind(-1)
-    # the first row of a map in the table, and the head's place in the row of a pixel
-    first = torch.arange(images, device=value.device)[:, None, None, None] * pixels
-    head = torch.arange(heads, device=value.device)[:, None]
-    rows, factors = [], []
-    for line, vertical in ((y, 1 - down), (y + 1, down)):
-        for column, horizontal in ((x, 1 - right), (x + 1, right)):
-            inside = (line >= 0) & (line < height) & (column >= 0) & (column < width)
-            pixel = first + line.clamp(0, height - 1) * width + column.clamp(0, width - 1)
-            rows.append(pixel * heads + head)
-            factors.append(vertical * horizontal * inside * weights)
+    across, down = (torch.stack([1 - f, f], dim=-1) for f in (places - corner).unbind(-1))
+    x, y = (
+        (corner[..., axis].nan_to_num().clamp(-BORDER, side) + BORDER).int()
+        for axis, side in enumerate((width, height))
+    )
+    first = torch.arange(images, device=x.device)[:, None, None, None] * table[0, ..., 0].numel()
+    head = torch.arange(heads, device=x.device, dtype=torch.int)[:, None]
+    top_left = (first.int() + y * columns + x) * heads + head
+    neighbours = torch.tensor([0, 1, columns, columns + 1], device=x.device, dtype=torch.int)
+    factors = weights[..., None, None] * down[..., None] * across[..., None, :]
     summed = functional.embedding_bag(
-        torch.stack(rows, dim=-1).flatten(3).flatten(0, 2),
-        value.flatten(0, 2),
-        per_sample_weights=torch.stack(factors, dim=-1).flatten(3).flatten(0, 2).to(value.dtype),
+        (top_left[..., None] + neighbours * heads).flatten(3).flatten(0, 2),
+        table.flatten(0, 2).unflatten(1, (heads, -1)).flatten(0, 1),
+        per_sample_weights=factors.flatten(3).flatten(0, 2).to(value.dtype),
         mode="sum",
     )
     return summed.unflatten(0, points.shape[:3])
