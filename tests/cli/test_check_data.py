@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from tests.datasets.disk import write_depth, write_image
 from tests.datasets.test_ade20k import write
+from tests.datasets.test_coco_keypoints import write as write_people
 from tests.datasets.test_refcoco import ref
 from tests.datasets.test_refcoco import write as write_refcoco
 
@@ -144,3 +145,15 @@ def test_one_split_of_a_data_set_of_which_only_a_part_is_there(
     assert report["same_images"] == {}
     assert main(["check-data", "ade20k", str(tmp_path), "--split", "valid"]) == 2
     assert "ade20k has no split 'valid': did you mean 'validation'?" in capsys.readouterr().err
+
+
+def test_joints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_people(tmp_path)
+    assert main(["check-data", "coco-keypoints", str(tmp_path), "--split", "val", "--json"]) == 1
+    (val,) = json.loads(capsys.readouterr().out)["splits"]
+    # two people of 17 joints each, a crowd and a person without any
+    assert val["histogram"] == {"without a label": 34, "covered": 0, "seen": 34}
+    assert val["labelled"] == pytest.approx(0.5)
+    assert val["notes"] == ["3 samples, 5,000 in the literature"]
+    main(["check-data", "coco-keypoints", str(tmp_path), "--split", "val"])
+    assert "val: 3 samples, 50.0% of joints labelled" in capsys.readouterr().out

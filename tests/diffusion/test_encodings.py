@@ -84,3 +84,14 @@ def test_forms_that_do_not_fit() -> None:
         OneHot(output=DEPTH)
     with pytest.raises(InputError, match="ScalarMap encodes values with bounds"):
         partial(ScalarMap)(output=OutputSpec("values", 1))
+
+
+@pytest.mark.parametrize("wrong", [3, -1])
+def test_labels_beyond_the_table_are_refused(wrong: int) -> None:
+    encoding = ClassEmbedding(output=OutputSpec("classes", 3))
+    label = torch.tensor([[[0, 1], [2, wrong]]])
+    target = Target(label, torch.ones(1, 2, 2, dtype=torch.bool))
+    with pytest.raises(
+        InputError, match=rf"class {wrong}, the encoding knows 0 to 2: give the task all classes"
+    ):
+        encoding.of_target(target, (2, 2))

@@ -99,3 +99,16 @@ def test_means_of_values_and_squares_are_taken_over_steps() -> None:
     assert float(found.maps) == 4.5
     assert float(found.mean) == -1.5
     assert float(found.square) == 7.5
+
+
+def test_one_step_does_not_depend_on_the_next_time() -> None:
+    state = noise(1, 2, 4, 4, seed=1)
+    given = []
+    for difference in (0.0, 1.0, 3.0):
+        rule = Sampler(steps=1, time_difference=difference)
+        (maps,) = rule.trajectory(
+            CosineNoise(), state, lambda s, t: s * t[0], lambda m: m, lambda k: state
+        )
+        given.append(maps)
+    assert torch.equal(given[0], given[1])
+    assert torch.equal(given[0], given[2])

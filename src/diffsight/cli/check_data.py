@@ -57,7 +57,8 @@ def main(
 
 
 def _text(report: "SplitReport") -> str:
-    lines = [f"{report.name}: {report.count:,} samples, {report.labelled:.1%} of pixels labelled"]
+    labelled = f"{report.labelled:.1%} of {report.unit} labelled"
+    lines = [f"{report.name}: {report.count:,} samples, {labelled}"]
     if report.depth_m is not None:
         low, median, high = report.depth_m
         lines.append(f"  depth from {low:.3g} to {high:.3g} m, median {median:.3g} m")

@@ -12,11 +12,14 @@ from torch import Tensor
 from diffsight.datasets.ade20k import ADE20K, ADE20KFull
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.cityscapes import Cityscapes, MapillaryVistas
+from diffsight.datasets.coco_keypoints import CocoKeypoints
 from diffsight.datasets.kitti import KITTIDepth
 from diffsight.datasets.nyu import NYUDepth
 from diffsight.datasets.refcoco import RefCOCO
 from diffsight.datasets.sun_rgbd import SUNRGBD
 from diffsight.errors import InputError, suggest
+
+JOINTS_ARE = ("without a label", "covered", "seen")
 
 
 @dataclass
@@ -28,10 +31,11 @@ class SplitReport:
         count: samples.
         official: samples in the literature.
         unreadable: one line for each file that cannot be used.
-        labelled: fraction of pixels with a label.
-        histogram: pixels by class name.
+        labelled: fraction of pixels, or joints, with a label.
+        histogram: pixels by class name, or joints by how they are labelled.
         depth_m: smallest, median of the medians, and largest depth.
         notes: possible mistakes.
+        unit: what is labelled, in the plural.
     """
 
     name: str
@@ -42,6 +46,7 @@ class SplitReport:
     histogram: dict[str, int] = field(default_factory=dict)
     depth_m: tuple[float, float, float] | None = None
     notes: list[str] = field(default_factory=list)
+    unit: str = "pixels"
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,10 @@ KNOWN: Mapping[str, Known] = {
         {"train": 5285, "test": 5050},
         lambda root, split: SUNRGBD(root=root, split=split),
         median_m=(1.0, 6.0),
+    ),
+    "coco-keypoints": Known(
+        {"train": 118287, "val": 5000},
+        lambda root, split: CocoKeypoints(root=root, split=split),
     ),
     "refcoco": Known(
         {"train": 42404, "val": 3811, "testA": 1975, "testB": 1810}, _refcoco("refcoco")
@@ -169,9 +178,12 @@ class _Counter:
         self.counts: Tensor = torch.zeros(0, dtype=torch.long)
         self.medians_m: list[float] = []
         self.range_m = (float("inf"), 0.0)
+        self.unit = "pixels"
 
     def add(self, sample: Sample) -> None:
         self.images.add(hashlib.sha256(sample.image.numpy().tobytes()).digest())
+        if sample.people is not None:
+            self.unit = "joints"
         for name, valid, values in _labels(sample):
             self.pixels += valid.numel()
             self.labelled += int(valid.sum())
@@ -190,8 +202,10 @@ class _Counter:
         self, split: str, official: int, median_m: tuple[float, float] | None
     ) -> SplitReport:
         report = SplitReport(split, len(self.data), official, list(self.unreadable))
-        report.labelled = self.labelled / max(self.pixels, 1)
+        report.labelled, report.unit = self.labelled / max(self.pixels, 1), self.unit
         names = next(iter(self.data.class_names.values()), ())
+        if self.unit == "joints":
+            names = JOINTS_ARE
         report.histogram = {
             names[i] if i < len(names) else str(i): int(count)
             for i, count in enumerate(self.counts)
@@ -206,6 +220,8 @@ class _Counter:
                 )
         if len(self.data) != official:
             report.notes.append(f"{len(self.data):,} samples, {official:,} in the literature")
+        if self.unit == "joints":
+            return report
         if names and len(self.counts) and not self.counts[0]:
             report.notes.append(
                 f"no pixel is {names[0]!r}: were ids shifted up by one (0 is no class in the files "
@@ -221,6 +237,10 @@ class _Counter:
 
 
 def _labels(sample: Sample) -> Iterator[tuple[str, Tensor, Tensor]]:
+    if sample.people is not None:
+        seen = sample.people.keypoints[..., 2].long()
+        yield "keypoints", seen > 0, seen.flatten()
+        return
     for name, label in sample.labels.items():
         valid = sample.valid[name]
         yield name, valid, label.reshape(valid.shape)[valid]

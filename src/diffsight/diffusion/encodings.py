@@ -79,7 +79,17 @@ class AbstractClassEncoding(AbstractLabelEncoding):
         return self.scale * self.codes()[ids].movedim(-1, 1)
 
     def of_target(self, target: Target, hw: tuple[int, int]) -> Float[Tensor, "b c h w"]:
-        """Return the codes of the nearest labels."""
+        """Return the codes of the nearest labels.
+
+        Raises:
+            InputError: if a label is no class.
+        """
+        wrong = target.valid & ((target.label < 0) | (target.label >= self.classes))
+        if bool(wrong.any()):
+            raise InputError(
+                f"a label is class {int(target.label[wrong][0])}, the encoding knows 0 to "
+                f"{self.classes - 1}: give the task all classes of the labels"
+            )
         ids = torch.where(target.valid, target.label, self.classes)[:, None]
         return self.of_ids(functional.interpolate(ids.double(), hw)[:, 0].long())
 
