@@ -41,6 +41,7 @@ STEPS = (1, 2, 3, 5, 10)
 USUAL = 3  # steps of the recipe
 TURNS = 5  # measurements of the seconds
 FIRST, ALIGNED = "DDP", "self-aligned"
+IN_TENTH, TENTH = "DDP, errors in the most uncertain tenth", "DDP, a tenth of the errors"
 FROM_SCRATCH = "none"  # no weights of the embedded model
 ALIGNED_STEPS, ALIGNED_LR = 50, "1e-4"  # a tenth of the rate, as the authors'
 Unit = dict[str, Any]
@@ -86,8 +87,20 @@ def run(row: str, seed: int, args: argparse.Namespace, tests: AbstractDataset) -
         for path, number in zip(paths, steps, strict=True):
             unit = {"seed": seed, **scores_of(model, tests, number)}
             write_json(path, unit)
+            if "uncertainty" in unit:
+                write_uncertainty(unit, args.out / "units")
             say(f"{path.parent.name} {seed}: {unit['score']:.2f}\n")
     return [json.loads(path.read_text()) for path in paths]
+
+
+def write_uncertainty(unit: Unit, folder: Path) -> None:
+    """Write two units more: the errors in the most uncertain tenth, and a tenth of them."""
+    shares = {IN_TENTH: 100 * unit["uncertainty"]["errors_in_top_10"], TENTH: 10.0}
+    for name, share in shares.items():
+        path = folder / name / f"seed{unit['seed']}.json"
+        claim_folder(path.parent, {"weights": FROM_SCRATCH})
+        row = {"seed": unit["seed"], "measure": "errors, %", "higher_is_better": True}
+        write_json(path, row | {"score": share})
 
 
 def trained(row: str, seed: int, args: argparse.Namespace) -> DenseModel:
@@ -111,9 +124,8 @@ def trained(row: str, seed: int, args: argparse.Namespace) -> DenseModel:
 def scores_of(model: Any, tests: AbstractDataset, steps: int) -> Unit:
     """Return mean IoU in percent, and in the most steps the figures of the uncertainty."""
     model.method.sampler = replace(model.method.sampler, accumulate="last")
-    predictor = Predictor(
-        model, Plan(batch_size=8, steps=None if model.method.time is None else steps)
-    )
+    number = steps if model.method.accepts_steps else None
+    predictor = Predictor(model, Plan(batch_size=8, steps=number))
     result = evaluate(predictor, tests, uncertainty=steps == max(STEPS), baselines=model.baselines)
     scores = {name: row["mIoU, %"] for name, row in result.scores.items()}
     unit: Unit = {"measure": "miou", "higher_is_better": True, "score": scores["model"]}
@@ -123,7 +135,7 @@ def scores_of(model: Any, tests: AbstractDataset, steps: int) -> Unit:
 
 
 def price(row: str) -> tuple[float, float]:
-    """Return the multiply-adds in thousand millions, and the seconds of an image."""
+    """Return the multiply-adds in GMAC (10^9), and the seconds of an image."""
     model = model_of(row).eval()
     image = torch.rand(3, SIDE, SIDE)
     predictor = Predictor(model)

@@ -95,6 +95,28 @@ def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 @dataclass(frozen=True)
+class Rig(Record):
+    """What several cameras of a vehicle see at one time, for a batch.
+
+    The frame of the vehicle is that of its map: x forward, y to the left, z up, in metres.
+
+    Attributes:
+        images: RGB in [0, 1].
+        intrinsics: pinhole matrices, in pixels of the original images.
+        camera_to_vehicle: poses of the cameras.
+        image_change: from pixels of the original images to those of ``images`` (resize, crop, flip,
+            rotation).
+        vehicle_change: of the frame of the vehicle (augmentation); None: none.
+    """
+
+    images: Float[Tensor, "b v 3 h w"]
+    intrinsics: Float[Tensor, "b v 4 4"]
+    camera_to_vehicle: Float[Tensor, "b v 4 4"]
+    image_change: Float[Tensor, "b v 4 4"]
+    vehicle_change: Float[Tensor, "b 4 4"] | None = None
+
+
+@dataclass(frozen=True)
 class Inputs(Record):
     """A batch as a method sees it.
 
@@ -109,6 +131,7 @@ class Inputs(Record):
         text_features: of sentences that were encoded before; kept by whoever makes the batches.
         people: whose joints are to be found, for each image; None: an image shows one person.
         steps: of a method that refines its output step by step; None: the method's own number.
+        rig: of several cameras, for maps seen from above; None: one image.
     """
 
     image: Images
@@ -118,6 +141,7 @@ class Inputs(Record):
     text_features: TextFeatures | None = None
     people: "tuple[People | None, ...] | None" = None
     steps: int | None = None
+    rig: Rig | None = None
 
 
 @dataclass(frozen=True)
@@ -268,8 +292,8 @@ class Target(Record):
 
 
 @dataclass(frozen=True)
-class Doubts:
-    """The errors of one prediction, and what it said of them.
+class PixelErrors:
+    """Errors of the pixels of one prediction, with its uncertainty and confidence.
 
     Attributes:
         error: 0 or 1 of classes, else a distance in the unit of the labels.

@@ -152,7 +152,7 @@ def test_joints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check-data", "coco-keypoints", str(tmp_path), "--split", "val", "--json"]) == 1
     (val,) = json.loads(capsys.readouterr().out)["splits"]
     # two people of 17 joints each, a crowd and a person without any
-    assert val["histogram"] == {"without a label": 34, "covered": 0, "seen": 34}
+    assert val["histogram"] == {"without a label": 34, "occluded": 0, "visible": 34}
     assert val["labelled"] == pytest.approx(0.5)
     assert val["notes"] == ["3 samples, 5,000 in the literature"]
     main(["check-data", "coco-keypoints", str(tmp_path), "--split", "val"])

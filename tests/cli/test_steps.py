@@ -94,10 +94,10 @@ def test_classes_are_scored_by_their_confidence_where_nothing_says_more(tmp_path
     ids, confidence = torch.tensor([[0, 1]]), torch.tensor([[0.9, 0.6]])
     build = partial(ClassPrediction, ids, confidence, task.names, task.colours)
     target = Target(torch.tensor([[[0, 0]]]), torch.ones(1, 1, 2, dtype=torch.bool))
-    plain = task.doubts(build(), target)
+    plain = task.pixel_errors(build(), target)
     assert plain.error.tolist() == [[0, 1]]
     torch.testing.assert_close(plain.uncertainty, 1 - confidence)
-    told = task.doubts(build(torch.tensor([[0.25, 0.5]])), target)
+    told = task.pixel_errors(build(torch.tensor([[0.25, 0.5]])), target)
     assert told.uncertainty.tolist() == [[0.25, 0.5]]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.datasets.test_transforms import make_sample, seeded
 
-from diffsight.datasets import RandomGain, RandomRotation, Window
+from diffsight.datasets import FixedCrop, RandomGain, RandomRotation
 from diffsight.errors import InputError
 from diffsight.types import Boxes
 
@@ -23,11 +23,11 @@ def without_normals(height: int = 25, width: int = 33):
 
 def test_a_window_is_a_part_of_image_and_labels() -> None:
     sample = make_sample(24, 32)
-    part = Window(top=3, left=5, height=10, width=20)(sample, seeded(0))
+    part = FixedCrop(top=3, left=5, height=10, width=20)(sample, seeded(0))
     assert torch.equal(part.image, sample.image[:, 3:13, 5:25])
     assert torch.equal(part.labels["depth_m"], sample.labels["depth_m"][:, 3:13, 5:25])
     with pytest.raises(InputError, match="ends before row 33 and column 25"):
-        Window(top=23, left=5, height=10, width=20)(sample, seeded(0))
+        FixedCrop(top=23, left=5, height=10, width=20)(sample, seeded(0))
 
 
 def test_labels_turn_with_the_image() -> None:

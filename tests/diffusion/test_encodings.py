@@ -25,7 +25,7 @@ def test_codes_of_classes_differ_and_are_small(build: type) -> None:
     assert len({tuple(column.tolist()) for column in columns}) == 4
     # a prediction of the same classes has the same code; no prediction is "no label"
     logits = torch.nn.functional.one_hot(IDS.clamp(max=4), 5).movedim(-1, 1).float()
-    again = encoding.of_prediction(logits)
+    again = encoding.of_prediction(logits, (1, 4))
     assert torch.equal(again[..., :3], state[..., :3])
     assert not torch.equal(again[..., 3], state[..., 3])
 
@@ -51,7 +51,7 @@ def test_numbers_are_mapped_linearly_and_predictions_are_cut() -> None:
     target = Target(torch.tensor([[[[0.0, 5.0, 10.0, 2.5]]]]), torch.ones(1, 1, 4).bool())
     state = encoding.of_target(target, (1, 4))[0, 0, 0]
     torch.testing.assert_close(state, torch.tensor([-0.1, 0.0, 0.1, -0.05]))
-    found = encoding.of_prediction(torch.tensor([[[[-3.0, 12.0]]]]))[0, 0, 0]
+    found = encoding.of_prediction(torch.tensor([[[[-3.0, 12.0]]]]), (1, 2))[0, 0, 0]
     torch.testing.assert_close(found, torch.tensor([-0.1, 0.1]))
 
 

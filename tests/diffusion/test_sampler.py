@@ -77,7 +77,7 @@ def test_an_image_ends_when_few_of_its_pixels_change() -> None:
     """Two images of four pixels and two classes: the first settles after two steps."""
     classes = torch.tensor([[[0, 0, 0, 0], [1, 1, 1, 1]]] * 2 + [[[1, 1, 1, 1], [0, 1, 1, 1]]] * 2)
     classes[1, 1, 0] = 0
-    result = Accumulation(Sampler(steps=4, settled=0.1, accumulate="mean"), 2, None)
+    result = Accumulation(Sampler(steps=4, settled=0.1, accumulate="mean"), 2, "classes")
     goes_on = []
     for step in classes:
         logits = 50.0 * torch.nn.functional.one_hot(step, 2).movedim(-1, 1)[:, :, None]
@@ -92,7 +92,7 @@ def test_an_image_ends_when_few_of_its_pixels_change() -> None:
 
 def test_means_of_values_and_squares_are_taken_over_steps() -> None:
     values = torch.tensor([[1.0], [4.0], [2.0], [7.0]])[:, :, None, None]  # two seeds a step
-    result = Accumulation(Sampler(steps=2, seeds=2), 1, 5.0)
+    result = Accumulation(Sampler(steps=2, seeds=2), 1, "values", 5.0)
     for step in values.split(2):
         result.add(step)
     found = result.result()

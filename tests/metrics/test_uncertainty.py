@@ -8,17 +8,17 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 from diffsight.errors import InputError
 from diffsight.metrics.uncertainty import UncertaintyMetrics
-from diffsight.types import Doubts
+from diffsight.types import PixelErrors
 
 
-def drawn(seed: int, hw: tuple[int, int] = (12, 17)) -> Doubts:
+def drawn(seed: int, hw: tuple[int, int] = (12, 17)) -> PixelErrors:
     generator = torch.Generator().manual_seed(seed)
     confidence = torch.rand(hw, generator=generator)
     wrong = (torch.rand(hw, generator=generator) > confidence).float()
-    return Doubts(wrong, 1 - confidence, confidence)
+    return PixelErrors(wrong, 1 - confidence, confidence)
 
 
-def whole(doubts: Doubts) -> torch.Tensor:
+def whole(doubts: PixelErrors) -> torch.Tensor:
     return torch.ones_like(doubts.error, dtype=torch.bool)
 
 
@@ -50,7 +50,7 @@ def test_the_area_of_numbers_is_of_root_mean_squares() -> None:
     std = torch.rand((9, 14), generator=generator) + 0.1
     error = (std * torch.randn(std.shape, generator=generator)).abs()
     metric = UncertaintyMetrics("number")
-    metric.update(Doubts(error, std), torch.ones(9, 14, dtype=torch.bool))
+    metric.update(PixelErrors(error, std), torch.ones(9, 14, dtype=torch.bool))
     rows = (error.double().flatten().tolist(), std.double().flatten().tolist())
     assert float(metric.compute()["ause"]) == pytest.approx(by_hand(*rows, 2), rel=1e-9)
 
@@ -73,7 +73,7 @@ def test_normal_errors_are_calibrated_and_too_small_deviations_are_not() -> None
     found = []
     for factor in (1.0, 0.3):
         metric = UncertaintyMetrics("number")
-        metric.update(Doubts(error, factor * std), torch.ones(200, 200, dtype=torch.bool))
+        metric.update(PixelErrors(error, factor * std), torch.ones(200, 200, dtype=torch.bool))
         found.append(float(metric.compute()["ece"]))
     assert found[0] < 0.01
     assert found[1] > 0.2
@@ -82,7 +82,7 @@ def test_normal_errors_are_calibrated_and_too_small_deviations_are_not() -> None
 def test_a_perfect_order_has_no_area_and_finds_all_errors() -> None:
     error = torch.zeros(10, 10)
     error[0, :7] = 1
-    doubts = Doubts(error, error, 1 - error)
+    doubts = PixelErrors(error, error, 1 - error)
     metric = UncertaintyMetrics("classes")
     metric.update(doubts, whole(doubts))
     figures = {name: float(value) for name, value in metric.compute().items()}
@@ -91,7 +91,7 @@ def test_a_perfect_order_has_no_area_and_finds_all_errors() -> None:
 
 def test_equal_uncertainties_say_nothing() -> None:
     doubts = drawn(6, (20, 20))
-    same = Doubts(doubts.error, torch.full((20, 20), 0.5), doubts.confidence)
+    same = PixelErrors(doubts.error, torch.full((20, 20), 0.5), doubts.confidence)
     metric = UncertaintyMetrics("classes")
     metric.update(same, whole(same))
     assert float(metric.compute()["errors_in_top_10"]) == pytest.approx(0.1)
@@ -101,7 +101,7 @@ def test_pixels_that_do_not_count_are_left_out() -> None:
     doubts = drawn(7)
     part = whole(doubts)
     part[:, 8:] = False
-    left = Doubts(
+    left = PixelErrors(
         *(one[:, :8] for one in (doubts.error, doubts.uncertainty, 1 - doubts.uncertainty))
     )
     some, all_of_left = UncertaintyMetrics("classes"), UncertaintyMetrics("classes")
@@ -114,16 +114,17 @@ def test_pixels_that_do_not_count_are_left_out() -> None:
 
 def test_vectors_have_no_calibration() -> None:
     metric = UncertaintyMetrics("vector")
-    metric.update(Doubts(torch.rand(4, 4), torch.rand(4, 4)), torch.ones(4, 4, dtype=torch.bool))
+    errors = PixelErrors(torch.rand(4, 4), torch.rand(4, 4))
+    metric.update(errors, torch.ones(4, 4, dtype=torch.bool))
     assert sorted(metric.compute()) == ["ause", "errors_in_top_10"]
 
 
 def test_what_cannot_be_scored() -> None:
     nothing = torch.zeros(2, 2, dtype=torch.bool)
     empty = UncertaintyMetrics("number")
-    empty.update(Doubts(torch.rand(2, 2), torch.rand(2, 2)), nothing)
+    empty.update(PixelErrors(torch.rand(2, 2), torch.rand(2, 2)), nothing)
     with pytest.raises(InputError, match="no valid pixel"):
         empty.compute()
-    unknown = Doubts(torch.rand(2, 2), torch.full((2, 2), torch.nan))
+    unknown = PixelErrors(torch.rand(2, 2), torch.full((2, 2), torch.nan))
     with pytest.raises(InputError, match="not known at every pixel"):
         UncertaintyMetrics("number").update(unknown, ~nothing)

@@ -77,7 +77,6 @@ def run(model: DenseModel, golden: Golden) -> dict[str, Tensor]:
     backbone = method.backbone
     pixels = image * backbone.std + backbone.mean
 
-    encoded = method._encoded
     with torch.inference_mode():
         levels = backbone(pixels).features
         taps |= {f"encoder level {i}": level for i, level in enumerate(levels)}
@@ -91,7 +90,9 @@ def run(model: DenseModel, golden: Golden) -> dict[str, Tensor]:
             if method.spec.bounds is not None:
                 value = maps.relu() + method.low
                 taps[f"prediction of step {number}, stride 4"] = value
-                state = ddim_step(method.noise, state, encoded(value), now, following)
+                state = ddim_step(
+                    method.noise, state, method._encoded(value, noise), now, following
+                )
                 taps[f"state after step {number}"] = state
 
     taps["output"] = model.task.to_label(output) if method.spec.bounds else output.maps

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from diffsight.backbones.attention_maps import AbstractRecorder
 from diffsight.config import Configurable
-from diffsight.types import Draws, Latents, Pyramid
+from diffsight.ops.padding import MID_GREY, pad_to_multiple
+from diffsight.types import Draws, Inputs, Latents, Pyramid
 
 TIMESTEPS = 1000  # of a diffusion model
 
@@ -39,6 +40,15 @@ class AbstractBackbone(nn.Module, Configurable, abc.ABC):
         Raises:
             InputError: if a side is no multiple.
         """
+
+    def of_inputs(self, inputs: Inputs) -> Pyramid:
+        """Return the features of a batch; images are padded with mid-grey on the right and below.
+
+        Raises:
+            InputError: if the inputs are not those of the backbone.
+        """
+        image = pad_to_multiple(inputs.image, self.size_multiple, MID_GREY)
+        return self(image, latents=inputs.latents)
 
 
 class AbstractDiffusionBackbone(nn.Module, Configurable, abc.ABC):

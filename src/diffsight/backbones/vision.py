@@ -100,8 +100,11 @@ class VisionBackbone(AbstractBackbone, PretrainedPart):
         """Return the feature maps of the chosen stages."""
         height, width = image.shape[-2:]
         require_multiples(height, width, self.size_multiple)
-        maps = self.network(pixel_values=(image - self.mean) / self.std).feature_maps
-        return Pyramid(tuple(maps), self.strides, (height, width))
+        return Pyramid(self.levels(image), self.strides, (height, width))
+
+    def levels(self, image: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b _ _ _"], ...]:
+        """Return the feature maps of an image of any size; the network pads where it must."""
+        return tuple(self.network(pixel_values=(image - self.mean) / self.std).feature_maps)
 
     @torch.no_grad()
     def _strides(self) -> tuple[int, ...]:

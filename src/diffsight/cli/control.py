@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from diffsight.choices import CONTROLNET, STABLE_DIFFUSION
 from diffsight.cli import options
 from diffsight.cli.console import progress
 from diffsight.cli.flags import Flag, command
 from diffsight.errors import InputError
-from diffsight.inference.plan import Plan
-
-STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-CONTROLNET = "lllyasviel/sd-controlnet-seg"
+from diffsight.inference.plan import Plan, short_side_px
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +81,12 @@ def main(
     from diffsight.inference.control import Controller, require_ade20k
 
     photograph, device = read_image(image), options.device_of(network.device)
-    predictors = [Predictor(network.load(one), Plan(), device=device) for one in model]
-    for source, predictor in zip(model, predictors, strict=True):
-        try:
-            require_ade20k(predictor)
-        except InputError as error:
-            raise InputError(f"{source}: {error}") from None
+    predictors = []
+    for source in model:
+        loaded = network.load(source)
+        plan = Plan(short_side=short_side_px("training", loaded.info))
+        predictors.append(Predictor(loaded, plan, device=device))
+        require_ade20k(predictors[-1], source)
     controller = Controller(stable_diffusion, controlnet, device=device)
     seeds = range(pictures.seed, pictures.seed + pictures.count)
     with progress("painting", len(model) * len(seeds) * pictures.steps) as advance:
@@ -106,8 +104,8 @@ def main(
             ).row()
             for predictor in predictors
         ]
-    sheet = torch.cat(rows, dim=1).permute(1, 2, 0).contiguous()
+    sheet = torch.cat(rows, dim=1).permute(1, 2, 0).contiguous().numpy()
     with replacing(out) as partial:
-        Image.fromarray(sheet.numpy()).save(partial, format="PNG")
+        Image.fromarray(sheet).save(partial, format="PNG")
     sys.stdout.write(f"{out}\n")
     return 0

@@ -314,13 +314,12 @@ def _write(
 
     sentence = prompts[job.name] if one.notes["scene"] is None else None
     notes = {**one.notes, "expression": sentence}
-    pictures = None
     if compared is not None:
         notes["steps_compared"] = compared.rows()
-        pictures = {"steps": compared.picture(image)}
     advice = f"{job.image}: not enough memory for its files: give a smaller image"
     try:
         with memory_for(advice):
+            pictures = compared and {"steps": compared.picture(image)}
             about = write_prediction(prediction, one.out, job, notes, image, pictures)
     except (Occupied, TooLargeError) as error:
         about = {"image": str(job.image), "error": str(error)}

@@ -7,7 +7,7 @@ from diffsight.datasets.class_folder import ClassFolder
 from diffsight.datasets.class_transforms import ClassCrop, Pad, PhotoMetricDistortion, RandomScale
 from diffsight.datasets.coco_keypoints import CocoKeypoints
 from diffsight.datasets.concatenated import Concatenated
-from diffsight.datasets.depth_transforms import RandomGain, RandomRotation, Window
+from diffsight.datasets.depth_transforms import FixedCrop, RandomGain, RandomRotation
 from diffsight.datasets.folder import Folder
 from diffsight.datasets.kitti import KITTIDepth
 from diffsight.datasets.labelled_folder import LabelledFolder, read_labelled_folder
@@ -42,6 +42,7 @@ __all__ = [
     "Concatenated",
     "CutDepth",
     "DropPrompt",
+    "FixedCrop",
     "Folder",
     "HorizontalFlip",
     "HueSaturationValue",
@@ -64,7 +65,6 @@ __all__ = [
     "RefCOCO",
     "Resize",
     "Taskonomy",
-    "Window",
     "read_labelled_folder",
     "write_coco",
     "write_labelme",

@@ -19,7 +19,7 @@ from diffsight.datasets.refcoco import RefCOCO
 from diffsight.datasets.sun_rgbd import SUNRGBD
 from diffsight.errors import InputError, suggest
 
-JOINTS_ARE = ("without a label", "covered", "seen")
+JOINTS_ARE = ("without a label", "occluded", "visible")
 
 
 @dataclass

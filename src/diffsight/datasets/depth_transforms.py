@@ -14,7 +14,7 @@ from diffsight.errors import InputError
 Range = tuple[float, float]
 
 
-class Window(AbstractTransform):
+class FixedCrop(AbstractTransform):
     """Keep one fixed window of image and labels; nothing random in it.
 
     Args:

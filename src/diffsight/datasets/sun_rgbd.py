@@ -26,7 +26,7 @@ class SUNRGBD(AbstractDataset):
     Args:
         root: folder of the data set.
         split: ``test`` (5,050 images) or ``train`` (5,285), for lists of the toolbox.
-        list_file: ``allsplit.mat`` of the toolbox (default: the one below ``root``), or a text file
+        list_file: ``allsplit.mat`` of the toolbox (default: that of the archive), or a text file
             with a line ``IMAGE DEPTH`` for every sample; paths begin at a sensor or before it.
         encoding: of the depth.
 
@@ -43,8 +43,8 @@ class SUNRGBD(AbstractDataset):
         encoding: Literal["sunrgbd", "m/8000"] = "sunrgbd",
     ) -> None:
         root = Path(root)
-        path = Path(list_file) if list_file else root / SPLIT_FILE
         base = root if any((root / name).is_dir() for name in SENSORS) else root / "SUNRGBD"
+        path = Path(list_file) if list_file else base.parent / SPLIT_FILE
         if path.suffix == ".mat":
             rows = [_files_of(base / _inner(one, path)) for one in _frames(path, split)]
         else:
@@ -105,8 +105,6 @@ def _frames(path: Path, split: Literal["train", "test"]) -> list[str]:
 
 def _files_of(folder: Path) -> tuple[Path, Path]:
     """Return image and depth of a frame; names that are missing where there are none."""
-    image, depth = (sorted((folder / name).glob("*")) for name in ("image", "depth_bfx"))
-    return (
-        image[0] if image else folder / "image" / "*.jpg",
-        depth[0] if depth else folder / "depth_bfx" / "*.png",
-    )
+    patterns = (folder / "image" / "*.jpg", folder / "depth_bfx" / "*.png")
+    image, depth = (next(iter(sorted(p.parent.glob(p.name))), p) for p in patterns)
+    return image, depth

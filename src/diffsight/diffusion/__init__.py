@@ -5,6 +5,7 @@ from diffsight.diffusion.encodings import (
     AnalogBits,
     ClassEmbedding,
     EncodingBuilder,
+    MaskEmbedding,
     OneHot,
     ScalarMap,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "CosineNoise",
     "EncodingBuilder",
     "LinearNoise",
+    "MaskEmbedding",
     "OneHot",
     "Sampler",
     "ScalarMap",

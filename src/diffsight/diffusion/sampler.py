@@ -12,6 +12,8 @@ from torch import Tensor
 from diffsight.config import Configurable
 from diffsight.diffusion.noise import AbstractNoise, State, Time, ddim_step, ddpm_step, time_pairs
 from diffsight.errors import InputError
+from diffsight.ops.resize import interpolated
+from diffsight.outputs import Classes, Kind, Masks, Moments, Output, OutputSpec, Values
 
 Maps = Float[Tensor, "b k h w"]
 
@@ -102,12 +104,36 @@ class Sampled:
         mean: of values over all steps and seeds, minus an origin; None of classes, and where there
             is one step and one seed.
         square: mean of the squares of the same.
+        origin: what values are counted from.
     """
 
     maps: Maps
     uncertainty: Float[Tensor, "b 1 h w"] | None = None
     mean: Maps | None = None
     square: Maps | None = None
+    origin: float = 0.0
+
+    def to_output(self, spec: OutputSpec, hw: tuple[int, int], *, is_mean: bool) -> Output:
+        """Return the output of a method.
+
+        Args:
+            spec: what it is.
+            hw: its size.
+            is_mean: whether maps of classes are probabilities, not logits.
+        """
+        maps = interpolated(self.maps, hw)
+        if spec.kind != "values":
+            space = "probabilities" if is_mean else "logits"
+            doubt = None if self.uncertainty is None else interpolated(self.uncertainty, hw)
+            kind = Classes if spec.kind == "classes" else Masks
+            return kind(maps, space, uncertainty=doubt)
+        if self.mean is None or self.square is None:
+            return Values(maps)
+        # of a slope between two pixels, the interpolated squares would be a deviation
+        variance = interpolated((self.square - self.mean.square()).clamp(min=0), hw)
+        mean = interpolated(self.mean, hw)
+        origin = maps.new_full((spec.channels,), self.origin)
+        return Moments(maps, mean, variance + mean.square(), origin)
 
 
 class Accumulation:
@@ -118,12 +144,14 @@ class Accumulation:
     Args:
         sampler: what is kept.
         images: their number.
-        origin: of values, what they are counted from; None: the maps are logits of classes.
+        kind: of the maps: logits of classes or masks, or values.
+        origin: what values are counted from.
     """
 
-    def __init__(self, sampler: Sampler, images: int, origin: float | None) -> None:
+    def __init__(self, sampler: Sampler, images: int, kind: Kind, origin: float = 0.0) -> None:
         self.sampler = sampler
         self.images = images
+        self.kind: Kind = kind
         self.origin = origin
         self._taken = 0
         self._steps: Tensor = torch.zeros(())  # that counted, of every row
@@ -141,17 +169,21 @@ class Accumulation:
         self._steps = self._steps.to(maps.device) + goes_on
         self._last = maps if self._last is None else torch.where(goes_on, maps, self._last)
         rule = self.sampler
-        if self.origin is not None:
+        if self.kind == "values":
             values = maps.float() - self.origin
             self._mean = self._averaged(self._mean, values, goes_on)
             self._square = self._averaged(self._square, values.square(), goes_on)
             return True
         if rule.accumulate != "last" or rule.uncertainty == "entropy":
-            self._mean = self._averaged(self._mean, maps.float().softmax(dim=1), goes_on)
+            self._mean = self._averaged(self._mean, self._probability(maps.float()), goes_on)
         if rule.uncertainty == "changes" or rule.settled is not None:
-            self._goes_on = self._compare(maps.argmax(dim=1, keepdim=True), goes_on)
-        # without the question, nothing has to be read off the device
+            decided = maps.argmax(dim=1, keepdim=True) if self.kind == "classes" else maps > 0
+            self._goes_on = self._compare(decided, goes_on)
+        # without early stopping nothing waits for the GPU
         return rule.settled is None or bool(self._goes_on.any())
+
+    def _probability(self, maps: Maps) -> Maps:
+        return maps.softmax(dim=1) if self.kind == "classes" else maps.sigmoid()
 
     def _averaged(self, mean: Maps | None, values: Maps, goes_on: Tensor) -> Maps:
         return values if mean is None else mean + goes_on * (values - mean) / self._steps
@@ -161,7 +193,7 @@ class Accumulation:
         before, self._classes = self._classes, classes
         if before is None:
             return goes_on
-        moved = classes != before
+        moved = (classes != before).any(dim=1, keepdim=True)
         counted = (moved & goes_on).float()
         self._changes = counted if self._changes is None else self._changes + counted
         if self.sampler.settled is None:
@@ -175,14 +207,14 @@ class Accumulation:
         """Return what all steps and seeds give."""
         assert self._last is not None
         is_last = self.sampler.accumulate == "last"
-        if self.origin is not None:
+        if self.kind == "values":
             assert self._mean is not None
             assert self._square is not None
             maps = self._over_seeds(self._last if is_last else self._mean + self.origin)
             if self._taken * self.sampler.seeds == 1:
                 return Sampled(maps)
             mean, square = self._over_seeds(self._mean), self._over_seeds(self._square)
-            return Sampled(maps, mean=mean, square=square)
+            return Sampled(maps, mean=mean, square=square, origin=self.origin)
         maps = self._last if is_last else self._mean
         assert maps is not None
         return Sampled(self._over_seeds(maps), self._uncertainty())
@@ -194,8 +226,11 @@ class Accumulation:
             return self._over_seeds(self._changes / (self._steps - 1))
         assert self._mean is not None
         probability = self._over_seeds(self._mean)
-        entropy = torch.special.entr(probability).sum(dim=1, keepdim=True)
-        return entropy / math.log(probability.shape[1])
+        entropy = torch.special.entr(probability)
+        if self.kind == "masks":
+            entropy = (entropy + torch.special.entr(1 - probability)) / math.log(2)
+            return entropy.mean(dim=1, keepdim=True)
+        return entropy.sum(dim=1, keepdim=True) / math.log(probability.shape[1])
 
     def _over_seeds(self, maps: Float[Tensor, "r k h w"]) -> Maps:
         return maps.unflatten(0, (self.sampler.seeds, self.images)).mean(dim=0)

@@ -47,12 +47,6 @@ class HeadBuilder(Protocol):
         ...
 
 
-def conv_block(channels: int, width: int, kernel: int = 3) -> nn.Sequential:
-    """Return a convolution that keeps the size, batch normalisation and ReLU."""
-    conv = nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
-
-
 def resized(x: Float[Tensor, "b c _ _"], hw: Sequence[int]) -> Float[Tensor, "b c h w"]:
     """Return maps at another size, interpolated with aligned corners as in the authors' code."""
     return functional.interpolate(x, tuple(hw), mode="bilinear", align_corners=True)

@@ -77,7 +77,7 @@ class DeformableSelfAttention(nn.Module):
         """Return the tokens plus what they read."""
         height, width = hw
         query = tokens + positions
-        # 8 bits of mantissa could not tell the pixels of a map apart
+        # bfloat16 cannot address single pixels of a large map: positions stay in 32 bit
         offsets = self.offsets(query).unflatten(2, (self.heads, self.points, 2)).float()
         weights = self.weights(query).unflatten(2, (self.heads, self.points))
         size = offsets.new_tensor([width, height])

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from diffsight.heads.base import AbstractHead, conv_block, require_maps, resized, to_output
+from diffsight.heads.base import AbstractHead, require_maps, resized, to_output
+from diffsight.ops.layers import conv_block
 from diffsight.outputs import Output, OutputSpec
 from diffsight.types import Pyramid
 

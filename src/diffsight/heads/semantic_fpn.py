@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffsight.heads.base import AbstractHead, conv_block, require_maps, to_output
-from diffsight.ops.layers import start_convolutions
+from diffsight.heads.base import AbstractHead, require_maps, to_output
+from diffsight.ops.layers import conv_block, start_convolutions
 from diffsight.outputs import Output, OutputSpec
 from diffsight.types import Pyramid
 

@@ -18,16 +18,21 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from diffsight.choices import CONTROLNET, STABLE_DIFFUSION
 from diffsight.errors import InputError
 from diffsight.formats.text import reason_of
-from diffsight.inference.generate import Networks, encode_texts, load_networks
+from diffsight.inference.generate import (
+    Networks,
+    check_solver,
+    encode_texts,
+    load_networks,
+    require_memory,
+)
 from diffsight.inference.predictor import Predictor
 from diffsight.label_maps import ADE20K_CLASSES, ADE20K_COLOURS
 from diffsight.types import Draws
 from diffsight.weights import locate, read_folder
 
-CONTROLNET = "lllyasviel/sd-controlnet-seg"
-STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 SUFFIX = ", best quality, extremely detailed"
 MULTIPLE = 64  # pixels; sides of the pictures
 
@@ -119,11 +124,13 @@ class Controller:
             InputError: if the segmenter has other classes, a text is too long, or a number is out
                 of range.
         """
-        require_ade20k(predictor)
-        for name, value in (("side", side), ("steps", steps), ("number of seeds", len(seeds))):
+        require_ade20k(predictor, "the segmenter")
+        for name, value in (("side", side), ("number of seeds", len(seeds))):
             if value < 1:
                 raise InputError(f"{name} {value}: give at least 1")
+        check_solver(steps, guidance, self.networks)
         resized = _resized(image, side)
+        require_memory((resized.shape[-2], resized.shape[-1]), len(seeds), self.networks)
         classes = painted(predictor.one(resized).to_label())
         texts = encode_texts([negative, prompt + SUFFIX], self.networks)
         pictures = [self._picture(classes, texts, seed, steps, guidance, advance) for seed in seeds]
@@ -159,19 +166,29 @@ class Controller:
         return (found.images[0] * 255).round().clamp(0, 255).to("cpu", torch.uint8)
 
 
-def require_ade20k(predictor: Predictor) -> None:
+def require_ade20k(predictor: Predictor, source: str) -> None:
     """Refuse models of other classes.
+
+    Args:
+        predictor: with the model.
+        source: what it is called in messages.
 
     Raises:
         InputError: if the classes are not the 150 of ADE20K.
     """
     names = predictor.model.task.class_names
+    known = (
+        f"{source}: a ControlNet of segmentation knows the {len(ADE20K_CLASSES)} classes of ADE20K"
+    )
     if len(names) != len(ADE20K_CLASSES):
         what = f"{len(names)} classes" if names else "no classes"
-        raise InputError(
-            f"a ControlNet of segmentation knows the {len(ADE20K_CLASSES)} classes of ADE20K, the "
-            f"model predicts {what}: give a model of ADE20K"
-        )
+        raise InputError(f"{known}, the model predicts {what}: give a model of ADE20K")
+    for number, (own, name) in enumerate(zip(names, ADE20K_CLASSES, strict=True)):
+        if own != name:
+            raise InputError(
+                f"{known}, of which class {number} is {name!r}; the model's is {own!r}: give a "
+                "model of ADE20K, with names as in label_maps.ADE20K_CLASSES"
+            )
 
 
 def painted(classes: Tensor) -> UInt8[Tensor, "3 h w"]:

@@ -130,6 +130,11 @@ def evaluate(
     protocol = protocol or TaskProtocol.of(task)
     scores = _Scores(task, protocol, baselines or {})
     if uncertainty:
+        if task.error_kind is None:
+            raise InputError(
+                f"{type(task).__name__} predictions have no uncertainty of pixels: leave "
+                "--uncertainty out"
+            )
         scores.uncertainty = UncertaintyMetrics(task.error_kind)
     waiting: deque[Sample] = deque()
     uses_prompt = protocol.uses_prompt or predictor.model.requires_prompt
@@ -233,13 +238,13 @@ class _Scores:
         counts = self.protocol.measure(self.metrics[self.name], prediction, target)
         self.counted, self.skipped = self.counted + counts, self.skipped + (not counts)
         if self.uncertainty is not None:
-            doubts = self.task.doubts(prediction, target)
-            if doubts is None:
+            errors = self.task.pixel_errors(prediction, target)
+            if errors is None:
                 raise InputError(
                     "the predictions have no uncertainty: use a method that gives one, or average "
                     "several views (--flip)"
                 )
-            self.uncertainty.update(doubts, self.protocol.counted(target)[0])
+            self.uncertainty.update(errors, self.protocol.counted(target)[0])
         for name, label_map in self.baselines.items():
             constant = self.task.from_baseline(label_map, target)
             self.protocol.measure(self.metrics[name], constant, target)

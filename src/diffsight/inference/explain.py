@@ -26,7 +26,7 @@ from diffsight.inference.plan import Plan
 from diffsight.inference.write import EXPLAINED, PICTURES
 from diffsight.model import DenseModel, choose_output
 from diffsight.ops.memory import memory_for
-from diffsight.ops.resize import resized_image
+from diffsight.ops.resize import interpolated, resized_image
 from diffsight.outputs import Output, SoftLabels
 from diffsight.tasks import AbstractTask
 from diffsight.types import Inputs
@@ -139,7 +139,7 @@ def explain(
             maps={name: one.float().cpu() for name, one in result.maps.items()},
             tables=None if result.tables is None else result.tables.cpu(),
             weights=None if result.weights is None else result.weights.cpu(),
-            steps=_steps(task, [one.with_stack(one.stack.cpu()) for one in result.steps], shown),
+            steps=_steps(task, result.steps, shown),
             info={
                 "kind": model.info.get("kind", type(task).__name__.lower()),
                 "method": model.info.get("chosen", type(method).__name__),
@@ -152,13 +152,15 @@ def _steps(
     task: AbstractTask, outputs: Sequence[Output], image: Float[Tensor, "3 h w"]
 ) -> list[tuple[UInt8[Tensor, "3 h w"], str]]:
     """Return pictures of outputs, and in words how far they are from the last one."""
-    predictions = [task.decode(one)[0] for one in outputs]
+    hw = (image.shape[-2], image.shape[-1])
+    predictions = [
+        task.decode(one.with_stack(interpolated(one.stack, hw).cpu()))[0] for one in outputs
+    ]
     if not predictions:
         return []
-    last = predictions[-1]
-    return [(one.draw(image), compared(task, one, last)) for one in predictions[:-1]] + [
-        (last.draw(image), "")
-    ]
+    *earlier, last = predictions
+    rows = [(last.draw_with(one, image)[1], compared(task, one, last)) for one in earlier]
+    return [*rows, (last.draw_with(last, image)[1], "")]  # all on the scale of the last one
 
 
 def _classes(model: DenseModel, output: Output, values: Tensor | None) -> ClassFigures | None:

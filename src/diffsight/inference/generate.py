@@ -67,17 +67,13 @@ def generate(
             its encoder takes, or a number is out of range.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    for name, value in (("count", count), ("steps", steps), ("number of prompts", len(prompts))):
+    for name, value in (("count", count), ("number of prompts", len(prompts))):
         if value < 1:
             raise InputError(f"{name} {value}: give at least 1")
-    if not math.isfinite(guidance):
-        raise InputError(f"guidance {guidance}: give a number, such as 4")
     pipeline = load_networks(model, torch.device(device or default_device()))
-    trained = pipeline.scheduler.config.num_train_timesteps
-    if steps >= trained:
-        raise InputError(f"steps {steps}: give fewer than the {trained} of the noise schedule")
+    check_solver(steps, guidance, pipeline)
     side = _side(size, pipeline)
-    _require_memory(side, len(prompts) * count, pipeline)
+    require_memory((side, side), len(prompts) * count, pipeline)
     texts = encode_texts([negative, *prompts], pipeline)
     rows = [(row, seed + i) for row in range(1, 1 + len(prompts)) for i in range(count)]
     batch = max(1, BATCH_PIXELS // side**2)
@@ -154,18 +150,33 @@ def _side(size: int | None, pipeline: Networks) -> int:
     return side
 
 
-def _require_memory(side: int, count: int, pipeline: Networks) -> None:
+def check_solver(steps: int, guidance: float, pipeline: Networks) -> None:
+    """Refuse numbers that are out of range.
+
+    Raises:
+        InputError: if one is.
+    """
+    if steps < 1:
+        raise InputError(f"steps {steps}: give at least 1")
+    if not math.isfinite(guidance):
+        raise InputError(f"guidance {guidance}: give a number, such as 4")
+    trained = pipeline.scheduler.config.num_train_timesteps
+    if steps >= trained:
+        raise InputError(f"steps {steps}: give fewer than the {trained} of the noise schedule")
+
+
+def require_memory(hw: tuple[int, int], count: int, pipeline: Networks) -> None:
     """Refuse what cannot fit: the decoder at full size, and all images.
 
     Raises:
         InputError: if there is too little memory.
     """
     repair = "choose a smaller --size, or a smaller --count"
-    what = f"{count} x {side} x {side} px"
+    what = f"{count} x {hw[0]} x {hw[1]} px"
     # input, activation and output of the last block, in 32 bit
-    decoder = 3 * 4 * pipeline.vae.config.block_out_channels[0] * side**2
+    decoder = 3 * 4 * pipeline.vae.config.block_out_channels[0] * hw[0] * hw[1]
     require_bytes(decoder, what, repair, device=str(pipeline.device))
-    require_bytes(2 * 3 * count * side**2, what, repair)
+    require_bytes(2 * 3 * count * hw[0] * hw[1], what, repair)
 
 
 def encode_texts(texts: Sequence[str], pipeline: Networks) -> Float[Tensor, "b n e"]:

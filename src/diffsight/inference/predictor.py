@@ -158,6 +158,7 @@ class Predictor:
 
         The uncertainty of a prediction is the standard deviation of the predicted distribution
         where the method gives one, else that over the plan's passes; with one pass there is none.
+        Classes have the method's own uncertainty, if it gives one.
 
         Args:
             images: RGB, uint8 or float in [0, 1], of any size each.

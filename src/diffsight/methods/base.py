@@ -62,7 +62,8 @@ class Explanation:
         values: of the classes in this image, in the unit of the labels; None where they have none.
         tables: of a learned codebook.
         weights: of the tables in this image, if there are several; they sum to 1.
-        steps: the output of every step, of a method that refines it step by step.
+        steps: the output of every step, of a method that refines it step by step; it may be smaller
+            than the image.
     """
 
     output: Output

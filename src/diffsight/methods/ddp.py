@@ -27,7 +27,6 @@ from diffsight.diffusion import (
 from diffsight.diffusion.noise import LAST_TIME, add_noise
 from diffsight.diffusion.sampler import Accumulation, Sampled
 from diffsight.errors import InputError
-from diffsight.heads.base import conv_block
 from diffsight.heads.map_decoder import MapDecoder, TimeEmbedding
 from diffsight.methods.base import (
     AbstractMethod,
@@ -38,11 +37,13 @@ from diffsight.methods.base import (
 )
 from diffsight.methods.feature_head import pyramid_backbone
 from diffsight.methods.frozen import pretrained_parts
-from diffsight.methods.parts import pad
+from diffsight.methods.parts import build_neck
 from diffsight.necks import NormalisedFPN
 from diffsight.necks.base import NeckBuilder
+from diffsight.ops.layers import conv_block
 from diffsight.ops.precision import without_autocast
-from diffsight.outputs import Classes, Moments, Output, OutputSpec, Values
+from diffsight.ops.resize import interpolated
+from diffsight.outputs import Classes, Masks, Output, OutputSpec, Values
 from diffsight.types import Draws, Encoded, Inputs, Pyramid, Target
 
 Features = Float[Tensor, "b c fh fw"]
@@ -73,9 +74,10 @@ class DDP(AbstractMethod):
     follow the authors' released code, which its checkpoints need.
 
     Args:
-        output: classes, or values with bounds; the task says it.
+        output: classes, values with bounds, or masks; the task says it.
         backbone: sees the image once.
-        neck: builder of what brings its pyramid to one map, such as ``NormalisedFPN``.
+        neck: builder of what brings its pyramid to one map, such as ``NormalisedFPN``; None: the
+            backbone gives one.
         decoder: of the map.
         encoding: builder of the label encoding; None: no diffusion, the decoder alone (the paper's
             baseline).
@@ -86,20 +88,22 @@ class DDP(AbstractMethod):
             prediction from noise, which is then ``reused`` (released code) or drawn ``fresh``;
             ``off``: the true labels.
         auxiliary: train a second head on the features, of classes.
+        freeze_backbone: train neck and decoder alone.
+        covers: fraction of a side of the features that an output with a grid of its own covers: 50
+            of 51.2 m for the maps of DDP.
 
     Raises:
         InputError: if parts do not fit together.
     """
 
-    output_kinds = ("classes", "values")
-    accepts_steps = True
+    output_kinds = ("classes", "values", "masks")
 
     def __init__(
         self,
         *,
         output: OutputSpec,
         backbone: AbstractBackbone,
-        neck: NeckBuilder,
+        neck: NeckBuilder | None,
         decoder: MapDecoder,
         encoding: EncodingBuilder | None,
         noise: AbstractNoise | None = None,
@@ -107,43 +111,43 @@ class DDP(AbstractMethod):
         time_input: Literal["log_snr", "time"] = "log_snr",
         aligned: Literal["off", "reused", "fresh"] = "off",
         auxiliary: bool = True,
+        freeze_backbone: bool = False,
+        covers: float = 1.0,
     ) -> None:
         super().__init__()
         if output.kind == "values" and output.bounds is None:
             raise InputError("DDP gives values with bounds: set the range of the task")
-        self.spec = output
+        self.spec, self.covers = output, covers
         self.backbone = backbone
+        if freeze_backbone:
+            backbone.requires_grad_(False)
         self.is_frozen = not any(p.requires_grad for p in backbone.parameters())
+        self.accepts_steps = encoding is not None
         self.size_multiple = backbone.size_multiple
-        self.neck = neck(in_channels=backbone.channels, strides=backbone.strides)
-        if self.neck.out_channels != (decoder.width,):
+        self.neck, channels, _ = build_neck(neck, backbone.channels, backbone.strides)
+        if channels != (decoder.width,):
             raise InputError(
-                f"the neck gives maps of {self.neck.out_channels} channels, the decoder reads one "
-                f"of {decoder.width}: give both the same width"
+                f"the neck gives maps of {channels} channels, the decoder reads one of "
+                f"{decoder.width}: give both the same width"
             )
         self.encoding = None if encoding is None else encoding(output=output)
         low = 0.0 if output.bounds is None else output.bounds[0]
         self.low = low if self.encoding is None else self.encoding.low
-        self.noise = noise or CosineNoise()
-        self.sampler = sampler or Sampler()
+        self.noise, self.sampler = noise or CosineNoise(), sampler or Sampler()
         self.time_input: Literal["log_snr", "time"] = time_input
         self.aligned: Literal["off", "reused", "fresh"] = aligned
         self.decoder = decoder
-        self.fuse: nn.Module | None = None
-        self.time: nn.Module | None = None
+        self.fuse, self.time = None, None
         if self.encoding is not None:
             self.fuse = nn.Conv2d(decoder.width + self.encoding.channels, decoder.width, 1)
             self.time = TimeEmbedding(decoder.time_width or 1024)
         elif decoder.time_width is not None:
             raise InputError("without an encoding there is no time: set time_width to null")
-        is_class = output.kind == "classes"
-        kernel = 1 if is_class else 3
+        kernel = 3 if output.kind == "values" else 1
         self.predict = nn.Conv2d(decoder.width, output.channels, kernel, padding=kernel // 2)
         self.auxiliary: nn.Module | None = None
-        if auxiliary and is_class:
-            first = conv_block(decoder.width, AUXILIARY_WIDTH)
-            last = nn.Conv2d(AUXILIARY_WIDTH, output.channels, 1)
-            self.auxiliary = nn.Sequential(first, nn.Dropout2d(AUXILIARY_DROPOUT), last)
+        if auxiliary and output.kind == "classes":
+            self.auxiliary = _second_head(decoder.width, output.channels)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of what learns; a frozen backbone stays in evaluation mode."""
@@ -161,7 +165,7 @@ class DDP(AbstractMethod):
         if not self.is_frozen:
             return EncodedLevels()
         with torch.no_grad():
-            pyramid = self._pyramid(inputs)
+            pyramid = self.backbone.of_inputs(inputs)
         covered = inputs.image.new_empty(len(inputs.image), 0, *pyramid.covered_hw(0))
         return EncodedLevels(pyramid.features, covered)
 
@@ -178,7 +182,7 @@ class DDP(AbstractMethod):
         With a target it is a training step: one random time per image, one pass of the decoder.
         Without one the map is drawn by the sampler, and its uncertainty comes with it.
         """
-        hw = (inputs.image.shape[-2], inputs.image.shape[-1])
+        hw = self._output_hw(inputs)
         features = self.features(inputs, encoded)
         if draws is None:
             count = len(features)
@@ -190,39 +194,42 @@ class DDP(AbstractMethod):
 
     def explain(self, inputs: Inputs, encoded: EncodedLevels | None = None) -> Explanation:
         """Return the output of one image, that of every step, and where steps and seeds differ."""
-        draws, hw = Draws((0,)), (inputs.image.shape[-2], inputs.image.shape[-1])
+        draws, hw = Draws((0,)), self._output_hw(inputs)
         if self.encoding is None:
             return Explanation(self(inputs, encoded, draws=draws))
         features = self.features(inputs, encoded)
-        steps = []
+        steps, rule = [], replace(self.sampler, steps=1, seeds=1)
         for maps in self.trajectory(features, draws, replace(self.sampler, seeds=1)):
-            alone = Accumulation(Sampler(steps=1), 1, self._origin)
-            alone.add(maps)
-            steps.append(self._sampled(alone.result(), hw))
+            alone = Accumulation(rule, 1, self.spec.kind, self._origin)
+            alone.add(self._within(maps))
+            # at the size of the features: many classes at that of the image would fill the memory
+            steps.append(self._sampled(alone.result(), (maps.shape[-2], maps.shape[-1])))
         found = self.sample(features, draws)
         doubts = {}
         if found.mean is not None and found.square is not None:
             variance = (found.square - found.mean.square()).clamp(min=0).mean(dim=1, keepdim=True)
-            doubts["standard deviation"] = _resized(variance.sqrt(), hw)[0, 0]
+            doubts["standard deviation"] = interpolated(variance.sqrt(), hw)[0, 0]
         elif found.uncertainty is not None:
-            doubts[self.sampler.uncertainty] = _resized(found.uncertainty, hw)[0, 0]
+            doubts[self.sampler.uncertainty] = interpolated(found.uncertainty, hw)[0, 0]
         return Explanation(self._sampled(found, hw), doubts, steps=tuple(steps))
+
+    def _output_hw(self, inputs: Inputs) -> tuple[int, int]:
+        return self.spec.grid or (inputs.image.shape[-2], inputs.image.shape[-1])
 
     def features(self, inputs: Inputs, encoded: EncodedLevels | None = None) -> Features:
         """Return what the decoder is conditioned on: the joined pyramid, without the padding."""
         hw = (inputs.image.shape[-2], inputs.image.shape[-1])
         if encoded is None or encoded.covered is None:
-            pyramid = self._pyramid(inputs)
+            pyramid = self.backbone.of_inputs(inputs)
         else:
             covered = (encoded.covered.shape[-2], encoded.covered.shape[-1])
             pyramid = Pyramid(encoded.levels, self.backbone.strides, hw, covered)
-        (joined,) = self.neck(pyramid).features
+        (joined,) = (pyramid if self.neck is None else self.neck(pyramid)).features
+        if self.spec.grid is not None:
+            return joined
         grid, covered = joined.shape[-2:], pyramid.covered_hw(0)
         rows, columns = (-(-n * g // c) for n, g, c in zip(hw, grid, covered, strict=True))
         return joined[..., :rows, :columns]
-
-    def _pyramid(self, inputs: Inputs) -> Pyramid:
-        return self.backbone(pad(inputs.image, self.size_multiple), latents=inputs.latents)
 
     def sample(self, features: Features, draws: Draws, steps: int | None = None) -> Sampled:
         """Return the maps of a batch at the size of the features, and their uncertainty.
@@ -236,9 +243,9 @@ class DDP(AbstractMethod):
             InputError: if the sampler waits for classes to settle, and there are none.
         """
         rule = self.sampler if steps is None else replace(self.sampler, steps=steps)
-        result = Accumulation(rule, len(features), self._origin)
+        result = Accumulation(rule, len(features), self.spec.kind, self._origin)
         for maps in self.trajectory(features, draws, rule):
-            if not result.add(maps):
+            if not result.add(self._within(maps)):
                 break
         return result.result()
 
@@ -248,7 +255,7 @@ class DDP(AbstractMethod):
         Raises:
             InputError: as ``sample``.
         """
-        if rule.settled is not None and self.spec.kind != "classes":
+        if rule.settled is not None and self.spec.kind == "values":
             raise InputError(
                 "settled counts pixels that change their class: leave it out of values"
             )
@@ -262,14 +269,14 @@ class DDP(AbstractMethod):
             self.noise,
             normal(NOISE, 2),
             lambda noisy, time: self._decoded(repeated, noisy, time),
-            self._encoded,
+            lambda maps: self._encoded(maps, repeated),
             lambda step: normal(STEPS + step, STEPS),
         )
 
     @property
-    def _origin(self) -> float | None:
-        """What values are counted from; None of classes."""
-        return None if self.spec.bounds is None else (self.low + self.spec.bounds[1]) / 2
+    def _origin(self) -> float:
+        """What values are counted from."""
+        return 0.0 if self.spec.bounds is None else (self.low + self.spec.bounds[1]) / 2
 
     def _denoised(self, features: Features, target: Target, draws: Draws) -> Maps:
         """Return the prediction from one state of the labels, or of the model's own prediction."""
@@ -280,11 +287,11 @@ class DDP(AbstractMethod):
             encoded = self.encoding.of_target(target, hw)
         else:
             with torch.no_grad():
-                first = self._decoded(features, normal, features.new_ones(len(features)))
-            encoded = self._encoded(first)
+                first = self._decoded(features, normal, torch.ones(len(features)).to(normal))
+            encoded = self._encoded(first, features)
             if self.aligned == "fresh":
                 normal = self._normal(features, draws, FRESH)
-        time = (draws.uniform(TIME) * LAST_TIME).to(features)
+        time = (draws.uniform(TIME) * LAST_TIME).to(normal)  # 8 bits would move it
         return self._decoded(features, add_noise(self.noise, encoded, normal, time), time)
 
     def _decoded(self, features: Features, state: State | None, time: Tensor | None) -> Maps:
@@ -296,16 +303,28 @@ class DDP(AbstractMethod):
             known = self.noise.log_snr(time) if self.time_input == "log_snr" else time
             features = self.fuse(torch.cat([features, state.to(features.dtype)], dim=1))
             vector = self.time(known)
-        decoded = self.decoder(features, vector)
+        decoded = self.decoder(self._on_grid(features), vector)
         with without_autocast(decoded):  # the argmax of numbers of 8 bits would have ties
             maps = self.predict(decoded.to(self.predict.weight.dtype))
         if self.spec.bounds is None:
             return maps
         return maps.relu() + self.low
 
-    def _encoded(self, maps: Maps) -> State:
+    def _on_grid(self, features: Features) -> Float[Tensor, "b c _ _"]:
+        """Return the features on the output's own grid, if it has one (bilinear)."""
+        if self.spec.grid is None:
+            return features
+        y, x = (
+            (2 * torch.arange(n, device=features.device) + 1 - n) / n * self.covers
+            for n in self.spec.grid
+        )
+        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).to(features)
+        rows = grid.expand(len(features), -1, -1, -1)
+        return functional.grid_sample(features, rows, mode="bilinear", align_corners=False)
+
+    def _encoded(self, maps: Maps, features: Features) -> State:
         assert self.encoding is not None
-        return self.encoding.of_prediction(maps)
+        return self.encoding.of_prediction(maps, (features.shape[-2], features.shape[-1]))
 
     def _normal(self, features: Features, draws: Draws, stream: int) -> State:
         assert self.encoding is not None
@@ -322,35 +341,29 @@ class DDP(AbstractMethod):
             assert target is not None
             maps = self._denoised(features, target, draws)
         if self.spec.bounds is not None:
-            return Values(_resized(self._within(maps) if target is None else maps, hw))
-        second = self.auxiliary if self.training else None
-        return Classes(
-            _resized(maps, hw), auxiliary=None if second is None else _resized(second(features), hw)
-        )
+            return Values(interpolated(self._within(maps) if target is None else maps, hw))
+        if self.spec.kind == "masks":
+            return Masks(interpolated(maps, hw))
+        output = Classes(interpolated(maps, hw))
+        if self.auxiliary is None or not self.training:
+            return output
+        return replace(output, auxiliary=interpolated(self.auxiliary(features), hw))
 
     def _sampled(self, sampled: Sampled, hw: tuple[int, int]) -> Output:
         """Return the output of a sampling, at the size of the image."""
-        origin, uncertainty = self._origin, sampled.uncertainty
-        if origin is None:
-            space = "probabilities" if self.sampler.accumulate == "mean" else "logits"
-            large = None if uncertainty is None else _resized(uncertainty, hw)
-            return Classes(_resized(sampled.maps, hw), space, uncertainty=large)
-        value = _resized(self._within(sampled.maps), hw)
-        if sampled.mean is None or sampled.square is None:
-            return Values(value)
-        mean, square = _resized(sampled.mean, hw), _resized(sampled.square, hw)
-        return Moments(value, mean, square, value.new_full((self.spec.channels,), origin))
+        is_mean = self.sampler.accumulate == "mean"
+        return sampled.to_output(self.spec, hw, is_mean=is_mean)
 
     def _within(self, maps: Maps) -> Maps:
-        assert self.spec.bounds is not None
-        return maps.clamp(self.low, self.spec.bounds[1])
+        """Return values cut to their bounds; logits as they are."""
+        return maps if self.spec.bounds is None else maps.clamp(self.low, self.spec.bounds[1])
 
     @classmethod
     def from_backbone(cls, source: BackboneSource, **options: Any) -> MethodBuilder:
         """Return a builder of a DDP on a frozen backbone.
 
         On Stable Diffusion and the networks of the hub neck and decoder are the authors', on the
-        models of the package small ones. Of ten images the smaller ones learn faster.
+        models of the package small ones, which learn faster from about ten images.
 
         Args:
             source: of the backbone.
@@ -367,8 +380,9 @@ class DDP(AbstractMethod):
                 "decoder": MapDecoder(width=width, **sizes),
                 "encoding": partial(ClassEmbedding, width=width) if is_class else ScalarMap,
                 "auxiliary": False,
+                "freeze_backbone": True,
             }
-            backbone = pyramid_backbone(source).requires_grad_(False)
+            backbone = pyramid_backbone(source)
             return cls(output=output, backbone=backbone, **{**parts, **options})
 
         return builder_of(cls, make)
@@ -379,5 +393,6 @@ class DDP(AbstractMethod):
         return FitSettings({"": 1e-3}, batch_size=8, max_steps=600, weight_decay=0.01)
 
 
-def _resized(maps: Maps, hw: tuple[int, int]) -> Float[Tensor, "b k h w"]:
-    return functional.interpolate(maps, hw, mode="bilinear", align_corners=False)
+def _second_head(width: int, classes: int) -> nn.Module:
+    first, last = conv_block(width, AUXILIARY_WIDTH), nn.Conv2d(AUXILIARY_WIDTH, classes, 1)
+    return nn.Sequential(first, nn.Dropout2d(AUXILIARY_DROPOUT), last)

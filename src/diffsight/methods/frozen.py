@@ -9,7 +9,6 @@ from torch.nn import functional
 
 from diffsight.backbones import AbstractBackbone, PretrainedPart
 from diffsight.methods.base import AbstractMethod
-from diffsight.methods.parts import pad
 from diffsight.outputs import Classes, Distribution, Output, OutputSpec, expectation
 from diffsight.types import Inputs, Maps, PixelGrid, Pyramid
 
@@ -42,8 +41,7 @@ class AbstractFrozen(AbstractMethod):
 
     def pyramid(self, inputs: Inputs) -> Pyramid:
         """Return the features of the padded images."""
-        image = pad(inputs.image, self.backbone.size_multiple)
-        return self.backbone(image, latents=inputs.latents)
+        return self.backbone.of_inputs(inputs)
 
     def _at_image_size(
         self, maps: Tensor, covered: Tensor, inputs: Inputs, pixels: PixelGrid | None = None

@@ -16,7 +16,6 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from diffsight.backbones import BackboneSource, StableDiffusion
 from diffsight.backbones.attention_maps import MapRecorder, MapRequest
@@ -39,7 +38,7 @@ from diffsight.methods.parts import (
 from diffsight.methods.vpd import VPD
 from diffsight.necks import Fused, PerLevel
 from diffsight.necks.rearrangement import RearrangementBuilder
-from diffsight.ops.resize import resized_image
+from diffsight.ops.resize import interpolated, resized_image
 from diffsight.outputs import Output, OutputSpec
 from diffsight.prompts import AbstractPrompt, LearnedTokens
 from diffsight.types import Draws, Images, Inputs, Pyramid, Target
@@ -155,13 +154,13 @@ class MetaPrompts(AbstractMethod):
         if self.enlarge_by is None:
             return self.head(pyramid).cropped(height, width)
         small = tuple(
-            _interpolated(x, (max(1, height // stride), max(1, width // stride)))
+            interpolated(x, (max(1, height // stride), max(1, width // stride)))
             for x, stride in zip(pyramid.features, pyramid.strides, strict=True)
         )
         output = self.head(Pyramid(small, pyramid.strides, (height, width)))
         if output.hw == (height, width):
             return output
-        return output.with_stack(_interpolated(output.stack, (height, width)))
+        return output.with_stack(interpolated(output.stack, (height, width)))
 
     def refine(
         self, inputs: Inputs, latent: Float[Tensor, "b c lh lw"], recorder: Any = None
@@ -204,7 +203,7 @@ class MetaPrompts(AbstractMethod):
         if self.enlarge_by is None:
             return pad(image, self.backbone.size_multiple)
         height, width = image.shape[-2:]
-        return _interpolated(image, self._working_hw(height, width))
+        return interpolated(image, self._working_hw(height, width))
 
     def _latent(self, inputs: Inputs, draws: Draws | None = None) -> Float[Tensor, "b c lh lw"]:
         return encode_latent(self.backbone, self._sized(inputs.image), inputs.latents, draws)
@@ -303,8 +302,3 @@ class MetaPrompts(AbstractMethod):
     def few_shot_settings(cls, source: BackboneSource, output: OutputSpec) -> FitSettings:
         """Return those of VPD for a backbone and an output."""
         return VPD.few_shot_settings(source, output)
-
-
-def _interpolated(x: Float[Tensor, "b c _ _"], hw: tuple[int, int]) -> Float[Tensor, "b c h w"]:
-    """Return maps at another size, without the smoothing that ``resized_image`` adds."""
-    return functional.interpolate(x, hw, mode="bilinear", align_corners=False)

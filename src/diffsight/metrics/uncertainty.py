@@ -1,4 +1,4 @@
-"""Whether an uncertainty says where the errors are, and how large they are."""
+"""Metrics of predicted uncertainty: sparsification error and calibration."""
 
 import torch
 from jaxtyping import Bool, Float, Float64
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from diffsight.errors import InputError
 from diffsight.metrics.sums import SumMetric
-from diffsight.types import Doubts, ErrorKind
+from diffsight.types import ErrorKind, PixelErrors
 
 CONFIDENCE_BINS = 15  # of equal width, as in torchmetrics
 LEVELS = tuple(k / 20 for k in range(1, 20))  # of central intervals
@@ -24,8 +24,9 @@ class UncertaintyMetrics(SumMetric):
       with that if the largest errors were left out. Mean over the fractions, then over the images.
       The error is 0 or 1 for classes, and the root mean square in the unit of the labels for
       numbers.
-    * ``errors_in_top_10``: fraction of the errors (of their squares, for numbers) in the most
-      uncertain tenth of the pixels of all images; 0.1 says nothing.
+    * ``errors_in_top_10``: fraction of all errors (of their squares, for numbers) that the most
+      uncertain tenth of the pixels of every image holds; 0.1 is chance level. Left out where there
+      is no error.
     * ``ece``: expected calibration error, not of vectors. Of classes, the mean distance between
       confidence and accuracy in 15 bins (Guo et al., ICML 2017); of numbers, that between the level
       and the coverage of the central intervals of a normal distribution (Kuleshov et al., ICML
@@ -42,7 +43,7 @@ class UncertaintyMetrics(SumMetric):
         super().__init__(5 + counts[kind])
         self.kind: ErrorKind = kind
 
-    def update(self, doubts: Doubts, valid: Bool[Tensor, "h w"]) -> None:
+    def update(self, doubts: PixelErrors, valid: Bool[Tensor, "h w"]) -> None:
         """Add one image.
 
         Args:
@@ -50,11 +51,13 @@ class UncertaintyMetrics(SumMetric):
             valid: pixels that count.
 
         Raises:
-            InputError: if an uncertainty is not finite.
+            InputError: if an error or an uncertainty is not finite.
         """
         error, uncertainty = doubts.error[valid].double(), doubts.uncertainty[valid].double()
         if not len(error):
             return
+        if not bool(error.isfinite().all()):
+            raise InputError("a prediction is not finite where it has a label: check the model")
         if not bool(uncertainty.isfinite().all()):
             raise InputError(
                 "the uncertainty is not known at every pixel: use a plan whose views all cover the "
@@ -81,8 +84,9 @@ class UncertaintyMetrics(SumMetric):
         ause, found, errors, images, pixels = self.sums[:5]
         if not pixels:
             raise InputError("no valid pixel was seen: check the labels")
-        top = found / errors if errors > 0 else errors.new_tensor(torch.nan)
-        figures = {"ause": ause / images, "errors_in_top_10": top}
+        figures = {"ause": ause / images}
+        if errors > 0:
+            figures["errors_in_top_10"] = found / errors
         rest = self.sums[5:]
         if self.kind == "classes":
             correct, confidence = rest.unflatten(0, (2, CONFIDENCE_BINS))
@@ -116,21 +120,23 @@ def sparsification(
         uncertainty: of every pixel.
         is_root: whether means are those of squares, of which roots are compared.
     """
-    by_doubt, best = _kept(_in_order(weight, uncertainty)), _kept(weight.sort()[0])
+    ordered = _in_order(weight, uncertainty)
+    kept, best = _kept(ordered), _kept(weight.sort()[0])
     if is_root:
-        by_doubt, best = by_doubt.sqrt(), best.sqrt()
+        kept, best = kept.sqrt(), best.sqrt()
     certain = round((1 - MOST_UNCERTAIN) * len(weight))
-    return (by_doubt - best).mean(), _in_order(weight, uncertainty)[certain:].sum()
+    return (kept - best).mean(), ordered[certain:].sum()
 
 
 def _in_order(weight: Float64[Tensor, " m"], uncertainty: Pixels) -> Float64[Tensor, " m"]:
     """Return the errors, that of the most certain pixel first; equal ones have their mean."""
     _, group, size = uncertainty.unique(return_inverse=True, return_counts=True)
-    sums = torch.zeros(len(size), dtype=weight.dtype).index_add_(0, group, weight)
+    sums = weight.new_zeros(len(size)).index_add_(0, group, weight)
     return (sums / size).repeat_interleave(size)
 
 
 def _kept(ordered: Float64[Tensor, " m"]) -> Float64[Tensor, "100"]:
     """Return the mean error of what is left, without 0, 1, ... 99 % of the pixels at the end."""
-    counts = (len(ordered) * (100 - torch.arange(100))).div(100).ceil().long().clamp(min=1)
+    percent = 100 - torch.arange(100, device=ordered.device)
+    counts = (len(ordered) * percent).div(100).ceil().long().clamp(min=1)
     return ordered.cumsum(dim=0)[counts - 1] / counts

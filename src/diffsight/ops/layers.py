@@ -1,4 +1,4 @@
-"""The start of convolutions."""
+"""Blocks of convolutions, and how they start."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,3 +13,9 @@ def start_convolutions(module: nn.Module, draw: Callable[[Tensor], Any]) -> None
             draw(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def conv_block(channels: int, width: int, kernel: int = 3, *, stride: int = 1) -> nn.Sequential:
+    """Return a convolution, batch normalisation and ReLU; stride 1 keeps the size."""
+    conv = nn.Conv2d(channels, width, kernel, stride=stride, padding=kernel // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True))

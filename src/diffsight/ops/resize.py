@@ -83,3 +83,8 @@ def _labelled_in_gaps(
     is_first = torch.ones_like(cells, dtype=torch.bool)
     is_first[1:] = cells[1:] != cells[:-1]
     return cells[is_first], (y * width + x)[order][is_first]
+
+
+def interpolated(maps: Float[Tensor, "b c _ _"], hw: tuple[int, int]) -> Float[Tensor, "b c h w"]:
+    """Return maps at another size (bilinear), without the smoothing that ``resized_image`` adds."""
+    return functional.interpolate(maps, hw, mode="bilinear", align_corners=False)

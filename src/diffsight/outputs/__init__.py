@@ -1,7 +1,7 @@
 """What a method gives to a task: the kinds of output, and what a task asks for."""
 
 from diffsight.outputs.codec import LabelCodec, SoftLabels, expectation
-from diffsight.outputs.kinds import Classes, Distribution, Heatmaps, Moments, Output, Values
+from diffsight.outputs.kinds import Classes, Distribution, Heatmaps, Masks, Moments, Output, Values
 from diffsight.outputs.spec import Kind, OutputSpec
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Heatmaps",
     "Kind",
     "LabelCodec",
+    "Masks",
     "Moments",
     "Output",
     "OutputSpec",

@@ -112,7 +112,8 @@ class Classes(Output):
         maps: one per class.
         space: what the maps are.
         auxiliary: logits of a second head, for the loss alone.
-        uncertainty: of a method that says more of it than the probabilities do, in [0, 1].
+        uncertainty: the method's own, in [0, 1]; None: 1 minus the largest probability stands for
+            it.
     """
 
     maps: Float[Tensor, "b k h w"]
@@ -153,6 +154,43 @@ class Classes(Output):
     def normalised(self) -> "Classes":
         """Return the probabilities."""
         return Classes(self.probabilities, "probabilities", uncertainty=self.uncertainty)
+
+
+@dataclass(frozen=True)
+class Masks(Output):
+    """Logits or probabilities of classes that may overlap.
+
+    Attributes:
+        maps: one per class.
+        space: what the maps are.
+        uncertainty: in [0, 1], of a method that gives one.
+    """
+
+    maps: Float[Tensor, "b k h w"]
+    space: Literal["logits", "probabilities"] = "logits"
+    uncertainty: Float[Tensor, "b 1 h w"] | None = None
+
+    @property
+    def probabilities(self) -> Float[Tensor, "b k h w"]:
+        """Probabilities in 32 bit, of each class by itself."""
+        maps = self.maps.float()
+        return maps.sigmoid() if self.space == "logits" else maps
+
+    @property
+    def stack(self) -> Float[Tensor, "b c h w"]:
+        """The maps, and the uncertainty where there is one."""
+        parts = [self.maps] if self.uncertainty is None else [self.maps, self.uncertainty]
+        return torch.cat(parts, dim=1).float()
+
+    def with_stack(self, stack: Float[Tensor, "b c h w"]) -> "Masks":
+        """Return these maps in the same space."""
+        if self.uncertainty is None:
+            return Masks(stack, self.space)
+        return Masks(stack[:, :-1], self.space, stack[:, -1:])
+
+    def normalised(self) -> "Masks":
+        """Return the probabilities."""
+        return Masks(self.probabilities, "probabilities", self.uncertainty)
 
 
 @dataclass(frozen=True)
@@ -227,7 +265,8 @@ class Moments(Output):
 
     Attributes:
         value: expected value in the unit of the task.
-        mean: mean of the fixed centres, minus ``origin``.
+        mean: mean of the distribution (over classes with fixed centres, or over the steps and seeds
+            of a sampler), minus ``origin``.
         square: mean of the squares of the same.
         origin: what the centres are counted from.
     """

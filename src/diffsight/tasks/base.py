@@ -16,7 +16,7 @@ from diffsight.errors import InputError
 from diffsight.outputs import LabelCodec, Output, OutputSpec, SoftLabels
 from diffsight.outputs.kinds import MIN_PROBABILITY
 from diffsight.tasks.prediction import Prediction, PredictionSet, to_pixels
-from diffsight.types import Doubts, ErrorKind, Maps, Mask, Masks, People, Target
+from diffsight.types import ErrorKind, Maps, Mask, Masks, People, PixelErrors, Target
 
 LabelMaps = Iterable[tuple[Tensor, Bool[Tensor, "h w"]]]
 """Labels ``c h w`` or ``h w`` of one size, each with its mask of valid pixels."""
@@ -191,24 +191,19 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has no prediction sets")
 
-    def doubts(self, prediction: Prediction, target: Target) -> Doubts | None:
+    def pixel_errors(self, prediction: Prediction, target: Target) -> PixelErrors | None:
         """Return the errors of one image beside its uncertainty; None where there is none.
 
         Args:
             prediction: of this task.
             target: labels, a batch of one.
-
-        Raises:
-            InputError: if the task has no errors of pixels.
         """
-        raise InputError(
-            f"{type(self).__name__} has no uncertainty of pixels to evaluate: leave it out"
-        )
+        return None
 
     @property
-    def error_kind(self) -> ErrorKind:
-        """Kind of what ``doubts`` compares."""
-        return "classes" if self.class_names else "number"
+    def error_kind(self) -> ErrorKind | None:
+        """Kind of what ``pixel_errors`` compares; None: nothing of single pixels."""
+        return None
 
     def totals(self, label: Tensor, valid: Mask) -> Mapping[str, float]:
         """Return numbers about a whole image: ``mean``, or ``area.NAME`` of every class.

@@ -42,7 +42,7 @@ class Depth(AbstractNumbers):
             different labels; None offers values alone.
         spacing: of the bins, see ``ScalarBins.fit``.
         alpha: weight of the squared error beside the cross-entropy of a distribution.
-        value_form: loss of values, ``silog`` (VPD, EVP, Meta Prompts) or ``sigloss`` (DDP).
+        log_loss: of values, ``silog`` (VPD, EVP, Meta Prompts) or ``sigloss`` (DDP).
     """
 
     metric_name = "RMSE, m"
@@ -59,7 +59,7 @@ class Depth(AbstractNumbers):
         bins: Bins | None = None,
         spacing: Spacing = "log",
         alpha: float = 1.0,
-        value_form: Literal["silog", "sigloss"] = "silog",
+        log_loss: Literal["silog", "sigloss"] = "silog",
     ) -> None:
         if not 0 < min_depth_m < (max_depth_m or math.inf):
             raise InputError(
@@ -74,7 +74,7 @@ class Depth(AbstractNumbers):
             spacing=spacing,
             bounds=None if max_depth_m is None else (0.0, max_depth_m),
         )
-        self.value_form: Literal["silog", "sigloss"] = value_form
+        self.log_loss: Literal["silog", "sigloss"] = log_loss
         self.min_depth_m = min_depth_m
         self.max_depth_m = max_depth_m
         self.depth_type: DepthType = depth_type
@@ -96,9 +96,9 @@ class Depth(AbstractNumbers):
         There is no upper bound in training, as in VPD.
         """
         depth_m = target.label[:, 0]
-        loss_of = silog if self.value_form == "silog" else sigloss
+        loss_of = silog if self.log_loss == "silog" else sigloss
         loss = loss_of(values[:, 0], depth_m, target.valid & (depth_m > 0))
-        return {"loss": loss, self.value_form: loss.detach()}
+        return {"loss": loss, self.log_loss: loss.detach()}
 
     def measure(self, label: Maps, target: Target) -> Float64[Tensor, "4"]:
         """Return the sums of squared and of relative errors, of ratios below 1.25, and the pixels.
@@ -151,7 +151,8 @@ class DepthPrediction(Prediction):
         depth_m: metres.
         valid: False where the value is not finite or outside the task's range.
         depth_type: ``z`` along the optical axis, ``euclidean`` along the ray.
-        uncertainty_m: in metres. Of a distribution its standard deviation; else that of the views
+        uncertainty_m: in metres. Of a distribution, or of the steps and seeds of a sampler, its
+            standard deviation; else that of the views
             of the plan (windows, flips), NaN where fewer than two views were, or None with one.
         display_m: linear range of pictures; None: logarithmic, from the 2nd to the 98th percentile.
     """

@@ -29,7 +29,7 @@ from diffsight.tasks.base import (
     unsupported,
 )
 from diffsight.tasks.prediction import Prediction, PredictionSet, StoredArray
-from diffsight.types import Doubts, ErrorKind, Map, Maps, Mask, Masks, Target
+from diffsight.types import ErrorKind, Map, Maps, Mask, Masks, PixelErrors, Target
 
 # Smallest scale of an error, in standard deviations of the labels. With 0.1, a few pixels of small
 # predicted deviation made all intervals wide, in a trial with ten labelled rooms.
@@ -218,14 +218,14 @@ class AbstractNumbers(AbstractTask):
         error = self.error(self.to_label(output).float(), label)
         return (error / self._scale(output)).nan_to_num(nan=math.inf, posinf=math.inf)
 
-    def doubts(self, prediction: Prediction, target: Target) -> Doubts | None:
+    def pixel_errors(self, prediction: Prediction, target: Target) -> PixelErrors | None:
         """Return the errors of one image beside their standard deviation."""
         std = prediction.std
         if std is None:
             return None
         values = prediction.to_label().float()[None].to(target.label.device)
         error = self.error(values, target.label)[0]
-        return Doubts(error, self._std_of_error(std[None].to(error.device))[0])
+        return PixelErrors(error, self._std_of_error(std[None].to(error.device))[0])
 
     @property
     def error_kind(self) -> ErrorKind:

@@ -22,7 +22,7 @@ from diffsight.losses.lovasz import lovasz_softmax
 from diffsight.outputs import Classes, Output, OutputSpec, SoftLabels
 from diffsight.tasks.base import AbstractTask, LabelMaps, count_classes, distribution_loss
 from diffsight.tasks.prediction import Colour, Prediction, PredictionSet, StoredArray
-from diffsight.types import Boxes, Doubts, Map, Mask, Masks, Picture, Target
+from diffsight.types import Boxes, ErrorKind, Map, Mask, Masks, Picture, PixelErrors, Target
 
 NONE = -1  # id of a pixel without a label
 HUE_STEP = 0.301  # from one class to the next, by trial: 20 classes and 150 stay well apart
@@ -243,12 +243,17 @@ class Segmentation(AbstractTask):
         arrays = {"set": StoredArray(there.cpu().numpy())}
         return PredictionSet(arrays, (there.sum(dim=0) > 1).cpu(), about)
 
-    def doubts(self, prediction: Prediction, target: Target) -> Doubts:
+    @property
+    def error_kind(self) -> ErrorKind:
+        """Right or wrong classes."""
+        return "classes"
+
+    def pixel_errors(self, prediction: Prediction, target: Target) -> PixelErrors:
         """Return which pixels are wrong, and their uncertainty or 1 minus their confidence."""
         predicted = ClassPrediction.expect(prediction)
         wrong = (predicted.to_label() != target.label[0].to(predicted.ids.device)).float()
         confidence, doubt = predicted.confidence.float(), predicted.uncertainty
-        return Doubts(wrong, 1 - confidence if doubt is None else doubt.float(), confidence)
+        return PixelErrors(wrong, 1 - confidence if doubt is None else doubt.float(), confidence)
 
     def totals(self, label: Int[Tensor, "h w"], valid: Mask) -> Mapping[str, float]:
         """Return the fraction of the valid pixels that is of every class."""

@@ -1,0 +1,238 @@
+"""Several cameras as one map seen from above: lift, splat, encode (BEVFusion).
+
+The names of the parts are those of DDP's configuration: Swin, a generalised feature pyramid, the
+view transform, a residual network on the map, and a pyramid of two levels.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diffsight.backbones.base import AbstractBackbone
+from diffsight.backbones.bev.geometry import Axis, frustum, lifted, pooled
+from diffsight.backbones.vision import VisionBackbone
+from diffsight.errors import InputError
+from diffsight.ops.layers import conv_block
+from diffsight.types import Inputs, Latents, Pyramid, Rig
+
+Map = Float[Tensor, "b c x y"]
+Range = tuple[float, float, float]
+
+
+class CameraMap(AbstractBackbone):
+    """The features of several cameras on a map; its first axis is x (forward), the second y.
+
+    Args:
+        images: encoder of the images, three levels from stride 8 on.
+        width: channels of the image features, and of the map.
+        context: channels that are brought into the map.
+        depths: bins of the depth: begin, end and step in metres.
+        x: the same of the map's first axis, forward.
+        y: of its second axis, to the left.
+        z: of its height.
+        stages: channels and stride of the stages of the network on the map, two blocks each.
+
+    Raises:
+        InputError: if the encoder has another number of levels.
+    """
+
+    size_multiple = 1
+
+    def __init__(
+        self,
+        images: VisionBackbone,
+        *,
+        width: int = 256,
+        context: int = 80,
+        depths: Range = (1.0, 60.0, 0.5),
+        x: Range = (-51.2, 51.2, 0.4),
+        y: Range = (-51.2, 51.2, 0.4),
+        z: Range = (-10.0, 10.0, 20.0),
+        stages: Sequence[tuple[int, int]] = ((160, 2), (320, 2), (640, 1)),
+    ) -> None:
+        super().__init__()
+        if len(images.channels) != 3:
+            raise InputError(
+                f"CameraMap reads three levels of the images, the encoder gives "
+                f"{len(images.channels)}: choose its stages"
+            )
+        self.images = images
+        self.pyramid = ImagePyramid(images.channels, width)
+        self.lift = LiftSplat(width, context, Axis(*depths), (Axis(*x), Axis(*y), Axis(*z)))
+        self.encoder = MapEncoder(context, stages)
+        self.join = MapPyramid(stages[-1][0], stages[0][0], width)
+        self.channels, self.strides = (width,), (1,)
+
+    def of_inputs(self, inputs: Inputs) -> Pyramid:
+        """Return the features of the map.
+
+        Raises:
+            InputError: if there are no cameras.
+        """
+        if inputs.rig is None:
+            raise InputError("the model reads several cameras: give a rig, not one image")
+        features = self.features(inputs.rig)
+        hw = (features.shape[-2], features.shape[-1])
+        return Pyramid((features,), self.strides, hw)
+
+    def forward(self, image: Tensor, *, latents: Latents | None = None) -> Pyramid:
+        """Refuse a single image."""
+        raise InputError("the model reads several cameras: give a rig, not one image")
+
+    def features(self, rig: Rig) -> Map:
+        """Return the features of the map."""
+        count, views = rig.images.shape[:2]
+        levels = self.images.levels(rig.images.flatten(0, 1))
+        seen = self.pyramid(levels).unflatten(0, (count, views))
+        return self.join(self.encoder(self.lift(seen, rig)))
+
+
+class ImagePyramid(nn.Module):
+    """The finest level, joined with the coarser ones from the top down.
+
+    Args:
+        channels: of three levels, finest first.
+        width: of what comes out.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int) -> None:
+        super().__init__()
+        above = (width, channels[2])
+        self.lateral = nn.ModuleList(
+            conv_block(own + more, width, 1) for own, more in zip(channels[:2], above, strict=True)
+        )
+        self.output = nn.ModuleList(conv_block(width, width) for _ in above)
+
+    def forward(self, levels: Sequence[Tensor]) -> Float[Tensor, "n c h w"]:
+        """Return the finest level."""
+        joined = levels[2]
+        for fine in (1, 0):
+            larger = functional.interpolate(
+                joined, levels[fine].shape[-2:], mode="bilinear", align_corners=False
+            )
+            both = torch.cat([levels[fine], larger], dim=1)
+            joined = self.output[fine](self.lateral[fine](both))
+        return joined
+
+
+class LiftSplat(nn.Module):
+    """Image features at every depth, weighted by its probability and summed in the cells of a map.
+
+    Args:
+        width: channels of the image features.
+        context: channels that are lifted.
+        depths: bins of the depth.
+        axes: of the map: x, y and z.
+    """
+
+    def __init__(
+        self, width: int, context: int, depths: Axis, axes: tuple[Axis, Axis, Axis]
+    ) -> None:
+        super().__init__()
+        self.context = context
+        self.depths = depths
+        self.axes = axes
+        self.depth = nn.Conv2d(width, depths.cells + context, 1)
+        lifted_channels = context * axes[2].cells
+        self.smooth = nn.Sequential(
+            conv_block(lifted_channels, context),
+            conv_block(context, context, stride=2),
+            conv_block(context, context),
+        )
+
+    def forward(self, seen: Float[Tensor, "b v c h w"], rig: Rig) -> Map:
+        """Return the map at half of the resolution of its cells."""
+        return self.smooth(self.splat(seen, rig).flatten(1, 2))
+
+    def splat(self, seen: Float[Tensor, "b v c h w"], rig: Rig) -> Float[Tensor, "b c z x y"]:
+        """Return the sums in the cells."""
+        count, views = seen.shape[:2]
+        maps = self.depth(seen.flatten(0, 1))
+        probability = maps[:, : self.depths.cells].softmax(dim=1)
+        context = maps[:, self.depths.cells :]
+        values = probability[:, :, None] * context[:, None]  # (b v) d c h w
+        values = values.unflatten(0, (count, views)).movedim(3, -1)
+        return pooled(values, self.points(rig, (seen.shape[-2], seen.shape[-1])), self.axes)
+
+    def points(self, rig: Rig, grid_hw: tuple[int, int]) -> Float[Tensor, "b v d h w 3"]:
+        """Return where the cells of the images' grids lie in the frame of the vehicle."""
+        hw = (rig.images.shape[-2], rig.images.shape[-1])
+        cells = frustum(hw, grid_hw, self.depths).to(rig.intrinsics)
+        return lifted(cells, rig)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions and a shortcut (He et al., 2016).
+
+    Args:
+        channels: that come in.
+        width: that go out.
+        stride: of the first convolution.
+    """
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.first = conv_block(channels, width, stride=stride)
+        self.second = conv_block(width, width)[:2]
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels != width:
+            self.shortcut = conv_block(channels, width, 1, stride=stride)[:2]
+
+    def forward(self, x: Map) -> Map:
+        """Return the block's map."""
+        return (self.second(self.first(x)) + self.shortcut(x)).relu()
+
+
+class MapEncoder(nn.Module):
+    """A residual network on the map.
+
+    Args:
+        channels: of the map.
+        stages: channels and stride of each.
+    """
+
+    def __init__(self, channels: int, stages: Sequence[tuple[int, int]]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList()
+        for width, stride in stages:
+            blocks = (ResidualBlock(channels, width, stride), ResidualBlock(width, width, 1))
+            self.stages.append(nn.Sequential(*blocks))
+            channels = width
+
+    def forward(self, x: Map) -> list[Any]:
+        """Return the map after every stage."""
+        levels = []
+        for stage in self.stages:
+            x = stage(x)
+            levels.append(x)
+        return levels
+
+
+class MapPyramid(nn.Module):
+    """The last level at the size of the first one, joined and enlarged by two.
+
+    Args:
+        coarse: channels of the last level.
+        fine: channels of the first level.
+        width: of what comes out.
+    """
+
+    def __init__(self, coarse: int, fine: int, width: int) -> None:
+        super().__init__()
+        self.fuse = nn.Sequential(conv_block(coarse + fine, width, 1), conv_block(width, width))
+        self.enlarge = conv_block(width, width)
+
+    def forward(self, levels: Sequence[Map]) -> Map:
+        """Return the features of the map."""
+        first, last = levels[0], levels[-1]
+        last = functional.interpolate(last, first.shape[-2:], mode="bilinear", align_corners=True)
+        joined = self.fuse(torch.cat([last, first], dim=1))
+        height, width = joined.shape[-2:]
+        larger = functional.interpolate(
+            joined, (2 * height, 2 * width), mode="bilinear", align_corners=True
+        )
+        return self.enlarge(larger)
