@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffsight.codecs.heatmaps import encode
-from diffsight.outputs import Classes, Distribution, Heatmaps, Output, OutputSpec, Values
+from diffsight.outputs import Classes, Distribution, Heatmaps, Masks, Output, OutputSpec, Values
 from diffsight.tasks import AbstractTask
 from diffsight.tasks.base import resize_map
 from diffsight.types import Target
@@ -217,6 +217,8 @@ def perfect(task: AbstractTask, spec: OutputSpec, target: Target) -> Output:
         case "classes":
             ids = torch.nn.functional.one_hot(label.long(), spec.channels)
             return Classes(30.0 * ids.movedim(-1, 1))
+        case "masks":
+            return Masks(60.0 * label.float() - 30)
         case "distribution":
             soft = task.encode_label(label)
             assert soft is not None

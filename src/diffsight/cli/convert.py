@@ -34,7 +34,7 @@ def main(
     """Turn an original checkpoint into a diffsight model, with a report of every key.
 
     Args:
-        kind: ddp-depth, ddp-segmentation, evp-depth, evp-referring, meta-prompts-depth,
+        kind: ddp-bev, ddp-depth, ddp-segmentation, evp-depth, evp-referring, meta-prompts-depth,
             meta-prompts-segmentation, vpd-depth, vpd-referring or vpd-segmentation.
         checkpoint: the authors' .ckpt / .pth, or a .safetensors.
         out: the model to write: a folder, or one .safetensors file.
@@ -84,6 +84,8 @@ def main(
 
 def _short_side(kind: str, max_depth_m: float) -> int | None:
     """Return that of the authors' training images; KITTI's are cropped, not resized."""
+    if kind == "ddp-bev":
+        return None
     if not kind.endswith("depth"):
         return 512
     return 480 if max_depth_m <= INDOORS_M else None

@@ -48,7 +48,7 @@ from diffsight.types import Draws, Encoded, Inputs, Pyramid, Target
 
 Features = Float[Tensor, "b c fh fw"]
 State = Float[Tensor, "b e fh fw"]
-Maps = Float[Tensor, "b k fh fw"]
+Maps = Float[Tensor, "b k _ _"]
 AUXILIARY_WIDTH, AUXILIARY_DROPOUT = 256, 0.1
 TIME, NOISE, FRESH, STEPS = 0, 1, 2, 1000  # streams of random numbers
 

@@ -1,6 +1,7 @@
 """Tasks: what the numbers of a map mean. One kind of label, one file, with its prediction."""
 
 from diffsight.tasks.base import AbstractTask
+from diffsight.tasks.bev import BEV, BEVPrediction
 from diffsight.tasks.depth import Depth, DepthPrediction
 from diffsight.tasks.normals import NormalPrediction, Normals
 from diffsight.tasks.pose import Pose, PosePrediction
@@ -10,7 +11,9 @@ from diffsight.tasks.segmentation import ClassPrediction, Segmentation
 from diffsight.tasks.values import ValuePrediction, Values
 
 __all__ = [
+    "BEV",
     "AbstractTask",
+    "BEVPrediction",
     "ClassPrediction",
     "Depth",
     "DepthPrediction",

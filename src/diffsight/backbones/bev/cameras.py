@@ -19,7 +19,7 @@ from diffsight.errors import InputError
 from diffsight.ops.layers import conv_block
 from diffsight.types import Inputs, Latents, Pyramid, Rig
 
-Map = Float[Tensor, "b c x y"]
+Map = Float[Tensor, "b _ _ _"]
 Range = tuple[float, float, float]
 
 
@@ -144,11 +144,11 @@ class LiftSplat(nn.Module):
             conv_block(context, context),
         )
 
-    def forward(self, seen: Float[Tensor, "b v c h w"], rig: Rig) -> Map:
+    def forward(self, seen: Float[Tensor, "b v c h w"], rig: Rig) -> Float[Tensor, "b k x y"]:
         """Return the map at half of the resolution of its cells."""
         return self.smooth(self.splat(seen, rig).flatten(1, 2))
 
-    def splat(self, seen: Float[Tensor, "b v c h w"], rig: Rig) -> Float[Tensor, "b c z x y"]:
+    def splat(self, seen: Float[Tensor, "b v c h w"], rig: Rig) -> Float[Tensor, "b k z x y"]:
         """Return the sums in the cells."""
         count, views = seen.shape[:2]
         maps = self.depth(seen.flatten(0, 1))

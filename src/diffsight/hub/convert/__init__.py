@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from diffsight.backbones.ldm_keys import KeyReport
 from diffsight.hub.convert.ddp import convert_ddp_depth, convert_ddp_segmentation
+from diffsight.hub.convert.ddp_bev import convert_ddp_bev
 from diffsight.hub.convert.evp import convert_evp_depth, convert_evp_referring
 from diffsight.hub.convert.layout import IncompleteError
 from diffsight.hub.convert.meta_prompts import (
@@ -21,6 +22,7 @@ __all__ = [
     "CONVERTERS",
     "Converter",
     "IncompleteError",
+    "convert_ddp_bev",
     "convert_ddp_depth",
     "convert_ddp_segmentation",
     "convert_evp_depth",
@@ -36,6 +38,7 @@ Converter = Callable[..., tuple[DenseModel, KeyReport]]
 """Builds our model around the tensors of an original state dict; options are keywords."""
 
 CONVERTERS: Mapping[str, Converter] = {
+    "ddp-bev": convert_ddp_bev,
     "ddp-depth": convert_ddp_depth,
     "ddp-segmentation": convert_ddp_segmentation,
     "evp-depth": convert_evp_depth,

@@ -29,10 +29,9 @@ from diffsight.tasks import Depth, Segmentation
 from diffsight.weights import load_tower
 
 LEAST_M = 1e-3  # depth in metres
-ENCODER = "backbone."
-TOWER = "encoder:"  # what the entries of the encoder begin with after ``_translated``
+TOWER = "encoder:"  # what the entries of the encoder begin with after ``translated``
 LAYER = r"decode_head\.encoder\.layers\.(\d+)\."
-_NAMES = {
+NAMES = {
     TOWER: "backbone.network.",
     r"(transform|down)\.conv\.": "fuse.",
     r"embedding_table\.": "encoding.table.",
@@ -59,8 +58,8 @@ _NAMES = {
     r"auxiliary_head\.convs\.0\.bn\.": "auxiliary.0.1.",
     r"auxiliary_head\.conv_seg\.": "auxiliary.2.",
 }
-SEGMENTATION = Layout("ddp-segmentation", "", "", _NAMES, {})
-DEPTH = Layout("ddp-depth", "", "", _NAMES, {})
+SEGMENTATION = Layout("ddp-segmentation", "", "", NAMES, {})
+DEPTH = Layout("ddp-depth", "", "", NAMES, {})
 
 _SWIN = {
     r"patch_embed\.projection\.": "embeddings.patch_embeddings.projection.",
@@ -162,7 +161,7 @@ def convert_ddp_depth(
 def _converted(
     state: Mapping[str, Tensor], layout: Layout, method: Any, task: Any, *, partial: bool
 ) -> tuple[DenseModel, KeyReport]:
-    architecture = _architecture(state)
+    architecture = architecture_of(state)
     layers = 1 + max(int(found[1]) for key in state if (found := re.match(LAYER, key)))
     width = state["neck.1.down.conv.weight"].shape[0]
     time = state.get("decode_head.encoder.layers.0.time_mlp.1.weight")
@@ -181,22 +180,32 @@ def _converted(
         }
         return DenseModel(task=task, method=bind(method, **parts))
 
-    return convert(dict(_translated(state, architecture)), layout, build, partial=partial)
+    return convert(dict(translated(state, architecture)), layout, build, partial=partial)
 
 
-def _translated(
-    state: Mapping[str, Tensor], architecture: Mapping[str, Any]
+def translated(
+    state: Mapping[str, Tensor],
+    architecture: Mapping[str, Any],
+    prefix: str = "backbone.",
+    stages: tuple[str, ...] | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield the entries, those of the encoder under the names that transformers gives them."""
+    """Yield the entries, those of the encoder under the names that transformers gives them.
+
+    Args:
+        state: of mmsegmentation or a relative of it.
+        architecture: of the encoder.
+        prefix: of its entries.
+        stages: whose feature maps are used; default: all.
+    """
     theirs = {}
     for key, value in state.items():
-        if key.startswith(ENCODER):
+        if key.startswith(prefix):
             # where the entries are only counted, transformers still needs some values
             real = torch.zeros(value.shape) if value.is_meta else value
-            theirs[key.removeprefix(ENCODER)] = real
+            theirs[key.removeprefix(prefix)] = real
         else:
             yield key, value
-    network = VisionBackbone(architecture=dict(architecture)).network
+    network = VisionBackbone(architecture=dict(architecture), stages=stages).network
     translated = dict(_encoder_entries(theirs, is_swin=architecture["model_type"] == "swin"))
     loaded = load_tower(type(network), network.config, translated, "the checkpoint", "encoder")
     for name, value in loaded.state_dict().items():
@@ -241,29 +250,34 @@ def merged_by_position(weight: Tensor) -> Tensor:
     return parts.transpose(-1, -2).flatten(-2).contiguous()
 
 
-def _architecture(state: Mapping[str, Tensor]) -> dict[str, Any]:
+def architecture_of(state: Mapping[str, Tensor], prefix: str = "backbone.") -> dict[str, Any]:
     """Return the configuration of the encoder in a checkpoint, read off its shapes.
+
+    Args:
+        state: of the checkpoint.
+        prefix: of the encoder's entries.
 
     Raises:
         InputError: if it is neither Swin nor ConvNeXt.
     """
     normalised = {"image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)}
-    if "backbone.patch_embed.projection.weight" in state:
-        tables = "backbone.stages.{}.blocks.0.attn.w_msa.relative_position_bias_table"
-        shapes = [state[tables.format(stage)].shape for stage in range(4)]
+    own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    if "patch_embed.projection.weight" in own:
+        tables = "stages.{}.blocks.0.attn.w_msa.relative_position_bias_table"
+        shapes = [own[tables.format(stage)].shape for stage in range(4)]
         return {
             "model_type": "swin",
-            "embed_dim": len(state["backbone.patch_embed.projection.weight"]),
-            "depths": _depths(state, r"backbone\.stages\.(\d+)\.blocks\.(\d+)\."),
+            "embed_dim": len(own["patch_embed.projection.weight"]),
+            "depths": _depths(own, r"stages\.(\d+)\.blocks\.(\d+)\."),
             "num_heads": [heads for _, heads in shapes],
             "window_size": (round(shapes[0][0] ** 0.5) + 1) // 2,
             **normalised,
         }
-    if "backbone.downsample_layers.0.0.weight" in state:
+    if "downsample_layers.0.0.weight" in own:
         return {
             "model_type": "convnext",
-            "hidden_sizes": [len(state[f"backbone.norm{i}.weight"]) for i in range(4)],
-            "depths": _depths(state, r"backbone\.stages\.(\d+)\.(\d+)\."),
+            "hidden_sizes": [len(own[f"norm{i}.weight"]) for i in range(4)],
+            "depths": _depths(own, r"stages\.(\d+)\.(\d+)\."),
             **normalised,
         }
     raise InputError("the checkpoint's encoder is neither Swin nor ConvNeXt: convert one of these")

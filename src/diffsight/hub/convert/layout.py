@@ -49,6 +49,7 @@ KINDS: Mapping[str, Kind] = {
     "ddp-segmentation": Kind(
         "DDP segmentation", ("transform.conv.weight", "decode_head.conv_seg.weight")
     ),
+    "ddp-bev": Kind("DDP map", ("encoders.camera.vtransform.depthnet.weight", "heads.map.")),
     "ddp-depth": Kind("DDP depth", ("down.conv.weight", "decode_head.conv_depth.weight")),
     "evp-depth": Kind("EVP depth", ("seed_bin_regressor._net.0.weight", "encoder.aggregation.")),
     "vpd-depth": Kind("VPD depth", ("encoder.class_embeddings", "last_layer_depth.0.weight")),

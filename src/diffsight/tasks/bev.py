@@ -1,0 +1,214 @@
+"""Maps seen from above: classes that may overlap on a grid of cells around a vehicle (DDP)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+from torch.nn import functional
+
+from diffsight.errors import InputError
+from diffsight.outputs import Masks, Output, OutputSpec, SoftLabels
+from diffsight.tasks.base import AbstractTask, LabelMaps
+from diffsight.tasks.prediction import Colour, Prediction, StoredArray
+from diffsight.tasks.segmentation import palette
+from diffsight.types import Map, Maps, Picture, Target
+from diffsight.types import Masks as ValidMasks
+
+NUSCENES_CLASSES = (
+    *("drivable_area", "ped_crossing", "walkway", "stop_line", "carpark_area", "divider"),
+)
+"""In the order of BEVFusion; ``divider`` is that of roads and of lanes."""
+THRESHOLDS = tuple(0.35 + 0.05 * k for k in range(7))  # of the probability, in the metric
+MIN_PROBABILITY = 1e-6
+SHOWN = 0.5  # least probability of a class in pictures
+
+
+class BEV(AbstractTask):
+    """Classes of the cells around a vehicle; a cell may be of several, or of none.
+
+    The label is ``k x y`` of zeros and ones: the first axis runs forward, the second to the left.
+
+    Args:
+        names: of the classes.
+        cells: along each axis.
+        cell_m: length of a cell in metres.
+        gamma: of the focal loss, whose weights of the two sides are equal.
+        label: key of ``Sample.labels``.
+
+    Raises:
+        InputError: if names are repeated, or there is no cell.
+    """
+
+    metric_name = "mean IoU, %"
+    higher_is_better = True
+    is_mirrorable = False  # a mirrored camera is another one
+
+    def __init__(
+        self,
+        names: Sequence[str] = NUSCENES_CLASSES,
+        *,
+        cells: int = 200,
+        cell_m: float = 0.5,
+        gamma: float = 2.0,
+        label: str = "map",
+    ) -> None:
+        super().__init__()
+        if len(set(names)) != len(names) or not names:
+            raise InputError("maps need one or more different class names")
+        if cells < 1 or not cell_m > 0:
+            raise InputError(f"a map of {cells} cells of {cell_m:g} m: give positive numbers")
+        self.names = tuple(names)
+        self.cells = cells
+        self.cell_m = cell_m
+        self.gamma = gamma
+        self.label = label
+
+    @property
+    def outputs(self) -> tuple[OutputSpec, ...]:
+        """Masks on the grid of cells."""
+        return (OutputSpec("masks", len(self.names), grid=(self.cells, self.cells)),)
+
+    def loss(
+        self, output: Output, target: Target, soft_labels: SoftLabels | None = None
+    ) -> dict[str, Tensor]:
+        """Return the focal loss (Lin et al., 2017): mean over cells, sum over classes."""
+        output = Masks.expect(output)
+        logits = output.maps.float()
+        if output.space == "probabilities":
+            logits = logits.clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY).logit()
+        valid = target.valid[:, None].expand_as(logits)
+        there = torch.where(valid, target.label.float(), 0)
+        nll = functional.binary_cross_entropy_with_logits(logits, there, reduction="none")
+        of_truth = torch.where(there > 0.5, logits.sigmoid(), 1 - logits.sigmoid())
+        focal = nll * (1 - of_truth) ** self.gamma
+        loss = torch.where(valid, focal, 0).sum() / target.valid.sum().clamp(min=1)
+        return {"loss": loss, "focal": loss.detach()}
+
+    def decode(self, output: Output) -> list["BEVPrediction"]:
+        """Return the probabilities of the cells."""
+        output = Masks.expect(output)
+        doubts = [None] * len(output.maps)
+        if output.uncertainty is not None:
+            doubts = list(output.uncertainty[:, 0])
+        return [
+            BEVPrediction(one, self.names, self.cell_m, doubt)
+            for one, doubt in zip(output.probabilities, doubts, strict=True)
+        ]
+
+    def truth(self, target: Target) -> list["BEVPrediction"]:
+        """Return the labels as perfect predictions."""
+        return [BEVPrediction(one.float(), self.names, self.cell_m) for one in target.label]
+
+    def to_label(self, output: Output) -> Maps:
+        """Return the probabilities."""
+        return Masks.expect(output).probabilities
+
+    def measure(self, label: Maps, target: Target) -> Float64[Tensor, "7 k 3"]:
+        """Return true and false positives and false negatives, by threshold and class."""
+        valid = target.valid[:, None]
+        there = (target.label > 0.5) & valid
+        rows = []
+        for threshold in THRESHOLDS:
+            found = (label >= threshold) & valid
+            counts = (found & there, found & ~there, there & ~found)
+            rows.append(torch.stack([one.sum(dim=(0, 2, 3)).double() for one in counts], dim=1))
+        return torch.stack(rows)
+
+    def score(self, sums: Float64[Tensor, "7 k 3"]) -> float:
+        """Return the mean IoU in percent, each class at its best threshold (BEVFusion)."""
+        return 100 * float(_best(sums).mean())
+
+    def figures(self, sums: Float64[Tensor, "7 k 3"]) -> dict[str, float]:
+        """Return the mean IoU, and that of every class."""
+        best = zip(self.names, _best(sums).tolist(), strict=True)
+        return {
+            self.metric_name: self.score(sums),
+            **{f"IoU {name}, %": 100 * iou for name, iou in best},
+        }
+
+    def constant(self, label: Maps, valid: ValidMasks) -> Float[Tensor, " k"]:
+        """Return the fraction of the cells that is of each class."""
+        return label.movedim(1, -1)[valid].float().mean(dim=0)
+
+    def baselines(self, labels: LabelMaps) -> Mapping[str, Tensor]:
+        """Return the fraction of every class, everywhere and in every cell."""
+        total = count = torch.zeros(())
+        for values, valid in labels:
+            total = total + torch.where(valid, values.float(), 0)
+            count = count + valid
+        mean = total / count.clamp(min=1)
+        everywhere = total.sum(dim=(1, 2), keepdim=True) / count.sum().clamp(min=1)
+        return {"constant mean": everywhere, "mean map": mean}
+
+    def from_baseline(self, baseline: Tensor, target: Target) -> "BEVPrediction":
+        """Return a baseline as a prediction."""
+        size = target.valid.shape[-2:]
+        maps = functional.interpolate(baseline[None].float(), size, mode="nearest")[0]
+        return BEVPrediction(maps, self.names, self.cell_m)
+
+
+@dataclass(frozen=True)
+class BEVPrediction(Prediction):
+    """A map around a vehicle.
+
+    Attributes:
+        probability: of every class; the first axis runs forward, the second to the left.
+        names: of the classes.
+        cell_m: length of a cell in metres.
+        uncertainty: in [0, 1], of a method that gives one.
+    """
+
+    probability: Float[Tensor, "k h w"]
+    names: tuple[str, ...]
+    cell_m: float
+    uncertainty: Map | None = None
+    kind = "map"
+
+    def to_label(self) -> Float[Tensor, "k h w"]:
+        """Return the probabilities."""
+        return self.probability
+
+    def arrays(self) -> dict[str, StoredArray]:
+        """Return ``map`` (``h w k`` of probabilities), and the uncertainty."""
+        found = {"map": StoredArray(self.probability.movedim(0, -1).half().cpu().numpy())}
+        if self.uncertainty is not None:
+            found["uncertainty"] = StoredArray(self.uncertainty.half().cpu().numpy())
+        return found
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the classes, the cells and their axes."""
+        share = (self.probability > SHOWN).float().mean(dim=(1, 2)).tolist()
+        return {
+            "size": list(self.hw[::-1]),
+            "classes": list(self.names),
+            "cell_m": self.cell_m,
+            "axes": "rows run forward (x), columns to the left (y); the vehicle is in the middle",
+            "fraction_of_cells": {n: round(s, 6) for n, s in zip(self.names, share, strict=True)},
+        }
+
+    def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> Picture:
+        """Later classes over earlier ones, on white; forward is up, left is left."""
+        picture = torch.full((3, *self.hw), 255, dtype=torch.uint8)
+        there = (self.probability > SHOWN).cpu()
+        for mask, colour in zip(there, self.legend().values(), strict=True):
+            picture[:, mask] = torch.tensor(colour, dtype=torch.uint8)[:, None]
+        return picture.flip((1, 2))
+
+    def legend(self) -> dict[str, Colour]:
+        """Return the colours of the classes."""
+        return dict(zip(self.names, palette(len(self.names)), strict=True))
+
+    def draw_with(self, other: Any, image: Float[Tensor, "3 h w"]) -> tuple[Picture, ...]:
+        """Return truth, prediction and error: red where a class is wrong."""
+        wrong = ((self.probability > SHOWN) != (other.probability > SHOWN)).any(dim=0).cpu()
+        error = torch.full((3, *wrong.shape), 245, dtype=torch.uint8)
+        error[1:, wrong] = 60
+        return self.draw(), other.draw(), error.flip((1, 2))
+
+
+def _best(sums: Float64[Tensor, "7 k 3"]) -> Float64[Tensor, " k"]:
+    right, *wrong = sums.unbind(dim=-1)
+    return (right / (right + sum(wrong)).clamp(min=1)).amax(dim=0)
