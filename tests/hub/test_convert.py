@@ -27,6 +27,7 @@ from diffsight.necks import Merging
 
 PARITY = Path(__file__).parents[1] / "parity"
 KINDS = {
+    "ddp-bev": "ddp_bev/manifest_stock",
     "ddp-depth": "ddp_depth/manifest_nyu_swin_t",
     "ddp-segmentation": "ddp_seg/manifest_swin_t",
     "evp-depth": "evp_depth",
@@ -260,7 +261,7 @@ def test_command_reports_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["convert", "vpd-depth", str(tmp_path / "evp.ckpt"), *out]) == 2
     assert "it looks like EVP depth: convert it as evp-depth" in capsys.readouterr().err
     assert main(["convert", "vpd", str(tmp_path / "evp.ckpt"), *out]) == 2
-    assert "unknown kind 'vpd': choose from ddp-depth" in capsys.readouterr().err
+    assert "unknown kind 'vpd': choose from ddp-bev" in capsys.readouterr().err
     for option, value, message in (
         ("--max-depth", "80", "--max-depth: vpd-referring has none"),
         ("--encoder", "clip", "--encoder: vpd-depth has none"),

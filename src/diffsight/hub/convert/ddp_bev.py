@@ -21,6 +21,7 @@ from diffsight.tasks import BEV
 
 STAGES = ("stage2", "stage3", "stage4")
 CAMERA = "encoders.camera."
+CONTEXT = 80  # channels that are lifted
 LAYER = r"heads\.map\.encoder\.layers\.(\d+)\."
 _BLOCK = r"decoder\.backbone\.(\d+)\.(\d+)\."
 _NAMES = {
@@ -72,7 +73,7 @@ def convert_ddp_bev(
     *,
     x: Range = (-51.2, 51.2, 0.4),
     y: Range = (-51.2, 51.2, 0.4),
-    depths: Range = (1.0, 60.0, 0.5),
+    depths: Range | None = None,
     cells: int = 200,
     cell_m: float = 0.5,
     steps: int = 3,
@@ -88,7 +89,8 @@ def convert_ddp_bev(
         state: original names, without ``module.``.
         x: of the features' map: begin, end and step in metres.
         y: likewise.
-        depths: bins of the depth, likewise.
+        depths: bins of the depth, likewise; default: as many as the checkpoint has, from 1 m on in
+            steps of half a metre.
         cells: of the map that is predicted, along each axis.
         cell_m: their length in metres.
         steps: of the sampler.
@@ -105,10 +107,16 @@ def convert_ddp_bev(
     layers = 1 + max(int(found[1]) for key in learned if (found := re.match(LAYER, key)))
     time = learned.get("heads.map.encoder.layers.0.time_mlp.1.weight")
     width = len(learned["transform.conv.weight"])
+    bins = len(learned[f"{CAMERA}vtransform.depthnet.bias"]) - CONTEXT
+    spans = depths or (1.0, 1.0 + 0.5 * bins, 0.5)
 
     def build() -> DenseModel:
         backbone = CameraMap(
-            VisionBackbone(architecture=architecture, stages=STAGES), x=x, y=y, depths=depths
+            VisionBackbone(architecture=architecture, stages=STAGES),
+            x=x,
+            y=y,
+            depths=spans,
+            context=CONTEXT,
         )
         parts: dict[str, Any] = {
             "backbone": backbone,
