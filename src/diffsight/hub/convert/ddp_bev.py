@@ -111,13 +111,8 @@ def convert_ddp_bev(
     spans = depths or (1.0, 1.0 + 0.5 * bins, 0.5)
 
     def build() -> DenseModel:
-        backbone = CameraMap(
-            VisionBackbone(architecture=architecture, stages=STAGES),
-            x=x,
-            y=y,
-            depths=spans,
-            context=CONTEXT,
-        )
+        images = VisionBackbone(architecture=architecture, stages=STAGES)
+        backbone = CameraMap(images, x=x, y=y, depths=spans, context=CONTEXT)
         parts: dict[str, Any] = {
             "backbone": backbone,
             "neck": None,
