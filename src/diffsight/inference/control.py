@@ -27,6 +27,7 @@ from diffsight.inference.generate import (
     encode_texts,
     load_networks,
     require_memory,
+    require_schedule,
 )
 from diffsight.inference.predictor import Predictor
 from diffsight.label_maps import ADE20K_CLASSES, ADE20K_COLOURS
@@ -128,7 +129,8 @@ class Controller:
         for name, value in (("side", side), ("number of seeds", len(seeds))):
             if value < 1:
                 raise InputError(f"{name} {value}: give at least 1")
-        check_solver(steps, guidance, self.networks)
+        check_solver(steps, guidance)
+        require_schedule(steps, self.networks)
         resized = _resized(image, side)
         require_memory((resized.shape[-2], resized.shape[-1]), len(seeds), self.networks)
         classes = painted(predictor.one(resized).to_label())

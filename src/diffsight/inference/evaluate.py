@@ -133,7 +133,7 @@ def evaluate(
         if task.error_kind is None:
             raise InputError(
                 f"{type(task).__name__} predictions have no uncertainty of pixels: leave "
-                "--uncertainty out"
+                "uncertainty out"
             )
         scores.uncertainty = UncertaintyMetrics(task.error_kind)
     waiting: deque[Sample] = deque()

@@ -70,8 +70,9 @@ def generate(
     for name, value in (("count", count), ("number of prompts", len(prompts))):
         if value < 1:
             raise InputError(f"{name} {value}: give at least 1")
+    check_solver(steps, guidance)
     pipeline = load_networks(model, torch.device(device or default_device()))
-    check_solver(steps, guidance, pipeline)
+    require_schedule(steps, pipeline)
     side = _side(size, pipeline)
     require_memory((side, side), len(prompts) * count, pipeline)
     texts = encode_texts([negative, *prompts], pipeline)
@@ -150,7 +151,7 @@ def _side(size: int | None, pipeline: Networks) -> int:
     return side
 
 
-def check_solver(steps: int, guidance: float, pipeline: Networks) -> None:
+def check_solver(steps: int, guidance: float) -> None:
     """Refuse numbers that are out of range.
 
     Raises:
@@ -160,6 +161,14 @@ def check_solver(steps: int, guidance: float, pipeline: Networks) -> None:
         raise InputError(f"steps {steps}: give at least 1")
     if not math.isfinite(guidance):
         raise InputError(f"guidance {guidance}: give a number, such as 4")
+
+
+def require_schedule(steps: int, pipeline: Networks) -> None:
+    """Refuse more steps than the noise schedule has.
+
+    Raises:
+        InputError: if it has fewer.
+    """
     trained = pipeline.scheduler.config.num_train_timesteps
     if steps >= trained:
         raise InputError(f"steps {steps}: give fewer than the {trained} of the noise schedule")
