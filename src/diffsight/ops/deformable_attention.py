@@ -33,18 +33,28 @@ def deformable_attention(
     columns = width + 2 * BORDER
     places = points * points.new_tensor([width, height]) - 0.5  # whole at the centre of a pixel
     corner = places.floor()
-    across, down = (torch.stack([1 - f, f], dim=-1) for f in (places - corner).unbind(-1))
+    right, below = (part.contiguous() for part in (places - corner).unbind(-1))
     x, y = (
         (corner[..., axis].nan_to_num().clamp(-BORDER, side) + BORDER).int()
         for axis, side in enumerate((width, height))
     )
-    first = torch.arange(images, device=x.device)[:, None, None, None] * table[0, ..., 0].numel()
+    rows = images * (height + 2 * BORDER) * columns
+    first = torch.arange(0, rows, rows // images, device=x.device, dtype=torch.int)
     head = torch.arange(heads, device=x.device, dtype=torch.int)[:, None]
-    top_left = (first.int() + y * columns + x) * heads + head
-    neighbours = torch.tensor([0, 1, columns, columns + 1], device=x.device, dtype=torch.int)
-    factors = weights[..., None, None] * down[..., None] * across[..., None, :]
+    pixel = ((first[:, None, None, None] + y * columns) + x) * heads + head
+    lower = weights * below
+    upper = weights - lower
+    lower_right, upper_right = lower * right, upper * right
+    neighbours = {
+        0: upper - upper_right,
+        1: upper_right,
+        columns: lower - lower_right,
+        columns + 1: lower_right,
+    }
+    indices = torch.stack([pixel + step * heads for step in neighbours], dim=3)
+    factors = torch.stack(list(neighbours.values()), dim=3)
     summed = functional.embedding_bag(
-        (top_left[..., None] + neighbours * heads).flatten(3).flatten(0, 2),
+        indices.flatten(3).flatten(0, 2),
         table.flatten(0, 2).unflatten(1, (heads, -1)).flatten(0, 1),
         per_sample_weights=factors.flatten(3).flatten(0, 2).to(value.dtype),
         mode="sum",
