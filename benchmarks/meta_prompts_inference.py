@@ -52,9 +52,9 @@ def multiply_adds(recipe: str) -> int:
     """Return the cost of the whole model of a recipe."""
     data = read(recipe)
     config = {part: without_weights(data[part])[0] for part in ("task", "method")}
-    with torch.device("meta"):
+    with torch.inference_mode(mode=False), torch.device("meta"):
         model: DenseModel = build(config)
-    return cost(model, SIDE, SIDE).multiply_adds
+        return cost(model, SIDE, SIDE).multiply_adds
 
 
 @torch.inference_mode()
