@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from few_shot_rooms import OLD_NAMES
 from paper_claims import CLAIMS, Claim, Comparison
-from pretrained import fingerprint, folder_of
+from pretrained import FROM_SCRATCH, fingerprint, folder_of
 from reporting import interval, table, write_block
 from tables import TABLES, Units, read
 
@@ -157,6 +157,9 @@ def report(tables: Path) -> str:
         body = [row(claim, some) for claim, some in zip(claims, results, strict=True)]
         parts.append(f"## {paper}\n\n{table([*head, 'verdict', 'reason'], body)}")
         for weights in sorted({result.weights for result in flat}):
+            if weights == FROM_SCRATCH:
+                parts.append("Measured from scratch, without the embedded model.")
+                continue
             age = "shipped now" if weights == shipped else f"older than those shipped, {shipped}"
             parts.append(f"Measured with the embedded model's weights {weights} ({age}).")
     total = [sum(int(line[column]) for line in counts) for column in range(1, 7)]

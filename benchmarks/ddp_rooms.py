@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pretrained import FROM_SCRATCH
 from reporting import RESULTS, claim_folder, interval, say, table, write_block, write_json
 from tables import TABLES, pack, unpack
 
@@ -42,7 +43,6 @@ USUAL = 3  # steps of the recipe
 TURNS = 5  # measurements of the seconds
 FIRST, ALIGNED = "DDP", "self-aligned"
 IN_TENTH, TENTH = "DDP, errors in the most uncertain tenth", "DDP, a tenth of the errors"
-FROM_SCRATCH = "none"  # no weights of the embedded model
 ALIGNED_STEPS, ALIGNED_LR = 50, "1e-4"  # a tenth of the rate, as the authors'
 Unit = dict[str, Any]
 

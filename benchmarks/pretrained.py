@@ -14,6 +14,7 @@ from diffsight.errors import InputError
 from diffsight.prompts import Unprompted
 
 Start = Literal["pretrained", "random UNet", "all random"]
+FROM_SCRATCH = "none"  # in place of weights, where the embedded model plays no part
 
 
 def folder_of(model: str) -> Path:

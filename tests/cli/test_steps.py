@@ -60,7 +60,7 @@ def test_steps_that_cannot_be_used(
     assert run(models["classes"], image, "--out", tmp_path / "o", "--steps", "3,0") == 2
     assert "steps must be at least 1, got 0" in capsys.readouterr().err
     assert run(depth_model, image, "--out", tmp_path / "o", "--steps", "3") == 2
-    assert "VPD does not refine its output step by step: leave steps out" in capsys.readouterr().err
+    assert "depth: VPD has no steps to choose: leave --steps out" in capsys.readouterr().err
 
 
 def test_uncertainty_is_scored(

@@ -151,6 +151,9 @@ class RunOptions(ModelOptions):
 
         model = self.load(source, shared)
         complete = plan(short_side=short_side_px(self.short_side, model.info))
+        if complete.steps is not None and not model.method.accepts_steps:
+            name = type(model.method).__name__
+            raise InputError(f"{source}: {name} has no steps to choose: leave --steps out")
         device, dtype = device_of(self.device), dtype_of(self.dtype)
         return Predictor(model, complete, device=device, dtype=dtype, latents=latents)
 
