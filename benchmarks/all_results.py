@@ -36,6 +36,12 @@ from diffsight.formats.durations import duration
 HERE = Path(__file__).parent
 
 
+LADDERS = (
+    *("vpd_semantic", "evp_depth", "vpd_referring"),
+    *("meta_prompts_semantic", "meta_prompts_depth"),
+)
+
+
 @dataclass(frozen=True)
 class Part:
     """A script with its options.
@@ -87,7 +93,7 @@ PARTS = (
         ("ladders.py", "--minutes", "4", "--write"),
         320,
         "--out",
-        tables=("--table", "ladders.csv"),
+        tables=("--tables", *(f"ladders_{recipe}.csv" for recipe in LADDERS)),
     ),
     Part(
         "few_shot",

@@ -3,12 +3,12 @@
 The embedded model stands in for Stable Diffusion. The rows add one part after another, as in the
 papers; sizes are those of ``rooms/vpd_semantic``, ``rooms/evp_depth`` and ``rooms/vpd_referring``.
 Every row has the same training time: its steps are the given minutes divided by its seconds per
-step, which are measured once. Rows are compared by pairs of equal seed. Finished runs are kept as
-rows of ``--table`` and not repeated; an unfinished run starts again. Each table ends with baselines
-that never see an image, and for sentences with an oracle that knows the outline of every object and
-takes the largest one.
+step, which are measured once; those of Meta Prompts (table 5) have equal steps. Rows are compared
+by pairs of equal seed. Finished runs are kept as rows of the tables ``ladders_RECIPE.csv`` and not
+repeated; an unfinished run starts again. Each table ends with baselines that never see an image,
+and for sentences with an oracle that knows the outline of every object and takes the largest one.
 
-    python benchmarks/ladders.py [--minutes 1] [--seeds 5] [--out DIR] [--table CSV] [--write]
+    python benchmarks/ladders.py [--minutes 1] [--seeds 5] [--out DIR] [--tables DIR] [--write]
 """
 
 import argparse
@@ -199,7 +199,17 @@ def folder_of(ladder: Ladder, row: str, args: argparse.Namespace) -> Path:
 
 def unit_of(ladder: Ladder, row: str, seed: int, args: argparse.Namespace) -> Path:
     """Return the file of a finished run, a unit of the table."""
-    return args.out / "units" / ladder.recipe.removeprefix("rooms/") / row / f"seed{seed}.json"
+    return units_of(ladder, args) / row / f"seed{seed}.json"
+
+
+def units_of(ladder: Ladder, args: argparse.Namespace) -> Path:
+    """Return the folder of the finished runs of a ladder."""
+    return args.out / "units" / ladder.recipe.removeprefix("rooms/")
+
+
+def table_of(ladder: Ladder, args: argparse.Namespace) -> Path:
+    """Return the table in which they are kept."""
+    return args.tables / f"ladders_{ladder.recipe.removeprefix('rooms/')}.csv"
 
 
 def measure(ladder: Ladder, args: argparse.Namespace) -> None:
@@ -324,13 +334,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1.0, help="of training steps per run")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("runs/ladders"))
-    parser.add_argument("--table", type=Path, default=TABLES / "ladders.csv")
+    parser.add_argument("--tables", type=Path, default=TABLES)
     parser.add_argument("--write", action="store_true", help="write the tables to docs/results.md")
     parser.add_argument("--only", help="run the ladder of this recipe, such as vpd_semantic")
     args = parser.parse_args()
     keep_freed_memory()
     claim_folder(args.out, {"minutes": args.minutes})
-    unpack(args.table, args.out / "units")
     args.weights = fingerprint(model_folder("tiny"))
     ladders = (
         Ladder("VPD, segmentation (its table 5)", "rooms/vpd_semantic", vpd_rows(), "miou", "mIoU"),
@@ -346,12 +355,15 @@ def main() -> None:
         *meta_prompts_ladders(),
     )
     ladders = tuple(one for one in ladders if args.only in (None, one.recipe.split("/")[1]))
+    for ladder in ladders:
+        unpack(table_of(ladder, args), units_of(ladder, args))
     for ladder in ladders:  # before the first training, so that no training slows a measurement
         measure(ladder, args)
         for row in ladder.rows:
             say(f"{ladder.recipe} {row}: {length(ladder, row, args)} steps\n")
     text = "\n\n".join(climb(ladder, args) for ladder in ladders)
-    pack(args.out / "units", args.table)
+    for ladder in ladders:
+        pack(units_of(ladder, args), table_of(ladder, args))
     sys.stdout.write(text + "\n")
     if args.write:
         command = (

@@ -80,7 +80,7 @@ def few_shot(
 
 def ladder(label: str, recipe: str, ahead: str, behind: str) -> tuple[Comparison, ...]:
     """Return the comparison of two rows of benchmarks/ladders.py."""
-    return (Comparison(label, "ladders", f"{recipe}/{ahead}", f"{recipe}/{behind}"),)
+    return (Comparison(label, f"ladders_{recipe}", ahead, behind),)
 
 
 NO_DDP_ROW = "`benchmarks/ddp_rooms.py` has no such row yet."
