@@ -68,9 +68,7 @@ def main(
         pictures: how they are painted.
         network: where the parts of the segmenters are, and where everything runs.
     """
-    if out.suffix.lower() != ".png":
-        raise InputError(f"--out {out}: a PNG is written: give a name that ends in .png")
-    options.require_writable(out, is_file=True)
+    options.require_png(out)
 
     import torch
     from PIL import Image

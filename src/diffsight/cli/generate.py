@@ -8,7 +8,6 @@ from typing import Annotated
 from diffsight.cli import options
 from diffsight.cli.console import progress
 from diffsight.cli.flags import Flag, command
-from diffsight.errors import InputError
 
 
 @command("generate")
@@ -40,9 +39,7 @@ def main(
         size: side of an image in pixels (default: that of the training images).
         negative: what the image must not show (default: nothing).
     """
-    if out.suffix.lower() != ".png":
-        raise InputError(f"--out {out}: a PNG is written: give a name that ends in .png")
-    options.require_writable(out, is_file=True)
+    options.require_png(out)
 
     from einops import rearrange
     from PIL import Image

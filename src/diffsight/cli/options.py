@@ -222,6 +222,17 @@ def require_writable(out: Path, *, is_file: bool = False) -> None:
         raise InputError(f"{out}: cannot be written ({reason}): choose another --out") from None
 
 
+def require_png(out: Path) -> None:
+    """Refuse an ``--out`` that is no name of a PNG, or cannot be written.
+
+    Raises:
+        InputError: if so.
+    """
+    if out.suffix.lower() != ".png":
+        raise InputError(f"--out {out}: a PNG is written: give a name that ends in .png")
+    require_writable(out, is_file=True)
+
+
 def error_of(job: "Job", error: InputError) -> dict[str, Any]:
     """Return the record of an image that cannot be used; the message names the image."""
     message = str(error)

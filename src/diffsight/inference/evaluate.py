@@ -39,7 +39,7 @@ class Evaluation:
         classes: intersection / union of the model's classes by name, those that count in the mean;
             empty where no classes are scored.
         name: of what was scored: ``model``, or ``predictions`` of another program.
-        uncertainty: figures of ``UncertaintyMetrics``; empty where they were not asked for.
+        uncertainty: figures of ``UncertaintyMetrics``; empty without ``uncertainty``.
     """
 
     protocol: AbstractProtocol

@@ -192,7 +192,7 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
         raise NotImplementedError(f"{type(self).__name__} has no prediction sets")
 
     def pixel_errors(self, prediction: Prediction, target: Target) -> PixelErrors | None:
-        """Return the errors of one image beside its uncertainty; None where there is none.
+        """Return the errors of one image and their uncertainty; None where there is none.
 
         Args:
             prediction: of this task.

@@ -219,7 +219,7 @@ class AbstractNumbers(AbstractTask):
         return (error / self._scale(output)).nan_to_num(nan=math.inf, posinf=math.inf)
 
     def pixel_errors(self, prediction: Prediction, target: Target) -> PixelErrors | None:
-        """Return the errors of one image beside their standard deviation."""
+        """Return the errors of one image and their standard deviation."""
         std = prediction.std
         if std is None:
             return None

@@ -31,6 +31,27 @@ from diffsight.weights import load_tower
 LEAST_M = 1e-3  # depth in metres
 TOWER = "encoder:"  # what the entries of the encoder begin with after ``translated``
 LAYER = r"decode_head\.encoder\.layers\.(\d+)\."
+
+
+def layer_names(layer: str) -> dict[str, str]:
+    """Return our names of a decoder's entries.
+
+    Args:
+        layer: pattern of what they begin with; its group is the number of the layer.
+    """
+    return {
+        layer + r"attentions\.0\.sampling_offsets\.": r"decoder.layers.\1.attention.offsets.",
+        layer + r"attentions\.0\.attention_weights\.": r"decoder.layers.\1.attention.weights.",
+        layer + r"attentions\.0\.value_proj\.": r"decoder.layers.\1.attention.value.",
+        layer + r"attentions\.0\.output_proj\.": r"decoder.layers.\1.attention.output.",
+        layer + r"norms\.0\.": r"decoder.layers.\1.first_norm.",
+        layer + r"norms\.1\.": r"decoder.layers.\1.second_norm.",
+        layer + r"ffns\.0\.layers\.0\.0\.": r"decoder.layers.\1.widen.",
+        layer + r"ffns\.0\.layers\.1\.": r"decoder.layers.\1.narrow.",
+        layer + r"time_mlp\.1\.": r"decoder.layers.\1.modulate.",
+    }
+
+
 NAMES = {
     TOWER: "backbone.network.",
     r"(transform|down)\.conv\.": "fuse.",
@@ -44,15 +65,7 @@ NAMES = {
     r"neck\.0\.fpn_convs\.(\d+)\.gn\.": r"neck.output.\1.1.",
     r"neck\.1\.down\.conv\.": "neck.join.0.",
     r"neck\.1\.down\.gn\.": "neck.join.1.",
-    LAYER + r"attentions\.0\.sampling_offsets\.": r"decoder.layers.\1.attention.offsets.",
-    LAYER + r"attentions\.0\.attention_weights\.": r"decoder.layers.\1.attention.weights.",
-    LAYER + r"attentions\.0\.value_proj\.": r"decoder.layers.\1.attention.value.",
-    LAYER + r"attentions\.0\.output_proj\.": r"decoder.layers.\1.attention.output.",
-    LAYER + r"norms\.0\.": r"decoder.layers.\1.first_norm.",
-    LAYER + r"norms\.1\.": r"decoder.layers.\1.second_norm.",
-    LAYER + r"ffns\.0\.layers\.0\.0\.": r"decoder.layers.\1.widen.",
-    LAYER + r"ffns\.0\.layers\.1\.": r"decoder.layers.\1.narrow.",
-    LAYER + r"time_mlp\.1\.": r"decoder.layers.\1.modulate.",
+    **layer_names(LAYER),
     r"decode_head\.conv_(seg|depth)\.": "predict.",
     r"auxiliary_head\.convs\.0\.conv\.": "auxiliary.0.0.",
     r"auxiliary_head\.convs\.0\.bn\.": "auxiliary.0.1.",

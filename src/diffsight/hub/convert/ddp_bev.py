@@ -13,7 +13,7 @@ from diffsight.backbones.bev.cameras import Range
 from diffsight.backbones.ldm_keys import KeyReport
 from diffsight.diffusion import CosineNoise, MaskEmbedding, Sampler
 from diffsight.heads.map_decoder import MapDecoder
-from diffsight.hub.convert.ddp import architecture_of, translated
+from diffsight.hub.convert.ddp import architecture_of, layer_names, translated
 from diffsight.hub.convert.layout import Layout, convert, require
 from diffsight.methods import DDP
 from diffsight.model import DenseModel
@@ -53,15 +53,7 @@ _NAMES = {
     r"decoder\.neck\.fuse\.4\.": "backbone.join.fuse.1.1.",
     r"decoder\.neck\.upsample\.1\.": "backbone.join.enlarge.0.",
     r"decoder\.neck\.upsample\.2\.": "backbone.join.enlarge.1.",
-    LAYER + r"attentions\.0\.sampling_offsets\.": r"decoder.layers.\1.attention.offsets.",
-    LAYER + r"attentions\.0\.attention_weights\.": r"decoder.layers.\1.attention.weights.",
-    LAYER + r"attentions\.0\.value_proj\.": r"decoder.layers.\1.attention.value.",
-    LAYER + r"attentions\.0\.output_proj\.": r"decoder.layers.\1.attention.output.",
-    LAYER + r"norms\.0\.": r"decoder.layers.\1.first_norm.",
-    LAYER + r"norms\.1\.": r"decoder.layers.\1.second_norm.",
-    LAYER + r"ffns\.0\.layers\.0\.0\.": r"decoder.layers.\1.widen.",
-    LAYER + r"ffns\.0\.layers\.1\.": r"decoder.layers.\1.narrow.",
-    LAYER + r"time_mlp\.1\.": r"decoder.layers.\1.modulate.",
+    **layer_names(LAYER),
     r"heads\.map\.conv_seg\.": "predict.",
 }
 _CONSTANT = re.compile(r"encoders\.camera\.vtransform\.(dx|bx|nx|frustum)$")
