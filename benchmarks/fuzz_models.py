@@ -19,7 +19,7 @@ from diffsight.cli import show
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.hub.convert import CONVERTERS
 from diffsight.hub.convert.layout import KINDS
-from diffsight.inference.generate import _load as load_pipeline
+from diffsight.inference.generate import load_networks
 from diffsight.prompts import Aggregated, TextTable
 from diffsight.prompts.encoder import load_text_encoder, load_tokenizer
 from diffsight.prompts.text import save_rows, save_table
@@ -235,7 +235,7 @@ def backbones(root: Path) -> list[Reader]:
         return source.vision, source.short_side_px
 
     def pipeline(path: Path) -> Any:
-        return load_pipeline(path.parents[1], torch.device("cpu"))
+        return load_networks(path.parents[1], torch.device("cpu"))
 
     rows: list[tuple[str, str, Callable[[Path], Any], int]] = [
         ("unet/config.json", "json", diffusion, 6),

@@ -16,6 +16,9 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from diffsight.records import Record
+from diffsight.rig import Rig
+
 Images = Float[Tensor, "b 3 h w"]
 """A batch of RGB images in [0, 1]."""
 Maps = Float[Tensor, "b d h w"]
@@ -67,53 +70,6 @@ class TextFeatures(Protocol):
             InputError: as ``compute``.
         """
         ...
-
-
-@dataclass(frozen=True)
-class Record:
-    """A dataclass whose tensors are changed together; everything else in it stays."""
-
-    def to(self, device: torch.device | str) -> Self:
-        """Copy the tensors to ``device``."""
-        return self._map(lambda tensor: tensor.to(device))
-
-    def copied(self) -> Self:
-        """Copy the tensors."""
-        return self._map(torch.clone)
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
-        values = {field.name: _changed(getattr(self, field.name), change) for field in fields(self)}
-        return replace(self, **values)
-
-
-def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_changed(one, change) for one in value)
-    if isinstance(value, Record):
-        return value._map(change)
-    return change(value) if isinstance(value, Tensor) else value
-
-
-@dataclass(frozen=True)
-class Rig(Record):
-    """What several cameras of a vehicle see at one time, for a batch.
-
-    The frame of the vehicle is that of its map: x forward, y to the left, z up, in metres.
-
-    Attributes:
-        images: RGB in [0, 1].
-        intrinsics: pinhole matrices, in pixels of the original images.
-        camera_to_vehicle: poses of the cameras.
-        image_change: from pixels of the original images to those of ``images`` (resize, crop, flip,
-            rotation).
-        vehicle_change: of the frame of the vehicle (augmentation); None: none.
-    """
-
-    images: Float[Tensor, "b v 3 h w"]
-    intrinsics: Float[Tensor, "b v 4 4"]
-    camera_to_vehicle: Float[Tensor, "b v 4 4"]
-    image_change: Float[Tensor, "b v 4 4"]
-    vehicle_change: Float[Tensor, "b 4 4"] | None = None
 
 
 @dataclass(frozen=True)

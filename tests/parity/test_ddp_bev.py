@@ -1,5 +1,6 @@
 """DDP's maps seen from above against the authors' implementation, from a checkpoint by rule."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +142,8 @@ def test_a_batch_is_what_its_images_give_alone() -> None:
     (path,) = golden_paths("ddp_bev")
     golden = read_golden(path)
     model, one = converted(golden), rig_of(golden)
-    other = Rig(one.images.flip(-1), *(getattr(one, n) for n in list(vars(one))[1:]))
-    both = Rig(*(torch.cat([getattr(r, n) for r in (one, other)]) for n in vars(one)))
+    other = replace(one, images=one.images.flip(-1))
+    both = Rig.joined([one, other])
     with torch.inference_mode():
         together = model(Inputs(torch.zeros(2, 3, 1, 1), rig=both), draws=Draws((5, 6))).maps
         alone = [

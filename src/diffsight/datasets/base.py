@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffsight.config import Configurable
 from diffsight.errors import InputError
+from diffsight.rig import MapSource, Rig
 from diffsight.types import Boxes, Camera, Inputs, People, Target
 
 
@@ -33,6 +34,9 @@ class Sample:
         boxes: of objects whose pixels are not known, for class ids.
         people: what is labelled of people.
         detections: boxes in which people are looked for; None: those of ``people``.
+        rig: of several cameras, a batch of one; then ``image`` shows them side by side, and the
+            label is a map around the vehicle.
+        map_source: draws that label again for a changed frame of the vehicle, for augmentation.
     """
 
     id: str
@@ -45,6 +49,8 @@ class Sample:
     boxes: Boxes | None = None
     people: People | None = None
     detections: People | None = None
+    rig: Rig | None = None
+    map_source: MapSource | None = None
 
     def queries(self) -> People | None:
         """Return the people whose joints are to be found; None where there are no people."""
@@ -131,7 +137,11 @@ def collate(samples: Sequence[Sample], label: str) -> Batch:
         people=_rows([s.people for s in samples]),
     )
     prompts = tuple(sample.prompt for sample in samples)
-    inputs = Inputs(image, prompts, people=_rows([s.queries() for s in samples]))
+    rigs = [s.rig for s in samples if s.rig is not None]
+    if rigs and len(rigs) < len(samples):
+        raise InputError("some samples of one batch have several cameras, others one image")
+    rig = Rig.joined(rigs).in_floats() if rigs else None
+    inputs = Inputs(image, prompts, people=_rows([s.queries() for s in samples]), rig=rig)
     return Batch(inputs, target, tuple(sample.id for sample in samples))
 
 

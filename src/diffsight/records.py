@@ -1,0 +1,33 @@
+"""Records of tensors that are moved and copied together."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Record:
+    """A dataclass whose tensors are changed together; everything else in it stays."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """Copy the tensors to ``device``."""
+        return self._map(lambda tensor: tensor.to(device))
+
+    def copied(self) -> Self:
+        """Copy the tensors."""
+        return self._map(torch.clone)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        values = {field.name: _changed(getattr(self, field.name), change) for field in fields(self)}
+        return replace(self, **values)
+
+
+def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_changed(one, change) for one in value)
+    if isinstance(value, Record):
+        return value._map(change)
+    return change(value) if isinstance(value, Tensor) else value

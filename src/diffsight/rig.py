@@ -1,0 +1,99 @@
+"""What several cameras and a LiDAR of one vehicle see, and the map around it.
+
+The frame of the vehicle is that of its map, in metres, with z up.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Protocol, Self, runtime_checkable
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from diffsight.errors import InputError
+from diffsight.records import Record
+
+POINT_CHANNELS = 5  # x, y, z in metres, intensity, age in seconds
+
+
+@dataclass(frozen=True)
+class Rig(Record):
+    """What several cameras of a vehicle see at one time, for a batch.
+
+    Attributes:
+        images: RGB, in [0, 1], or bytes in a sample.
+        intrinsics: pinhole matrices, in pixels of the original images.
+        camera_to_vehicle: poses of the cameras.
+        image_change: from pixels of the original images to those of ``images`` (resize, crop, flip,
+            rotation).
+        vehicle_change: of the frame of the vehicle (augmentation); None: none.
+        points: of the LiDAR, for every row: x, y and z in the frame of the vehicle, before
+            ``vehicle_change``, the intensity, and the age in seconds; None: there is no LiDAR.
+    """
+
+    images: Float[Tensor, "b v 3 h w"] | UInt8[Tensor, "b v 3 h w"]
+    intrinsics: Float[Tensor, "b v 4 4"]
+    camera_to_vehicle: Float[Tensor, "b v 4 4"]
+    image_change: Float[Tensor, "b v 4 4"]
+    vehicle_change: Float[Tensor, "b 4 4"] | None = None
+    points: tuple[Float[Tensor, "_ 5"], ...] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.images)
+
+    def in_floats(self) -> Self:
+        """Return the images in [0, 1]."""
+        if self.images.is_floating_point():
+            return self
+        return replace(self, images=self.images.float() / 255)
+
+    def moved_points(self) -> tuple[Float[Tensor, "_ 5"], ...] | None:
+        """Return the points after ``vehicle_change``."""
+        if self.points is None or self.vehicle_change is None:
+            return self.points
+        rows = zip(self.points, self.vehicle_change, strict=True)
+        return tuple(
+            torch.cat([p[:, :3] @ m[:3, :3].T + m[:3, 3], p[:, 3:]], dim=1) for p, m in rows
+        )
+
+    @classmethod
+    def joined(cls, rigs: "Sequence[Rig]") -> "Rig":
+        """Return the rows of several rigs as one batch.
+
+        Raises:
+            InputError: if they differ in the number or size of their cameras, or only some have a
+                LiDAR.
+        """
+        shapes = sorted({tuple(rig.images.shape[1:]) for rig in rigs})
+        if len(shapes) > 1:
+            several = ", ".join(f"{v} of {w} x {h} px" for v, _, h, w in shapes)
+            raise InputError(
+                f"the cameras of one batch differ ({several}): add a CropCameras, or set the batch "
+                "size to 1"
+            )
+        parts = {}
+        for field in fields(cls):
+            values = [getattr(rig, field.name) for rig in rigs]
+            if any(value is None for value in values):
+                if any(value is not None for value in values):
+                    name = field.name.replace("_", " ")
+                    raise InputError(
+                        f"only some samples of one batch have {name}: give all or none"
+                    )
+                parts[field.name] = None
+            elif isinstance(values[0], tuple):
+                parts[field.name] = tuple(one for value in values for one in value)
+            else:
+                parts[field.name] = torch.cat(values)
+        return cls(**parts)
+
+
+@runtime_checkable
+class MapSource(Protocol):
+    """Draws the map around a vehicle, in a frame that was changed."""
+
+    def draw(self, vehicle_change: Float[Tensor, "4 4"]) -> Float[Tensor, "k x y"]:
+        """Return 1 where a cell is of a class; the cells lie in the changed frame."""
+        ...
