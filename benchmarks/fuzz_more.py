@@ -24,6 +24,9 @@ from diffsight import assets
 from diffsight.backbones import StableDiffusion
 from diffsight.datasets.find_labels import open_labels
 from diffsight.datasets.labels import LabelFormat
+from diffsight.datasets.nuscenes import NuScenes
+from diffsight.datasets.nuscenes_tables import CAMERAS, LIDAR, read_tables, write_index
+from diffsight.datasets.vector_map import CLASS_LAYERS
 from diffsight.pretrain import frozen_outputs, pictures
 from diffsight.prompts.encoder import load_text_model
 from diffsight.tasks.depth import Depth
@@ -180,6 +183,65 @@ def original_files(root: Path) -> list[Reader]:
     ]
 
 
+def nuscenes(root: Path) -> list[Reader]:
+    """One sample of nuScenes with its tables, index, sweep and map."""
+    version, channels = "v1.0-mini", (LIDAR, *CAMERAS)
+    turned = {"rotation": [0.9, 0.1, 0.0, 0.4]}
+    files = {c: f"samples/{c}.{'bin' if c == LIDAR else 'png'}" for c in channels}
+    data = {"sample_token": "s", "ego_pose_token": "e", "is_key_frame": True, "prev": ""}
+    sensor = {"camera_intrinsic": np.eye(3).tolist(), "translation": [0.0, 0.0, 1.8], **turned}
+    contents: dict[str, list[dict[str, Any]]] = {
+        "scene": [{"token": "a", "name": "scene-0061", "log_token": "l"}],
+        "sample": [{"token": "s", "timestamp": 5, "scene_token": "a"}],
+        "log": [{"token": "l", "location": "town"}],
+        "ego_pose": [{"token": "e", "translation": [600.0, 1600.0, 1.0], **turned}],
+        "sensor": [{"token": c, "channel": c} for c in channels],
+        "calibrated_sensor": [{"token": c, "sensor_token": c, **sensor} for c in channels],
+        "sample_data": [
+            {"token": c, "calibrated_sensor_token": c, "timestamp": 5, "filename": f, **data}
+            for c, f in files.items()
+        ],
+    }
+    for folder in (version, "samples", "maps/expansion"):
+        (root / folder).mkdir(parents=True)
+    for name, rows in contents.items():
+        (root / version / f"{name}.json").write_text(json.dumps(rows))
+    for channel in CAMERAS:
+        Image.new("RGB", HW[::-1]).save(root / files[channel])
+    np.ones((4, 5), np.float32).tofile(root / files[LIDAR])
+    frames = read_tables(root, version)
+    write_index(root / "index.json", version, frames)
+    corners = [(590, 1600), (610, 1600), (690, 1690), (600, 1603), (602, 1604), (600, 1606)]
+    city: dict[str, Any] = {name: [] for names in CLASS_LAYERS.values() for name in names}
+    city["node"] = [{"token": str(i), "x": x, "y": y} for i, (x, y) in enumerate(corners)]
+    hole = {"node_tokens": ["3", "4", "5"]}
+    city["polygon"] = [{"token": "p", "exterior_node_tokens": ["0", "1", "2"], "holes": [hole]}]
+    city["line"] = [{"token": "i", "node_tokens": ["0", "2"]}]
+    city["drivable_area"] = [{"token": "d", "polygon_tokens": ["p"]}]
+    city["walkway"] = [{"token": "w", "polygon_token": "p"}]
+    city["road_divider"] = [{"token": "r", "line_token": "i"}]
+    place = frames[0].files[-1]
+    (root / place).write_text(json.dumps(city | {"version": "1.3"}))
+
+    def indexed(path: Path) -> Any:
+        top = path.parents[1]
+        write_index(top / "again.json", version, read_tables(top, version))
+        return NuScenes(root=top, index=top / "again.json")[0]
+
+    def sample(path: Path) -> Any:
+        top = next(folder for folder in path.parents if (folder / "index.json").exists())
+        return NuScenes(root=top, index=top / "index.json")[0]
+
+    tables_of = [(f"nuScenes: {n}", "json", f"{version}/{n}.json", indexed) for n in contents]
+    rows = (
+        *tables_of,
+        ("nuScenes: index", "json", "index.json", sample),
+        ("nuScenes: map", "json", place, sample),
+        ("nuScenes: sweep", "bytes", files[LIDAR], sample),
+    )
+    return [Reader(n, kind, f"nuscenes/{path}", read) for n, kind, path, read in rows]
+
+
 def resumed_trainings(root: Path) -> list[Reader]:
     """A checkpoint that ``fit --resume`` continues from, by Lightning."""
     train(root, steps=1)
@@ -220,6 +282,7 @@ GROUPS: tuple[Callable[[Path], list[Reader]], ...] = (
     annotations,
     chunks,
     kept_tables,
+    nuscenes,
     original_files,
     resumed_trainings,
 )

@@ -86,12 +86,14 @@ def enliven(module: Module) -> Module:
 
 def assert_sample(sample: Sample, dataset: AbstractDataset) -> None:
     """Types, shapes, validity and class ids of one sample."""
-    size = sample.image.shape[-2:]
+    image_size = sample.image.shape[-2:]
     assert sample.image.dtype == torch.uint8
     assert sample.image.shape[0] == 3
     assert sample.labels.keys() == sample.valid.keys()
     for name, label in sample.labels.items():
         valid = sample.valid[name]
+        # a map around a vehicle has a size of its own
+        size = image_size if sample.rig is None else label.shape[-2:]
         assert valid.shape == size, name
         if sample.people is not None:
             assert torch.equal(label, sample.people.keypoints)

@@ -17,6 +17,7 @@ import diffsight.heads
 import diffsight.methods
 import diffsight.necks
 import diffsight.rooms
+import diffsight.streets
 import diffsight.tasks
 from diffsight.backbones import AbstractBackbone
 from diffsight.backbones.base import AbstractDiffusionBackbone
@@ -47,10 +48,10 @@ KINDS: dict[str, tuple[tuple[Any, ...], tuple[type, ...], type, tuple[str, ...]]
         ("backbones", "methods"),
     ),
     "data set": (
-        (diffsight.datasets, diffsight.rooms),
+        (diffsight.datasets, diffsight.rooms, diffsight.streets),
         (AbstractDataset,),
         DatasetContract,
-        ("datasets", "rooms"),
+        ("datasets", "rooms", "streets"),
     ),
 }
 

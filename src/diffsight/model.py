@@ -54,6 +54,11 @@ class DenseModel(nn.Module, Configurable):
         """Whether every image needs a sentence: the task's question, or a caption."""
         return self.task.requires_prompt or self.method.requires_prompt
 
+    @property
+    def reads_rig(self) -> bool:
+        """Whether the model reads several cameras, not one image."""
+        return self.output.grid is not None
+
     def encode(self, inputs: Inputs) -> Any:
         """Return what is frozen and free of noise, see ``AbstractMethod.encode``."""
         return self.method.encode(inputs)

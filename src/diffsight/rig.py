@@ -5,7 +5,7 @@ The frame of the vehicle is that of its map, in metres, with z up.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Float, UInt8
@@ -43,11 +43,33 @@ class Rig(Record):
         """Return the number of rows."""
         return len(self.images)
 
+    def rows(self, index: Sequence[int]) -> Self:
+        """Select rows."""
+        chosen = list(index)
+        rows: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            is_tuple = isinstance(value, tuple)
+            rows[field.name] = tuple(value[i] for i in chosen) if is_tuple else value
+            if isinstance(value, Tensor):
+                rows[field.name] = value[chosen]
+        return replace(self, **rows)
+
+    def each(self) -> "list[Rig]":
+        """Return every row by itself."""
+        return [self.rows([row]) for row in range(len(self))]
+
     def in_floats(self) -> Self:
         """Return the images in [0, 1]."""
         if self.images.is_floating_point():
             return self
         return replace(self, images=self.images.float() / 255)
+
+    def in_bytes(self) -> Self:
+        """Return the images as bytes."""
+        if not self.images.is_floating_point():
+            return self
+        return replace(self, images=(self.images * 255).round().to(torch.uint8))
 
     def moved_points(self) -> tuple[Float[Tensor, "_ 5"], ...] | None:
         """Return the points after ``vehicle_change``."""
@@ -55,8 +77,22 @@ class Rig(Record):
             return self.points
         rows = zip(self.points, self.vehicle_change, strict=True)
         return tuple(
-            torch.cat([p[:, :3] @ m[:3, :3].T + m[:3, 3], p[:, 3:]], dim=1) for p, m in rows
+            # no matrix product, which TF32 would round to centimetres
+            torch.cat([(p[:, None, :3] * m[:3, :3]).sum(-1) + m[:3, 3], p[:, 3:]], dim=1)
+            for p, m in rows
         )
+
+    @classmethod
+    def of_samples(cls, rigs: "Sequence[Rig | None]") -> "Rig | None":
+        """Return the rigs of samples as a batch with images in [0, 1]; None if there are none.
+
+        Raises:
+            InputError: as ``joined``, or if only some samples have several cameras.
+        """
+        some = [rig for rig in rigs if rig is not None]
+        if some and len(some) < len(rigs):
+            raise InputError("some samples of a batch have several cameras, others one image")
+        return cls.joined(some).in_floats() if some else None
 
     @classmethod
     def joined(cls, rigs: "Sequence[Rig]") -> "Rig":
@@ -70,7 +106,7 @@ class Rig(Record):
         if len(shapes) > 1:
             several = ", ".join(f"{v} of {w} x {h} px" for v, _, h, w in shapes)
             raise InputError(
-                f"the cameras of one batch differ ({several}): add a CropCameras, or set the batch "
+                f"the cameras of one batch differ ({several}): add RandomCameras, or set the batch "
                 "size to 1"
             )
         parts = {}
@@ -79,9 +115,7 @@ class Rig(Record):
             if any(value is None for value in values):
                 if any(value is not None for value in values):
                     name = field.name.replace("_", " ")
-                    raise InputError(
-                        f"only some samples of one batch have {name}: give all or none"
-                    )
+                    raise InputError(f"only some samples of a batch have {name}: give all or none")
                 parts[field.name] = None
             elif isinstance(values[0], tuple):
                 parts[field.name] = tuple(one for value in values for one in value)

@@ -6,15 +6,28 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.contracts import BackboneContract
 from tests.support import images, noise
+from torch import Tensor
+from torch.nn import functional
 
 from diffsight.backbones import VisionBackbone
 from diffsight.backbones.bev import CameraMap
 from diffsight.backbones.bev.geometry import Axis, frustum, lifted, pooled
 from diffsight.errors import InputError
-from diffsight.types import Inputs, Rig
+from diffsight.types import Inputs, Pyramid, Rig
 
 AXES = (Axis(-8.0, 8.0, 0.5), Axis(-8.0, 8.0, 0.5), Axis(-10.0, 10.0, 20.0))
+SPAN = (-8.0, 8.0, 0.5)
+ARCHITECTURE = {
+    "model_type": "swin",
+    "embed_dim": 8,
+    "depths": [1, 1, 1, 1],
+    "num_heads": [1, 1, 2, 2],
+    "window_size": 4,
+    "image_mean": [0.5] * 3,
+    "image_std": [0.25] * 3,
+}
 POINT = torch.tensor([4.3, 1.2, 0.4])  # in the frame of the vehicle
 
 
@@ -91,11 +104,11 @@ def test_a_frustum_runs_over_pixels_and_depths() -> None:
 
 
 def test_pooling_is_a_loop_over_the_points() -> None:
-    values = noise(2, 2, 3, 4, 5, 6, seed=1)
+    weights, context = noise(2, 2, 3, 4, 5, seed=1), noise(2, 2, 6, 4, 5, seed=3)
     points = 10 * noise(2, 2, 3, 4, 5, 3, seed=2)  # some lie outside
     points[0, 0, 0, 0, 0] = torch.nan
     points[0, 0, 0, 0, 1] = torch.tensor([-8.3, 0.0, 0.0])  # up to a cell below the first
-    found = pooled(values, points, AXES)
+    pools = pooled(weights, context, points, AXES)
     expected = torch.zeros(2, 6, 1, 32, 32)
     for b, v, d, h, w in itertools.product(range(2), range(2), range(3), range(4), range(5)):
         place = points[b, v, d, h, w]
@@ -104,48 +117,62 @@ def test_pooling_is_a_loop_over_the_points() -> None:
             continue
         x, y, z = (math.trunc(s) for s in steps)
         if 0 <= x < 32 and 0 <= y < 32 and 0 <= z < 1:
-            expected[b, :, z, x, y] += values[b, v, d, h, w]
-    torch.testing.assert_close(found, expected)
+            expected[b, :, z, x, y] += weights[b, v, d, h, w] * context[b, v, :, h, w]
+    torch.testing.assert_close(pools, expected)
     assert expected[0, :, 0, 0].abs().sum() > 0
 
 
 def test_gradients_of_pooling_are_finite_differences() -> None:
-    values = noise(1, 1, 2, 2, 2, 3, seed=1).double().requires_grad_()
+    weights = noise(1, 1, 2, 2, 2, seed=1).double().requires_grad_()
+    context = noise(1, 1, 3, 2, 2, seed=3).double().requires_grad_()
     points = 4 * noise(1, 1, 2, 2, 2, 3, seed=2).double()
-    assert torch.autograd.gradcheck(lambda v: pooled(v, points, AXES), (values,))
+    assert torch.autograd.gradcheck(lambda w, c: pooled(w, c, points, AXES), (weights, context))
 
 
-def test_several_cameras_become_one_map() -> None:
-    architecture = {
-        "model_type": "swin",
-        "embed_dim": 8,
-        "depths": [1, 1, 1, 1],
-        "num_heads": [1, 1, 2, 2],
-        "window_size": 4,
-        "image_mean": [0.5] * 3,
-        "image_std": [0.25] * 3,
-    }
-    torch.manual_seed(0)
-    encoder = VisionBackbone(architecture=architecture, stages=("stage2", "stage3", "stage4"))
-    span = (-8.0, 8.0, 0.5)
-    backbone = CameraMap(
-        encoder,
-        width=16,
-        context=4,
-        depths=(1.0, 9.0, 1.0),
-        x=span,
-        y=span,
-        stages=((8, 2), (12, 2), (16, 1)),
-    ).eval()
-    one = rig()
-    with torch.no_grad():
-        (features,) = backbone.of_inputs(Inputs(images(1, 8, 8), rig=one)).features
-    assert features.shape == (1, 16, 16, 16)
-    assert (backbone.channels, backbone.strides) == ((16,), (1,))
+class TestCameraMap(BackboneContract):
+    idle = ("images.network.swin.layernorm.",)  # of a classifier
+
+    def build(self) -> CameraMap:
+        torch.manual_seed(0)
+        encoder = VisionBackbone(architecture=ARCHITECTURE, stages=("stage2", "stage3", "stage4"))
+        return CameraMap(
+            encoder,
+            width=16,
+            context=4,
+            depths=(1.0, 9.0, 1.0),
+            x=SPAN,
+            y=SPAN,
+            stages=((8, 2), (12, 2), (16, 1)),
+        )
+
+    def size(self, backbone: CameraMap) -> tuple[int, int]:
+        """That of the map, which is not that of the images."""
+        return 16, 16
+
+    def run(self, backbone: CameraMap, image: Tensor) -> Pyramid:
+        views = functional.interpolate(image, (80, 160))[:, None] * torch.tensor(
+            [1.0, 0.5]
+        ).reshape(1, 2, 1, 1, 1)
+        one = rig()
+        rigs = [replace(one, images=view[None]) for view in views]
+        return backbone.of_inputs(Inputs(image, rig=Rig.joined(rigs)))
+
+
+def test_a_map_needs_several_cameras_and_three_levels() -> None:
     with pytest.raises(InputError, match="reads several cameras: give a rig"):
-        backbone.of_inputs(Inputs(images(1, 8, 8)))
+        TestCameraMap().build().of_inputs(Inputs(images(1, 8, 8)))
     with pytest.raises(InputError, match="reads three levels of the images, the encoder gives 4"):
-        CameraMap(VisionBackbone(architecture=architecture))
+        CameraMap(VisionBackbone(architecture=ARCHITECTURE))
+
+
+def test_images_of_another_size_are_brought_to_that_of_the_encoder() -> None:
+    backbone = TestCameraMap().build()
+    backbone.image_hw, backbone.scaled_width = (32, 64), 80
+    fitted = backbone.fitted(rig())
+    assert fitted.images.shape == (1, 2, 3, 32, 64)
+    # the lower middle of the image at half of its size
+    assert fitted.image_change[0, 0, :2].tolist() == [[0.5, 0, 0, -8], [0, 0.5, 0, -8]]
+    assert backbone.fitted(fitted) is fitted
 
 
 def test_axes_without_cells() -> None:

@@ -11,6 +11,7 @@ from diffsight.inference import predictor
 from diffsight.inference.plan import Plan
 from diffsight.inference.predictor import Predictor
 from diffsight.model import DenseModel
+from diffsight.ops.resize import resized_image
 from diffsight.outputs import Distribution, expectation
 from diffsight.tasks import AbstractTask, Normals, Prediction, Segmentation, Values
 from diffsight.types import Inputs
@@ -33,12 +34,12 @@ def fitted(kind: str) -> AbstractTask:
 @torch.no_grad()
 def from_all_classes(net: DenseModel, picture: Tensor, flip: bool) -> Prediction:
     """The prediction whose classes were all averaged and brought to the size of the image."""
-    small = predictor._resize(picture, SMALL)[None]
+    small = resized_image(picture[None], SMALL)
     outputs = [net(Inputs(small))]
     if flip:
         outputs.append(net(Inputs(small.flip(-1))).mirrored())
     mean = torch.cat([one.stack for one in outputs]).mean(dim=0)
-    return net.task.decode(outputs[0].with_stack(predictor._resize(mean, SIZE)[None]))[0]
+    return net.task.decode(outputs[0].with_stack(resized_image(mean[None], SIZE)))[0]
 
 
 @pytest.mark.parametrize(
@@ -54,13 +55,13 @@ def from_all_classes(net: DenseModel, picture: Tensor, flip: bool) -> Prediction
 def test_moments_give_the_prediction_of_all_classes(kind, maps, flip, monkeypatch) -> None:
     net = DenseModel(task=fitted(kind), method=Probabilities).eval()
     picture, resized = images(1, *SIZE)[0], []
-    expected, resize = from_all_classes(net, picture, flip), predictor._resize
+    expected = from_all_classes(net, picture, flip)
 
     def noted(stack, hw):
-        resized.append((len(stack), hw))
-        return resize(stack, hw)
+        resized.append((stack.shape[1], hw))
+        return resized_image(stack, hw)
 
-    monkeypatch.setattr(predictor, "_resize", noted)
+    monkeypatch.setattr(predictor, "resized_image", noted)
     found = Predictor(net, Plan(SMALL[0], flip=flip)).one(picture)
     assert {count for count, hw in resized if hw == SIZE} == {maps}
     torch.testing.assert_close(found.to_label(), expected.to_label())

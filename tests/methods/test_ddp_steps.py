@@ -130,9 +130,7 @@ def test_the_deviation_of_equal_steps_is_zero_on_a_slope() -> None:
     result = Accumulation(Sampler(steps=2), 1, "values", 5.0)
     result.add(slope)
     result.add(slope)
-    output = result.result().to_output(
-        OutputSpec("values", 1, (0.0, 10.0)), (32, 32), is_mean=False
-    )
+    output = result.result().to_output(OutputSpec("values", 1, (0.0, 10.0)), (32, 32))
     assert float(output.std.max()) < 1e-3
     torch.testing.assert_close(output.value, interpolated(slope, (32, 32)))
 

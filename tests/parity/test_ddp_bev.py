@@ -45,6 +45,7 @@ def converted(golden: Golden) -> DenseModel:
         cell_m=cell_m,
         steps=about["steps"],
         seeds=about["seeds"],
+        image_hw=None,
     )
     assert not report.unused
     assert not report.missing

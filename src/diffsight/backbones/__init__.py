@@ -1,6 +1,7 @@
 """Networks that turn an image into a pyramid of features."""
 
 from diffsight.backbones.base import AbstractBackbone, AbstractDiffusionBackbone, PretrainedPart
+from diffsight.backbones.bev import CameraLidarMap, CameraMap, LidarMap
 from diffsight.backbones.clip import ClipVision
 from diffsight.backbones.concept_maps import ConceptRequest
 from diffsight.backbones.efficientnet import EfficientNetLite0
@@ -13,10 +14,13 @@ __all__ = [
     "AbstractBackbone",
     "AbstractDiffusionBackbone",
     "BackboneSource",
+    "CameraLidarMap",
+    "CameraMap",
     "ClipTokens",
     "ClipVision",
     "ConceptRequest",
     "EfficientNetLite0",
+    "LidarMap",
     "PretrainedPart",
     "SideBySide",
     "StableDiffusion",

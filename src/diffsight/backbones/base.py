@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from diffsight.backbones.attention_maps import AbstractRecorder
 from diffsight.config import Configurable
 from diffsight.ops.padding import MID_GREY, pad_to_multiple
+from diffsight.rig import Rig
 from diffsight.types import Draws, Inputs, Latents, Pyramid
 
 TIMESTEPS = 1000  # of a diffusion model
@@ -49,6 +50,10 @@ class AbstractBackbone(nn.Module, Configurable, abc.ABC):
         """
         image = pad_to_multiple(inputs.image, self.size_multiple, MID_GREY)
         return self(image, latents=inputs.latents)
+
+    def example_rig(self, hw: tuple[int, int]) -> Rig | None:
+        """Return cameras on the meta device, to count a pass; None: the backbone sees one image."""
+        return None
 
 
 class AbstractDiffusionBackbone(nn.Module, Configurable, abc.ABC):

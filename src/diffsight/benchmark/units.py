@@ -23,8 +23,8 @@ from diffsight.errors import InputError, TooLargeError
 from diffsight.formats.text import read_object, reading
 from diffsight.hub.artifact import fingerprint
 from diffsight.inference.evaluate import First
-from diffsight.inference.predictor import neighbours
 from diffsight.inference.shared_latents import SharedLatents
+from diffsight.ops.groups import neighbours
 from diffsight.ops.memory import give_back_memory, memory_for
 from diffsight.outputs import Output
 from diffsight.tasks.base import AbstractTask

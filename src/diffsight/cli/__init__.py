@@ -32,6 +32,7 @@ COMMANDS = {
     "aggregate-prompts": "turn captions into one prompt for a data set (EVP)",
     "latent-std": "measure the standard deviation of latents (EVP)",
     "text-table": "turn names into a table of CLIP text features",
+    "index-nuscenes": "read the tables of nuScenes once, for training",
     "convert": "convert an authors' checkpoint into a model",
     "doctor": "find problems of this installation",
 }

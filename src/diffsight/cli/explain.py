@@ -68,11 +68,12 @@ def _explained(
     model: "DenseModel", job: "Job", prompt: str | None, out: Path, notes: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the contents of ``explain.json``, or an ``error`` where the image cannot be used."""
-    from diffsight.datasets.files import read_image
+    from diffsight.datasets.rig_file import read_image_or_rig
     from diffsight.inference.explain import explain, write_explanation
 
     try:
-        explanation = explain(model, read_image(job.image), prompt)
+        image, rig = read_image_or_rig(job.image, wants_rig=model.reads_rig)
+        explanation = explain(model, image, prompt, rig)
     except InputError as error:
         return options.error_of(job, error)
     return write_explanation(explanation, out, {"image": str(job.image), **notes})

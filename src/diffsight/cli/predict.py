@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from diffsight.inference import Predictor
     from diffsight.inference.compare_steps import StepsOfImage
     from diffsight.inference.write import Job
+    from diffsight.rig import Rig
     from diffsight.tasks import Prediction
     from diffsight.types import People
 
@@ -57,15 +58,16 @@ class _Loaded:
         images: "Iterator[Tensor]",
         prompts: Iterator[str | None],
         people: "Iterator[People | None]",
+        rigs: "Iterator[Rig | None]",
     ) -> "Iterator[tuple[Prediction, StepsOfImage | None]]":
         """Yield the prediction of every image, and those in several numbers of steps."""
         if len(self.steps) < 2:
-            yield from zip(self.predictor(images, prompts, people), itertools.repeat(None))
+            yield from zip(self.predictor(images, prompts, people, rigs), itertools.repeat(None))
             return
         from diffsight.inference.compare_steps import compare_steps
 
-        for image, prompt, boxes in zip(images, prompts, people, strict=False):
-            compared = compare_steps(self.predictor, self.steps, image, prompt, boxes)
+        for image, prompt, boxes, rig in zip(images, prompts, people, rigs, strict=False):
+            compared = compare_steps(self.predictor, self.steps, image, prompt, boxes, rig)
             yield compared.predictions[-1], compared
 
 
@@ -89,7 +91,8 @@ def main(
 
     For an image NAME it writes NAME_depth.png (16-bit millimetres, 0 = unknown), NAME_classes.png
     (ids), NAME_mask.png, NAME_keypoints.npy or NAME_values.npy; NAME_colour.png, a picture; and
-    NAME.json, which says what the numbers mean. Several models write into one folder each. The
+    NAME.json, which says what the numbers mean. For a model of maps seen from above, give the JSON
+    file of the cameras; it writes NAME_map.npy. Several models write into one folder each. The
     exit status is 1 if an image could not be used; all others are done.
 
     Args:
@@ -280,7 +283,7 @@ def _run_until_too_large(
     jobs: "Iterator[Job]", one: _Loaded, prompts: Prompts, report: Report
 ) -> "tuple[Sequence[Job], str] | None":
     """Predict and write; return the images for which memory did not suffice, and why."""
-    waiting: deque[tuple[Job, Tensor, People | None]] = deque()
+    waiting: deque[tuple[Job, Tensor, People | None, Rig | None]] = deque()
 
     def images() -> Iterator["Tensor"]:
         for job in jobs:
@@ -291,12 +294,13 @@ def _run_until_too_large(
     # evaluated after each image
     texts = (prompts[waiting[-1][0].name] for _ in itertools.count())
     people = (waiting[-1][2] for _ in itertools.count())
+    rigs = (waiting[-1][3] for _ in itertools.count())
     try:
-        for prediction, compared in one.predict(images(), texts, people):
-            job, image, _ = waiting.popleft()
+        for prediction, compared in one.predict(images(), texts, people, rigs):
+            job, image, *_ = waiting.popleft()
             _write(prediction, compared, image, one, job, prompts, report)
     except TooLargeError as error:
-        return [job for job, _, _ in waiting], str(error)
+        return [job for job, *_ in waiting], str(error)
     return None
 
 
@@ -326,18 +330,20 @@ def _write(
     report(one.out, job, about)
 
 
-def _read(job: "Job", one: _Loaded, report: Report) -> "tuple[Tensor, People | None] | None":
-    """Return the image and the people in it; one that cannot be used is reported."""
-    from diffsight.datasets.files import read_image
+def _read(
+    job: "Job", one: _Loaded, report: Report
+) -> "tuple[Tensor, People | None, Rig | None] | None":
+    """Return the image, and the people or cameras; one that cannot be used is reported."""
+    from diffsight.datasets.rig_file import read_image_or_rig
 
     try:
-        image = read_image(job.image)
+        image, rig = read_image_or_rig(job.image, wants_rig=one.predictor.model.reads_rig)
         one.predictor.plan.working_hw(*image.shape[-2:])
         people = one.find_people and one.find_people(image, job.image)
     except InputError as error:
         report(one.out, job, options.error_of(job, error))
         return None
-    return image, people
+    return image, people, rig
 
 
 def _notes(request: _Request, source: str, predictor: "Predictor") -> dict[str, Any]:

@@ -49,8 +49,9 @@ def build_parser(
     """
     import jsonargparse
 
-    # importing makes the short names known
-    for part in ("backbones", "datasets", "heads", "methods", "necks", "prompts", "rooms", "tasks"):
+    from diffsight.hub.build import PARTS
+
+    for part in PARTS:  # importing makes the short names known
         importlib.import_module(f"diffsight.{part}")
     # jsonargparse 4.53 hands the null of an option three levels deep on as the word "None"
     load = jsonargparse.get_loader("yaml")

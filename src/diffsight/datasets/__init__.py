@@ -11,10 +11,13 @@ from diffsight.datasets.depth_transforms import FixedCrop, RandomGain, RandomRot
 from diffsight.datasets.folder import Folder
 from diffsight.datasets.kitti import KITTIDepth
 from diffsight.datasets.labelled_folder import LabelledFolder, read_labelled_folder
+from diffsight.datasets.nuscenes import NuScenes
 from diffsight.datasets.nyu import NYUDepth
 from diffsight.datasets.nyu_few_shot import NYUFewShotDepth, NYUNormals
 from diffsight.datasets.person_crop import PersonCrop
 from diffsight.datasets.refcoco import RefCOCO
+from diffsight.datasets.rig_file import write_rig
+from diffsight.datasets.rig_transforms import RandomCameras, RandomVehicle
 from diffsight.datasets.sun_rgbd import SUNRGBD
 from diffsight.datasets.taskonomy import Taskonomy
 from diffsight.datasets.transforms import (
@@ -52,16 +55,19 @@ __all__ = [
     "NYUDepth",
     "NYUFewShotDepth",
     "NYUNormals",
+    "NuScenes",
     "Pad",
     "PersonCrop",
     "PhotoMetricDistortion",
     "RandomBrightnessContrast",
+    "RandomCameras",
     "RandomCrop",
     "RandomGain",
     "RandomGamma",
     "RandomRotation",
     "RandomScale",
     "RandomSentence",
+    "RandomVehicle",
     "RefCOCO",
     "Resize",
     "Taskonomy",
@@ -69,4 +75,5 @@ __all__ = [
     "write_coco",
     "write_labelme",
     "write_masks",
+    "write_rig",
 ]

@@ -52,6 +52,11 @@ class Sample:
     rig: Rig | None = None
     map_source: MapSource | None = None
 
+    @property
+    def numel(self) -> int:
+        """Number of values of the image, or of those of several cameras."""
+        return (self.image if self.rig is None else self.rig.images).numel()
+
     def queries(self) -> People | None:
         """Return the people whose joints are to be found; None where there are no people."""
         if self.detections is not None or self.people is None:
@@ -137,10 +142,7 @@ def collate(samples: Sequence[Sample], label: str) -> Batch:
         people=_rows([s.people for s in samples]),
     )
     prompts = tuple(sample.prompt for sample in samples)
-    rigs = [s.rig for s in samples if s.rig is not None]
-    if rigs and len(rigs) < len(samples):
-        raise InputError("some samples of one batch have several cameras, others one image")
-    rig = Rig.joined(rigs).in_floats() if rigs else None
+    rig = Rig.of_samples([s.rig for s in samples])
     inputs = Inputs(image, prompts, people=_rows([s.queries() for s in samples]), rig=rig)
     return Batch(inputs, target, tuple(sample.id for sample in samples))
 

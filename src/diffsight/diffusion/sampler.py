@@ -105,6 +105,7 @@ class Sampled:
             is one step and one seed.
         square: mean of the squares of the same.
         origin: what values are counted from.
+        is_mean: whether maps of classes are probabilities, not logits.
     """
 
     maps: Maps
@@ -112,18 +113,18 @@ class Sampled:
     mean: Maps | None = None
     square: Maps | None = None
     origin: float = 0.0
+    is_mean: bool = False
 
-    def to_output(self, spec: OutputSpec, hw: tuple[int, int], *, is_mean: bool) -> Output:
+    def to_output(self, spec: OutputSpec, hw: tuple[int, int]) -> Output:
         """Return the output of a method.
 
         Args:
             spec: what it is.
             hw: its size.
-            is_mean: whether maps of classes are probabilities, not logits.
         """
         maps = interpolated(self.maps, hw)
         if spec.kind != "values":
-            space = "probabilities" if is_mean else "logits"
+            space = "probabilities" if self.is_mean else "logits"
             doubt = None if self.uncertainty is None else interpolated(self.uncertainty, hw)
             kind = Classes if spec.kind == "classes" else Masks
             return kind(maps, space, uncertainty=doubt)
@@ -217,7 +218,8 @@ class Accumulation:
             return Sampled(maps, mean=mean, square=square, origin=self.origin)
         maps = self._last if is_last else self._mean
         assert maps is not None
-        return Sampled(self._over_seeds(maps), self._uncertainty())
+        is_mean = self.sampler.accumulate == "mean"
+        return Sampled(self._over_seeds(maps), self._uncertainty(), is_mean=is_mean)
 
     def _uncertainty(self) -> Float[Tensor, "b 1 h w"] | None:
         if self.sampler.uncertainty == "changes":

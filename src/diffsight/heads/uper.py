@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffsight.heads.base import AbstractHead, require_maps, to_output
-from diffsight.ops.layers import conv_block, start_convolutions
+from diffsight.ops.layers import conv_block, fcn_head, start_convolutions
 from diffsight.outputs import Classes, Output, OutputSpec
 from diffsight.types import Pyramid
 
@@ -55,9 +55,8 @@ class UPerHead(AbstractHead):
         self.auxiliary_level = auxiliary_level if output.kind == "classes" else None
         self.auxiliary: nn.Sequential | None = None
         if self.auxiliary_level is not None:
-            first = conv_block(in_channels[self.auxiliary_level], width)
-            last = nn.Conv2d(width, output.channels, 1)
-            self.auxiliary = nn.Sequential(first, nn.Dropout2d(dropout), last)
+            seen = in_channels[self.auxiliary_level]
+            self.auxiliary = fcn_head(seen, output.channels, width, dropout)
         start_convolutions(self, partial(nn.init.kaiming_normal_, nonlinearity="relu"))
         self.dropout = nn.Dropout2d(dropout)
         self.output = nn.Conv2d(width, output.channels, 1)

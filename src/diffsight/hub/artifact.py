@@ -99,7 +99,7 @@ class Artifact:
         with TensorFile(path, line) as file:
             names = [name for name in file.names if name.startswith(prefix)]
             maps = {name.removeprefix(prefix): file.tensor(name) for name in names}
-        if any(one.ndim != 2 for one in maps.values()):
+        if any(one.ndim not in (2, 3) for one in maps.values()):
             raise InputError(f"{path}: {line.format(reason='not maps of height and width')}")
         return dict(sorted(maps.items()))
 

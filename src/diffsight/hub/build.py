@@ -33,6 +33,7 @@ PARTS = (
     "tasks",
     "datasets",
     "rooms",
+    "streets",
     "datasets.transforms",
     "necks",
     "heads",

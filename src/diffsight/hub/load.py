@@ -80,6 +80,11 @@ def load(
     read_weights(model, artifact, tuple(config["frozen"]), config["fingerprint"])
     model.info = {**config["info"], "fingerprint": config["fingerprint"]}
     model.baselines = artifact.baselines()
+    dimensions = 2 if model.output.grid is None else 3
+    if any(one.ndim != dimensions for one in model.baselines.values()):
+        raise InputError(
+            f"{where}: baselines of another task: delete them, or copy the model again"
+        )
     return (model if device is None else model.to(device)).eval()
 
 

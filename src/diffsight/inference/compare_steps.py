@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffsight.inference.explain_pictures import picture_sheet
 from diffsight.inference.predictor import Predictor
+from diffsight.rig import Rig
 from diffsight.tasks import AbstractTask, Prediction, StoredArray
 from diffsight.types import People, Target
 
@@ -60,6 +61,7 @@ def compare_steps(
     image: UInt8[Tensor, "3 h w"],
     prompt: str | None = None,
     people: People | None = None,
+    rig: Rig | None = None,
 ) -> StepsOfImage:
     """Predict an image in several numbers of steps, each timed from the image on.
 
@@ -69,6 +71,7 @@ def compare_steps(
         image: RGB.
         prompt: for models that read one.
         people: boxes for models of joints.
+        rig: of several cameras.
 
     Raises:
         InputError: as ``Predictor``.
@@ -79,7 +82,7 @@ def compare_steps(
         one = copy.copy(predictor)
         one.plan, one.latents = replace(predictor.plan, steps=number), None
         start = time.perf_counter()
-        predictions.append(one.one(image, prompt, people))
+        predictions.append(one.one(image, prompt, people, rig))
         seconds.append(time.perf_counter() - start)
     del predictions[0], seconds[0]  # which paid for what is done once
     task, last = predictor.model.task, predictions[-1]

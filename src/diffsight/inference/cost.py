@@ -48,12 +48,13 @@ def cost(model: DenseModel, height: int, width: int) -> Cost:
 
     Args:
         model: on the meta device, where nothing is computed.
-        height: of the image.
-        width: of the image.
+        height: of the image, or of those of several cameras.
+        width: likewise.
     """
     model = model.eval()
     image = torch.empty(1, 3, height, width, device="meta")
-    inputs = Inputs(image, text=model.method.example_text())
+    rig = model.method.example_rig((height, width))
+    inputs = Inputs(image, text=model.method.example_text(), rig=rig)
     texts = [] if inputs.text is None else [inputs.text]
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:

@@ -148,11 +148,12 @@ def evaluate(
                 yield one
             advance()
 
-    for_image, for_prompt, for_people = itertools.tee(samples(), 3)
+    for_image, for_prompt, for_people, for_rig = itertools.tee(samples(), 4)
     images = (sample.image for sample in for_image)
     prompts = (sample.prompt if uses_prompt else None for sample in for_prompt)
     people = (sample.queries() for sample in for_people)
-    for prediction in predictor(images, prompts, people):
+    rigs = (sample.rig for sample in for_rig)
+    for prediction in predictor(images, prompts, people, rigs):
         sample = waiting.popleft()
         scores.add(sample, prediction)
         take(sample.id, prediction)

@@ -28,7 +28,7 @@ from diffsight.model import DenseModel, choose_output
 from diffsight.ops.memory import memory_for
 from diffsight.ops.resize import interpolated, resized_image
 from diffsight.outputs import Output, SoftLabels
-from diffsight.tasks import AbstractTask
+from diffsight.rig import Rig
 from diffsight.types import Inputs
 
 NO_CODEBOOK = "no codebook.png: the values of this task's classes are not learned"
@@ -96,17 +96,20 @@ class ExplainedImage:
     """
 
     image: Float[Tensor, "3 h w"]
-    picture: UInt8[Tensor, "3 h w"]
+    picture: UInt8[Tensor, "3 _ _"]
     classes: ClassFigures | None
-    maps: Mapping[str, Float[Tensor, "h w"]]
+    maps: Mapping[str, Float[Tensor, "_ _"]]
     tables: Float[Tensor, "k n d"] | None
     weights: Float[Tensor, " k"] | None
-    steps: Sequence[tuple[UInt8[Tensor, "3 h w"], str]]
+    steps: Sequence[tuple[UInt8[Tensor, "3 _ _"], str]]
     info: Mapping[str, str]
 
 
 def explain(
-    model: DenseModel, image: UInt8[Tensor, "3 _ _"], prompt: str | None = None
+    model: DenseModel,
+    image: UInt8[Tensor, "3 _ _"],
+    prompt: str | None = None,
+    rig: Rig | None = None,
 ) -> ExplainedImage:
     """Run one pass at the size of the training images, with the noise that ``Predictor`` takes.
 
@@ -114,21 +117,23 @@ def explain(
         model: the pass is run where it is, in evaluation mode.
         image: RGB of any size.
         prompt: for models that read one.
+        rig: of several cameras, of which the image is the overview.
 
     Raises:
-        InputError: if the image is too large, or the prompt cannot be used.
+        InputError: if the image is too large, or the prompt or the rig cannot be used.
     """
     model.eval()
     method, task = model.method, model.task
     method.check_prompt(prompt)
-    height, width = Plan(short_side=model.info.get("short_side")).working_hw(*image.shape[-2:])
+    side = model.info.get("short_side") if rig is None else None
+    height, width = Plan(short_side=side).working_hw(*image.shape[-2:])
     device = next(model.parameters()).device
     other = "a model of a smaller short side" if device.type == "cpu" else "--device cpu"
     advice = f"{device} has not enough memory for {width} x {height} px: choose {other}"
     with memory_for(advice), torch.inference_mode():
         whole = resized_image(image[None].to(device).float() / 255, (height, width))[0]
         pixels = next(task.regions(whole, None))[0][None]  # of joints: the image shows one person
-        inputs = Inputs(pixels, (prompt,))
+        inputs = Inputs(pixels, (prompt,), rig=rig and rig.in_floats().to(device))
         result = method.explain(inputs, method.encode(inputs))
         output = result.output.with_stack(result.output.stack.cpu())
         shown = pixels[0].cpu()
@@ -136,10 +141,10 @@ def explain(
             image=shown,
             picture=task.decode(output)[0].draw(shown),
             classes=_classes(model, output, result.values),
-            maps={name: one.float().cpu() for name, one in result.maps.items()},
+            maps={name: task.shown(one.float().cpu()) for name, one in result.maps.items()},
             tables=None if result.tables is None else result.tables.cpu(),
             weights=None if result.weights is None else result.weights.cpu(),
-            steps=_steps(task, result.steps, shown),
+            steps=_steps(model, result.steps, shown),
             info={
                 "kind": model.info.get("kind", type(task).__name__.lower()),
                 "method": model.info.get("chosen", type(method).__name__),
@@ -149,10 +154,10 @@ def explain(
 
 
 def _steps(
-    task: AbstractTask, outputs: Sequence[Output], image: Float[Tensor, "3 h w"]
-) -> list[tuple[UInt8[Tensor, "3 h w"], str]]:
+    model: DenseModel, outputs: Sequence[Output], image: Float[Tensor, "3 h w"]
+) -> list[tuple[UInt8[Tensor, "3 _ _"], str]]:
     """Return pictures of outputs, and in words how far they are from the last one."""
-    hw = (image.shape[-2], image.shape[-1])
+    task, hw = model.task, model.output.grid or (image.shape[-2], image.shape[-1])
     predictions = [
         task.decode(one.with_stack(interpolated(one.stack, hw).cpu()))[0] for one in outputs
     ]

@@ -63,8 +63,8 @@ def concept_sheet(
 
 def map_sheet(
     image: Float[Tensor, "3 h w"],
-    prediction: UInt8[Tensor, "3 h w"],
-    maps: Mapping[str, Float[Tensor, "h w"]],
+    prediction: UInt8[Tensor, "3 _ _"],
+    maps: Mapping[str, Float[Tensor, "_ _"]],
 ) -> Image.Image:
     """Return the image, the prediction in colours, and up to 50 further maps over the image."""
     cells = [_Cell(_bytes(image), "image"), _Cell(prediction, "prediction")]
@@ -79,26 +79,24 @@ def map_sheet(
 
 def picture_sheet(
     image: Float[Tensor, "3 h w"],
-    pictures: Sequence[tuple[UInt8[Tensor, "3 h w"], str, str]],
+    pictures: Sequence[tuple[UInt8[Tensor, "3 _ _"], str, str]],
     heading: str,
 ) -> Image.Image:
-    """Return the image and pictures of its size, each with two lines below it."""
+    """Return the image and pictures, each with two lines below it."""
     cells = [_Cell(_bytes(image), "image"), *(_Cell(*one) for one in pictures)]
     return _sheet(cells, heading, LARGE_PX)
 
 
 def _sheet(cells: Sequence[_Cell], heading: str, cell_px: int = CELL_PX) -> Image.Image:
-    height, width = cells[0].picture.shape[-2:]
-    factor = cell_px / max(height, width)
-    size = max(1, round(width * factor)), max(1, round(height * factor))
+    sizes = [_cell_size(cell, cell_px) for cell in cells]
     columns = min(COLUMNS, len(cells))
-    step = max(size[0], cell_px) + GAP_PX, size[1] + 2 * LINE_PX + GAP_PX
+    step = cell_px + GAP_PX, max(height for _, height in sizes) + 2 * LINE_PX + GAP_PX
     top = LINE_PX + 3 * GAP_PX
     rows = -(-len(cells) // columns)
     sheet = Image.new("RGB", (GAP_PX + columns * step[0], top + rows * step[1]), PAPER)
     draw = ImageDraw.Draw(sheet)
     _text(draw, (GAP_PX, GAP_PX), heading)
-    for i, cell in enumerate(cells):
+    for i, (cell, size) in enumerate(zip(cells, sizes, strict=True)):
         x, y = GAP_PX + i % columns * step[0], top + i // columns * step[1]
         tile = Image.fromarray(cell.picture.permute(1, 2, 0).contiguous().numpy())
         sheet.paste(tile.resize(size, Image.Resampling.BICUBIC), (x, y))
@@ -107,15 +105,27 @@ def _sheet(cells: Sequence[_Cell], heading: str, cell_px: int = CELL_PX) -> Imag
     return sheet
 
 
+def _cell_size(cell: _Cell, cell_px: int) -> tuple[int, int]:
+    """Return width and height of a cell's picture, the longer one ``cell_px``."""
+    height, width = cell.picture.shape[-2:]
+    factor = cell_px / max(height, width)
+    return max(1, round(width * factor)), max(1, round(height * factor))
+
+
 def _bytes(image: Float[Tensor, "3 h w"]) -> UInt8[Tensor, "3 h w"]:
     return (image * 255).round().to(torch.uint8)
 
 
-def _heat(image: Float[Tensor, "3 h w"], values: Float[Tensor, "h w"]) -> UInt8[Tensor, "3 h w"]:
-    """Return colours from dark (0) to bright (its maximum), over the grey image."""
+def _heat(image: Float[Tensor, "3 _ _"], values: Float[Tensor, "h w"]) -> UInt8[Tensor, "3 h w"]:
+    """Return colours from dark (0) to bright (its maximum), over the grey image.
+
+    Values of another size than the image, those of a map around a vehicle, are drawn alone.
+    """
     table = depth_table()[::-1]
     steps = (values / values.max().clamp(min=1e-12) * 255).round().to(torch.uint8).numpy()
     colours = torch.from_numpy(table[steps]).permute(2, 0, 1)
+    if image.shape[-2:] != values.shape:
+        return colours
     grey = image.mean(dim=0) * 255
     return (HEAT * colours + (1 - HEAT) * grey).round().to(torch.uint8)
 

@@ -12,15 +12,18 @@ from PIL import Image
 from torch import Tensor
 
 from diffsight import hub
-from diffsight.datasets.files import read_image, upright_rgb
+from diffsight.datasets.files import upright_rgb
+from diffsight.datasets.rig_file import read_image_or_rig
+from diffsight.datasets.rig_picture import contact_sheet
 from diffsight.errors import InputError
 from diffsight.inference.plan import Plan, ShortSide, short_side_px
 from diffsight.inference.predictor import Predictor
 from diffsight.model import DenseModel
+from diffsight.rig import Rig
 from diffsight.types import People
 
 PIXELS = ((), (3,), (4,))  # shapes of one pixel: grey, RGB, RGBA
-Picture = str | Path | Image.Image | np.ndarray | Tensor
+Picture = str | Path | Image.Image | np.ndarray | Tensor | Rig
 
 
 def pipeline(
@@ -106,7 +109,8 @@ class Pipeline:
 
         Args:
             images: paths, PIL images, arrays ``h w 3`` / ``h w`` of uint8 (or ``h w 3`` of floats
-                in [0, 1]), or tensors ``3 h w`` of uint8 or of floats in [0, 1].
+                in [0, 1]), or tensors ``3 h w`` of uint8 or of floats in [0, 1]. For maps seen from
+                above, rigs of one row each, or paths of their JSON files.
             prompt: name in the model's text table (for depth the scene type) for all images; None
                 is the mean of the names. For a model that reads sentences, the sentence.
             boxes: for a model of joints, rows of left, top, right and bottom in pixels around the
@@ -123,10 +127,31 @@ class Pipeline:
             raise InputError(f"{type(model.task).__name__} finds no joints: leave boxes out")
         if isinstance(images, Picture):
             people = None if boxes is None else to_people(boxes)
-            return self.predictor.one(to_tensor(images), prompt, people)
+            image, rig = self._read(images)
+            return self.predictor.one(image, prompt, people, rig)
         people = None if boxes is None else map(to_people, boxes)
-        stream = self.predictor(map(to_tensor, images), itertools.repeat(prompt), people)
+        for_image, for_rig = itertools.tee(map(self._read, images))
+        pictures, rigs = (image for image, _ in for_image), (rig for _, rig in for_rig)
+        stream = self.predictor(pictures, itertools.repeat(prompt), people, rigs)
         return list(stream) if isinstance(images, list | tuple) else stream
+
+    def _read(self, image: Picture) -> tuple[Tensor, Rig | None]:
+        """Return an image as ``to_tensor``, or the cameras of a rig side by side, and the rig.
+
+        Raises:
+            InputError: if it cannot be used.
+        """
+        wants_rig = self.predictor.model.reads_rig
+        if isinstance(image, str | Path):
+            return read_image_or_rig(Path(image), wants_rig=wants_rig)
+        if isinstance(image, Rig) != wants_rig:
+            what = "a Rig of several cameras" if wants_rig else "one image"
+            raise InputError(f"the model reads {what}, got {type(image).__name__}")
+        if not isinstance(image, Rig):
+            return to_tensor(image), None
+        if len(image) != 1:
+            raise InputError(f"rig of {len(image)} rows: give one row each (Rig.each)")
+        return contact_sheet(image.in_bytes().images[0]), image
 
 
 def default_device() -> str:
@@ -164,14 +189,12 @@ def to_people(boxes: Any) -> People:
     return People.of_boxes(edges, torch.ones(len(edges)))
 
 
-def to_tensor(image: Picture) -> Tensor:
+def to_tensor(image: Image.Image | np.ndarray | Tensor) -> Tensor:
     """Return an image of any kind as ``3 h w``, uint8 or float in [0, 1].
 
     Raises:
         InputError: if its file, shape, type or range cannot be that of an RGB image.
     """
-    if isinstance(image, str | Path):
-        return read_image(image)
     if isinstance(image, np.ndarray) and image.dtype == np.uint8:
         if image.ndim < 2 or image.shape[2:] not in PIXELS or not image.size:
             raise InputError(f"array of shape {image.shape}: an image is (height, width, 3)")

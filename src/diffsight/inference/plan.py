@@ -5,7 +5,7 @@ The command line reads its options here, so torch is imported only where sizes a
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from diffsight.errors import InputError
@@ -92,6 +92,19 @@ class Plan:
         sound = all(0 < scale < math.inf for scale in self.scales)
         if not self.scales or not sound or len(set(self.scales)) < len(self.scales):
             raise InputError(f"scales must be different positive numbers, got {self.scales}")
+
+    def on_grid(self, task: str) -> "Plan":
+        """Return the plan of a model whose output has a grid of its own, whatever the image's size.
+
+        Raises:
+            InputError: if there are windows, flips or scales.
+        """
+        usual = Plan()
+        for name in ("windows", "tile", "flip", "scales"):
+            if getattr(self, name) != getattr(usual, name):
+                option = name.replace("_", "-")
+                raise InputError(f"{task} maps have a grid of their own: leave --{option} out")
+        return replace(self, short_side=None, long_side=None)
 
     def passes(self, height: int, width: int) -> int:
         """Return the number of forward passes for an image of this size."""

@@ -3,33 +3,49 @@
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torch.nn import functional
 
 from diffsight.errors import InputError
 from diffsight.inference.confidence import Threshold, threshold_of
 from diffsight.inference.plan import Plan
 from diffsight.inference.text_features import TextFeatureCache
 from diffsight.model import DenseModel
+from diffsight.ops.groups import neighbours
 from diffsight.ops.machine import require_bytes
 from diffsight.ops.memory import keep_freed_memory, memory_for
 from diffsight.ops.precision import float32_products
+from diffsight.ops.resize import resized_image
 from diffsight.ops.tiles import PassAverage, Window
 from diffsight.outputs import Output
+from diffsight.rig import Rig
 from diffsight.tasks import Prediction
 from diffsight.types import Draws, Encoded, Inputs, Latents, People
 
 PIXEL_BYTES = 24  # memory of a pixel, at least: three colours, an output and its statistics
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 Image = UInt8[Tensor, "3 _ _"] | Float[Tensor, "3 _ _"]
+
+
+@dataclass(frozen=True)
+class _Query:
+    """What is known of an image besides its pixels.
+
+    Attributes:
+        prompt: a text, for depth the scene type.
+        people: boxes for models of joints; None: the image shows one person.
+        rig: of several cameras, a batch of one, for maps seen from above.
+    """
+
+    prompt: str | None = None
+    people: People | None = None
+    rig: Rig | None = None
 
 
 @dataclass
@@ -60,7 +76,7 @@ class _Canvas:
     Attributes:
         job: of the image.
         image: at the working size.
-        prompt: of the image.
+        query: what else is known of the image.
         original_hw: size of the region in pixels of the output.
         sides: mirrored or not, or both.
         average: of what was computed at the working size.
@@ -70,7 +86,7 @@ class _Canvas:
 
     job: _Job
     image: Tensor
-    prompt: str | None
+    query: _Query
     original_hw: tuple[int, int]
     sides: tuple[bool, ...]
     average: PassAverage
@@ -93,6 +109,11 @@ class _Pass:
         view = self.canvas.image[:, rows, columns]
         return view.flip(-1) if self.mirrored else view
 
+    def sizes(self) -> tuple[object, ...]:
+        """Return what passes of one batch have in common."""
+        rig = self.canvas.query.rig
+        return self.image().shape, rig and rig.images.shape
+
 
 class Predictor:
     """Runs a model on images as a plan says.
@@ -111,8 +132,8 @@ class Predictor:
         latents: shared with the predictors of other models, such as ``SharedLatents``.
 
     Raises:
-        InputError: if the device has too little memory for images of the plan's size, or the plan
-            has steps and the method none.
+        InputError: if the device has too little memory for images of the plan's size, the plan has
+            steps and the method none, or windows and flips where the output has its own grid.
     """
 
     def __init__(
@@ -126,6 +147,8 @@ class Predictor:
     ) -> None:
         first = next(model.parameters(), torch.empty(0))
         self.plan = plan or Plan()
+        if model.output.grid is not None:
+            self.plan = self.plan.on_grid(type(model.task).__name__)
         self.device = first.device if device is None else torch.device(device)
         if self.plan.steps is not None and not model.method.accepts_steps:
             raise InputError(
@@ -153,6 +176,7 @@ class Predictor:
         images: Iterable[Image],
         prompts: Iterable[str | None] | None = None,
         people: Iterable[People | None] | None = None,
+        rigs: Iterable[Rig | None] | None = None,
     ) -> Iterator[Prediction]:
         """Yield one prediction per image, in order, at the size of the image, on the CPU.
 
@@ -165,17 +189,20 @@ class Predictor:
             prompts: one text or None per image (for depth the scene type); None alone stands for
                 None each.
             people: boxes of each image for models of joints; None: an image shows one person.
+            rigs: the cameras of which an image is the overview, a batch of one each, for maps seen
+                from above.
 
         Raises:
-            InputError: if the model does not know a prompt, or an image is too large.
+            InputError: if the model does not know a prompt, an image is too large, or the model
+                reads a rig and there is none.
         """
         self.model.to(self.device)  # models share a backbone, which another one may have moved
-        names = itertools.repeat(None) if prompts is None else prompts
-        boxes = itertools.repeat(None) if people is None else people
+        known = (itertools.repeat(None) if one is None else one for one in (prompts, people, rigs))
+        queries = itertools.starmap(_Query, zip(*known, strict=False))
         views = _EncodedViews(self.model, self.plan.ensemble_size)
         jobs: deque[_Job] = deque()
-        passes = self._passes(zip(images, names, boxes, strict=False), jobs)
-        for batch in neighbours(passes, self.plan.batch_size, lambda step: step.image().shape):
+        passes = self._passes(zip(images, queries, strict=False), jobs)
+        for batch in neighbours(passes, self.plan.batch_size, _Pass.sizes):
             outputs = self._forward(batch, views)
             for step, output in zip(batch, outputs, strict=True):
                 canvas = step.canvas
@@ -188,10 +215,14 @@ class Predictor:
         yield from self._finished(jobs)  # images in which there is nothing to run
 
     def one(
-        self, image: Image, prompt: str | None = None, people: People | None = None
+        self,
+        image: Image,
+        prompt: str | None = None,
+        people: People | None = None,
+        rig: Rig | None = None,
     ) -> Prediction:
         """Return the prediction of one image."""
-        return next(self([image], [prompt], [people]))
+        return next(self([image], [prompt], [people], [rig]))
 
     def use_confidence(self, confidence: float) -> None:
         """Yield predictions with intervals or sets of classes from now on.
@@ -219,13 +250,11 @@ class Predictor:
                     prediction = self.threshold.apply(self.model.task, prediction, output)
             yield prediction
 
-    def _passes(
-        self, images: Iterable[tuple[Image, str | None, People | None]], jobs: deque[_Job]
-    ) -> Iterator[_Pass]:
-        for image, prompt, people in images:
+    def _passes(self, images: Iterable[tuple[Image, _Query]], jobs: deque[_Job]) -> Iterator[_Pass]:
+        for image, query in images:
             job = _Job((image.shape[-2], image.shape[-1]))
             jobs.append(job)
-            for canvas in self._regions(job, image, prompt, people):
+            for canvas in self._regions(job, image, query):
                 height, width = canvas.image.shape[-2:]
                 # as if the mirrored image were laid out by itself
                 windows = [self.plan.windows_of(height, width, mirrored=m) for m in canvas.sides]
@@ -238,25 +267,23 @@ class Predictor:
                 for i, ((window, mirrored), member) in enumerate(steps):
                     yield _Pass(canvas, window, mirrored, member, last=i == len(steps) - 1)
 
-    def _regions(
-        self, job: _Job, image: Image, prompt: str | None, people: People | None
-    ) -> Iterator[_Canvas]:
+    def _regions(self, job: _Job, image: Image, query: _Query) -> Iterator[_Canvas]:
         """Yield the canvases of every region of an image."""
         with memory_for(_advice(self.device, 1, *job.hw)):
             pixels = image.to(self.device).float()
             if image.dtype == torch.uint8:
                 pixels = pixels / 255
-        regions = self.model.task.regions(pixels, people)
+        regions = self.model.task.regions(pixels, query.people)
         following = next(regions, None)
         while following is not None:
             (region, place), following = following, next(regions, None)
             job.places.append(place)
             job.is_begun = following is None  # known before the pass, after which it is yielded
-            yield from self._canvases(job, region, prompt)
+            yield from self._canvases(job, region, query)
         job.is_begun = True
 
     def _canvases(
-        self, job: _Job, pixels: Float[Tensor, "3 h w"], prompt: str | None
+        self, job: _Job, pixels: Float[Tensor, "3 h w"], query: _Query
     ) -> Iterator[_Canvas]:
         """Yield one canvas, or for several scales one for each of them and each side."""
         original = (pixels.shape[-2], pixels.shape[-1])
@@ -270,16 +297,20 @@ class Predictor:
             hw = self.plan.working_hw(*original, scale)
             average, last = PassAverage(*self._output_hw(hw)), i == len(views) - 1
             with memory_for(_advice(self.device, 1, *hw)):
-                resized = _resize(pixels, hw)
-            yield _Canvas(job, resized, prompt, output_hw, group, average, together, last=last)
+                resized = resized_image(pixels[None], hw)[0]
+            yield _Canvas(job, resized, query, output_hw, group, average, together, last=last)
 
     def _output_hw(self, hw: tuple[int, int]) -> tuple[int, int]:
         """Return the size of the output for so many pixels."""
+        if self.model.output.grid is not None:
+            return self.model.output.grid
         stride = self.model.output.stride
         return -(-hw[0] // stride), -(-hw[1] // stride)
 
     def _in_output(self, window: Window) -> Window:
         """Return a window of pixels in the output's own."""
+        if self.model.output.grid is not None:
+            return slice(None), slice(None)
         stride = self.model.output.stride
         rows, columns = (slice(s.start // stride, -(-s.stop // stride)) for s in window)
         return rows, columns
@@ -287,15 +318,18 @@ class Predictor:
     @torch.inference_mode()
     def _forward(self, batch: Sequence[_Pass], views: "_EncodedViews") -> list[Output]:
         """Return what has to be averaged of every pass, in the orientation of the image."""
-        prompts = tuple(step.canvas.prompt for step in batch)
+        prompts = tuple(step.canvas.query.prompt for step in batch)
+        rigs = [step.canvas.query.rig for step in batch]
         mixed = torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
         advice = _advice(self.device, len(batch), *batch[0].image().shape[-2:])
         # the same seeds for all images: a prediction is a function of its image
         draws = Draws(tuple(step.member for step in batch))
         with memory_for(advice):
             image = torch.stack([step.image() for step in batch]).to(self._image_dtype)
+            rig = Rig.of_samples(rigs)
+            rig = rig and rig.to(self.device)
             known = {"latents": self.latents, "text_features": self.text_features}
-            inputs = Inputs(image, prompts, **known, steps=self.plan.steps)
+            inputs = Inputs(image, prompts, **known, steps=self.plan.steps, rig=rig)
             with float32_products(tf32=False), mixed:
                 output = self.model(inputs, views.encode(inputs, batch), draws=draws)
             rows = [output.row(i).reduced() for i in range(len(batch))]
@@ -314,7 +348,7 @@ class Predictor:
             output: of one of them, for its kind.
         """
         average, hw = canvas.average, canvas.original_hw
-        merged = output.with_stack(_resize(average.mean(), hw)[None])
+        merged = output.with_stack(resized_image(average.mean()[None], hw))
         if canvas.scales is not None:
             merged = merged.normalised()
             average = canvas.scales
@@ -322,7 +356,7 @@ class Predictor:
             merged = merged.with_stack(average.mean()[None])
         merged = merged.with_stack(merged.stack.cpu())
         if average.passes > 1:
-            merged = merged.with_std(_resize(average.std(), hw)[None].cpu())
+            merged = merged.with_std(resized_image(average.std()[None], hw).cpu())
         return merged
 
 
@@ -341,8 +375,10 @@ class _EncodedViews:
         fresh = [i for i, step in enumerate(batch) if step.member == 0]
         views = [self._last]
         if fresh:
-            prompts = tuple(batch[i].canvas.prompt for i in fresh)
-            some = self.model.encode(replace(inputs, image=inputs.image[fresh], prompts=prompts))
+            prompts = tuple(batch[i].canvas.query.prompt for i in fresh)
+            rig = inputs.rig and inputs.rig.rows(fresh)
+            image = inputs.image[fresh]
+            some = self.model.encode(replace(inputs, image=image, prompts=prompts, rig=rig))
             views += [some.rows(slice(n, n + 1)) for n in range(len(fresh))]
         # the first pass of a view comes first
         rows = [views[i] for i in itertools.accumulate(step.member == 0 for step in batch)]
@@ -362,18 +398,3 @@ def _advice(device: torch.device, count: int, height: int, width: int) -> str:
         f"{device} has not enough memory for {count} x {width} x {height} px: choose a smaller "
         "--short-side or --batch-size, or --tile N --stride N"
     )
-
-
-def _resize(maps: Float[Tensor, "c _ _"], hw: tuple[int, int]) -> Float[Tensor, "c _ _"]:
-    if tuple(maps.shape[-2:]) == hw:
-        return maps
-    return functional.interpolate(
-        maps[None], hw, mode="bilinear", antialias=True, align_corners=False
-    )[0]
-
-
-def neighbours(items: Iterable[T], size: int, key: Callable[[T], Any]) -> Iterator[list[T]]:
-    """Yield neighbouring items of one key, at most ``size`` together."""
-    for _, group in itertools.groupby(items, key):
-        while batch := list(itertools.islice(group, size)):
-            yield batch

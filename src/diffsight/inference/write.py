@@ -143,7 +143,7 @@ def write_prediction(
 def _colours(prediction: Prediction, image: Tensor | None) -> StoredArray:
     if image is not None and image.dtype == torch.uint8:
         image = image.float() / 255
-    pixels = prediction.draw(image).permute(1, 2, 0).contiguous().cpu().numpy()
+    pixels = prediction.overview(image).permute(1, 2, 0).contiguous().cpu().numpy()
     return StoredArray(with_legend(pixels, prediction.legend()))
 
 

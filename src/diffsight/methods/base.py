@@ -13,6 +13,7 @@ from diffsight.backbones import BackboneSource, PretrainedPart
 from diffsight.config import Configurable
 from diffsight.errors import InputError
 from diffsight.outputs import Kind, Output, OutputSpec
+from diffsight.rig import Rig
 from diffsight.types import Draws, Encoded, Inputs, PixelGrid, Target
 
 
@@ -174,6 +175,10 @@ class AbstractMethod(nn.Module, Configurable, abc.ABC):
 
     def example_text(self) -> Tensor | None:
         """Return what stands for ``Inputs.text`` of one image when a pass is only counted."""
+        return None
+
+    def example_rig(self, hw: tuple[int, int]) -> Rig | None:
+        """Return what stands for ``Inputs.rig`` when a pass is only counted; None: one image."""
         return None
 
     @classmethod

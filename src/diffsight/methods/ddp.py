@@ -5,7 +5,7 @@ decoder that is given the features, the noisy map and the time (algorithms 1 to 
 steps is chosen when the model is used.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, Self
@@ -40,16 +40,16 @@ from diffsight.methods.frozen import pretrained_parts
 from diffsight.methods.parts import build_neck
 from diffsight.necks import NormalisedFPN
 from diffsight.necks.base import NeckBuilder
-from diffsight.ops.layers import conv_block
+from diffsight.ops.layers import fcn_head
 from diffsight.ops.precision import without_autocast
 from diffsight.ops.resize import interpolated
 from diffsight.outputs import Classes, Masks, Output, OutputSpec, Values
+from diffsight.rig import Rig
 from diffsight.types import Draws, Encoded, Inputs, Pyramid, Target
 
 Features = Float[Tensor, "b c fh fw"]
 State = Float[Tensor, "b e fh fw"]
 Maps = Float[Tensor, "b k _ _"]
-AUXILIARY_WIDTH, AUXILIARY_DROPOUT = 256, 0.1
 TIME, NOISE, FRESH, STEPS = 0, 1, 2, 1000  # streams of random numbers
 
 
@@ -125,11 +125,7 @@ class DDP(AbstractMethod):
         self.accepts_steps = encoding is not None
         self.size_multiple = backbone.size_multiple
         self.neck, channels, _ = build_neck(neck, backbone.channels, backbone.strides)
-        if channels != (decoder.width,):
-            raise InputError(
-                f"the neck gives maps of {channels} channels, the decoder reads one of "
-                f"{decoder.width}: give both the same width"
-            )
+        _check_width(channels, decoder, is_fused=neck is None and encoding is not None)
         self.encoding = None if encoding is None else encoding(output=output)
         low = 0.0 if output.bounds is None else output.bounds[0]
         self.low = low if self.encoding is None else self.encoding.low
@@ -139,7 +135,7 @@ class DDP(AbstractMethod):
         self.decoder = decoder
         self.fuse, self.time = None, None
         if self.encoding is not None:
-            self.fuse = nn.Conv2d(decoder.width + self.encoding.channels, decoder.width, 1)
+            self.fuse = nn.Conv2d(channels[0] + self.encoding.channels, decoder.width, 1)
             self.time = TimeEmbedding(decoder.time_width or 1024)
         elif decoder.time_width is not None:
             raise InputError("without an encoding there is no time: set time_width to null")
@@ -147,7 +143,7 @@ class DDP(AbstractMethod):
         self.predict = nn.Conv2d(decoder.width, output.channels, kernel, padding=kernel // 2)
         self.auxiliary: nn.Module | None = None
         if auxiliary and output.kind == "classes":
-            self.auxiliary = _second_head(decoder.width, output.channels)
+            self.auxiliary = fcn_head(channels[0], output.channels)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of what learns; a frozen backbone stays in evaluation mode."""
@@ -155,6 +151,10 @@ class DDP(AbstractMethod):
         if self.is_frozen:
             self.backbone.eval()
         return self
+
+    def example_rig(self, hw: tuple[int, int]) -> Rig | None:
+        """Return what the backbone reads, see ``AbstractMethod.example_rig``."""
+        return self.backbone.example_rig(hw)
 
     def frozen(self) -> dict[str, PretrainedPart]:
         """Return the pretrained network of a frozen backbone, by its path."""
@@ -190,7 +190,7 @@ class DDP(AbstractMethod):
             draws = Draws(tuple(seeds))
         if target is not None or self.encoding is None:
             return self._trained(features, target, draws, hw)
-        return self._sampled(self.sample(features, draws, inputs.steps), hw)
+        return self.sample(features, draws, inputs.steps).to_output(self.spec, hw)
 
     def explain(self, inputs: Inputs, encoded: EncodedLevels | None = None) -> Explanation:
         """Return the output of one image, that of every step, and where steps and seeds differ."""
@@ -203,7 +203,7 @@ class DDP(AbstractMethod):
             alone = Accumulation(rule, 1, self.spec.kind, self._origin)
             alone.add(self._within(maps))
             # at the size of the features: many classes at that of the image would fill the memory
-            steps.append(self._sampled(alone.result(), (maps.shape[-2], maps.shape[-1])))
+            steps.append(alone.result().to_output(self.spec, (maps.shape[-2], maps.shape[-1])))
         found = self.sample(features, draws)
         doubts = {}
         if found.mean is not None and found.square is not None:
@@ -211,7 +211,7 @@ class DDP(AbstractMethod):
             doubts["standard deviation"] = interpolated(variance.sqrt(), hw)[0, 0]
         elif found.uncertainty is not None:
             doubts[self.sampler.uncertainty] = interpolated(found.uncertainty, hw)[0, 0]
-        return Explanation(self._sampled(found, hw), doubts, steps=tuple(steps))
+        return Explanation(found.to_output(self.spec, hw), doubts, steps=tuple(steps))
 
     def _output_hw(self, inputs: Inputs) -> tuple[int, int]:
         return self.spec.grid or (inputs.image.shape[-2], inputs.image.shape[-1])
@@ -349,11 +349,6 @@ class DDP(AbstractMethod):
             return output
         return replace(output, auxiliary=interpolated(self.auxiliary(features), hw))
 
-    def _sampled(self, sampled: Sampled, hw: tuple[int, int]) -> Output:
-        """Return the output of a sampling, at the size of the image."""
-        is_mean = self.sampler.accumulate == "mean"
-        return sampled.to_output(self.spec, hw, is_mean=is_mean)
-
     def _within(self, maps: Maps) -> Maps:
         """Return values cut to their bounds; logits as they are."""
         return maps if self.spec.bounds is None else maps.clamp(self.low, self.spec.bounds[1])
@@ -393,6 +388,10 @@ class DDP(AbstractMethod):
         return FitSettings({"": 1e-3}, batch_size=8, max_steps=600, weight_decay=0.01)
 
 
-def _second_head(width: int, classes: int) -> nn.Module:
-    first, last = conv_block(width, AUXILIARY_WIDTH), nn.Conv2d(AUXILIARY_WIDTH, classes, 1)
-    return nn.Sequential(first, nn.Dropout2d(AUXILIARY_DROPOUT), last)
+def _check_width(channels: Sequence[int], decoder: MapDecoder, *, is_fused: bool) -> None:
+    """Refuse features that the decoder cannot read; ``fuse`` brings one map to its width."""
+    if tuple(channels) != (decoder.width,) and not (is_fused and len(channels) == 1):
+        raise InputError(
+            f"the neck gives maps of {channels} channels, the decoder reads one of "
+            f"{decoder.width}: give both the same width"
+        )

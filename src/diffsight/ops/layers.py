@@ -19,3 +19,9 @@ def conv_block(channels: int, width: int, kernel: int = 3, *, stride: int = 1) -
     """Return a convolution, batch normalisation and ReLU; stride 1 keeps the size."""
     conv = nn.Conv2d(channels, width, kernel, stride=stride, padding=kernel // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+
+
+def fcn_head(channels: int, outputs: int, width: int = 256, dropout: float = 0.1) -> nn.Sequential:
+    """Return two convolutions with dropout between them (Long et al., 2015)."""
+    last = nn.Conv2d(width, outputs, 1)
+    return nn.Sequential(conv_block(channels, width), nn.Dropout2d(dropout), last)

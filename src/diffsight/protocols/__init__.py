@@ -17,6 +17,7 @@ from diffsight.protocols.depth import (
     SUN_RGBD_V1,
     DepthProtocol,
 )
+from diffsight.protocols.maps import MAPS_V1, NUSCENES_MAP_V1, MapProtocol
 from diffsight.protocols.pose import COCO_POSE_V1, POSE_V1, PoseProtocol
 from diffsight.protocols.referring import (
     REFCOCO_PLUS_V1,
@@ -31,6 +32,7 @@ __all__ = [
     "AbstractProtocol",
     "ClassProtocol",
     "DepthProtocol",
+    "MapProtocol",
     "PoseProtocol",
     "PromptRule",
     "ReferringProtocol",
@@ -55,6 +57,8 @@ _ALL = (
     SENTENCES_V1,
     COCO_POSE_V1,
     POSE_V1,
+    NUSCENES_MAP_V1,
+    MAPS_V1,
 )
 _PROTOCOLS: dict[str, AbstractProtocol] = {protocol.name: protocol for protocol in _ALL}
 

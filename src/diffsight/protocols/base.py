@@ -26,6 +26,7 @@ OWN_IMAGES: Mapping[str, tuple[int, tuple[int, int] | None]] = {
     "ade20k-ss-v1": (2000, None),
     "ade20k-ms-v1": (2000, None),
     "coco-pose-v1": (5000, None),
+    "nuscenes-map-v1": (6019, None),
 }
 
 

@@ -16,7 +16,7 @@ from diffsight.errors import InputError
 from diffsight.outputs import LabelCodec, Output, OutputSpec, SoftLabels
 from diffsight.outputs.kinds import MIN_PROBABILITY
 from diffsight.tasks.prediction import Prediction, PredictionSet, to_pixels
-from diffsight.types import ErrorKind, Maps, Mask, Masks, People, PixelErrors, Target
+from diffsight.types import ErrorKind, Map, Maps, Mask, Masks, People, PixelErrors, Target
 
 LabelMaps = Iterable[tuple[Tensor, Bool[Tensor, "h w"]]]
 """Labels ``c h w`` or ``h w`` of one size, each with its mask of valid pixels."""
@@ -232,8 +232,8 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
             labels: of a training set, at one size.
 
         Returns:
-            By name, ``h w`` or 1 x 1, of floats or ids as the labels are; empty for labels of
-            several channels.
+            By name, ``h w`` or 1 x 1, of floats or ids as the labels are, ``k h w`` for labels on a
+            grid of their own; empty for other labels of several channels.
         """
 
     def comparable_label(self, sample: Sample, hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -248,6 +248,10 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
         resized = functional.interpolate(channels[None], hw)[0]
         is_valid = functional.interpolate(valid[None, None], hw)[0, 0] > 0
         return (resized[0] if len(resized) == 1 else resized), is_valid
+
+    def shown(self, values: Map) -> Map:
+        """Return numbers of the output's pixels as its pictures lie; default: as they are."""
+        return values
 
     def from_baseline(self, baseline: Tensor, target: Target) -> Prediction:
         """Return a baseline as the prediction of an image.

@@ -2,17 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
+from diffsight.datasets.base import Sample
 from diffsight.errors import InputError
+from diffsight.ops.map_counts import best_iou, count_cells
+from diffsight.ops.resize import resized_label
 from diffsight.outputs import Masks, Output, OutputSpec, SoftLabels
 from diffsight.tasks.base import AbstractTask, LabelMaps
-from diffsight.tasks.prediction import Colour, Prediction, StoredArray
+from diffsight.tasks.prediction import Colour, Prediction, StoredArray, to_pixels
 from diffsight.tasks.segmentation import palette
 from diffsight.types import Map, Maps, Picture, Target
 from diffsight.types import Masks as ValidMasks
@@ -21,15 +24,19 @@ NUSCENES_CLASSES = (
     *("drivable_area", "ped_crossing", "walkway", "stop_line", "carpark_area", "divider"),
 )
 """In the order of BEVFusion; ``divider`` is that of roads and of lanes."""
-THRESHOLDS = tuple(0.35 + 0.05 * k for k in range(7))  # of the probability, in the metric
 MIN_PROBABILITY = 1e-6
+ForwardAxis = Literal["x", "y"]
+AXES = {
+    "x": "forward (x), columns to the left (y)",
+    "y": "to the right (x), columns forward (y)",
+}
 SHOWN = 0.5  # least probability of a class in pictures
 
 
 class BEV(AbstractTask):
     """Classes of the cells around a vehicle; a cell may be of several, or of none.
 
-    The label is ``k x y`` of zeros and ones: the first axis runs forward, the second to the left.
+    The label is ``k x y`` of zeros and ones, the vehicle in the middle.
 
     Args:
         names: of the classes.
@@ -37,6 +44,8 @@ class BEV(AbstractTask):
         cell_m: length of a cell in metres.
         gamma: of the focal loss, whose weights of the two sides are equal.
         label: key of ``Sample.labels``.
+        forward_axis: axis of the map that runs forward: ``x``, with y to the left, or ``y``, with x
+            to the right, as in the frame of nuScenes' LiDAR.
 
     Raises:
         InputError: if names are repeated, or there is no cell.
@@ -54,17 +63,19 @@ class BEV(AbstractTask):
         cell_m: float = 0.5,
         gamma: float = 2.0,
         label: str = "map",
+        forward_axis: ForwardAxis = "x",
     ) -> None:
         super().__init__()
         if len(set(names)) != len(names) or not names:
             raise InputError("maps need one or more different class names")
         if cells < 1 or not cell_m > 0:
             raise InputError(f"a map of {cells} cells of {cell_m:g} m: give positive numbers")
-        self.names = tuple(names)
+        self.names = self.class_names = tuple(names)
         self.cells = cells
         self.cell_m = cell_m
         self.gamma = gamma
         self.label = label
+        self.forward_axis: ForwardAxis = forward_axis
 
     @property
     def outputs(self) -> tuple[OutputSpec, ...]:
@@ -94,13 +105,14 @@ class BEV(AbstractTask):
         if output.uncertainty is not None:
             doubts = list(output.uncertainty[:, 0])
         return [
-            BEVPrediction(one, self.names, self.cell_m, doubt)
+            BEVPrediction(one, self.names, self.cell_m, self.forward_axis, doubt)
             for one, doubt in zip(output.probabilities, doubts, strict=True)
         ]
 
     def truth(self, target: Target) -> list["BEVPrediction"]:
         """Return the labels as perfect predictions."""
-        return [BEVPrediction(one.float(), self.names, self.cell_m) for one in target.label]
+        shown = (self.names, self.cell_m, self.forward_axis)
+        return [BEVPrediction(one.float(), *shown) for one in target.label]
 
     def to_label(self, output: Output) -> Maps:
         """Return the probabilities."""
@@ -108,22 +120,15 @@ class BEV(AbstractTask):
 
     def measure(self, label: Maps, target: Target) -> Float64[Tensor, "7 k 3"]:
         """Return true and false positives and false negatives, by threshold and class."""
-        valid = target.valid[:, None]
-        there = (target.label > 0.5) & valid
-        rows = []
-        for threshold in THRESHOLDS:
-            found = (label >= threshold) & valid
-            counts = (found & there, found & ~there, there & ~found)
-            rows.append(torch.stack([one.sum(dim=(0, 2, 3)).double() for one in counts], dim=1))
-        return torch.stack(rows)
+        return count_cells(label, torch.where(target.valid[:, None], target.label, 0), target.valid)
 
     def score(self, sums: Float64[Tensor, "7 k 3"]) -> float:
         """Return the mean IoU in percent, each class at its best threshold (BEVFusion)."""
-        return 100 * float(_best(sums).mean())
+        return 100 * float(best_iou(sums).mean())
 
     def figures(self, sums: Float64[Tensor, "7 k 3"]) -> dict[str, float]:
         """Return the mean IoU, and that of every class."""
-        best = zip(self.names, _best(sums).tolist(), strict=True)
+        best = zip(self.names, best_iou(sums).tolist(), strict=True)
         return {
             self.metric_name: self.score(sums),
             **{f"IoU {name}, %": 100 * iou for name, iou in best},
@@ -143,11 +148,25 @@ class BEV(AbstractTask):
         everywhere = total.sum(dim=(1, 2), keepdim=True) / count.sum().clamp(min=1)
         return {"constant mean": everywhere, "mean map": mean}
 
+    def shown(self, values: Map) -> Map:
+        """Return numbers of the cells with forward up."""
+        return _forward_up(values, self.forward_axis)
+
+    def comparable_label(self, sample: Sample, hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Return the map as it is, whatever the size of an image, and where it is valid."""
+        return sample.labels[self.label], sample.valid[self.label]
+
+    def panel(
+        self, image: Float[Tensor, "3 h w"], truth: Prediction, prediction: Prediction
+    ) -> UInt8[Tensor, "3 h _"]:
+        """Return the cameras, truth, prediction and error side by side; the image is in [0, 1]."""
+        return _beside(image, *truth.draw_with(prediction, image))
+
     def from_baseline(self, baseline: Tensor, target: Target) -> "BEVPrediction":
         """Return a baseline as a prediction."""
         size = target.valid.shape[-2:]
         maps = functional.interpolate(baseline[None].float(), size, mode="nearest")[0]
-        return BEVPrediction(maps, self.names, self.cell_m)
+        return BEVPrediction(maps, self.names, self.cell_m, self.forward_axis)
 
 
 @dataclass(frozen=True)
@@ -155,15 +174,17 @@ class BEVPrediction(Prediction):
     """A map around a vehicle.
 
     Attributes:
-        probability: of every class; the first axis runs forward, the second to the left.
+        probability: of every class; the axes are x and y.
         names: of the classes.
         cell_m: length of a cell in metres.
+        forward_axis: axis of the map that runs forward.
         uncertainty: in [0, 1], of a method that gives one.
     """
 
     probability: Float[Tensor, "k h w"]
     names: tuple[str, ...]
     cell_m: float
+    forward_axis: ForwardAxis = "x"
     uncertainty: Map | None = None
     kind = "map"
 
@@ -185,30 +206,42 @@ class BEVPrediction(Prediction):
             "size": list(self.hw[::-1]),
             "classes": list(self.names),
             "cell_m": self.cell_m,
-            "axes": "rows run forward (x), columns to the left (y); the vehicle is in the middle",
+            "axes": f"rows run {AXES[self.forward_axis]}; the vehicle is in the middle",
             "fraction_of_cells": {n: round(s, 6) for n, s in zip(self.names, share, strict=True)},
         }
 
-    def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> Picture:
-        """Later classes over earlier ones, on white; forward is up, left is left."""
+    def draw(self, image: Float[Tensor, "3 _ _"] | None = None) -> Picture:
+        """Draw later classes over earlier ones, on white; forward is up, left is left."""
         picture = torch.full((3, *self.hw), 255, dtype=torch.uint8)
         there = (self.probability > SHOWN).cpu()
         for mask, colour in zip(there, self.legend().values(), strict=True):
             picture[:, mask] = torch.tensor(colour, dtype=torch.uint8)[:, None]
-        return picture.flip((1, 2))
+        return _forward_up(picture, self.forward_axis)
+
+    def overview(self, image: Float[Tensor, "3 _ _"] | None = None) -> UInt8[Tensor, "3 _ _"]:
+        """Return the cameras and the map side by side."""
+        return self.draw() if image is None else _beside(image, self.draw())
 
     def legend(self) -> dict[str, Colour]:
         """Return the colours of the classes."""
         return dict(zip(self.names, palette(len(self.names)), strict=True))
 
-    def draw_with(self, other: Any, image: Float[Tensor, "3 h w"]) -> tuple[Picture, ...]:
+    def draw_with(self, other: Any, image: Float[Tensor, "3 _ _"]) -> tuple[Picture, ...]:
         """Return truth, prediction and error: red where a class is wrong."""
         wrong = ((self.probability > SHOWN) != (other.probability > SHOWN)).any(dim=0).cpu()
         error = torch.full((3, *wrong.shape), 245, dtype=torch.uint8)
         error[1:, wrong] = 60
-        return self.draw(), other.draw(), error.flip((1, 2))
+        return self.draw(), other.draw(), _forward_up(error, self.forward_axis)
 
 
-def _best(sums: Float64[Tensor, "7 k 3"]) -> Float64[Tensor, " k"]:
-    right, *wrong = sums.unbind(dim=-1)
-    return (right / (right + sum(wrong)).clamp(min=1)).amax(dim=0)
+def _forward_up(cells: Tensor, forward_axis: ForwardAxis) -> Tensor:
+    """Return cells, whose last axes are x and y, as a picture with forward up."""
+    return cells.flip((-2, -1)) if forward_axis == "x" else cells.transpose(-2, -1).flip(-2)
+
+
+def _beside(image: Float[Tensor, "3 _ _"], *maps: UInt8[Tensor, "3 _ _"]) -> UInt8[Tensor, "3 _ _"]:
+    """Return an image and maps of its height, side by side."""
+    height = image.shape[-2]
+    sizes = ((height, round(one.shape[-1] * height / one.shape[-2])) for one in maps)
+    drawn = [resized_label(one, hw) for one, hw in zip(maps, sizes, strict=True)]
+    return torch.cat([to_pixels(image), *drawn], dim=2)

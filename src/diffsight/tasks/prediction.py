@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from diffsight.tasks.colour import Plane, Table, error_table, paint
@@ -95,6 +95,10 @@ class Prediction(abc.ABC):
     @abc.abstractmethod
     def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> Picture:
         """Return a colour picture; ``image`` in [0, 1] is for predictions drawn over it."""
+
+    def overview(self, image: Float[Tensor, "3 _ _"] | None = None) -> UInt8[Tensor, "3 _ _"]:
+        """Return the picture of a result; default: ``draw``."""
+        return self.draw(image)
 
     def legend(self) -> Mapping[str, Colour]:
         """Return what the colours of ``draw`` stand for, by name; default: nothing."""

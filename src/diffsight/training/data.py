@@ -14,8 +14,8 @@ from diffsight.datasets.class_transforms import RandomScale
 from diffsight.datasets.person_crop import PersonCrop
 from diffsight.datasets.transforms import Resize
 from diffsight.errors import InputError
-from diffsight.inference.predictor import neighbours
 from diffsight.inference.text_features import TextFeatureCache
+from diffsight.ops.groups import neighbours
 from diffsight.training.stream import AbstractStream, seed_of
 from diffsight.types import Draws, TextFeatures
 
@@ -62,9 +62,14 @@ class TrainingStream(AbstractStream):
         """Of the data set."""
         return self.dataset.name
 
-    def short_side(self) -> int:
-        """Return the pixels of the shorter side of a training image before it is cropped."""
+    def short_side(self) -> int | None:
+        """Return the pixels of the shorter side of a training image before it is cropped.
+
+        None for several cameras, whose images the model itself brings to its size.
+        """
         sample = self.dataset[0]
+        if sample.rig is not None:
+            return None
         for change in self.augment:
             if isinstance(change, RandomScale):
                 return change.short_side
@@ -77,7 +82,7 @@ class TrainingStream(AbstractStream):
     def example_pixels(self) -> int:
         """Return the numbers of the image of a training sample, as the model is given it."""
         ((sample, _),) = self._augmented([(0, 0)])
-        return sample.image.numel()
+        return sample.numel
 
     def batches(self, start: int = 0, *, rank: int = 0, world: int = 1) -> Iterator[TrainingBatch]:
         """Yield batches from number ``start`` on, of each the part of device ``rank`` of ``world``.

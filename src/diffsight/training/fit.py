@@ -176,7 +176,7 @@ def _scored_images(val: AbstractDataset, stream: TrainingStream) -> float:
         return 0.0
     sample = val[0]
     trained = stream.example_pixels()
-    return len(val) * len(sample.per_sentence()) * sample.image.numel() / trained
+    return len(val) * len(sample.per_sentence()) * sample.numel / trained
 
 
 def _begin(out: Path, recipe: dict[str, Plain], settings: FitOptions) -> tuple[int, Path | None]:

@@ -17,12 +17,19 @@ from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.errors import InputError
 from diffsight.formats.tensors import load_torch
 from diffsight.formats.text import reading
+from diffsight.records import Record
+from diffsight.rig import Rig
 from diffsight.training.checkpoints import save_torch
 from diffsight.training.data import read_samples
-from diffsight.types import Boxes, Camera, People, Record
+from diffsight.types import Boxes, Camera, People
 
 SAMPLES = ".samples"
-RECORDS: Mapping[str, type[Record]] = {"boxes": Boxes, "people": People, "detections": People}
+RECORDS: Mapping[str, type[Record]] = {
+    "boxes": Boxes,
+    "people": People,
+    "detections": People,
+    "rig": Rig,
+}
 log = logging.getLogger(__name__)
 
 
@@ -96,12 +103,16 @@ def _kept(path: Path) -> list[Sample]:
 
 
 def _owned(sample: Sample) -> Sample:
-    """Return a copy: tensors of a worker are in shared memory and keep a file open."""
+    """Return a copy: tensors of a worker are in shared memory and keep a file open.
+
+    What draws the map again is left out: a file of samples holds tensors.
+    """
     return replace(
         sample,
         image=sample.image.clone(),
         labels={name: value.clone() for name, value in sample.labels.items()},
         valid={name: value.clone() for name, value in sample.valid.items()},
+        map_source=None,
         **{name: _copied(getattr(sample, name)) for name in RECORDS},
     )
 

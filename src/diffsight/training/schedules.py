@@ -47,6 +47,10 @@ class AbstractSchedule(Configurable, abc.ABC):
     def lr(self, base_lr: float, clock: Clock) -> float:
         """Return the rate of the next step; ``base_lr`` is the optimiser's."""
 
+    def momentum(self, base: float, clock: Clock) -> float:
+        """Return the momentum of the next step; default: the optimiser's own, ``base``."""
+        return base
+
 
 def warmed_up(clock: Clock, steps: int, ratio: float) -> float:
     """Return a factor that rises linearly from ``ratio`` to 1 over the first steps."""
@@ -203,3 +207,46 @@ class HalfCosine(AbstractSchedule):
             return base_lr
         angle = torch.pi * (clock.fraction - self.constant_fraction) / (1 - self.constant_fraction)
         return base_lr * (0.5 + 0.5 * float(torch.cos(torch.tensor(angle))))
+
+
+class CosineCycle(AbstractSchedule):
+    """A half cosine up to a multiple of the rate, and another down to a fraction (DDP, maps).
+
+    The momentum goes the other way, and comes back. The factors are those of mmcv's ``cyclic``.
+
+    Args:
+        peak: multiple of the rate at the top.
+        end: fraction of the rate at the end.
+        rise: fraction of the training before the top.
+        momentum_factor: of the momentum at the top.
+    """
+
+    def __init__(
+        self,
+        *,
+        peak: float = 10.0,
+        end: float = 1e-4,
+        rise: float = 0.4,
+        momentum_factor: float = 0.85 / 0.95,
+    ) -> None:
+        self.peak = peak
+        self.end = end
+        self.rise = rise
+        self.momentum_factor = momentum_factor
+
+    def lr(self, base_lr: float, clock: Clock) -> float:
+        """Return ``base_lr`` times the factor."""
+        return base_lr * self._between(1.0, self.peak, self.end, clock)
+
+    def momentum(self, base: float, clock: Clock) -> float:
+        """Return ``base`` times the factor."""
+        return base * self._between(1.0, self.momentum_factor, 1.0, clock)
+
+    def _between(self, start: float, top: float, end: float, clock: Clock) -> float:
+        if clock.fraction < self.rise:
+            return _half_cosine(start, top, clock.fraction / self.rise)
+        return _half_cosine(top, end, (clock.fraction - self.rise) / (1 - self.rise))
+
+
+def _half_cosine(start: float, end: float, fraction: float) -> float:
+    return end + 0.5 * (start - end) * (math.cos(math.pi * fraction) + 1)

@@ -81,10 +81,13 @@ class TrainingStep:
         return self.optim.build(self.groups, fused=fused)
 
     def set_rates(self, optimiser: torch.optim.Optimizer, step: int) -> float:
-        """Set the learning rate of every group for the step after ``step``; return the base."""
-        rate = self.schedule.lr(self.optim.lr, self.clock(step))
+        """Set rate and momentum of the groups for the step after ``step``; return the base rate."""
+        clock = self.clock(step)
+        rate = self.schedule.lr(self.optim.lr, clock)
         for group, ours in zip(optimiser.param_groups, self.groups, strict=True):
             group["lr"] = rate * ours.lr_scale
+            momentum, second = optimiser.defaults["betas"]
+            group["betas"] = (self.schedule.momentum(momentum, clock), second)
         return rate
 
     def clip(self) -> None:

@@ -4,6 +4,7 @@ The names of the parts are those of DDP's configuration: Swin, a generalised fea
 view transform, a residual network on the map, and a pyramid of two levels.
 """
 
+import abc
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,56 +17,59 @@ from diffsight.backbones.base import AbstractBackbone
 from diffsight.backbones.bev.geometry import Axis, frustum, lifted, pooled
 from diffsight.backbones.vision import VisionBackbone
 from diffsight.errors import InputError
+from diffsight.ops.camera_crop import CameraCrop
 from diffsight.ops.layers import conv_block
+from diffsight.ops.precision import without_autocast
 from diffsight.types import Inputs, Latents, Pyramid, Rig
 
 Map = Float[Tensor, "b _ _ _"]
 Range = tuple[float, float, float]
 
 
-class CameraMap(AbstractBackbone):
-    """The features of several cameras on a map; its first axis is x (forward), the second y.
+class AbstractRigMap(AbstractBackbone, abc.ABC):
+    """The features of several cameras, and of what else a rig has, on a map.
+
+    The map's first axis is x (forward), the second y.
 
     Args:
         images: encoder of the images, three levels from stride 8 on.
-        width: channels of the image features, and of the map.
+        width: channels of the image features.
         context: channels that are brought into the map.
-        depths: bins of the depth: begin, end and step in metres.
-        x: the same of the map's first axis, forward.
-        y: of its second axis, to the left.
-        z: of its height.
-        stages: channels and stride of the stages of the network on the map, two blocks each.
+        depths: bins of the depth.
+        axes: of the cameras' map: x, y and z.
+        image_hw: size at which the encoder sees the images; None: that of the rig. Images of
+            another size are scaled, and cropped to the middle of their lower edge.
+        scaled_width: pixels of a row of such images before the crop.
 
     Raises:
         InputError: if the encoder has another number of levels.
     """
 
     size_multiple = 1
+    cameras = 6  # of an example
 
     def __init__(
         self,
         images: VisionBackbone,
         *,
-        width: int = 256,
-        context: int = 80,
-        depths: Range = (1.0, 60.0, 0.5),
-        x: Range = (-51.2, 51.2, 0.4),
-        y: Range = (-51.2, 51.2, 0.4),
-        z: Range = (-10.0, 10.0, 20.0),
-        stages: Sequence[tuple[int, int]] = ((160, 2), (320, 2), (640, 1)),
+        width: int,
+        context: int,
+        depths: Axis,
+        axes: tuple[Axis, Axis, Axis],
+        image_hw: tuple[int, int] | None,
+        scaled_width: int,
     ) -> None:
         super().__init__()
+        self.image_hw = None if image_hw is None else (image_hw[0], image_hw[1])
+        self.scaled_width = scaled_width
         if len(images.channels) != 3:
             raise InputError(
-                f"CameraMap reads three levels of the images, the encoder gives "
+                f"{type(self).__name__} reads three levels of the images, the encoder gives "
                 f"{len(images.channels)}: choose its stages"
             )
         self.images = images
         self.pyramid = ImagePyramid(images.channels, width)
-        self.lift = LiftSplat(width, context, Axis(*depths), (Axis(*x), Axis(*y), Axis(*z)))
-        self.encoder = MapEncoder(context, stages)
-        self.join = MapPyramid(stages[-1][0], stages[0][0], width)
-        self.channels, self.strides = (width,), (1,)
+        self.lift = LiftSplat(width, context, depths, axes)
 
     def of_inputs(self, inputs: Inputs) -> Pyramid:
         """Return the features of the map.
@@ -83,12 +87,82 @@ class CameraMap(AbstractBackbone):
         """Refuse a single image."""
         raise InputError("the model reads several cameras: give a rig, not one image")
 
+    @abc.abstractmethod
     def features(self, rig: Rig) -> Map:
         """Return the features of the map."""
+
+    def camera_features(self, rig: Rig) -> Map:
+        """Return what the cameras see, on a map of half of the resolution of its cells."""
+        rig = self.fitted(rig)
         count, views = rig.images.shape[:2]
         levels = self.images.levels(rig.images.flatten(0, 1))
-        seen = self.pyramid(levels).unflatten(0, (count, views))
-        return self.join(self.encoder(self.lift(seen, rig)))
+        return self.lift(self.pyramid(levels).unflatten(0, (count, views)), rig)
+
+    def fitted(self, rig: Rig) -> Rig:
+        """Return the rig with images of the size that the encoder sees."""
+        hw = (rig.images.shape[-2], rig.images.shape[-1])
+        if self.image_hw is None or hw == self.image_hw:
+            return rig
+        return CameraCrop.lower_middle(hw, self.image_hw, self.scaled_width / hw[1]).rig(rig)
+
+    def example_rig(self, hw: tuple[int, int]) -> Rig:
+        """Return six cameras without a picture, to count what a pass costs."""
+        shape = (1, self.cameras)
+        pose = torch.eye(4, device="meta").expand(*shape, 4, 4)
+        images = torch.empty(*shape, 3, *(self.image_hw or hw), device="meta")
+        return Rig(images, pose, pose, pose)
+
+
+class CameraMap(AbstractRigMap):
+    """The features of several cameras on a map; its first axis is x (forward), the second y.
+
+    Args:
+        images: encoder of the images, three levels from stride 8 on.
+        width: channels of the image features, and of the map.
+        context: channels that are brought into the map.
+        depths: bins of the depth: begin, end and step in metres.
+        x: the same of the map's first axis, forward.
+        y: of its second axis, to the left.
+        z: of its height.
+        stages: channels and stride of the stages of the network on the map, two blocks each.
+        image_hw: size at which the encoder sees the images; None: that of the rig. Images of
+            another size are scaled, and cropped to the middle of their lower edge.
+        scaled_width: pixels of a row of such images before the crop.
+
+    Raises:
+        InputError: if the encoder has another number of levels.
+    """
+
+    def __init__(
+        self,
+        images: VisionBackbone,
+        *,
+        width: int = 256,
+        context: int = 80,
+        depths: Range = (1.0, 60.0, 0.5),
+        x: Range = (-51.2, 51.2, 0.4),
+        y: Range = (-51.2, 51.2, 0.4),
+        z: Range = (-10.0, 10.0, 20.0),
+        stages: Sequence[tuple[int, int]] = ((160, 2), (320, 2), (640, 1)),
+        image_hw: tuple[int, int] | None = None,
+        scaled_width: int = 768,
+    ) -> None:
+        super().__init__(
+            images,
+            width=width,
+            context=context,
+            depths=Axis(*depths),
+            axes=(Axis(*x), Axis(*y), Axis(*z)),
+            image_hw=image_hw,
+            scaled_width=scaled_width,
+        )
+        self.encoder = MapEncoder(context, stages)
+        self.join = MapPyramid(stages[-1][0], stages[0][0], width)
+        self.channels, self.strides = (width,), (1,)
+
+    def features(self, rig: Rig) -> Map:
+        """Return the features of the map."""
+        return self.join(self.encoder(self.camera_features(rig)))
 
 
 class ImagePyramid(nn.Module):
@@ -144,25 +218,29 @@ class LiftSplat(nn.Module):
             conv_block(context, context),
         )
 
+    @property
+    def map_shape(self) -> tuple[int, int]:
+        """Cells of the map along x and y."""
+        x, y, _ = ((axis.cells + 1) // 2 for axis in self.axes)
+        return (x, y)
+
     def forward(self, seen: Float[Tensor, "b v c h w"], rig: Rig) -> Float[Tensor, "b k x y"]:
         """Return the map at half of the resolution of its cells."""
         return self.smooth(self.splat(seen, rig).flatten(1, 2))
 
     def splat(self, seen: Float[Tensor, "b v c h w"], rig: Rig) -> Float[Tensor, "b k z x y"]:
         """Return the sums in the cells."""
-        count, views = seen.shape[:2]
-        maps = self.depth(seen.flatten(0, 1))
-        probability = maps[:, : self.depths.cells].softmax(dim=1)
-        context = maps[:, self.depths.cells :]
-        values = probability[:, :, None] * context[:, None]  # (b v) d c h w
-        values = values.unflatten(0, (count, views)).movedim(3, -1)
-        return pooled(values, self.points(rig, (seen.shape[-2], seen.shape[-1])), self.axes)
+        maps = self.depth(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])
+        weights = maps[:, :, : self.depths.cells].softmax(dim=2)
+        points = self.points(rig, (seen.shape[-2], seen.shape[-1]))
+        return pooled(weights, maps[:, :, self.depths.cells :], points, self.axes)
 
     def points(self, rig: Rig, grid_hw: tuple[int, int]) -> Float[Tensor, "b v d h w 3"]:
         """Return where the cells of the images' grids lie in the frame of the vehicle."""
         hw = (rig.images.shape[-2], rig.images.shape[-1])
         cells = frustum(hw, grid_hw, self.depths).to(rig.intrinsics)
-        return lifted(cells, rig)
+        with without_autocast(cells):  # 16 bits would move points by a cell
+            return lifted(cells, rig)
 
 
 class ResidualBlock(nn.Module):

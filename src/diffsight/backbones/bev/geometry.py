@@ -66,8 +66,11 @@ def lifted(cells: Frustum, rig: Rig) -> Points:
     points = cells - _shift(change)[:, :, None, None, None]
     points = _turned(_turn(change).inverse(), points)
     points = torch.cat([points[..., :2] * points[..., 2:], points[..., 2:]], dim=-1)
-    to_vehicle = _turn(rig.camera_to_vehicle) @ rig.intrinsics[..., :3, :3].inverse()
-    points = _turned(to_vehicle, points) + _shift(rig.camera_to_vehicle)[:, :, None, None, None]
+    points = _turned(rig.intrinsics[..., :3, :3].inverse(), points)
+    points = (
+        _turned(_turn(rig.camera_to_vehicle), points)
+        + _shift(rig.camera_to_vehicle)[:, :, None, None, None]
+    )
     if vehicle is None:
         return points
     points = _turned(_turn(vehicle)[:, None], points)
@@ -75,32 +78,48 @@ def lifted(cells: Frustum, rig: Rig) -> Points:
 
 
 def pooled(
-    values: Float[Tensor, "b v d h w c"], points: Points, axes: tuple[Axis, Axis, Axis]
+    weights: Float[Tensor, "b v d h w"],
+    context: Float[Tensor, "b v c h w"],
+    points: Points,
+    axes: tuple[Axis, Axis, Axis],
 ) -> Float[Tensor, "b c z x y"]:
-    """Return the sum of the values in every cell of a grid; those outside are left out.
+    """Return in every cell of a grid the weighted sum of the features whose points lie in it.
 
-    Cells are counted from 0 towards both sides, as in the authors' code: a point up to one cell
-    below the first one is in the first one.
+    The depths are added one after another, so that the features of all depths never exist at once.
 
     Args:
-        values: of points.
-        points: in the frame of the grid.
+        weights: of the depths of every pixel.
+        context: features of the pixels.
+        points: of every pixel and depth, in the frame of the grid.
         axes: of the grid: x, y and z.
+    """
+    count, _, channels, *_ = context.shape
+    x, y, z = (axis.cells for axis in axes)
+    cells = cells_of(points, axes)
+    rows = context.movedim(2, -1).reshape(-1, channels)
+    rows = rows.to(torch.promote_types(context.dtype, torch.float32))  # 16 bits would round sums
+    sums = rows.new_zeros(count * z * x * y + 1, channels)
+    for weight, cell in zip(weights.unbind(2), cells.unbind(2), strict=True):
+        sums.index_add_(0, cell.flatten(), rows * weight.reshape(-1, 1))
+    return sums[:-1].reshape(count, z, x, y, channels).movedim(-1, 1).to(context.dtype)
+
+
+def cells_of(points: Points, axes: tuple[Axis, Axis, Axis]) -> Int[Tensor, "b v d h w"]:
+    """Return the number of the cell of every point, ``z x y`` of one image after another.
+
+    Points outside have the number after the last one. Cells are counted from 0 towards both sides,
+    as in the authors' code: a point up to one cell below the first one is in the first one.
     """
     low = points.new_tensor([axis.low_m for axis in axes])
     step = points.new_tensor([axis.step_m for axis in axes])
     counts = [axis.cells for axis in axes]
     # as the authors compute it: the centre of the first cell, minus half a cell
-    index = ((points - ((low + step / 2) - step / 2)) / step).long().flatten(1, 4)
-    sizes = index.new_tensor(counts)
-    inside = ((index >= 0) & (index < sizes)).all(dim=-1) & points.flatten(1, 4).isfinite().all(-1)
-    x, y, z = index.where(inside[..., None], 0).unbind(-1)
-    images = torch.arange(len(values), device=values.device)[:, None]
-    cell: Int[Tensor, " m"] = (((images * counts[2] + z) * counts[0] + x) * counts[1] + y)[inside]
-    rows = values.flatten(1, 4)[inside]
-    total = len(values) * counts[2] * counts[0] * counts[1]
-    sums = rows.new_zeros(total, rows.shape[-1]).index_add(0, cell, rows)
-    return sums.reshape(len(values), counts[2], counts[0], counts[1], -1).movedim(-1, 1)
+    index = ((points - ((low + step / 2) - step / 2)) / step).long()
+    is_inside = (index >= 0) & (index < index.new_tensor(counts)) & points.isfinite()
+    x, y, z = index.unbind(-1)
+    images = torch.arange(len(points), device=points.device).reshape(-1, 1, 1, 1, 1)
+    cell = ((images * counts[2] + z) * counts[0] + x) * counts[1] + y
+    return torch.where(is_inside.all(-1), cell, len(points) * counts[0] * counts[1] * counts[2])
 
 
 def _turn(matrix: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 3 3"]:
@@ -112,4 +131,5 @@ def _shift(matrix: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 3"]:
 
 
 def _turned(matrix: Float[Tensor, "b _ 3 3"], points: Points) -> Points:
-    return (matrix[:, :, None, None, None] @ points[..., None])[..., 0]
+    # no matrix product, which TF32 would round to centimetres
+    return (matrix[:, :, None, None, None] * points[..., None, :]).sum(dim=-1)

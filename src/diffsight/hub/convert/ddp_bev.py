@@ -1,4 +1,4 @@
-"""Converter of DDP's checkpoints of maps seen from above, of cameras alone."""
+"""Converter of DDP's checkpoints of maps seen from above, of cameras, or cameras and a LiDAR."""
 
 import re
 from collections.abc import Mapping
@@ -8,8 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from diffsight.backbones import VisionBackbone
-from diffsight.backbones.bev import CameraMap
-from diffsight.backbones.bev.cameras import Range
+from diffsight.backbones.bev import CameraLidarMap, CameraMap, LidarMap
+from diffsight.backbones.bev.cameras import AbstractRigMap, Range
+from diffsight.backbones.bev.fusion import MORE_LAYERS
+from diffsight.backbones.bev.lidar import BLOCKS
 from diffsight.backbones.ldm_keys import KeyReport
 from diffsight.diffusion import CosineNoise, MaskEmbedding, Sampler
 from diffsight.heads.map_decoder import MapDecoder
@@ -20,10 +22,46 @@ from diffsight.model import DenseModel
 from diffsight.tasks import BEV
 
 STAGES = ("stage2", "stage3", "stage4")
-CAMERA = "encoders.camera."
+CAMERA, LIDAR = "encoders.camera.", "encoders.lidar."
+LEVELS = 4  # resolutions of sparse convolutions
+KERNELS = ((3, 3, 3), (1, 1, 3))  # of them
+CAMERA_SEEDS, FUSION_SEEDS = 5, 4  # of the authors' configurations
 CONTEXT = 80  # channels that are lifted
 LAYER = r"heads\.map\.encoder\.layers\.(\d+)\."
 _BLOCK = r"decoder\.backbone\.(\d+)\.(\d+)\."
+_SPARSE = r"encoders\.lidar\.backbone\."
+_FUSION = {
+    **{
+        rf"{_SPARSE}conv_{theirs}\.{part}\.": f"backbone.lidar.encoder.{ours}.{name}."
+        for theirs, ours in (("input", "first"), ("out", "last"))
+        for part, name in enumerate(("conv", "norm"))
+    },
+    **{
+        rf"{_SPARSE}encoder_layers\.encoder_layer{level + 1}\.{block}\.{theirs}{i}\.": (
+            f"backbone.lidar.encoder.blocks.{BLOCKS * level + block}.{place}.{ours}."
+        )
+        for level in range(LEVELS)
+        for block in range(BLOCKS)
+        for i, place in ((1, "first"), (2, "second"))
+        for theirs, ours in (("conv", "conv"), ("bn", "norm"))
+    },
+    **{
+        rf"{_SPARSE}encoder_layers\.encoder_layer{level + 1}\.{BLOCKS}\.{part}\.": (
+            f"backbone.lidar.encoder.smaller.{level}.{name}."
+        )
+        for level in range(LEVELS - 1)
+        for part, name in enumerate(("conv", "norm"))
+    },
+    r"fuser\.": "backbone.fuse.",
+    **{
+        rf"decoder\.backbone\.blocks\.(\d+)\.{3 * layer + part}\.": (
+            rf"backbone.encoder.stages.\1.{layer}.{part}."
+        )
+        for layer in range(1 + MORE_LAYERS)
+        for part in range(2)
+    },
+    r"decoder\.neck\.deblocks\.(\d+)\.": r"backbone.join.levels.\1.",
+}
 _NAMES = {
     "encoder:": "backbone.images.network.",
     r"transform\.conv\.": "fuse.",
@@ -53,6 +91,7 @@ _NAMES = {
     r"decoder\.neck\.fuse\.4\.": "backbone.join.fuse.1.1.",
     r"decoder\.neck\.upsample\.1\.": "backbone.join.enlarge.0.",
     r"decoder\.neck\.upsample\.2\.": "backbone.join.enlarge.1.",
+    **_FUSION,
     **layer_names(LAYER),
     r"heads\.map\.conv_seg\.": "predict.",
 }
@@ -69,31 +108,35 @@ def convert_ddp_bev(
     cells: int = 200,
     cell_m: float = 0.5,
     steps: int = 3,
-    seeds: int = 5,
+    seeds: int | None = None,
+    image_hw: tuple[int, int] | None = (256, 704),
     partial: bool = False,
 ) -> tuple[DenseModel, KeyReport]:
     """Return the map model of DDP and the key report.
 
-    Whether the layers of the decoder know the time is read off the checkpoint: in the released code
-    they do not.
+    Whether there is a LiDAR, and whether the layers of the decoder know the time, is read off the
+    checkpoint; in the released code they do not know it.
 
     Args:
         state: original names, without ``module.``.
-        x: of the features' map: begin, end and step in metres.
+        x: of the cameras' map: begin, end and step in metres; voxels are a quarter as long.
         y: likewise.
         depths: bins of the depth, likewise; default: as many as the checkpoint has, from 1 m on in
             steps of half a metre.
         cells: of the map that is predicted, along each axis.
         cell_m: their length in metres.
         steps: of the sampler.
-        seeds: noises that are averaged.
+        seeds: noises that are averaged; default: the authors' 5, with a LiDAR 4.
+        image_hw: size at which the encoder sees the images; None: that of the rig.
         partial: accept missing entries (they keep their random initialisation).
 
     Raises:
         InputError: if it is a checkpoint of something else, or entries are missing.
     """
     require(state, LAYOUT)
-    learned = {key: value for key, value in state.items() if not _CONSTANT.match(key)}
+    learned = {k: _in_our_layout(v) for k, v in state.items() if not _CONSTANT.match(k)}
+    has_lidar = any(key.startswith(LIDAR) for key in learned)
+    noises = (FUSION_SEEDS if has_lidar else CAMERA_SEEDS) if seeds is None else seeds
     prefix = f"{CAMERA}backbone."
     architecture = architecture_of(learned, prefix)
     layers = 1 + max(int(found[1]) for key in learned if (found := re.match(LAYER, key)))
@@ -103,8 +146,8 @@ def convert_ddp_bev(
     spans = depths or (1.0, 1.0 + 0.5 * bins, 0.5)
 
     def build() -> DenseModel:
-        images = VisionBackbone(architecture=architecture, stages=STAGES)
-        backbone = CameraMap(images, x=x, y=y, depths=spans, context=CONTEXT)
+        sizes = {"x": x, "y": y, "depths": spans, "context": CONTEXT, "image_hw": image_hw}
+        backbone = _backbone(architecture, sizes, has_lidar=has_lidar)
         parts: dict[str, Any] = {
             "backbone": backbone,
             "neck": None,
@@ -113,10 +156,32 @@ def convert_ddp_bev(
             ),
             "encoding": bind(MaskEmbedding, width=learned["embedding_table.weight"].shape[1]),
             "noise": CosineNoise(),
-            "sampler": Sampler(steps=steps, seeds=seeds, accumulate="mean"),
+            "sampler": Sampler(steps=steps, seeds=noises, accumulate="mean"),
             "covers": cells * cell_m / (x[1] - x[0]),
         }
-        return DenseModel(task=BEV(cells=cells, cell_m=cell_m), method=bind(DDP, **parts))
+        task = BEV(cells=cells, cell_m=cell_m, forward_axis="y")  # the frame of nuScenes' LiDAR
+        return DenseModel(task=task, method=bind(DDP, **parts))
 
     entries = dict(translated(learned, architecture, prefix, STAGES))
     return convert(entries, LAYOUT, build, partial=partial)
+
+
+def _backbone(
+    architecture: Mapping[str, Any], sizes: Mapping[str, Any], *, has_lidar: bool
+) -> AbstractRigMap:
+    images = VisionBackbone(architecture=dict(architecture), stages=STAGES)
+    if not has_lidar:
+        return CameraMap(images, **sizes)
+    low, high, step = zip(sizes["x"], sizes["y"], strict=True)
+    x, y = zip(low, high, (one / 4 for one in step), strict=True)
+    return CameraLidarMap(images, LidarMap(x=x, y=y), **sizes)
+
+
+def _in_our_layout(weight: Tensor) -> Tensor:
+    """Return weights of sparse convolutions as spconv 1 stores them; all others as they are.
+
+    spconv 1 stores ``kernel in out``, spconv 2 ``out kernel in``.
+    """
+    if weight.ndim == 5 and weight.shape[:3] not in KERNELS and weight.shape[1:4] in KERNELS:
+        return weight.movedim(0, -1).contiguous()
+    return weight

@@ -1,0 +1,180 @@
+"""The points of a LiDAR as a map seen from above: voxels and sparse convolutions (BEVFusion)."""
+
+import itertools
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diffsight.backbones.bev.geometry import Axis
+from diffsight.backbones.bev.voxels import Points, Voxels, voxels_of
+from diffsight.config import Configurable
+from diffsight.errors import InputError
+from diffsight.ops.sparse import (
+    Cells,
+    Rules,
+    Sites,
+    SparseConv3d,
+    dense,
+    strided_rules,
+    strided_shape,
+    submanifold_rules,
+)
+from diffsight.rig import POINT_CHANNELS
+
+Features = Float[Tensor, "_ _"]
+Range = tuple[float, float, float]
+BLOCKS = 2  # of each resolution
+KERNEL: Cells = (3, 3, 3)
+STRIDE: Cells = (2, 2, 2)
+PADDINGS: tuple[Cells, ...] = ((1, 1, 1), (1, 1, 1), (1, 1, 0))  # of the strided convolutions
+LAST_KERNEL, LAST_STRIDE, LAST_PADDING = (1, 1, 3), (1, 1, 2), (0, 0, 0)  # of heights alone
+
+
+class LidarMap(nn.Module, Configurable):
+    """The features of a LiDAR on a map; its first axis is x, the second y.
+
+    A cell of the map is as long as eight voxels.
+
+    Args:
+        x: of the voxels: begin, end and length in metres.
+        y: likewise.
+        z: likewise.
+        max_points: that are kept in a voxel.
+        max_voxels: that are kept of a row of the batch, in training and after it.
+        widths: channels of the four resolutions.
+        width: channels of each height of the map.
+
+    Attributes:
+        channels: of the map.
+        map_shape: its cells along x and y.
+
+    Raises:
+        InputError: if there is no voxel.
+    """
+
+    def __init__(
+        self,
+        *,
+        x: Range = (-51.2, 51.2, 0.1),
+        y: Range = (-51.2, 51.2, 0.1),
+        z: Range = (-5.0, 3.0, 0.2),
+        max_points: int = 10,
+        max_voxels: tuple[int, int] = (90_000, 120_000),
+        widths: Sequence[int] = (16, 32, 64, 128),
+        width: int = 128,
+    ) -> None:
+        super().__init__()
+        self.axes = (Axis(*x), Axis(*y), Axis(*z))
+        self.max_points, self.max_voxels = max_points, max_voxels
+        self.encoder = SparseEncoder(widths, width)
+        map_x, map_y, heights = self.encoder.map_shape(self.shape)
+        if min(map_x, map_y, heights) < 1:
+            raise InputError(
+                "{} x {} x {} voxels leave no map of a LiDAR: give a larger range, or smaller "
+                "voxels".format(*self.shape)
+            )
+        self.map_shape = (map_x, map_y)
+        self.channels = width * heights
+
+    @property
+    def shape(self) -> Cells:
+        """Voxels along the axes; as in the authors' code there is one more height."""
+        x, y, z = (axis.cells for axis in self.axes)
+        return (x, y, z + 1)
+
+    def voxels(self, points: Sequence[Points]) -> Voxels:
+        """Return the voxels in which points lie.
+
+        Raises:
+            InputError: if a number of a point is not finite.
+        """
+        most = self.max_voxels[0] if self.training else self.max_voxels[1]
+        return voxels_of(points, self.axes, max_points=self.max_points, max_voxels=most)
+
+    def forward(self, points: Sequence[Points]) -> Float[Tensor, "b c x y"]:
+        """Return the features of the map, from the points of every row of the batch.
+
+        Raises:
+            InputError: if a number of a point is not finite.
+        """
+        if not any(map(len, points)):
+            return points[0].new_zeros(len(points), self.channels, *self.map_shape)
+        voxels = self.voxels(points)
+        return self.encoder(voxels.features, Sites(voxels.coordinates, self.shape, len(points)))
+
+
+class ConvNorm(nn.Module):
+    """A sparse convolution and batch normalisation.
+
+    Args:
+        channels: that come in.
+        width: that go out.
+        kernel: cells along the axes.
+    """
+
+    def __init__(self, channels: int, width: int, kernel: Cells = KERNEL) -> None:
+        super().__init__()
+        self.conv = SparseConv3d(channels, width, kernel)
+        self.norm = nn.BatchNorm1d(width, eps=1e-3, momentum=0.01)
+
+    def forward(self, x: Features, rules: Rules) -> Features:
+        """Return the features of the cells that the rules write."""
+        return self.norm(self.conv(x, rules))
+
+
+class SparseBlock(nn.Module):
+    """Two submanifold convolutions and a shortcut.
+
+    Args:
+        width: channels.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = ConvNorm(width, width)
+        self.second = ConvNorm(width, width)
+
+    def forward(self, x: Features, rules: Rules) -> Features:
+        """Return the features of the same cells."""
+        return (self.second(self.first(x, rules).relu(), rules) + x).relu()
+
+
+class SparseEncoder(nn.Module):
+    """Four resolutions of two blocks each, and a map for every remaining height.
+
+    Args:
+        widths: channels of the resolutions.
+        width: of each height of the map.
+    """
+
+    def __init__(self, widths: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.first = ConvNorm(POINT_CHANNELS, widths[0])
+        self.blocks = nn.ModuleList(
+            SparseBlock(channels) for channels in widths for _ in range(BLOCKS)
+        )
+        pairs = itertools.pairwise(widths)
+        self.smaller = nn.ModuleList(ConvNorm(fine, coarse) for fine, coarse in pairs)
+        self.last = ConvNorm(widths[-1], width, LAST_KERNEL)
+
+    def map_shape(self, shape: Cells) -> Cells:
+        """Return the cells of the map and its heights, for those of the voxels."""
+        for padding in PADDINGS:
+            shape = strided_shape(shape, KERNEL, STRIDE, padding)
+        return strided_shape(shape, LAST_KERNEL, LAST_STRIDE, LAST_PADDING)
+
+    def forward(self, x: Float[Tensor, "m 5"], sites: Sites) -> Float[Tensor, "b c x y"]:
+        """Return the map; the channels of its heights are interleaved, as in the authors' code."""
+        rules = submanifold_rules(sites)
+        x = self.first(x, rules).relu()
+        for place, block in enumerate(self.blocks):
+            level, is_later = divmod(place, BLOCKS)
+            if level and not is_later:
+                rules = strided_rules(rules.sites, KERNEL, STRIDE, PADDINGS[level - 1])
+                x = self.smaller[level - 1](x, rules).relu()
+                rules = submanifold_rules(rules.sites)
+            x = block(x, rules)
+        rules = strided_rules(rules.sites, LAST_KERNEL, LAST_STRIDE, LAST_PADDING)
+        x = self.last(x, rules).relu()
+        return dense(x, rules.sites).permute(0, 1, 4, 2, 3).flatten(1, 2)

@@ -1,0 +1,99 @@
+"""Points of a LiDAR as the features of the cells of a grid (hard voxelisation, as BEVFusion)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from diffsight.backbones.bev.geometry import Axis
+from diffsight.errors import InputError
+from diffsight.rig import POINT_CHANNELS
+
+Points = Float[Tensor, "_ 5"]
+
+
+@dataclass(frozen=True)
+class Voxels:
+    """The cells in which points lie.
+
+    Attributes:
+        features: mean of the points that are kept in each cell.
+        coordinates: row of the batch, and cell along x, y and z.
+        outside: points of each row that lie outside the grid.
+    """
+
+    features: Float[Tensor, "m 5"]
+    coordinates: Int64[Tensor, "m 4"]
+    outside: tuple[int, ...]
+
+
+def voxels_of(
+    rows: Sequence[Points],
+    axes: tuple[Axis, Axis, Axis],
+    *,
+    max_points: int,
+    max_voxels: int,
+) -> Voxels:
+    """Return the cells of a batch in which points lie.
+
+    Where points or cells are too many, those that come first in the list of points are kept.
+
+    Args:
+        rows: points of every row of the batch.
+        axes: of the grid: x, y and z.
+        max_points: that are kept in a cell.
+        max_voxels: that are kept of a row.
+
+    Raises:
+        InputError: if a number of a point is not finite.
+    """
+    features, coordinates, outside = [], [], []
+    for row, points in enumerate(rows):
+        if damaged := int((~points.isfinite()).any(dim=1).sum()):
+            raise InputError(
+                f"the LiDAR of row {row} of the batch: {damaged} of {len(points)} points are not "
+                "finite: leave them out"
+            )
+        cells = _cells(points, axes)
+        sizes = cells.new_tensor([axis.cells for axis in axes])
+        inside = ((cells >= 0) & (cells < sizes)).all(dim=1)
+        outside.append(len(points) - int(inside.sum()))
+        means, cells = _means(points[inside], cells[inside], sizes, max_points, max_voxels)
+        features.append(means)
+        coordinates.append(torch.cat([torch.full_like(cells[:, :1], row), cells], dim=1))
+    return Voxels(torch.cat(features), torch.cat(coordinates), tuple(outside))
+
+
+def _cells(points: Points, axes: Sequence[Axis]) -> Int64[Tensor, "_ 3"]:
+    """Return the cells of the points, counted in 32 bit as the authors do."""
+    low = points.new_tensor([axis.low_m for axis in axes])
+    step = points.new_tensor([axis.step_m for axis in axes])
+    return ((points[:, :3] - low) / step).floor().long()
+
+
+def _means(
+    points: Points,
+    cells: Int64[Tensor, "n 3"],
+    sizes: Int64[Tensor, " 3"],
+    max_points: int,
+    max_voxels: int,
+) -> tuple[Float[Tensor, "m 5"], Int64[Tensor, "m 3"]]:
+    """Return the means and the cells, in the order in which a first point lies in them."""
+    keys = (cells[:, 0] * sizes[1] + cells[:, 1]) * sizes[2] + cells[:, 2]
+    keys, order = keys.sort(stable=True)
+    is_first = torch.cat([keys.new_ones(min(len(keys), 1)), keys.diff()]) != 0
+    group = is_first.cumsum(0) - 1
+    begin = is_first.nonzero()[:, 0]
+    place = torch.arange(len(keys), device=keys.device) - begin[group]
+    first = order[begin]  # the sort is stable: the first point of each cell
+    rank = first.argsort().argsort()
+    kept = (place < max_points) & (rank[group] < max_voxels)
+    voxel, place, order = rank[group][kept], place[kept], order[kept]
+    count = min(len(first), max_voxels)
+    # one slot for each point: the sum does not depend on the order in which a GPU writes
+    slots = points.new_zeros(count, max_points, POINT_CHANNELS)
+    slots[voxel, place] = points[order]
+    numbers = voxel.bincount(minlength=count)
+    return slots.sum(dim=1) / numbers[:, None], cells[first[first.argsort()[:count]]]

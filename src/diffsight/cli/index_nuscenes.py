@@ -1,0 +1,36 @@
+"""``diffsight index-nuscenes``: the index file that the data set ``NuScenes`` reads."""
+
+import logging
+from typing import Literal
+
+from diffsight.cli import options
+from diffsight.cli.flags import command
+
+log = logging.getLogger(__name__)
+
+
+@command("index-nuscenes")
+def main(
+    *,
+    root: options.Folder,
+    version: Literal["v1.0-mini", "v1.0-trainval"],
+    out: options.File,
+) -> int:
+    """Read the tables of nuScenes and write an index for training.
+
+    The images, the LiDAR sweeps and the maps that it names must be there. v1.0-trainval takes
+    some minutes and 6 GB of memory.
+
+    Args:
+        root: folder of nuScenes, with samples, sweeps, maps and the folder of the version.
+        version: which tables.
+        out: the .json to write.
+    """
+    from diffsight.datasets.nuscenes_tables import read_tables, require_files, write_index
+
+    frames = read_tables(root, version)
+    require_files(root, version, frames)
+    write_index(out, version, frames)
+    train = sum(frame.split == "train" for frame in frames)
+    log.info("%s: %d samples for training, %d for validation", out, train, len(frames) - train)
+    return 0

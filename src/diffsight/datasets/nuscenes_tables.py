@@ -1,0 +1,357 @@
+"""The official tables of nuScenes, and the index file that is made of them.
+
+The tables of all scenes are 2 GB of JSON, so they are read once, and what the data set needs is
+written to one file: paths, poses, the city and the split.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64
+from scipy.spatial.transform import Rotation
+
+from diffsight.atomic import replacing
+from diffsight.datasets.files import read_json
+from diffsight.datasets.vector_map import ARCHIVE as MAP_ARCHIVE
+from diffsight.errors import InputError, suggest
+from diffsight.formats.text import read_object, reading
+
+LIDAR = "LIDAR_TOP"
+CAMERAS = (
+    *("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT"),
+    *("CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT"),
+)
+"""In the order of BEVFusion."""
+MAX_SWEEPS = 9  # before the key frame, as BEVFusion takes them
+FORMAT, FORMAT_VERSION = "diffsight nuScenes index", 1
+DECIMALS = 9  # of stored numbers
+SHOWN = 5  # missing files
+
+_BLOBS = "v1.0-trainval01_blobs.tgz to v1.0-trainval10_blobs.tgz"
+_ARCHIVES = {  # of the tables, and of the images and sweeps
+    "v1.0-mini": ("v1.0-mini.tgz", "v1.0-mini.tgz"),
+    "v1.0-trainval": ("v1.0-trainval_meta.tgz", f"all of {_BLOBS}"),
+}
+# numbers of the scenes of the official validation splits; all other scenes are training scenes
+_VAL = {
+    "v1.0-mini": "103 916",
+    "v1.0-trainval": (
+        "3 12-18 35-36 38-39 92-110 221 268-278 329-332 344-346 519-524 552-565 625-627 629-630 "
+        "632-638 770-771 775 777-778 780-784 794-800 802 904-917 919-931 962-963 966-969 971-972 "
+        "1059-1073"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One sample of nuScenes; files are relative to the folder of the data set.
+
+    Attributes:
+        token: of the sample.
+        scene: its name.
+        split: ``train`` or ``val``.
+        location: name of the city's map.
+        lidar_to_global: pose of the LiDAR.
+        images: files, in the order of ``CAMERAS``.
+        intrinsics: of the cameras, in pixels.
+        camera_to_lidar: poses of the cameras when their image was taken, in the frame of the LiDAR
+            when its sweep was taken.
+        points: file of the sweep.
+        sweeps: files of the sweeps before it, the latest first.
+        sweep_to_lidar: poses of the LiDAR at these.
+        ages_s: how long before the sweep they were taken, in seconds.
+    """
+
+    token: str
+    scene: str
+    split: str
+    location: str
+    lidar_to_global: Float64[np.ndarray, "4 4"]
+    images: tuple[str, ...]
+    intrinsics: Float64[np.ndarray, "v 3 3"]
+    camera_to_lidar: Float64[np.ndarray, "v 4 4"]
+    points: str
+    sweeps: tuple[str, ...]
+    sweep_to_lidar: Float64[np.ndarray, "s 4 4"]
+    ages_s: Float64[np.ndarray, " s"]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Images and sweeps, and the map."""
+        return (*self.images, self.points, *self.sweeps, map_file(self.location))
+
+
+class _Data(NamedTuple):
+    """A row of ``sample_data``."""
+
+    token: str
+    sample: str
+    pose: str
+    calibration: str
+    time_us: int
+    file: str
+    previous: str
+
+
+def map_file(location: str) -> str:
+    """Return where the map of a city is, below the folder of the data set."""
+    return f"maps/expansion/{location}.json"
+
+
+def archive_of(file: str, version: str) -> str:
+    """Return the name of the archive that holds an image, a sweep or a map."""
+    return f"{MAP_ARCHIVE} (into maps)" if file.startswith("maps/") else _ARCHIVES[version][1]
+
+
+def is_val(scene: str, version: str) -> bool:
+    """Return whether a scene is of the official validation split.
+
+    Raises:
+        ValueError: if its name is not scene-NUMBER.
+    """
+    number = int(scene.removeprefix("scene-"))
+    ranges = [part.partition("-") for part in _VAL[version].split()]
+    return any(int(first) <= number <= int(last or first) for first, _, last in ranges)
+
+
+def read_tables(root: Path, version: str) -> list[Frame]:
+    """Return all samples in the order of time. v1.0-trainval takes some minutes and 6 GB of memory.
+
+    Args:
+        root: folder of the data set.
+        version: ``v1.0-mini`` or ``v1.0-trainval``, the name of the folder with the tables.
+
+    Raises:
+        InputError: if a table is missing or damaged, or a sample has no LiDAR or lacks a camera.
+    """
+    if version not in _ARCHIVES:
+        raise InputError(f"unknown version {version!r}: {suggest(version, _ARCHIVES)}")
+    folder = root / version
+    with reading(folder, f"damaged ({{reason}}): extract {_ARCHIVES[version][0]} again"):
+        return _Tables(root, version).frames()
+
+
+class _Tables:
+    """The tables, without what is not needed of them."""
+
+    def __init__(self, root: Path, version: str) -> None:
+        self.root = root
+        self.version = version
+        self.samples = self._table("sample")
+        self.scenes = {one["token"]: one for one in self._table("scene")}
+        self.locations = {one["token"]: str(one["location"]) for one in self._table("log")}
+        channels = {one["token"]: one["channel"] for one in self._table("sensor")}
+        calibrations = self._table("calibrated_sensor")
+        self.channels = {one["token"]: channels[one["sensor_token"]] for one in calibrations}
+        self.calibrations = _poses(calibrations)
+        self.intrinsics = {
+            one["token"]: np.array(one["camera_intrinsic"], np.float64).reshape(3, 3)
+            for one in calibrations
+            if self.channels[one["token"]] in CAMERAS
+        }
+        self.keys: dict[tuple[str, str], _Data] = {}
+        self.sweeps: dict[str, _Data] = {}
+        for row in self._table("sample_data"):
+            self._take(row)
+        needed = {one.pose for one in (*self.keys.values(), *self.sweeps.values())}
+        self.poses = _poses([one for one in self._table("ego_pose") if one["token"] in needed])
+
+    def _table(self, name: str) -> list[Any]:
+        path = self.root / self.version / f"{name}.json"
+        archive = _ARCHIVES[self.version][0]
+        if not path.is_file():
+            raise InputError(f"{path}: missing: extract {archive} into {self.root}")
+        rows = read_json(path)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise InputError(f"{path}: holds no list of rows: extract {archive} again")
+        return rows
+
+    def _take(self, row: Mapping[str, Any]) -> None:
+        calibration = row["calibrated_sensor_token"]
+        channel = self.channels[calibration]
+        if channel != LIDAR and (channel not in CAMERAS or not row["is_key_frame"]):
+            return
+        data = _Data(
+            *(row["token"], row["sample_token"], row["ego_pose_token"], calibration),
+            *(int(row["timestamp"]), str(row["filename"]), row["prev"]),
+        )
+        if row["is_key_frame"]:
+            self.keys[data.sample, channel] = data
+        if channel == LIDAR:
+            self.sweeps[data.token] = data
+
+    def frames(self) -> list[Frame]:
+        """Return all samples in the order of time."""
+        ordered = sorted(self.samples, key=lambda row: (row["timestamp"], row["token"]))
+        return [self._frame(row) for row in ordered]
+
+    def _frame(self, row: Mapping[str, Any]) -> Frame:
+        token, scene = row["token"], self.scenes[row["scene_token"]]
+        lidar, *cameras = (self._key(token, scene["name"], c) for c in (LIDAR, *CAMERAS))
+        pose = self._to_global(lidar)
+        from_global = np.linalg.inv(pose)
+        sweeps = self._before(lidar)
+        sweep_poses = [from_global @ self._to_global(one) for one in sweeps]
+        return Frame(
+            token=token,
+            scene=scene["name"],
+            split="val" if is_val(scene["name"], self.version) else "train",
+            location=self.locations[scene["log_token"]],
+            lidar_to_global=pose,
+            images=tuple(one.file for one in cameras),
+            intrinsics=np.stack([self.intrinsics[one.calibration] for one in cameras]),
+            camera_to_lidar=np.stack([from_global @ self._to_global(one) for one in cameras]),
+            points=lidar.file,
+            sweeps=tuple(one.file for one in sweeps),
+            sweep_to_lidar=np.array(sweep_poses, np.float64).reshape(-1, 4, 4),
+            ages_s=np.array([(lidar.time_us - one.time_us) / 1e6 for one in sweeps], np.float64),
+        )
+
+    def _key(self, sample: str, scene: str, channel: str) -> _Data:
+        data = self.keys.get((sample, channel))
+        if data is None:
+            path = self.root / self.version / "sample_data.json"
+            raise InputError(
+                f"{path}: sample {sample} of {scene} has no {channel}: extract "
+                f"{_ARCHIVES[self.version][0]} again"
+            )
+        return data
+
+    def _before(self, data: _Data) -> list[_Data]:
+        found = []
+        while data.previous and len(found) < MAX_SWEEPS:
+            data = self.sweeps[data.previous]
+            found.append(data)
+        return found
+
+    def _to_global(self, data: _Data) -> Float64[np.ndarray, "4 4"]:
+        return self.poses[data.pose] @ self.calibrations[data.calibration]
+
+
+def _poses(rows: Sequence[Mapping[str, Any]]) -> dict[str, Float64[np.ndarray, "4 4"]]:
+    """Return matrices by token, of rows with a translation and a rotation (w, x, y, z)."""
+    places = np.array([row["translation"] for row in rows], np.float64).reshape(-1, 3)
+    quaternions = np.array([row["rotation"] for row in rows], np.float64).reshape(-1, 4)
+    if not (np.isfinite(places).all() and np.isfinite(quaternions).all()):
+        raise ValueError("a pose is not finite")
+    matrices = np.tile(np.eye(4), (len(rows), 1, 1))
+    matrices[:, :3, :3] = Rotation.from_quat(np.roll(quaternions, -1, axis=1)).as_matrix()
+    matrices[:, :3, 3] = places
+    return {row["token"]: matrix for row, matrix in zip(rows, matrices, strict=True)}
+
+
+def require_files(root: Path, version: str, frames: Sequence[Frame]) -> None:
+    """Check that the images, sweeps and maps of samples are there.
+
+    Raises:
+        InputError: with the number of missing files, the first of them, and their archives.
+    """
+    wanted = dict.fromkeys(file for frame in frames for file in frame.files)
+    present: dict[str, set[str]] = {}
+    missing = []
+    for file in wanted:  # folders are listed: to look for every file takes minutes on some disks
+        folder, _, name = file.rpartition("/")
+        if folder not in present:
+            try:
+                present[folder] = set(os.listdir(root / folder))
+            except (OSError, ValueError):  # it is missing, or its name is none
+                present[folder] = set()
+        if name not in present[folder]:
+            missing.append(file)
+    if missing:
+        first = ", ".join(missing[:SHOWN])
+        archives = " and ".join(dict.fromkeys(archive_of(file, version) for file in missing))
+        raise InputError(
+            f"{root}: {len(missing):,} of {len(wanted):,} files are missing (first: {first}): "
+            f"extract {archives} there"
+        )
+
+
+def write_index(path: Path, version: str, frames: Sequence[Frame]) -> None:
+    """Write the index file.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
+    content = {"format": FORMAT, "format_version": FORMAT_VERSION, "version": version}
+    with replacing(path) as partial:
+        samples = [_as_data(frame) for frame in frames]
+        partial.write_text(json.dumps(content | {"samples": samples}, separators=(",", ":")))
+
+
+def read_index(path: Path) -> tuple[str, list[Frame]]:
+    """Return the version of nuScenes and the samples in an index file.
+
+    Raises:
+        InputError: if it cannot be read, or another version of diffsight wrote it.
+    """
+    repair = "make it again with `diffsight index-nuscenes`"
+    with reading(path, f"cannot be read as an index of nuScenes ({{reason}}): {repair}"):
+        content = read_object(path)
+        if content.get("format") != FORMAT:
+            raise InputError(f"{path}: no index of nuScenes: {repair}")
+        if content["format_version"] != FORMAT_VERSION:
+            found = content["format_version"]
+            raise InputError(f"{path}: index of version {found}, not {FORMAT_VERSION}: {repair}")
+        if content["version"] not in _ARCHIVES:
+            raise ValueError(f"unknown version {content['version']!r}")
+        return content["version"], [_as_frame(row) for row in content["samples"]]
+
+
+def _as_data(frame: Frame) -> dict[str, Any]:
+    cameras = zip(frame.images, frame.intrinsics, frame.camera_to_lidar, strict=True)
+    sweeps = zip(frame.sweeps, frame.sweep_to_lidar, frame.ages_s, strict=True)
+    return {
+        "token": frame.token,
+        "scene": frame.scene,
+        "split": frame.split,
+        "location": frame.location,
+        "lidar_to_global": _numbers(frame.lidar_to_global[:3]),
+        "cameras": [[file, _numbers(k), _numbers(pose[:3])] for file, k, pose in cameras],
+        "points": frame.points,
+        "sweeps": [[file, _numbers(pose[:3]), float(age)] for file, pose, age in sweeps],
+    }
+
+
+def _as_frame(row: Mapping[str, Any]) -> Frame:
+    texts = {key: row[key] for key in ("token", "scene", "split", "location", "points")}
+    images, intrinsics, cameras = zip(*row["cameras"], strict=True)
+    sweeps = row["sweeps"][:MAX_SWEEPS]
+    if not all(isinstance(one, str) for one in (*texts.values(), *images, *(s[0] for s in sweeps))):
+        raise ValueError("a name is no text")
+    if len(images) != len(CAMERAS):
+        raise ValueError(f"sample {texts['token']} has {len(images)} cameras")
+    return Frame(
+        **texts,
+        lidar_to_global=_matrices([row["lidar_to_global"]])[0],
+        images=images,
+        intrinsics=_finite(intrinsics).reshape(-1, 3, 3),
+        camera_to_lidar=_matrices(cameras),
+        sweeps=tuple(one[0] for one in sweeps),
+        sweep_to_lidar=_matrices([one[1] for one in sweeps]),
+        ages_s=_finite([one[2] for one in sweeps]),
+    )
+
+
+def _numbers(matrix: Float64[np.ndarray, "..."]) -> list[float]:
+    return np.round(matrix, DECIMALS).ravel().tolist()
+
+
+def _matrices(rows: Sequence[Sequence[float]]) -> Float64[np.ndarray, "n 4 4"]:
+    """Return poses of their first three rows."""
+    matrices = np.tile(np.eye(4), (len(rows), 1, 1))
+    matrices[:, :3] = _finite(rows).reshape(len(rows), 3, 4)
+    return matrices
+
+
+def _finite(values: Sequence[Any]) -> Float64[np.ndarray, "..."]:
+    numbers = np.array(values, np.float64)
+    if not np.isfinite(numbers).all():
+        raise ValueError("a number is not finite")
+    return numbers

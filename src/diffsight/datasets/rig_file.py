@@ -1,0 +1,144 @@
+"""A file that describes the cameras and the LiDAR of a vehicle at one time.
+
+```json
+{"cameras": [{"image": "front.jpg",
+              "intrinsics": [[1266, 0, 816], [0, 1266, 491], [0, 0, 1]],
+              "camera_to_vehicle": [[0, 0, 1, 1.7], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1]]}],
+ "points": "points.npy"}
+```
+
+Paths are relative to the file. ``points`` has rows of x, y, z in metres, intensity and age in
+seconds, and may be left out.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from diffsight.atomic import replacing
+from diffsight.datasets.files import read_array, read_image, read_json
+from diffsight.datasets.rig_picture import contact_sheet
+from diffsight.errors import InputError
+from diffsight.rig import POINT_CHANNELS, Rig
+
+FILE, POINTS = "rig.json", "points.npy"
+
+
+def read_image_or_rig(path: Path, *, wants_rig: bool) -> tuple[UInt8[Tensor, "3 h w"], Rig | None]:
+    """Return a picture, or the cameras of a JSON file side by side, and the rig.
+
+    Args:
+        path: of either.
+        wants_rig: whether the model reads several cameras, not one image.
+
+    Raises:
+        InputError: if it cannot be read, or is not what the model reads.
+    """
+    is_rig = path.suffix.lower() == ".json"
+    if wants_rig and not is_rig:
+        raise InputError(f"{path}: the model reads several cameras: give their JSON file")
+    if is_rig and not wants_rig:
+        raise InputError(f"{path}: the model reads one image, no JSON file: give a picture")
+    return read_rig(path) if is_rig else (read_image(path), None)
+
+
+def read_rig(path: Path) -> tuple[UInt8[Tensor, "3 h w"], Rig]:
+    """Return the images side by side, and the rig as a batch of one.
+
+    Raises:
+        InputError: naming the file, what is wrong with it and the repair.
+    """
+    about = read_json(path)
+    rows = about.get("cameras") if isinstance(about, dict) else None
+    if not isinstance(rows, list) or not rows:
+        raise InputError(f"{path}: no list of cameras: write one, as docs/predict.md shows")
+    images, intrinsics, poses = [], [], []
+    for number, row in enumerate(rows):
+        where = f"{path}: camera {number}"
+        if not isinstance(row, dict) or not isinstance(row.get("image"), str):
+            raise InputError(f"{where} names no image: give its path as 'image'")
+        images.append(read_image(path.parent / row["image"]))
+        matrix = torch.eye(4)
+        matrix[:3, :3] = _matrix(row, "intrinsics", 3, where)
+        intrinsics.append(matrix)
+        poses.append(_matrix(row, "camera_to_vehicle", 4, where))
+    sizes = {(image.shape[2], image.shape[1]) for image in images}
+    if len(sizes) > 1:
+        several = ", ".join(f"{w} x {h}" for w, h in sorted(sizes))
+        raise InputError(f"{path}: cameras of several sizes ({several} px): give one size")
+    stack = torch.stack(images)
+    identity = torch.eye(4).repeat(1, len(images), 1, 1)
+    rig = Rig(
+        stack[None],
+        torch.stack(intrinsics)[None],
+        torch.stack(poses)[None],
+        identity,
+        points=_points(path, about),
+    )
+    return contact_sheet(stack), rig
+
+
+def write_rig(rig: Rig, folder: Path) -> Path:
+    """Write a rig of one row as files that ``read_rig`` reads; return the path of the JSON file.
+
+    Raises:
+        InputError: if its images were scaled or cropped, which the file cannot say.
+    """
+    (images,), (changes,) = rig.in_bytes().images, rig.image_change
+    if not torch.equal(changes, torch.eye(4).expand_as(changes)):
+        raise InputError("the images of the rig were scaled or cropped: write the original ones")
+    folder.mkdir(parents=True, exist_ok=True)
+    cameras = []
+    for number, image in enumerate(images):
+        name = f"camera{number}.png"
+        with replacing(folder / name) as partial:
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(partial, format="PNG")
+        matrices = {
+            "intrinsics": rig.intrinsics[0, number, :3, :3].tolist(),
+            "camera_to_vehicle": rig.camera_to_vehicle[0, number].tolist(),
+        }
+        cameras.append({"image": name, **matrices})
+    about: dict[str, Any] = {"cameras": cameras}
+    if rig.points is not None:
+        with replacing(folder / POINTS) as partial, partial.open("wb") as file:
+            np.save(file, rig.points[0].numpy())
+        about["points"] = POINTS
+    with replacing(folder / FILE) as partial:
+        partial.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    return folder / FILE
+
+
+def _matrix(row: Mapping[str, Any], name: str, side: int, where: str) -> Float[Tensor, "n n"]:
+    try:
+        matrix = torch.tensor(row.get(name), dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError):
+        matrix = torch.zeros(0)
+    if matrix.shape != (side, side) or not bool(matrix.isfinite().all()):
+        raise InputError(f"{where}: {name} must be {side} x {side} finite numbers")
+    if abs(float(torch.linalg.det(matrix))) < 1e-12:
+        raise InputError(f"{where}: {name} cannot be inverted: check its numbers")
+    return matrix
+
+
+def _points(path: Path, about: Mapping[str, Any]) -> tuple[Float[Tensor, "_ 5"]] | None:
+    name = about.get("points")
+    if name is None:
+        return None
+    if not isinstance(name, str):
+        raise InputError(f"{path}: 'points' is no path: give that of an .npy file")
+    array = read_array(path.parent / name)
+    if array.ndim != 2 or array.shape[1] != POINT_CHANNELS:
+        raise InputError(
+            f"{path.parent / name}: shape {array.shape}: give rows of x, y, z, intensity and age"
+        )
+    if not np.isfinite(array).all():
+        bad = int((~np.isfinite(array)).any(axis=1).sum())
+        raise InputError(f"{path.parent / name}: {bad} points are not finite: leave them out")
+    return (torch.from_numpy(array.astype(np.float32)),)

@@ -1,0 +1,89 @@
+"""Scaled, cropped, mirrored and turned images, with the matrix of what happened to their pixels."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from diffsight.ops.resize import resized_image
+from diffsight.rig import Rig
+
+
+@dataclass(frozen=True)
+class CameraCrop:
+    """One change of an image, in this order (BEVFusion).
+
+    Attributes:
+        scale: of both sides.
+        top_px: first row of the crop in the scaled image; what lies outside is black.
+        left_px: its first column.
+        hw: size of the crop.
+        is_mirrored: from left to right.
+        degrees: by which the crop is turned around its centre, counter-clockwise.
+    """
+
+    scale: float
+    top_px: int
+    left_px: int
+    hw: tuple[int, int]
+    is_mirrored: bool = False
+    degrees: float = 0.0
+
+    @classmethod
+    def lower_middle(
+        cls, image_hw: tuple[int, int], hw: tuple[int, int], scale: float
+    ) -> "CameraCrop":
+        """Return the crop in the middle of the lower edge."""
+        height, width = (int(side * scale) for side in image_hw)
+        return cls(scale, height - hw[0], max(0, width - hw[1]) // 2, hw)
+
+    def images(self, images: Float[Tensor, "n 3 _ _"]) -> Float[Tensor, "n 3 h w"]:
+        """Return the changed images."""
+        height, width = (int(side * self.scale) for side in images.shape[-2:])
+        scaled = resized_image(images, (height, width))
+        left, top = self.left_px, self.top_px
+        right, bottom = self.hw[1] - width + left, self.hw[0] - height + top
+        crop = functional.pad(scaled, (-left, right, -top, bottom))
+        if self.is_mirrored:
+            crop = crop.flip(-1)
+        return self._turned(crop) if self.degrees else crop
+
+    def matrix(self) -> Float[Tensor, "4 4"]:
+        """Return the matrix from pixels of an image to those of the crop; depth stays."""
+        height, width = self.hw
+        matrix = torch.diag(torch.tensor([self.scale, self.scale, 1.0, 1.0]))
+        matrix[:2, 3] = -torch.tensor([self.left_px, self.top_px]).float()
+        if self.is_mirrored:
+            mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0]))
+            mirror[0, 3] = width
+            matrix = mirror @ matrix
+        turn = torch.eye(4)
+        turn[:2, :2] = self._rotation()
+        centre = torch.tensor([width / 2, height / 2])
+        turn[:2, 3] = centre - turn[:2, :2] @ centre
+        return turn @ matrix
+
+    def rig(self, rig: Rig) -> Rig:
+        """Return a rig whose images are all changed in this way; they are in [0, 1]."""
+        images = self.images(rig.in_floats().images.flatten(0, 1)).unflatten(
+            0, rig.images.shape[:2]
+        )
+        return replace(
+            rig, images=images, image_change=self.matrix().to(rig.image_change) @ rig.image_change
+        )
+
+    def _rotation(self) -> Float[Tensor, "2 2"]:
+        turn = math.radians(self.degrees)
+        cosine, sine = math.cos(turn), math.sin(turn)
+        return torch.tensor([[cosine, sine], [-sine, cosine]])
+
+    def _turned(self, crop: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+        height, width = self.hw
+        y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+        half = torch.tensor([width / 2, height / 2])
+        source = (torch.stack([x, y], dim=-1) - half) @ self._rotation()  # its inverse, transposed
+        grid = (source / half).to(crop).expand(len(crop), -1, -1, -1)
+        return functional.grid_sample(crop, grid, mode="bilinear", align_corners=False)

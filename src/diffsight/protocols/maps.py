@@ -1,0 +1,76 @@
+"""Evaluation protocols of maps around a vehicle."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torchmetrics import Metric
+
+from diffsight.errors import InputError
+from diffsight.protocols.base import AbstractProtocol
+from diffsight.tasks import AbstractTask, Prediction
+from diffsight.types import Target
+
+
+@dataclass(frozen=True)
+class MapProtocol(AbstractProtocol):
+    """How maps are scored: ``miou``, every class at the best of seven thresholds (BEVFusion).
+
+    Attributes:
+        cells: of a map along each axis, or None for any number.
+    """
+
+    cells: int | None
+    thresholds: str = "0.35 to 0.65 in steps of 0.05"
+    kind: ClassVar[str] = "map"
+    scores: ClassVar[str] = "maps around a vehicle"
+
+    def describe(self) -> str:
+        """Return one line for a table's caption."""
+        return f"{self.title()}, every class at its best threshold of {self.thresholds}"
+
+    def metric(self, task: AbstractTask) -> Metric:
+        """Return a fresh metric.
+
+        Raises:
+            InputError: for a task without maps, or with others.
+        """
+        # scoring alone needs it, and torchmetrics is slow to import
+        from diffsight.metrics.map_iou import MapIoU
+
+        (spec, *_) = task.outputs
+        if spec.grid is None:
+            raise InputError(
+                f"{self.name} scores {self.scores}, and a {type(task).__name__} task has none: "
+                "choose another protocol"
+            )
+        if self.cells not in (None, spec.grid[0]):
+            raise InputError(
+                f"{self.name} is made for {self.cells} cells along each axis, the model has "
+                f"{spec.grid[0]}: choose maps-v1"
+            )
+        return MapIoU(spec.channels)
+
+    def measure(self, metric: Any, prediction: Prediction, target: Target) -> bool:
+        """Add one map.
+
+        Raises:
+            InputError: if the prediction is no map.
+        """
+        self.require_kind(prediction)
+        label = target.label.float()
+        metric.update(prediction.to_label()[None].to(label.device), label, target.valid)
+        return bool(target.valid.any())
+
+    def per_class(self, metric: Any, names: Sequence[str]) -> dict[str, float]:
+        """Return the IoU of every class, by name."""
+        return dict(zip(names, metric.per_class().tolist(), strict=True))
+
+
+NUSCENES_MAP_V1 = MapProtocol(
+    name="nuscenes-map-v1",
+    split="nuScenes v1.0 validation, 6,019 samples",
+    plan="one pass",
+    cells=200,
+)
+MAPS_V1 = MapProtocol(name="maps-v1", split="any", plan="one pass", cells=None)

@@ -1,0 +1,108 @@
+"""``Streets``: the procedural street world as a data set."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffsight.datasets.base import AbstractDataset, Sample
+from diffsight.datasets.rig_picture import contact_sheet
+from diffsight.errors import InputError
+from diffsight.ops.machine import require_bytes
+from diffsight.rig import Rig
+from diffsight.streets.ground import CLASSES
+from diffsight.streets.scene import SPLITS, Draw, sample_scene
+from diffsight.streets.sensors import CAMERAS, RAYS, camera_poses, photograph, scan
+
+MIN_SIZE = 8
+LEFT_TO_RIGHT = [2, 0, 1, 4, 3, 5]  # of the cameras, those in front first
+RAY_BYTES, CELL_BYTES = 100, 100  # memory that a ray and a cell take, at least
+
+
+class Streets(AbstractDataset):
+    """Rendered streets around a vehicle, with the map of the ground; see docs/streets.md.
+
+    Args:
+        split: ``train``, ``val`` or ``test``: three worlds without a scene in common.
+        count: number of scenes.
+        image_hw: size of the image of each camera.
+        lidar: False for cameras alone.
+        cells: of the map, along each axis.
+        cell_m: length of a cell in metres.
+        seed: another seed gives other scenes.
+
+    Raises:
+        InputError: for an unknown split, or a number that is too small.
+    """
+
+    class_names: Mapping[str, tuple[str, ...]] = {"map": CLASSES}
+
+    def __init__(
+        self,
+        split: str = "train",
+        count: int = 1000,
+        image_hw: Sequence[int] = (64, 176),
+        lidar: bool = True,
+        cells: int = 50,
+        cell_m: float = 0.5,
+        seed: int = 0,
+    ) -> None:
+        if split not in SPLITS:
+            raise InputError(f"unknown split {split!r} of streets: choose from {', '.join(SPLITS)}")
+        if count < 1:
+            raise InputError(f"count {count} of streets: ask for at least one scene")
+        if len(image_hw) != 2 or min(image_hw) < MIN_SIZE:
+            raise InputError(
+                f"image_hw {tuple(image_hw)} of streets: give (height, width), each at least "
+                f"{MIN_SIZE}"
+            )
+        if cells < 1 or not 0 < cell_m < math.inf:
+            raise InputError(
+                f"a map of {cells} cells of {cell_m:g} m of streets: give positive numbers"
+            )
+        height, width = image_hw
+        needed = height * width * RAYS**2 * RAY_BYTES + cells**2 * CELL_BYTES
+        what = f"images of {width} x {height} px and {cells} x {cells} cells of streets"
+        require_bytes(needed, what, "choose smaller ones")
+        self.name = f"streets-{split}"
+        self.split = split
+        self.count = count
+        self.image_hw = (height, width)
+        self.lidar = lidar
+        self.cells = cells
+        self.cell_m = cell_m
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return the scene with this index."""
+        if not 0 <= index < self.count:
+            raise IndexError(f"streets has scenes 0 to {self.count - 1}, not {index}")
+        grid = {"cells": self.cells, "cell_m": self.cell_m}
+        scene = sample_scene(self.split, self.seed, index, **grid)
+        poses = camera_poses(scene, self.image_hw)
+        noise = Draw(f"{scene.id}/noise/{self.image_hw}")
+        images = torch.from_numpy(np.stack([photograph(scene, pose, noise) for pose in poses]))
+        rig = Rig(
+            images=images[None],
+            intrinsics=_batch([pose.intrinsics for pose in poses]),
+            camera_to_vehicle=_batch([pose.to_vehicle for pose in poses]),
+            image_change=torch.eye(4).repeat(1, len(CAMERAS), 1, 1),
+            points=(torch.from_numpy(scan(scene)),) if self.lidar else None,
+        )
+        return Sample(
+            id=scene.id,
+            image=contact_sheet(images[LEFT_TO_RIGHT]),
+            labels={"map": scene.ground.draw(torch.eye(4))},
+            valid={"map": torch.ones(self.cells, self.cells, dtype=torch.bool)},
+            rig=rig,
+            map_source=scene.ground,
+        )
+
+
+def _batch(matrices: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(matrices)).float()[None]

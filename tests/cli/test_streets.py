@@ -1,0 +1,95 @@
+"""Maps around a vehicle from every command: fit, evaluate, predict, explain, describe."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.support_cli import photo
+
+from diffsight import hub, pipeline
+from diffsight.cli import main
+from diffsight.datasets import write_rig
+from diffsight.streets import Streets
+
+SMALL = [
+    *("--train", "Streets", "--train.count", "4", "--train.image_hw", "[32, 64]"),
+    *("--val", "Streets", "--val.count", "2", "--val.split", "val", "--val.image_hw", "[32, 64]"),
+    *("--steps", "2", "--batch_size", "2", "--validate_every", "2", "--checkpoint_every", "2"),
+]
+
+
+@pytest.fixture(scope="module", params=["streets/ddp_cameras", "streets/ddp_cameras_lidar"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("fit")
+    assert main(["fit", "--recipe", request.param, "--out", str(out), *SMALL]) == 0
+    return out / "model"
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    return write_rig(Streets(split="test", count=1, image_hw=(32, 64))[0].rig, tmp_path / "scene")
+
+
+def test_evaluate_gives_the_table(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["--data", "Streets", "split=test", "count=2", "image_hw=[32, 64]"]
+    assert main(["evaluate", "--model", str(model), *data, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result["baselines"]) == {"constant mean", "mean map"}
+    assert len(result["metrics"]) == 7  # six classes and their mean
+    assert result["baselines"]["mean map"]["IoU drivable_area, %"] > 40
+
+
+def test_predict_draws_the_cameras_and_the_map(model: Path, scene: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["predict", str(scene), "--model", str(model), "--out", str(out), "--steps", "1,2"]
+    assert main(words) == 0
+    stored = np.load(out / "rig_map.npy")
+    assert stored.shape == (50, 50, 6)
+    about = json.loads((out / "rig.json").read_text())
+    assert about["cell_m"] == 0.5
+    assert [row["steps"] for row in about["steps_compared"]] == [1, 2]
+    with Image.open(out / "rig_colour.png") as picture:
+        assert picture.width == 3 * 64 + 64  # three views a row, and the map at their height
+    # the prediction of the same rig in memory
+    alone = pipeline(model)(Streets(split="test", count=1, image_hw=(32, 64))[0].rig)
+    assert alone.hw == (50, 50)
+    again = pipeline(model)([scene])[0]
+    torch.testing.assert_close(again.probability, alone.probability)
+
+
+def test_explain_shows_the_steps(model: Path, scene: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main(["explain", str(scene), "--model", str(model), "--out", str(out)]) == 0
+    assert {one.name for one in out.iterdir()} == {"explain.json", "maps.png", "steps.png"}
+
+
+def test_saved_as_one_file_it_predicts_the_same(model: Path, tmp_path: Path) -> None:
+    rig = Streets(split="test", count=1, image_hw=(32, 64))[0].rig
+    loaded = hub.load(model)
+    again = hub.load(hub.save(loaded, tmp_path / "one.safetensors"))
+    first, second = (pipeline(one)(rig).probability for one in (loaded, again))
+    assert torch.equal(first, second)
+    assert all(one.shape[0] == 6 for one in again.baselines.values())
+
+
+def test_bad_input_is_one_line(
+    model: Path, scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def error(*words: str) -> str:
+        assert main([*words, "--model", str(model), "--out", str(tmp_path / "out")]) != 0
+        text = capsys.readouterr().err
+        return text
+
+    picture = photo(tmp_path / "a.png")
+    assert "a.png: the model reads several cameras: give their JSON file" in error(
+        "predict", str(picture)
+    )
+    assert "grid of their own: leave --flip out" in error("predict", str(scene), "--flip")
+    about = json.loads(scene.read_text())
+    about["cameras"][2].pop("intrinsics")
+    scene.write_text(json.dumps(about))
+    assert "camera 2: intrinsics must be 3 x 3 finite numbers" in error("explain", str(scene))
+    assert not list((tmp_path / "out").glob("*.png"))

@@ -1,0 +1,79 @@
+"""Files that describe a rig: they are read as they were written, and faults are one line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.test_rig import rig
+
+from diffsight.datasets.rig_file import read_image_or_rig, read_rig, write_rig
+from diffsight.errors import InputError
+
+POSE = torch.eye(4).tolist()
+
+
+@pytest.mark.parametrize("points", [None, 7])
+def test_a_rig_is_read_as_it_was_written(tmp_path: Path, points: int | None) -> None:
+    one = rig(points=points)
+    image, again = read_rig(write_rig(one, tmp_path / "scene"))
+    assert image.shape == (3, 16, 40)  # both views side by side
+    assert torch.equal(again.images, one.images)
+    assert torch.equal(again.intrinsics, one.intrinsics)
+    assert torch.equal(again.camera_to_vehicle, one.camera_to_vehicle)
+    assert (again.points is None) == (points is None)
+    if again.points is not None and one.points is not None:
+        assert torch.equal(again.points[0], one.points[0])
+
+
+def test_a_picture_is_no_rig(tmp_path: Path) -> None:
+    write_rig(rig(), tmp_path)
+    image, none = read_image_or_rig(tmp_path / "camera0.png")
+    assert torch.equal(image, rig().images[0, 0])
+    assert none is None
+
+
+def drop(name: str) -> Callable[[dict[str, Any]], Any]:
+    return lambda about: about["cameras"][0].pop(name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda about: about.update(cameras=[]), "rig.json: no list of cameras"),
+        (drop("image"), "camera 0 names no image: give its path"),
+        (drop("intrinsics"), "camera 0: intrinsics must be 3 x 3 finite numbers"),
+        (lambda a: a["cameras"][1].update(camera_to_vehicle=POSE[:3]), "must be 4 x 4 finite"),
+        (lambda a: a["cameras"][1].update(intrinsics=[[0] * 3] * 3), "cannot be inverted"),
+        (lambda a: a["cameras"][1].update(image="gone.png"), "gone.png: .*no such file"),
+        (lambda a: a["cameras"][1].update(image="small.png"), r"sizes \(16 x 16, 20 x 16 px\)"),
+        (lambda a: a.update(points=3), "'points' is no path"),
+        (lambda a: a.update(points="flat.npy"), r"flat.npy: shape \(3,\): give rows of x, y, z"),
+        (lambda a: a.update(points="nan.npy"), "nan.npy: 1 points are not finite"),
+    ],
+)
+def test_faults_are_one_line(
+    tmp_path: Path, change: Callable[[dict[str, Any]], Any], message: str
+) -> None:
+    path = write_rig(rig(), tmp_path)
+    from PIL import Image
+
+    Image.new("RGB", (16, 16)).save(tmp_path / "small.png")
+    np.save(tmp_path / "flat.npy", np.zeros(3))
+    np.save(tmp_path / "nan.npy", np.array([[0, 0, np.nan, 0, 0], [0.0] * 5]))
+    about = json.loads(path.read_text())
+    change(about)
+    path.write_text(json.dumps(about))
+    with pytest.raises(InputError, match=f"(?i){message}") as error:
+        read_rig(path)
+    assert "\n" not in str(error.value)
+
+
+def test_cropped_images_are_not_written(tmp_path: Path) -> None:
+    from diffsight.ops.camera_crop import CameraCrop
+
+    with pytest.raises(InputError, match="scaled or cropped: write the original ones"):
+        write_rig(CameraCrop(1.0, 1, 1, (4, 4)).rig(rig()), tmp_path)

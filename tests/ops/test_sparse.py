@@ -1,0 +1,187 @@
+"""Sparse convolutions against dense ones, and their gradients."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from tests.support import noise
+from torch import Tensor
+from torch.nn import functional
+
+from diffsight.ops.sparse import (
+    Cells,
+    Rules,
+    Sites,
+    SparseConv3d,
+    convolve,
+    dense,
+    strided_rules,
+    strided_shape,
+    submanifold_rules,
+)
+
+SHAPE: Cells = (6, 5, 4)
+STRIDED = [
+    ((3, 3, 3), (2, 2, 2), (1, 1, 1)),
+    ((3, 3, 3), (2, 2, 2), (1, 1, 0)),
+    ((1, 1, 3), (1, 1, 2), (0, 0, 0)),
+    ((2, 3, 1), (3, 1, 2), (1, 2, 0)),
+]
+
+
+def random_sites(number: int, count: int = 2, seed: int = 0) -> Sites:
+    """Cells that differ, in no order."""
+    generator = torch.Generator().manual_seed(seed)
+    cells = torch.randperm(count * math.prod(SHAPE), generator=generator)[:number]
+    return Sites(torch.stack(torch.unravel_index(cells, (count, *SHAPE)), dim=1), SHAPE, count)
+
+
+def at(grid: Tensor, sites: Sites) -> Tensor:
+    """The features of a dense grid ``b c x y z`` at some cells."""
+    image, x, y, z = sites.coordinates.unbind(dim=1)
+    return grid[image, :, x, y, z]
+
+
+def theirs(
+    features: Tensor, weight: Tensor, sites: Sites, stride: Cells, padding: Cells
+) -> Callable[[Sites], Tensor]:
+    """A dense convolution of the same cells, read at those that are asked for."""
+    grid = torch.zeros(sites.count, features.shape[1], *sites.shape, dtype=features.dtype)
+    image, x, y, z = sites.coordinates.unbind(dim=1)
+    grid = grid.movedim(1, -1).index_put((image, x, y, z), features).movedim(-1, 1)
+    kernel = weight.permute(4, 3, 0, 1, 2)
+    result = functional.conv3d(grid, kernel, stride=stride, padding=padding)
+    return lambda written: at(result, written)
+
+
+def assert_agrees(rules: Rules, sites: Sites, kernel: Cells, stride: Cells, padding: Cells) -> None:
+    """Features and both gradients are those of the dense convolution."""
+    given = noise(len(sites), 3, seed=1).double()
+    weights = noise(*kernel, 3, 4, seed=2).double()
+    above = noise(len(rules.sites), 4, seed=3).double()
+    results = []
+    for is_ours in (True, False):
+        features, weight = given.clone().requires_grad_(), weights.clone().requires_grad_()
+        if is_ours:
+            found = convolve(features, weight, rules)
+        else:
+            found = theirs(features, weight, sites, stride, padding)(rules.sites)
+        (found * above).sum().backward()
+        results.append((found, features.grad, weight.grad))
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (1, 1, 3), (5, 1, 3), (1, 1, 1)])
+@pytest.mark.parametrize("number", [1, 30, 240])
+def test_a_submanifold_convolution_is_a_dense_one_at_the_sites(kernel: Cells, number: int) -> None:
+    sites = random_sites(number)
+    rules = submanifold_rules(sites, kernel)
+    assert rules.sites is sites
+    x, y, z = (size // 2 for size in kernel)
+    assert_agrees(rules, sites, kernel, (1, 1, 1), (x, y, z))
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), STRIDED)
+@pytest.mark.parametrize("number", [1, 30, 240])
+def test_a_strided_convolution_is_a_dense_one_at_the_cells_it_reaches(
+    kernel: Cells, stride: Cells, padding: Cells, number: int
+) -> None:
+    sites = random_sites(number)
+    rules = strided_rules(sites, kernel, stride, padding)
+    assert rules.sites.shape == strided_shape(SHAPE, kernel, stride, padding)
+    assert_agrees(rules, sites, kernel, stride, padding)
+    # in 64 bit: oneDNN's convolution of one channel reads other memory (PyTorch 2.13)
+    there, ones = dense(torch.ones(len(sites), 1).double(), sites), torch.ones(1, 1, *kernel)
+    reached = functional.conv3d(there, ones.double(), stride=stride, padding=padding)
+    marked = dense(torch.ones(len(rules.sites), 1), rules.sites)
+    assert (reached > 0).equal(marked > 0)
+    for _, written in rules.pairs:
+        assert len(written) == len(written.unique())
+
+
+def test_both_rules_run_one_after_another() -> None:
+    """The layers of a network: on the same cells, on fewer, and on these."""
+    sites = random_sites(40)
+    features = noise(40, 2)
+    torch.manual_seed(0)
+    same, smaller, last = SparseConv3d(2, 3), SparseConv3d(3, 4), SparseConv3d(4, 2)
+    rules = submanifold_rules(sites)
+    below = same(features, rules)
+    mask = dense(torch.ones(40, 1), sites)
+    grid = functional.conv3d(dense(features, sites), kernel_of(same), padding=1) * mask
+    torch.testing.assert_close(dense(below, sites), grid)
+    strided = strided_rules(sites, (3, 3, 3), (2, 2, 2), (1, 1, 1))
+    below = smaller(below, strided)
+    found = last(below, submanifold_rules(strided.sites))
+    grid = functional.conv3d(grid, kernel_of(smaller), stride=2, padding=1)
+    mask = dense(torch.ones(len(strided.sites), 1), strided.sites)
+    grid = functional.conv3d(grid, kernel_of(last), padding=1) * mask
+    torch.testing.assert_close(dense(found, strided.sites), grid)
+
+
+def kernel_of(conv: SparseConv3d) -> Tensor:
+    return conv.weight.permute(4, 3, 0, 1, 2)
+
+
+def test_a_batch_is_what_its_images_give_alone() -> None:
+    sites = random_sites(60)
+    features = noise(60, 3)
+    conv = SparseConv3d(3, 4)
+
+    def run(features: Tensor, sites: Sites) -> Tensor:
+        rules = strided_rules(sites, (3, 3, 3), (2, 2, 2), (1, 1, 1))
+        both = conv(features, submanifold_rules(sites))[:, :3], conv(features, rules)
+        return torch.cat(
+            [dense(both[0], sites).flatten(1), dense(both[1], rules.sites).flatten(1)], 1
+        )
+
+    alone = []
+    for image in range(2):
+        rows = sites.coordinates[:, 0] == image
+        coordinates = sites.coordinates[rows] * torch.tensor([0, 1, 1, 1])
+        alone.append(run(features[rows], Sites(coordinates, SHAPE, 1)))
+    torch.testing.assert_close(run(features, sites), torch.cat(alone))
+
+
+@pytest.mark.parametrize("check", [torch.autograd.gradcheck, torch.autograd.gradgradcheck])
+def test_gradients_are_finite_differences(check: Callable[..., bool]) -> None:
+    sites = random_sites(12)
+    features = noise(12, 2).double().requires_grad_()
+    weight = noise(3, 3, 3, 2, 2).double().requires_grad_()
+    for rules in (
+        submanifold_rules(sites),
+        strided_rules(sites, (3, 3, 3), (2, 2, 2), (1, 1, 1)),
+    ):
+        assert check(lambda f, w, rules=rules: convolve(f, w, rules), (features, weight))
+
+
+def test_mixed_precision_rounds_products_but_not_their_sums() -> None:
+    sites = random_sites(200)
+    rules = submanifold_rules(sites)
+    features, conv = noise(200, 8).requires_grad_(), SparseConv3d(8, 8)
+    exact = conv(features, rules)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = conv(features, rules)
+    assert mixed.dtype == torch.float32
+    error = (mixed - exact).abs().max() / exact.abs().max()
+    assert 0 < float(error.detach()) < 0.01
+    mixed.square().sum().backward()
+    assert features.grad is not None
+    assert features.grad.dtype == torch.float32
+    assert torch.equal(mixed, mixed.bfloat16().float()) is False
+
+
+def test_without_sites_nothing_comes_out() -> None:
+    nothing = Sites(torch.empty(0, 4, dtype=torch.long), SHAPE, 2)
+    conv = SparseConv3d(3, 4)
+    rules = strided_rules(nothing, (3, 3, 3), (2, 2, 2), (1, 1, 1))
+    assert conv(torch.empty(0, 3), submanifold_rules(nothing)).shape == (0, 4)
+    assert conv(torch.empty(0, 3), rules).shape == (0, 4)
+    assert dense(torch.empty(0, 4), rules.sites).shape == (2, 4, 3, 3, 2)
+
+
+def test_two_equal_sites_are_a_mistake() -> None:
+    with pytest.raises(AssertionError, match="two sites are equal"):
+        submanifold_rules(Sites(torch.zeros(2, 4, dtype=torch.long), SHAPE, 1))

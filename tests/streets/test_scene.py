@@ -1,0 +1,42 @@
+"""Things stand where they may."""
+
+import numpy as np
+
+from diffsight.streets.scene import VEHICLE, Draw, sample_scene
+
+
+def test_nothing_stands_in_the_vehicle_or_across_lines() -> None:
+    for index in range(3):
+        scene = sample_scene("train", 0, index, cells=50, cell_m=0.5)
+        assert len(scene.solids) > 30
+        on_ground = [solid for solid in scene.solids if solid.z_m[0] == 0]
+        points = np.concatenate([solid.footprint(7) for solid in on_ground])
+        assert not VEHICLE.covers(points, 0.2).any()
+        classes = scene.ground.classes_at(points).reshape(len(on_ground), 49, 6)
+        # in a car park, on a road, on a walkway, or outside
+        assert (classes == classes[:, :1]).all()
+        assert (classes.sum(axis=2) <= 1).all()
+        for i, solid in enumerate(on_ground):
+            there = solid.covers(points, 0.01).reshape(len(on_ground), 49)
+            assert there.any(axis=1).nonzero()[0].tolist() == [i]
+
+
+def test_the_vehicle_stands_on_its_road_and_keeps_right() -> None:
+    for index in range(10):
+        ground = sample_scene("test", 0, index, cells=50, cell_m=0.5).ground
+        _, across = ground.roads[0].local(np.zeros((1, 2)))
+        assert -ground.roads[0].half_width_m + 0.9 < across[0] < -0.9
+
+
+def test_cells_change_nothing_but_the_map_and_the_lines() -> None:
+    fine, coarse = (sample_scene("train", 2, 4, cells=8, cell_m=m) for m in (0.1, 2.0))
+    assert fine.solids == coarse.solids
+    assert fine.ground.roads == coarse.ground.roads
+    assert (fine.ground.line_m, coarse.ground.line_m) == (0.3, 2.0)
+
+
+def test_noise_has_mean_zero_and_deviation_one() -> None:
+    noise = Draw("a").noise((200, 200))
+    assert noise.dtype == np.float32
+    assert abs(float(noise.mean())) < 0.02
+    assert abs(float(noise.std()) - 1) < 0.02
