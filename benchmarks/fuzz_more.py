@@ -26,9 +26,11 @@ from diffsight.datasets.find_labels import open_labels
 from diffsight.datasets.labels import LabelFormat
 from diffsight.datasets.nuscenes import NuScenes
 from diffsight.datasets.nuscenes_tables import CAMERAS, LIDAR, read_tables, write_index
+from diffsight.datasets.rig_file import FILE, POINTS, read_rig, write_rig
 from diffsight.datasets.vector_map import CLASS_LAYERS
 from diffsight.pretrain import frozen_outputs, pictures
 from diffsight.prompts.encoder import load_text_model
+from diffsight.rig import Rig
 from diffsight.tasks.depth import Depth
 from diffsight.training.fit import fit
 from diffsight.training.optim import AdamW
@@ -278,6 +280,19 @@ def train(out: Path, **options: Any) -> None:
         )
 
 
+def rigs(root: Path) -> list[Reader]:
+    """The file of a rig of cameras, and its points."""
+    pose = torch.eye(4).expand(1, 2, 4, 4)
+    images = torch.zeros(1, 2, 3, *HW, dtype=torch.uint8)
+    write_rig(Rig(images, pose, pose, pose, points=(torch.ones(4, 5),)), root)
+
+    def read(path: Path) -> Any:
+        return read_rig(path.with_name(FILE))
+
+    names = (("rig", "json", FILE), ("rig: points", "bytes", POINTS))
+    return [Reader(name, kind, f"rigs/{file}", read) for name, kind, file in names]
+
+
 GROUPS: tuple[Callable[[Path], list[Reader]], ...] = (
     annotations,
     chunks,
@@ -285,4 +300,5 @@ GROUPS: tuple[Callable[[Path], list[Reader]], ...] = (
     nuscenes,
     original_files,
     resumed_trainings,
+    rigs,
 )

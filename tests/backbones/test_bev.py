@@ -165,6 +165,13 @@ def test_a_map_needs_several_cameras_and_three_levels() -> None:
         CameraMap(VisionBackbone(architecture=ARCHITECTURE))
 
 
+def test_another_number_of_cameras_than_the_models_is_refused() -> None:
+    backbone = TestCameraMap().build()
+    backbone.cameras = 6
+    with pytest.raises(InputError, match="the model reads 6 cameras, the rig has 2: give all"):
+        backbone.of_inputs(Inputs(images(1, 8, 8), rig=rig()))
+
+
 def test_images_of_another_size_are_brought_to_that_of_the_encoder() -> None:
     backbone = TestCameraMap().build()
     backbone.image_hw, backbone.scaled_width = (32, 64), 80

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.datasets import nuscenes_files
 from tests.datasets.disk import write_depth, write_image
 from tests.datasets.test_ade20k import write
 from tests.datasets.test_coco_keypoints import write as write_people
@@ -13,7 +14,7 @@ from tests.datasets.test_refcoco import ref
 from tests.datasets.test_refcoco import write as write_refcoco
 
 from diffsight.cli import main
-from diffsight.datasets import RefCOCO
+from diffsight.datasets import NuScenes, RefCOCO
 from diffsight.datasets.check import KNOWN, Known
 
 
@@ -157,3 +158,17 @@ def test_joints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert val["notes"] == ["3 samples, 5,000 in the literature"]
     main(["check-data", "coco-keypoints", str(tmp_path), "--split", "val"])
     assert "val: 3 samples, 50.0% of joints labelled" in capsys.readouterr().out
+
+
+def test_maps_around_a_vehicle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nuscenes_files.write(tmp_path)
+    words = ["index-nuscenes", "--root", str(tmp_path), "--version", "v1.0-mini"]
+    assert main([*words, "--out", str(tmp_path / "trainval.json")]) == 0
+    capsys.readouterr()
+    assert main(["check-data", "nuscenes", str(tmp_path), "--split", "train", "--json"]) == 1
+    (train,) = json.loads(capsys.readouterr().out)["splits"]
+    assert next(iter(train["histogram"])) == "drivable_area"
+    data = NuScenes(root=tmp_path, index=tmp_path / "trainval.json")
+    cells = sum(data[i].labels["map"].sum(dim=(1, 2)) for i in range(len(data)))
+    counted = [train["histogram"].get(name, 0) for name in data.class_names["map"]]
+    assert counted == [int(count) for count in cells]

@@ -4,11 +4,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from diffsight.cli.fit import fit_parser
+from diffsight.cli.recipe import parse
 from diffsight.inference import cost
 from diffsight.methods.base import AbstractMethod
 from diffsight.model import DenseModel
 from diffsight.outputs import OutputSpec, Values
 from diffsight.tasks import Depth
+from diffsight.training.fit import fit
 
 
 class Chain(nn.Module):
@@ -69,3 +72,14 @@ def test_a_sentence_is_counted_by_its_placeholder() -> None:
     assert counted.multiply_adds == 5 * 8
     assert counted.weights_bytes == 4 * 9
     assert counted.peak_bytes >= 4 * (9 + 3 * 4 * 6 + 4 * 6)
+
+
+def test_a_pass_over_six_cameras_is_counted() -> None:
+    """The image encoder costs as its pixels, the decoder of the map does not."""
+    words = ["--recipe", "streets/ddp_cameras", "--out", "unused"]
+    built = fit_parser().instantiate(parse(fit_parser(), words, fit))
+    with torch.device("meta"):
+        model = DenseModel(task=built.task, method=built.method)
+    one, two = (cost.cost(model.to("meta"), height, 176).multiply_adds for height in (64, 128))
+    assert one > 0
+    assert 1 < two / one < 2  # twice the pixels, the same map

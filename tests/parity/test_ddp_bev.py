@@ -46,6 +46,7 @@ def converted(golden: Golden) -> DenseModel:
         steps=about["steps"],
         seeds=about["seeds"],
         image_hw=None,
+        cameras=None,
     )
     assert not report.unused
     assert not report.missing

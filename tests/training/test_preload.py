@@ -12,6 +12,7 @@ from tests.training.conftest import Stripes
 from diffsight.datasets import ClassFolder
 from diffsight.errors import InputError
 from diffsight.rooms import Rooms
+from diffsight.streets import Streets
 from diffsight.training.preload import preload
 
 
@@ -103,3 +104,15 @@ def test_the_order_of_classes_is_part_of_what_is_kept(tmp_path):
         for classes in orders
     ]
     assert [int(data[0].labels["semantic"].max()) for data in found] == [0, 1]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_rigs_are_kept(tmp_path, workers):
+    streets = Streets(count=2, image_hw=(16, 24), cells=8)
+    for _ in range(2):  # read, and from the file
+        kept = preload(streets, tmp_path, label="map", workers=workers)
+        for index in range(2):
+            one, again = streets[index].rig, kept[index].rig
+            assert torch.equal(again.images, one.images)
+            assert torch.equal(again.points[0], one.points[0])
+            assert kept[index].map_source is None

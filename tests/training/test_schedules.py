@@ -2,7 +2,15 @@
 
 import pytest
 
-from diffsight.training.schedules import Clock, Constant, Cosine, Poly, RiseAndFall, Steps
+from diffsight.training.schedules import (
+    Clock,
+    Constant,
+    Cosine,
+    CosineCycle,
+    Poly,
+    RiseAndFall,
+    Steps,
+)
 
 
 def at_epoch(epoch: float, epochs: int, per_epoch: int = 1000) -> Clock:
@@ -77,3 +85,20 @@ def test_steps_with_a_warm_up():
 
 def test_constant():
     assert Constant().lr(0.1, Clock(step=7, steps=9, steps_per_epoch=3.0)) == 0.1
+
+
+@pytest.mark.parametrize(
+    ("fraction", "lr", "momentum"),
+    [
+        (0.0, 5e-5, 0.9),
+        (0.2, 2.75e-4, 0.9 * (1 + 0.85 / 0.95) / 2),
+        (0.4, 5e-4, 0.9 * 0.85 / 0.95),
+        (0.7, 2.500025e-4, 0.9 * (1 + 0.85 / 0.95) / 2),
+        (1.0, 5e-9, 0.9),
+    ],
+)
+def test_ddp_maps(fraction, lr, momentum):
+    """The rate up to ten times and down; the momentum down and up."""
+    schedule, clock = CosineCycle(), Clock(round(1000 * fraction), 1000, 100.0)
+    assert schedule.lr(5e-5, clock) == pytest.approx(lr, rel=1e-6)
+    assert schedule.momentum(0.9, clock) == pytest.approx(momentum)

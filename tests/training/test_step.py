@@ -29,7 +29,7 @@ from diffsight.training.objective import Supervised
 from diffsight.training.optim import AdamW
 from diffsight.training.options import TrainerOptions
 from diffsight.training.rng import restore_rng, rng_state
-from diffsight.training.schedules import Constant, Poly
+from diffsight.training.schedules import Constant, CosineCycle, Poly
 from diffsight.training.state import load_trained_state, trained_state
 from diffsight.training.step import TrainingStep
 from diffsight.training.trainer import running, trainer_for
@@ -237,3 +237,15 @@ def test_training_uses_tf32_where_the_gpu_has_it_and_validation_does_not(
     next(Predictor(model)([torch.rand(3, 8, 8)]))
     assert used[3:] == ["highest"]
     assert torch.get_float32_matmul_precision() == before
+
+
+def test_a_schedule_sets_the_momentum_too() -> None:
+    optim, net = AdamW(lr=1e-3), nn.Linear(2, 2)
+    step = TrainingStep(net, lambda batch: {}, optim=optim, schedule=CosineCycle(), steps=10)
+    optimiser = step.optimiser()
+    step.set_rates(optimiser, 4)
+    (*_, group) = optimiser.param_groups
+    assert group["betas"] == (pytest.approx(0.9 * 0.85 / 0.95), 0.999)
+    assert group["lr"] == pytest.approx(1e-2)
+    step.set_rates(optimiser, 0)
+    assert group["betas"] == (pytest.approx(0.9), 0.999)

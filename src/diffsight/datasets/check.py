@@ -14,6 +14,7 @@ from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.cityscapes import Cityscapes, MapillaryVistas
 from diffsight.datasets.coco_keypoints import CocoKeypoints
 from diffsight.datasets.kitti import KITTIDepth
+from diffsight.datasets.nuscenes import NuScenes
 from diffsight.datasets.nyu import NYUDepth
 from diffsight.datasets.refcoco import RefCOCO
 from diffsight.datasets.sun_rgbd import SUNRGBD
@@ -105,6 +106,10 @@ KNOWN: Mapping[str, Known] = {
     "coco-keypoints": Known(
         {"train": 118287, "val": 5000},
         lambda root, split: CocoKeypoints(root=root, split=split),
+    ),
+    "nuscenes": Known(
+        {"train": 28130, "val": 6019},
+        lambda root, split: NuScenes(root=root, index=root / "trainval.json", split=split),
     ),
     "refcoco": Known(
         {"train": 42404, "val": 3811, "testA": 1975, "testB": 1810}, _refcoco("refcoco")
@@ -243,7 +248,10 @@ def _labels(sample: Sample) -> Iterator[tuple[str, Tensor, Tensor]]:
         return
     for name, label in sample.labels.items():
         valid = sample.valid[name]
-        yield name, valid, label.reshape(valid.shape)[valid]
+        if sample.rig is not None:  # classes that may overlap
+            yield name, valid, (label > 0.5)[:, valid].nonzero()[:, 0]
+        else:
+            yield name, valid, label.reshape(valid.shape)[valid]
 
 
 def _padded(counts: Tensor, size: int) -> Tensor:

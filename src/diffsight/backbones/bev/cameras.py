@@ -23,6 +23,7 @@ from diffsight.ops.precision import without_autocast
 from diffsight.types import Inputs, Latents, Pyramid, Rig
 
 Map = Float[Tensor, "b _ _ _"]
+USUAL_CAMERAS = 6  # of an example
 Range = tuple[float, float, float]
 
 
@@ -40,13 +41,13 @@ class AbstractRigMap(AbstractBackbone, abc.ABC):
         image_hw: size at which the encoder sees the images; None: that of the rig. Images of
             another size are scaled, and cropped to the middle of their lower edge.
         scaled_width: pixels of a row of such images before the crop.
+        cameras: their number; None: any.
 
     Raises:
         InputError: if the encoder has another number of levels.
     """
 
     size_multiple = 1
-    cameras = 6  # of an example
 
     def __init__(
         self,
@@ -58,8 +59,10 @@ class AbstractRigMap(AbstractBackbone, abc.ABC):
         axes: tuple[Axis, Axis, Axis],
         image_hw: tuple[int, int] | None,
         scaled_width: int,
+        cameras: int | None,
     ) -> None:
         super().__init__()
+        self.cameras = cameras
         self.image_hw = None if image_hw is None else (image_hw[0], image_hw[1])
         self.scaled_width = scaled_width
         if len(images.channels) != 3:
@@ -75,10 +78,15 @@ class AbstractRigMap(AbstractBackbone, abc.ABC):
         """Return the features of the map.
 
         Raises:
-            InputError: if there are no cameras.
+            InputError: if there are no cameras, or another number of them than the model's.
         """
         if inputs.rig is None:
             raise InputError("the model reads several cameras: give a rig, not one image")
+        count = inputs.rig.images.shape[1]
+        if self.cameras not in (None, count):
+            raise InputError(
+                f"the model reads {self.cameras} cameras, the rig has {count}: give all"
+            )
         features = self.features(inputs.rig)
         hw = (features.shape[-2], features.shape[-1])
         return Pyramid((features,), self.strides, hw)
@@ -107,7 +115,7 @@ class AbstractRigMap(AbstractBackbone, abc.ABC):
 
     def example_rig(self, hw: tuple[int, int]) -> Rig:
         """Return six cameras without a picture, to count what a pass costs."""
-        shape = (1, self.cameras)
+        shape = (1, self.cameras or USUAL_CAMERAS)
         pose = torch.eye(4, device="meta").expand(*shape, 4, 4)
         images = torch.empty(*shape, 3, *(self.image_hw or hw), device="meta")
         return Rig(images, pose, pose, pose)
@@ -128,6 +136,7 @@ class CameraMap(AbstractRigMap):
         image_hw: size at which the encoder sees the images; None: that of the rig. Images of
             another size are scaled, and cropped to the middle of their lower edge.
         scaled_width: pixels of a row of such images before the crop.
+        cameras: their number; None: any.
 
     Raises:
         InputError: if the encoder has another number of levels.
@@ -146,6 +155,7 @@ class CameraMap(AbstractRigMap):
         stages: Sequence[tuple[int, int]] = ((160, 2), (320, 2), (640, 1)),
         image_hw: tuple[int, int] | None = None,
         scaled_width: int = 768,
+        cameras: int | None = None,
     ) -> None:
         super().__init__(
             images,
@@ -155,6 +165,7 @@ class CameraMap(AbstractRigMap):
             axes=(Axis(*x), Axis(*y), Axis(*z)),
             image_hw=image_hw,
             scaled_width=scaled_width,
+            cameras=cameras,
         )
         self.encoder = MapEncoder(context, stages)
         self.join = MapPyramid(stages[-1][0], stages[0][0], width)

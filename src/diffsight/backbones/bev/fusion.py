@@ -38,6 +38,7 @@ class CameraLidarMap(AbstractRigMap):
         stages: channels and stride of the stages of the network on the map.
         image_hw: size at which the encoder sees the images; None: that of the rig.
         scaled_width: pixels of a row of images of another size, before the crop.
+        cameras: their number; None: any.
 
     Raises:
         InputError: if the encoder has another number of levels, or the two maps differ in size.
@@ -57,6 +58,7 @@ class CameraLidarMap(AbstractRigMap):
         stages: Sequence[tuple[int, int]] = ((128, 1), (256, 2)),
         image_hw: tuple[int, int] | None = None,
         scaled_width: int = 768,
+        cameras: int | None = None,
     ) -> None:
         super().__init__(
             images,
@@ -66,6 +68,7 @@ class CameraLidarMap(AbstractRigMap):
             axes=(Axis(*x), Axis(*y), Axis(*z)),
             image_hw=image_hw,
             scaled_width=scaled_width,
+            cameras=cameras,
         )
         if self.lift.map_shape != lidar.map_shape:
             raise InputError(

@@ -110,6 +110,7 @@ def convert_ddp_bev(
     steps: int = 3,
     seeds: int | None = None,
     image_hw: tuple[int, int] | None = (256, 704),
+    cameras: int | None = 6,
     partial: bool = False,
 ) -> tuple[DenseModel, KeyReport]:
     """Return the map model of DDP and the key report.
@@ -128,6 +129,7 @@ def convert_ddp_bev(
         steps: of the sampler.
         seeds: noises that are averaged; default: the authors' 5, with a LiDAR 4.
         image_hw: size at which the encoder sees the images; None: that of the rig.
+        cameras: their number; None: any.
         partial: accept missing entries (they keep their random initialisation).
 
     Raises:
@@ -146,7 +148,8 @@ def convert_ddp_bev(
     spans = depths or (1.0, 1.0 + 0.5 * bins, 0.5)
 
     def build() -> DenseModel:
-        sizes = {"x": x, "y": y, "depths": spans, "context": CONTEXT, "image_hw": image_hw}
+        sizes = {"x": x, "y": y, "depths": spans, "context": CONTEXT}
+        sizes |= {"image_hw": image_hw, "cameras": cameras}
         backbone = _backbone(architecture, sizes, has_lidar=has_lidar)
         parts: dict[str, Any] = {
             "backbone": backbone,
