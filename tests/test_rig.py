@@ -58,9 +58,20 @@ def test_points_move_with_the_frame_and_keep_intensity_and_age() -> None:
 
 
 def test_batches_that_do_not_fit_together() -> None:
-    with pytest.raises(InputError, match=r"differ \(1 of 20 x 16 px, 2 of 20 x 16 px\): add"):
+    with pytest.raises(InputError, match=r"differ \(1 of 20 x 16 px, 2 of 20 x 16 px\): use"):
         Rig.joined([rig(), rig(views=1)])
     with pytest.raises(InputError, match="only some samples of a batch have points"):
         Rig.joined([rig(), rig(points=None)])
     with pytest.raises(InputError, match="some samples of a batch have several cameras"):
         collate([sample(rig()), sample(None)], "map")
+
+
+def test_bytes_and_floats_in_one_batch_have_one_range() -> None:
+    one = rig()
+    batch = Rig.of_samples([one, one.in_floats()], torch.bfloat16)
+    assert batch.images.dtype == torch.bfloat16
+    assert torch.equal(batch.images[0], batch.images[1])
+    assert float(batch.images.max()) <= 1
+    assert batch.intrinsics.dtype == torch.float32
+    assert one.layout() == rig(1).layout()
+    assert one.layout() != rig(points=None).layout()

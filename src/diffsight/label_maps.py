@@ -68,6 +68,10 @@ _CITYSCAPES = (
     "32 vehicle 0000e6, bicycle 33 vehicle 770b20"
 )
 _CITYSCAPES_ROWS = tuple(one.split() for one in _CITYSCAPES.split(", "))
+NUSCENES_CLASSES = (
+    *("drivable_area", "ped_crossing", "walkway", "stop_line", "carpark_area", "divider"),
+)
+"""Of maps, in the order of BEVFusion; ``divider`` is that of roads and of lanes."""
 CITYSCAPES_CLASSES = tuple(row[0].replace("_", " ") for row in _CITYSCAPES_ROWS)
 """The 19 classes that are scored, in the order of ``labelTrainIds``."""
 CITYSCAPES_IDS = tuple(int(row[1]) for row in _CITYSCAPES_ROWS)

@@ -3,6 +3,7 @@
 The frame of the vehicle is that of its map, in metres, with z up.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, Self, runtime_checkable
@@ -55,6 +56,10 @@ class Rig(Record):
                 rows[field.name] = value[chosen]
         return replace(self, **rows)
 
+    def layout(self) -> tuple[object, ...]:
+        """Return what rigs must share to be one batch."""
+        return self.images.shape[1:], self.points is None, self.vehicle_change is None
+
     def each(self) -> "list[Rig]":
         """Return every row by itself."""
         return [self.rows([row]) for row in range(len(self))]
@@ -83,16 +88,27 @@ class Rig(Record):
         )
 
     @classmethod
-    def of_samples(cls, rigs: "Sequence[Rig | None]") -> "Rig | None":
+    def of_samples(
+        cls, rigs: "Sequence[Rig | None]", dtype: torch.dtype = torch.float32
+    ) -> "Rig | None":
         """Return the rigs of samples as a batch with images in [0, 1]; None if there are none.
+
+        Args:
+            rigs: of the samples.
+            dtype: of the images; matrices and points stay as they are.
 
         Raises:
             InputError: as ``joined``, or if only some samples have several cameras.
         """
         some = [rig for rig in rigs if rig is not None]
         if some and len(some) < len(rigs):
-            raise InputError("some samples of a batch have several cameras, others one image")
-        return cls.joined(some).in_floats() if some else None
+            raise InputError(
+                "some samples of a batch have several cameras, others one image: use one kind"
+            )
+        if not some:
+            return None
+        rig = cls.joined([rig.in_floats() for rig in some])
+        return replace(rig, images=rig.images.to(dtype))
 
     @classmethod
     def joined(cls, rigs: "Sequence[Rig]") -> "Rig":
@@ -105,10 +121,10 @@ class Rig(Record):
         shapes = sorted({tuple(rig.images.shape[1:]) for rig in rigs})
         if len(shapes) > 1:
             several = ", ".join(f"{v} of {w} x {h} px" for v, _, h, w in shapes)
-            raise InputError(
-                f"the cameras of one batch differ ({several}): add RandomCameras, or set the batch "
-                "size to 1"
-            )
+            repair = "use samples with the same cameras"
+            if len({v for v, *_ in shapes}) == 1:
+                repair = "add RandomCameras, or set the batch size to 1"
+            raise InputError(f"the cameras of one batch differ ({several}): {repair}")
         parts = {}
         for field in fields(cls):
             values = [getattr(rig, field.name) for rig in rigs]
@@ -129,5 +145,18 @@ class MapSource(Protocol):
     """Draws the map around a vehicle, in a frame that was changed."""
 
     def draw(self, vehicle_change: Float[Tensor, "4 4"]) -> Float[Tensor, "k x y"]:
-        """Return 1 where a cell is of a class; the cells lie in the changed frame."""
+        """Return 1 where a cell is of a class; the cells lie in the changed frame.
+
+        A source may ignore a change of scale.
+        """
         ...
+
+
+def check_cells(cells: int, cell_m: float) -> None:
+    """Refuse a map without cells.
+
+    Raises:
+        InputError: if a number is not positive, or not finite.
+    """
+    if cells < 1 or not 0 < cell_m < math.inf:
+        raise InputError(f"a map of {cells} cells of {cell_m:g} m: give positive numbers")

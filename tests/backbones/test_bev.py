@@ -185,3 +185,21 @@ def test_images_of_another_size_are_brought_to_that_of_the_encoder() -> None:
 def test_axes_without_cells() -> None:
     with pytest.raises(InputError, match=r"an axis from 1 to 1 m .* has no cell"):
         Axis(1.0, 1.0, 0.5)
+    with pytest.raises(InputError, match=r"an axis from 0 to 0.1 m .* has no cell"):
+        Axis(0.0, 0.1, 1.0)
+
+
+@pytest.mark.parametrize("span", [(1.0, 1.3, 0.1), (1.0, 60.0, 0.7), (1.0, 20.0, 0.3)])
+def test_a_frustum_has_as_many_depths_as_its_axis_has_cells(span: tuple[float, ...]) -> None:
+    axis = Axis(*span)
+    assert len(frustum((80, 160), (3, 5), axis)) == axis.cells
+
+
+def test_mixed_precision_sees_images_of_another_size() -> None:
+    backbone = TestCameraMap().build().eval()
+    backbone.image_hw, backbone.scaled_width = (32, 64), 80
+    with torch.no_grad():
+        exact = backbone.features(rig())
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = backbone.features(rig())
+    torch.testing.assert_close(mixed.float(), exact, rtol=0.1, atol=0.1)

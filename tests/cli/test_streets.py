@@ -80,8 +80,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     def error(*words: str) -> str:
         assert main([*words, "--model", str(model), "--out", str(tmp_path / "out")]) != 0
-        text = capsys.readouterr().err
-        return text
+        return capsys.readouterr().err
 
     picture = photo(tmp_path / "a.png")
     assert "a.png: the model reads several cameras: give their JSON file" in error(

@@ -138,7 +138,7 @@ def test_sweeps_are_limited_by_the_option_and_by_the_scene(root: Path) -> None:
     assert sweeps(1) == 1 + nuscenes_files.SWEEPS
     assert sweeps(2, sweeps=2) == 3
     assert sweeps(2, sweeps=0) == 1
-    rig = opened(root, points=False)[0].rig
+    rig = opened(root, lidar=False)[0].rig
     assert rig is not None
     assert rig.points is None
     with pytest.raises(InputError, match="10 sweeps: give a number from 0 to 9"):

@@ -2,18 +2,23 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests.test_rig import rig
 
 from diffsight.datasets.rig_file import read_image_or_rig, read_rig, write_rig
 from diffsight.errors import InputError
+from diffsight.ops.camera_crop import CameraCrop
+from diffsight.rig import Rig
 
 POSE = torch.eye(4).tolist()
+MOVED = [*POSE[:3], [1.0, 2.0, 3.0, 1.0]]  # transposed
 
 
 @pytest.mark.parametrize("points", [None, 7])
@@ -31,9 +36,14 @@ def test_a_rig_is_read_as_it_was_written(tmp_path: Path, points: int | None) -> 
 
 def test_a_picture_is_no_rig(tmp_path: Path) -> None:
     write_rig(rig(), tmp_path)
-    image, none = read_image_or_rig(tmp_path / "camera0.png")
+    picture = tmp_path / "camera0.png"
+    image, none = read_image_or_rig(picture, wants_rig=False)
     assert torch.equal(image, rig().images[0, 0])
     assert none is None
+    with pytest.raises(InputError, match="the model reads several cameras: give their JSON file"):
+        read_image_or_rig(picture, wants_rig=True)
+    with pytest.raises(InputError, match="the model reads one image, no JSON file"):
+        read_image_or_rig(tmp_path / "rig.json", wants_rig=False)
 
 
 def drop(name: str) -> Callable[[dict[str, Any]], Any]:
@@ -48,6 +58,7 @@ def drop(name: str) -> Callable[[dict[str, Any]], Any]:
         (drop("intrinsics"), "camera 0: intrinsics must be 3 x 3 finite numbers"),
         (lambda a: a["cameras"][1].update(camera_to_vehicle=POSE[:3]), "must be 4 x 4 finite"),
         (lambda a: a["cameras"][1].update(intrinsics=[[0] * 3] * 3), "cannot be inverted"),
+        (lambda a: a["cameras"][1].update(camera_to_vehicle=MOVED), "in the row 0 0 0 1 .is it tr"),
         (lambda a: a["cameras"][1].update(image="gone.png"), "gone.png: .*no such file"),
         (lambda a: a["cameras"][1].update(image="small.png"), r"sizes \(16 x 16, 20 x 16 px\)"),
         (lambda a: a.update(points=3), "'points' is no path"),
@@ -59,8 +70,6 @@ def test_faults_are_one_line(
     tmp_path: Path, change: Callable[[dict[str, Any]], Any], message: str
 ) -> None:
     path = write_rig(rig(), tmp_path)
-    from PIL import Image
-
     Image.new("RGB", (16, 16)).save(tmp_path / "small.png")
     np.save(tmp_path / "flat.npy", np.zeros(3))
     np.save(tmp_path / "nan.npy", np.array([[0, 0, np.nan, 0, 0], [0.0] * 5]))
@@ -72,8 +81,13 @@ def test_faults_are_one_line(
     assert "\n" not in str(error.value)
 
 
-def test_cropped_images_are_not_written(tmp_path: Path) -> None:
-    from diffsight.ops.camera_crop import CameraCrop
+def test_what_a_file_cannot_say_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="rig of 2 rows: write one row each"):
+        write_rig(Rig.joined([rig(), rig(1)]), tmp_path)
+    with pytest.raises(InputError, match="the frame of the rig was changed"):
+        write_rig(replace(rig(), vehicle_change=torch.eye(4)[None]), tmp_path)
 
+
+def test_cropped_images_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="scaled or cropped: write the original ones"):
         write_rig(CameraCrop(1.0, 1, 1, (4, 4)).rig(rig()), tmp_path)

@@ -12,13 +12,13 @@ from diffsight.errors import InputError
 
 
 class Cells:
-    """A map of one class whose cell (i, j) holds what a function of its position says."""
+    """A map that holds the matrix it was drawn with."""
 
     def draw(self, vehicle_change: Tensor) -> Tensor:
         return vehicle_change[:1, :, None].expand(1, 4, 4).clone()
 
 
-def test_every_camera_is_changed_by_itself_and_its_matrix_says_how() -> None:
+def test_every_camera_has_a_change_and_a_matrix_of_its_own() -> None:
     transform = RandomCameras(hw=(4, 6), scale=(0.8, 1.0), degrees=3.0)
     one = sample(rig())
     changed = transform(one, torch.Generator().manual_seed(0))
@@ -65,7 +65,7 @@ def test_frames_are_mirrored_half_of_the_time() -> None:
 
 def test_what_cannot_be_changed() -> None:
     generator = torch.Generator().manual_seed(0)
-    with pytest.raises(InputError, match="sample a has one camera: remove RandomCameras"):
+    with pytest.raises(InputError, match="sample a is one image, not a rig: remove RandomCameras"):
         RandomCameras()(sample(None), generator)
     with pytest.raises(InputError, match="remove RandomVehicle from the recipe, or its preload"):
         RandomVehicle()(sample(rig()), generator)

@@ -20,8 +20,8 @@ from diffsight.datasets.vector_map import (
     open_map,
 )
 from diffsight.errors import InputError
+from diffsight.label_maps import NUSCENES_CLASSES
 from diffsight.rig import MapSource
-from diffsight.tasks.bev import NUSCENES_CLASSES
 
 RECORDED = np.load(Path(__file__).with_name("vector_map.npz"))
 LAYERS = tuple(RECORDED["layers"].tolist())

@@ -153,10 +153,10 @@ def test_weights_of_another_size_and_parts_that_are_missing(shallow: dict[str, T
 
 
 def test_finer_maps_have_finer_voxels(shallow: dict[str, Tensor]) -> None:
-    model, _ = convert_ddp_bev(shallow, x=(-25.6, 25.6, 0.2), seeds=2)
+    model, _ = convert_ddp_bev(shallow, x=(-25.6, 25.6, 0.2), cells=100, seeds=2)
     method: Any = model.method
     assert method.sampler.seeds == 2
-    assert method.covers == 100 / 51.2
+    assert method.covers == 50 / 51.2
     lidar = method.backbone.lidar
     assert lidar.shape == (1024, 1024, 41)
     assert [axis.step_m for axis in lidar.axes] == [0.05, 0.1, 0.2]

@@ -200,7 +200,7 @@ def test_memory_does_not_depend_on_the_steps() -> None:
 
 
 def test_parts_that_do_not_fit() -> None:
-    with pytest.raises(InputError, match=r"the neck gives maps of .*, the decoder reads one of 16"):
+    with pytest.raises(InputError, match=r"features have .*, the decoder reads one map of 16"):
         segmenter(neck=partial(NormalisedFPN, width=8))
     with pytest.raises(InputError, match="values with bounds"):
         DenseModel(task=Depth(max_depth_m=None), method=partial(DDP, **parts(encoding=ScalarMap)))

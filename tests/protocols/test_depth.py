@@ -113,8 +113,8 @@ def test_published_protocols_are_frozen() -> None:
         "sentences-v1": "5e09c036bd4a",
         "coco-pose-v1": "a89097b81d02",
         "pose-v1": "048c64c4cc50",
-        "nuscenes-map-v1": "2c9190504881",
-        "maps-v1": "69f77c9e1b7c",
+        "nuscenes-map-v1": "be7a83bd24d5",
+        "maps-v1": "ba204849621a",
     }
 
 

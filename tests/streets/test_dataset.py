@@ -94,8 +94,8 @@ def test_recipe_round_trip() -> None:
             {"image_hw": (64, 4)},
             "image_hw (64, 4) of streets: give (height, width), each at least 8",
         ),
-        ({"cells": 0}, "a map of 0 cells of 0.5 m of streets: give positive numbers"),
-        ({"cell_m": 0.0}, "a map of 50 cells of 0 m of streets: give positive numbers"),
+        ({"cells": 0}, "a map of 0 cells of 0.5 m: give positive numbers"),
+        ({"cell_m": 0.0}, "a map of 50 cells of 0 m: give positive numbers"),
         ({"image_hw": (10**7, 10**7)}, "images of 10000000 x 10000000 px and 50 x 50 cells of"),
     ],
 )

@@ -11,7 +11,6 @@ from diffsight.rig import MapSource
 from diffsight.streets import CLASSES
 from diffsight.streets.ground import GAP, GRASS, KERB, Arm, CarPark, Ground, Road
 from diffsight.streets.scene import sample_scene
-from diffsight.tasks.bev import NUSCENES_CLASSES
 
 # along the x axis, and a road that begins on it and goes to the left
 ROADS = (
@@ -31,10 +30,6 @@ def turn(matrix: list[list[float]], scale: float = 1.0) -> Tensor:
     change = torch.eye(4)
     change[:2, :2] = scale * torch.tensor(matrix)
     return change
-
-
-def test_classes_are_those_of_the_task() -> None:
-    assert CLASSES == NUSCENES_CLASSES
 
 
 @pytest.mark.parametrize(

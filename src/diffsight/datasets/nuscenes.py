@@ -19,10 +19,11 @@ from diffsight.datasets.nuscenes_tables import (
     map_file,
     read_index,
 )
-from diffsight.datasets.rig_picture import contact_sheet
-from diffsight.datasets.vector_map import CLASS_LAYERS, VectorMapSource
+from diffsight.datasets.rig_picture import sheet_of
+from diffsight.datasets.vector_map import VectorMapSource
 from diffsight.errors import InputError
-from diffsight.rig import POINT_CHANNELS, Rig
+from diffsight.label_maps import NUSCENES_CLASSES
+from diffsight.rig import POINT_CHANNELS, Rig, check_cells
 
 CLOSE_M = 1.0  # points of the vehicle itself
 
@@ -39,8 +40,9 @@ class NuScenes(AbstractDataset):
     sweeps, points that are less than 1 m from the LiDAR along x and along y are removed: they are
     of the vehicle.
 
-    Differs from BEVFusion: in training too the latest sweeps are taken, not random ones; and where
-    there are no earlier sweeps (at the beginning of a scene), the key frame is not repeated.
+    Differs from BEVFusion: in training too the latest sweeps are taken, not random ones, and their
+    points are not shuffled, which decides which of them a full voxel keeps; and where there are no
+    earlier sweeps (at the beginning of a scene), the key frame is not repeated.
 
     Args:
         root: folder of the data set, with ``samples``, ``sweeps`` and ``maps``.
@@ -50,14 +52,14 @@ class NuScenes(AbstractDataset):
         sweeps: largest number of sweeps before the key frame, 0 to 9.
         cells: of the map, along each axis.
         cell_m: length of a cell in metres.
-        points: read the LiDAR.
+        lidar: read its points.
 
     Raises:
         InputError: if the index cannot be read, the split is empty, a map is missing, or a number
             is out of range.
     """
 
-    class_names: Mapping[str, tuple[str, ...]] = {"map": tuple(CLASS_LAYERS)}
+    class_names: Mapping[str, tuple[str, ...]] = {"map": NUSCENES_CLASSES}
 
     def __init__(
         self,
@@ -68,12 +70,11 @@ class NuScenes(AbstractDataset):
         sweeps: int = MAX_SWEEPS,
         cells: int = 200,
         cell_m: float = 0.5,
-        points: bool = True,
+        lidar: bool = True,
     ) -> None:
         if not 0 <= sweeps <= MAX_SWEEPS:
             raise InputError(f"{sweeps} sweeps: give a number from 0 to {MAX_SWEEPS}")
-        if cells < 1 or not cell_m > 0:
-            raise InputError(f"a map of {cells} cells of {cell_m:g} m: give positive numbers")
+        check_cells(cells, cell_m)
         self.root = Path(root)
         self.version, frames = read_index(Path(index))
         self.frames = [frame for frame in frames if frame.split == split]
@@ -85,7 +86,7 @@ class NuScenes(AbstractDataset):
         self.sweeps = sweeps
         self.cells = cells
         self.cell_m = cell_m
-        self.points = points
+        self.lidar = lidar
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -107,14 +108,14 @@ class NuScenes(AbstractDataset):
             intrinsics=intrinsics[None],
             camera_to_vehicle=torch.from_numpy(frame.camera_to_lidar).float()[None],
             image_change=torch.eye(4).repeat(1, count, 1, 1),
-            points=(self._points(frame),) if self.points else None,
+            points=(self._points(frame),) if self.lidar else None,
         )
         source = VectorMapSource(
             self.root / map_file(frame.location), frame.lidar_to_global, self.cells, self.cell_m
         )
         return Sample(
             id=frame.token,
-            image=contact_sheet(images),
+            image=sheet_of(rig),
             labels={"map": source.draw(torch.eye(4))},
             valid={"map": torch.ones(self.cells, self.cells, dtype=torch.bool)},
             rig=rig,

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from diffsight.atomic import replacing
 from diffsight.datasets.files import read_array, read_image, read_json
-from diffsight.datasets.rig_picture import contact_sheet
+from diffsight.datasets.rig_picture import sheet_of
 from diffsight.errors import InputError
 from diffsight.rig import POINT_CHANNELS, Rig
 
@@ -82,18 +82,23 @@ def read_rig(path: Path) -> tuple[UInt8[Tensor, "3 h w"], Rig]:
         identity,
         points=_points(path, about),
     )
-    return contact_sheet(stack), rig
+    return sheet_of(rig), rig
 
 
 def write_rig(rig: Rig, folder: Path) -> Path:
     """Write a rig of one row as files that ``read_rig`` reads; return the path of the JSON file.
 
     Raises:
-        InputError: if its images were scaled or cropped, which the file cannot say.
+        InputError: if its images or frame were changed, which the file cannot say.
     """
-    (images,), (changes,) = rig.in_bytes().images, rig.image_change
+    if len(rig) != 1:
+        raise InputError(f"rig of {len(rig)} rows: write one row each (Rig.each)")
+    rig = rig.to("cpu").in_bytes()
+    (images,), (changes,) = rig.images, rig.image_change
     if not torch.equal(changes, torch.eye(4).expand_as(changes)):
         raise InputError("the images of the rig were scaled or cropped: write the original ones")
+    if rig.vehicle_change is not None:
+        raise InputError("the frame of the rig was changed: write the rig before augmentation")
     folder.mkdir(parents=True, exist_ok=True)
     cameras = []
     for number, image in enumerate(images):
@@ -124,6 +129,10 @@ def _matrix(row: Mapping[str, Any], name: str, side: int, where: str) -> Float[T
         raise InputError(f"{where}: {name} must be {side} x {side} finite numbers")
     if abs(float(torch.linalg.det(matrix))) < 1e-12:
         raise InputError(f"{where}: {name} cannot be inverted: check its numbers")
+    *zeros, one = matrix[-1].tolist()
+    if any(zeros) or one != 1:
+        last = "0 " * (side - 1) + "1"
+        raise InputError(f"{where}: {name} must end in the row {last} (is it transposed?)")
     return matrix
 
 
@@ -138,7 +147,7 @@ def _points(path: Path, about: Mapping[str, Any]) -> tuple[Float[Tensor, "_ 5"]]
         raise InputError(
             f"{path.parent / name}: shape {array.shape}: give rows of x, y, z, intensity and age"
         )
-    if not np.isfinite(array).all():
-        bad = int((~np.isfinite(array)).any(axis=1).sum())
+    points = torch.from_numpy(array.astype(np.float64)).float()
+    if bad := int((~points.isfinite()).any(dim=1).sum()):
         raise InputError(f"{path.parent / name}: {bad} points are not finite: leave them out")
-    return (torch.from_numpy(array.astype(np.float32)),)
+    return (points,)

@@ -6,9 +6,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsight.ops.resize import resized_image
+from diffsight.rig import Rig
 
 MAX_WIDTH_PX = 400  # of one view
 ONE_ROW = 3  # views
+ROUNDING = 1e-4  # radians
 
 
 def contact_sheet(images: UInt8[Tensor, "v 3 _ _"]) -> UInt8[Tensor, "3 h w"]:
@@ -28,3 +30,21 @@ def contact_sheet(images: UInt8[Tensor, "v 3 _ _"]) -> UInt8[Tensor, "3 h w"]:
     missing = lines[0].shape[2] - lines[-1].shape[2]
     lines[-1] = functional.pad(lines[-1], (0, missing))
     return torch.cat(lines, dim=1)
+
+
+def sheet_of(rig: Rig) -> UInt8[Tensor, "3 h w"]:
+    """Return the cameras of a rig of one row side by side, as one sees them from the vehicle.
+
+    The first camera looks to the front. The upper row has what is in front from left to right, the
+    lower one what is behind, from the left around the back to the right.
+    """
+    (images,), (poses,) = rig.in_bytes().images, rig.camera_to_vehicle
+    directions = torch.atan2(poses[:, 1, 2], poses[:, 0, 2])
+    left = (directions - directions[0] + torch.pi).remainder(2 * torch.pi) - torch.pi
+    is_behind = left.abs() > torch.pi / 2 + ROUNDING
+    around = left.remainder(2 * torch.pi)
+    order = sorted(
+        range(len(images)),
+        key=lambda i: (bool(is_behind[i]), float(around[i] if is_behind[i] else -left[i])),
+    )
+    return contact_sheet(images[order])

@@ -40,7 +40,7 @@ class RandomCameras(AbstractTransform):
         self.mirror_probability = mirror_probability
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """Return the sample with other images of its cameras.
+        """Return the sample with changed images and their matrices.
 
         Raises:
             InputError: if the sample has one image.
@@ -63,7 +63,7 @@ class RandomCameras(AbstractTransform):
 
     def _crop(self, hw: tuple[int, int], generator: Generator) -> CameraCrop:
         scale = uniform(generator, *self.scale)
-        height, width = (int(side * scale) for side in hw)
+        height, width = (int(side * scale + 1e-6) for side in hw)
         left = integer(generator, max(0, width - self.hw[1]) + 1)
         is_mirrored = chance(generator, self.mirror_probability)
         degrees = uniform(generator, -self.degrees, self.degrees)
@@ -133,11 +133,12 @@ def rig_of(sample: Sample, transform: str) -> Rig:
         InputError: if it has one image.
     """
     if sample.rig is None:
-        raise InputError(f"sample {sample.id} has one camera: remove {transform} from the recipe")
+        what = f"sample {sample.id} is one image, not a rig"
+        raise InputError(f"{what}: remove {transform} from the recipe")
     return sample.rig
 
 
 def moved(rig: Rig, change: Float[Tensor, "4 4"]) -> Rig:
-    """Return the rig of a frame that is changed once more."""
+    """Return the rig with a further change of its frame."""
     before = torch.eye(4)[None] if rig.vehicle_change is None else rig.vehicle_change
     return replace(rig, vehicle_change=change @ before)

@@ -19,13 +19,10 @@ from torch import Tensor
 
 from diffsight.errors import InputError
 from diffsight.formats.text import read_object, reading, reason_of
+from diffsight.label_maps import NUSCENES_CLASSES
 
 CLASS_LAYERS: Mapping[str, tuple[str, ...]] = {
-    "drivable_area": ("drivable_area",),
-    "ped_crossing": ("ped_crossing",),
-    "walkway": ("walkway",),
-    "stop_line": ("stop_line",),
-    "carpark_area": ("carpark_area",),
+    **{name: (name,) for name in NUSCENES_CLASSES},
     "divider": ("road_divider", "lane_divider"),
 }
 """The classes of BEVFusion in its order, and the layers that are drawn for them."""
@@ -151,7 +148,7 @@ class VectorMapSource:
     cell_m: float
 
     def draw(self, vehicle_change: Float[Tensor, "4 4"]) -> Float[Tensor, "k x y"]:
-        """Return 1 where a cell is of a class; the cells lie in the changed frame.
+        """Return 1 where a cell is of a class, in the changed frame but for its scale.
 
         Raises:
             InputError: if the map cannot be read or drawn.

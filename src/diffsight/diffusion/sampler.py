@@ -105,7 +105,7 @@ class Sampled:
             is one step and one seed.
         square: mean of the squares of the same.
         origin: what values are counted from.
-        is_mean: whether maps of classes are probabilities, not logits.
+        is_probability: whether maps of classes are probabilities, not logits.
     """
 
     maps: Maps
@@ -113,7 +113,7 @@ class Sampled:
     mean: Maps | None = None
     square: Maps | None = None
     origin: float = 0.0
-    is_mean: bool = False
+    is_probability: bool = False
 
     def to_output(self, spec: OutputSpec, hw: tuple[int, int]) -> Output:
         """Return the output of a method.
@@ -124,7 +124,7 @@ class Sampled:
         """
         maps = interpolated(self.maps, hw)
         if spec.kind != "values":
-            space = "probabilities" if self.is_mean else "logits"
+            space = "probabilities" if self.is_probability else "logits"
             doubt = None if self.uncertainty is None else interpolated(self.uncertainty, hw)
             kind = Classes if spec.kind == "classes" else Masks
             return kind(maps, space, uncertainty=doubt)
@@ -218,8 +218,8 @@ class Accumulation:
             return Sampled(maps, mean=mean, square=square, origin=self.origin)
         maps = self._last if is_last else self._mean
         assert maps is not None
-        is_mean = self.sampler.accumulate == "mean"
-        return Sampled(self._over_seeds(maps), self._uncertainty(), is_mean=is_mean)
+        is_probability = self.sampler.accumulate == "mean"
+        return Sampled(self._over_seeds(maps), self._uncertainty(), is_probability=is_probability)
 
     def _uncertainty(self) -> Float[Tensor, "b 1 h w"] | None:
         if self.sampler.uncertainty == "changes":

@@ -82,9 +82,7 @@ def load(
     model.baselines = artifact.baselines()
     dimensions = 2 if model.output.grid is None else 3
     if any(one.ndim != dimensions for one in model.baselines.values()):
-        raise InputError(
-            f"{where}: baselines of another task: delete them, or copy the model again"
-        )
+        raise InputError(f"{where}: the stored baselines are of another task: copy the model again")
     return (model if device is None else model.to(device)).eval()
 
 

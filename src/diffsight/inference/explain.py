@@ -117,7 +117,7 @@ def explain(
         model: the pass is run where it is, in evaluation mode.
         image: RGB of any size.
         prompt: for models that read one.
-        rig: of several cameras, of which the image is the overview.
+        rig: of several cameras, which the image shows side by side.
 
     Raises:
         InputError: if the image is too large, or the prompt or the rig cannot be used.
@@ -128,12 +128,14 @@ def explain(
     side = model.info.get("short_side") if rig is None else None
     height, width = Plan(short_side=side).working_hw(*image.shape[-2:])
     device = next(model.parameters()).device
-    other = "a model of a smaller short side" if device.type == "cpu" else "--device cpu"
+    other = "a model of a smaller short side"
+    if model.reads_rig or device.type != "cpu":
+        other = "--device cpu, or smaller images"
     advice = f"{device} has not enough memory for {width} x {height} px: choose {other}"
     with memory_for(advice), torch.inference_mode():
         whole = resized_image(image[None].to(device).float() / 255, (height, width))[0]
         pixels = next(task.regions(whole, None))[0][None]  # of joints: the image shows one person
-        inputs = Inputs(pixels, (prompt,), rig=rig and rig.in_floats().to(device))
+        inputs = Inputs(pixels, (prompt,), rig=Rig.of_samples([rig and rig.to(device)]))
         result = method.explain(inputs, method.encode(inputs))
         output = result.output.with_stack(result.output.stack.cpu())
         shown = pixels[0].cpu()
@@ -141,7 +143,7 @@ def explain(
             image=shown,
             picture=task.decode(output)[0].draw(shown),
             classes=_classes(model, output, result.values),
-            maps={name: task.shown(one.float().cpu()) for name, one in result.maps.items()},
+            maps={name: task.oriented(one.float().cpu()) for name, one in result.maps.items()},
             tables=None if result.tables is None else result.tables.cpu(),
             weights=None if result.weights is None else result.weights.cpu(),
             steps=_steps(model, result.steps, shown),

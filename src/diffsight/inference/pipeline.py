@@ -14,7 +14,7 @@ from torch import Tensor
 from diffsight import hub
 from diffsight.datasets.files import upright_rgb
 from diffsight.datasets.rig_file import read_image_or_rig
-from diffsight.datasets.rig_picture import contact_sheet
+from diffsight.datasets.rig_picture import sheet_of
 from diffsight.errors import InputError
 from diffsight.inference.plan import Plan, ShortSide, short_side_px
 from diffsight.inference.predictor import Predictor
@@ -151,7 +151,7 @@ class Pipeline:
             return to_tensor(image), None
         if len(image) != 1:
             raise InputError(f"rig of {len(image)} rows: give one row each (Rig.each)")
-        return contact_sheet(image.in_bytes().images[0]), image
+        return sheet_of(image), image
 
 
 def default_device() -> str:

@@ -109,10 +109,10 @@ class _Pass:
         view = self.canvas.image[:, rows, columns]
         return view.flip(-1) if self.mirrored else view
 
-    def sizes(self) -> tuple[object, ...]:
-        """Return what passes of one batch have in common."""
+    def batch_key(self) -> tuple[object, ...]:
+        """Return what passes must share to be run as one batch."""
         rig = self.canvas.query.rig
-        return self.image().shape, rig and rig.images.shape
+        return self.image().shape, rig and rig.layout()
 
 
 class Predictor:
@@ -189,7 +189,7 @@ class Predictor:
             prompts: one text or None per image (for depth the scene type); None alone stands for
                 None each.
             people: boxes of each image for models of joints; None: an image shows one person.
-            rigs: the cameras of which an image is the overview, a batch of one each, for maps seen
+            rigs: the cameras that an image shows side by side, a batch of one each, for maps seen
                 from above.
 
         Raises:
@@ -202,7 +202,7 @@ class Predictor:
         views = _EncodedViews(self.model, self.plan.ensemble_size)
         jobs: deque[_Job] = deque()
         passes = self._passes(zip(images, queries, strict=False), jobs)
-        for batch in neighbours(passes, self.plan.batch_size, _Pass.sizes):
+        for batch in neighbours(passes, self.plan.batch_size, _Pass.batch_key):
             outputs = self._forward(batch, views)
             for step, output in zip(batch, outputs, strict=True):
                 canvas = step.canvas
@@ -269,7 +269,7 @@ class Predictor:
 
     def _regions(self, job: _Job, image: Image, query: _Query) -> Iterator[_Canvas]:
         """Yield the canvases of every region of an image."""
-        with memory_for(_advice(self.device, 1, *job.hw)):
+        with memory_for(self._advice(1, *job.hw)):
             pixels = image.to(self.device).float()
             if image.dtype == torch.uint8:
                 pixels = pixels / 255
@@ -296,9 +296,16 @@ class Predictor:
         for i, (scale, group) in enumerate(views):
             hw = self.plan.working_hw(*original, scale)
             average, last = PassAverage(*self._output_hw(hw)), i == len(views) - 1
-            with memory_for(_advice(self.device, 1, *hw)):
+            with memory_for(self._advice(1, *hw)):
                 resized = resized_image(pixels[None], hw)[0]
             yield _Canvas(job, resized, query, output_hw, group, average, together, last=last)
+
+    def _advice(self, count: int, height: int, width: int) -> str:
+        repair = "--short-side or --batch-size, or --tile N --stride N"
+        if self.model.reads_rig:
+            repair = "--batch-size, or --device cpu"
+        what = f"{self.device} has not enough memory for {count} x {width} x {height} px"
+        return f"{what}: choose a smaller {repair}"
 
     def _output_hw(self, hw: tuple[int, int]) -> tuple[int, int]:
         """Return the size of the output for so many pixels."""
@@ -321,13 +328,12 @@ class Predictor:
         prompts = tuple(step.canvas.query.prompt for step in batch)
         rigs = [step.canvas.query.rig for step in batch]
         mixed = torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
-        advice = _advice(self.device, len(batch), *batch[0].image().shape[-2:])
+        advice = self._advice(len(batch), *batch[0].image().shape[-2:])
         # the same seeds for all images: a prediction is a function of its image
         draws = Draws(tuple(step.member for step in batch))
         with memory_for(advice):
             image = torch.stack([step.image() for step in batch]).to(self._image_dtype)
-            rig = Rig.of_samples(rigs)
-            rig = rig and rig.to(self.device)
+            rig = Rig.of_samples([rig and rig.to(self.device) for rig in rigs], self._image_dtype)
             known = {"latents": self.latents, "text_features": self.text_features}
             inputs = Inputs(image, prompts, **known, steps=self.plan.steps, rig=rig)
             with float32_products(tf32=False), mixed:
@@ -390,11 +396,4 @@ def _memory_for_prediction(job: _Job) -> AbstractContextManager[None]:
     height, width = job.hw
     return memory_for(
         f"not enough memory for the prediction of {width} x {height} px: give a smaller image"
-    )
-
-
-def _advice(device: torch.device, count: int, height: int, width: int) -> str:
-    return (
-        f"{device} has not enough memory for {count} x {width} x {height} px: choose a smaller "
-        "--short-side or --batch-size, or --tile N --stride N"
     )

@@ -117,6 +117,8 @@ class DDP(AbstractMethod):
         super().__init__()
         if output.kind == "values" and output.bounds is None:
             raise InputError("DDP gives values with bounds: set the range of the task")
+        if not 0 < covers <= 1:
+            raise InputError(f"covers must be more than 0 and at most 1, got {covers:g}")
         self.spec, self.covers = output, covers
         self.backbone = backbone
         if freeze_backbone:
@@ -125,7 +127,7 @@ class DDP(AbstractMethod):
         self.accepts_steps = encoding is not None
         self.size_multiple = backbone.size_multiple
         self.neck, channels, _ = build_neck(neck, backbone.channels, backbone.strides)
-        _check_width(channels, decoder, is_fused=neck is None and encoding is not None)
+        _check_width(channels, decoder, accepts_any_width=neck is None and encoding is not None)
         self.encoding = None if encoding is None else encoding(output=output)
         low = 0.0 if output.bounds is None else output.bounds[0]
         self.low = low if self.encoding is None else self.encoding.low
@@ -388,10 +390,10 @@ class DDP(AbstractMethod):
         return FitSettings({"": 1e-3}, batch_size=8, max_steps=600, weight_decay=0.01)
 
 
-def _check_width(channels: Sequence[int], decoder: MapDecoder, *, is_fused: bool) -> None:
+def _check_width(channels: Sequence[int], decoder: MapDecoder, *, accepts_any_width: bool) -> None:
     """Refuse features that the decoder cannot read; ``fuse`` brings one map to its width."""
-    if tuple(channels) != (decoder.width,) and not (is_fused and len(channels) == 1):
+    if tuple(channels) != (decoder.width,) and not (accepts_any_width and len(channels) == 1):
         raise InputError(
-            f"the neck gives maps of {channels} channels, the decoder reads one of "
-            f"{decoder.width}: give both the same width"
+            f"the features have {channels} channels, the decoder reads one map of {decoder.width}: "
+            "give both the same width"
         )

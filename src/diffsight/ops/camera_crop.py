@@ -37,12 +37,12 @@ class CameraCrop:
         cls, image_hw: tuple[int, int], hw: tuple[int, int], scale: float
     ) -> "CameraCrop":
         """Return the crop in the middle of the lower edge."""
-        height, width = (int(side * scale) for side in image_hw)
+        height, width = _scaled(image_hw, scale)
         return cls(scale, height - hw[0], max(0, width - hw[1]) // 2, hw)
 
     def images(self, images: Float[Tensor, "n 3 _ _"]) -> Float[Tensor, "n 3 h w"]:
         """Return the changed images."""
-        height, width = (int(side * self.scale) for side in images.shape[-2:])
+        height, width = _scaled((images.shape[-2], images.shape[-1]), self.scale)
         scaled = resized_image(images, (height, width))
         left, top = self.left_px, self.top_px
         right, bottom = self.hw[1] - width + left, self.hw[0] - height + top
@@ -68,12 +68,12 @@ class CameraCrop:
 
     def rig(self, rig: Rig) -> Rig:
         """Return a rig whose images are all changed in this way; they are in [0, 1]."""
-        images = self.images(rig.in_floats().images.flatten(0, 1)).unflatten(
-            0, rig.images.shape[:2]
-        )
-        return replace(
-            rig, images=images, image_change=self.matrix().to(rig.image_change) @ rig.image_change
-        )
+        shape = rig.images.shape[:2]
+        images = self.images(rig.in_floats().images.flatten(0, 1)).unflatten(0, shape)
+        matrix = self.matrix().to(rig.image_change)
+        # no matrix product, which autocast and TF32 would round
+        change = (matrix[:, :, None] * rig.image_change[..., None, :, :]).sum(dim=-2)
+        return replace(rig, images=images, image_change=change)
 
     def _rotation(self) -> Float[Tensor, "2 2"]:
         turn = math.radians(self.degrees)
@@ -87,3 +87,9 @@ class CameraCrop:
         source = (torch.stack([x, y], dim=-1) - half) @ self._rotation()  # its inverse, transposed
         grid = (source / half).to(crop).expand(len(crop), -1, -1, -1)
         return functional.grid_sample(crop, grid, mode="bilinear", align_corners=False)
+
+
+def _scaled(hw: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Return whole pixels; a product of which the last digits were lost is not rounded down."""
+    height, width = (int(side * scale + 1e-6) for side in hw)
+    return height, width

@@ -1,4 +1,4 @@
-"""Convolutions on a grid of three axes of which few cells hold features (Graham et al., 2018).
+"""Sparse 3D convolutions: only few cells of the grid hold features (Graham et al., 2018).
 
 Every offset of a kernel is one product of matrices: the features of the cells that lie there are
 gathered, multiplied, and added to the cells that see them. Which cells these are is found once for
@@ -24,9 +24,9 @@ class Sites:
     """The cells of a batch of grids that hold features.
 
     Attributes:
-        coordinates: image in the batch, and cell along the three axes; no two are equal.
+        coordinates: row of the batch, and cell along the three axes; no two are equal.
         shape: cells along the axes.
-        count: images in the batch.
+        count: rows of the batch.
     """
 
     coordinates: Int64[Tensor, "m 4"]
@@ -40,7 +40,7 @@ class Sites:
 
 @dataclass(frozen=True)
 class Rules:
-    """The rows that every offset of a kernel reads and writes.
+    """The rulebook of a sparse convolution: which rows every offset of the kernel reads and writes.
 
     Attributes:
         pairs: rows that are read and rows that are written, for every offset; within one offset
@@ -68,9 +68,9 @@ def submanifold_rules(sites: Sites, kernel: Cells = (3, 3, 3)) -> Rules:
     before = []
     for x, y, z in offsets[: len(offsets) // 2]:
         wanted = keys + ((x * sizes[1] + y) * sizes[2] + z)
-        place = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
-        there = (keys[place] == wanted).nonzero()[:, 0]
-        before.append((order[place[there]], order[there]))
+        index = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
+        there = (keys[index] == wanted).nonzero()[:, 0]
+        before.append((order[index[there]], order[there]))
     every = torch.arange(len(sites), device=keys.device)
     after = [(written, read) for read, written in reversed(before)]  # the opposite offsets
     return Rules((*before, (every, every), *after), sites)
@@ -86,17 +86,17 @@ def strided_shape(shape: Cells, kernel: Cells, stride: Cells, padding: Cells) ->
 def strided_rules(sites: Sites, kernel: Cells, stride: Cells, padding: Cells) -> Rules:
     """Return the rules of a convolution that writes every cell which sees one that it reads."""
     shape = strided_shape(sites.shape, kernel, stride, padding)
-    images, cells = sites.coordinates[:, :1], sites.coordinates[:, 1:]
+    batch, cells = sites.coordinates[:, :1], sites.coordinates[:, 1:]
     step, last = cells.new_tensor(stride), cells.new_tensor(shape)
     shifted = cells + cells.new_tensor(padding)
     read, keys = [], []
     for offset in itertools.product(*map(range, kernel)):
         moved = shifted - cells.new_tensor(offset)
-        place = moved.div(step, rounding_mode="floor")
-        is_seen = (place * step == moved) & (place >= 0) & (place < last)
+        cell = moved.div(step, rounding_mode="floor")
+        is_seen = (cell * step == moved) & (cell >= 0) & (cell < last)
         rows = is_seen.all(dim=1).nonzero()[:, 0]
         read.append(rows)
-        keys.append(_keys(torch.cat([images[rows], place[rows]], dim=1), shape))
+        keys.append(_keys(torch.cat([batch[rows], cell[rows]], dim=1), shape))
     reached, rows = torch.cat(keys).unique(return_inverse=True)
     written = rows.split([len(one) for one in read])
     coordinates = torch.stack(torch.unravel_index(reached, (sites.count, *shape)), dim=1)
@@ -109,7 +109,7 @@ def convolve(
 ) -> Float[Tensor, "n o"]:
     """Return the features of the cells that are written.
 
-    Products are made in mixed precision where it is on; their sums have that of the weight.
+    Under autocast the products have its dtype; their sums have the dtype of the weight.
     """
     kind = features.device.type
     mixed = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
@@ -118,7 +118,10 @@ def convolve(
 
 
 class _Convolution(torch.autograd.Function):
-    """Gather the rows again in the backward pass; kept for all offsets they fill the memory."""
+    """A sparse convolution that gathers its rows again in the backward pass.
+
+    Kept for all offsets, they would fill the memory.
+    """
 
     @staticmethod
     def forward(
@@ -133,7 +136,9 @@ class _Convolution(torch.autograd.Function):
         return sums
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None, None]:
         features, weight = ctx.saved_tensors
         rows, above = features.to(ctx.mixed), grad_outputs[0].to(ctx.mixed)
         below = weight.new_zeros(rows.shape)
@@ -141,9 +146,13 @@ class _Convolution(torch.autograd.Function):
         offsets = zip(ctx.rules.pairs, weight.flatten(0, 2).to(ctx.mixed), strict=True)
         for (read, written), matrix in offsets:
             gradient = above.index_select(0, written)
-            below.index_add_(0, read, (gradient @ matrix.T).to(below.dtype))
-            matrices.append((rows.index_select(0, read).T @ gradient).to(weight.dtype))
-        return below.to(features.dtype), torch.stack(matrices).reshape(weight.shape), None, None
+            if ctx.needs_input_grad[0]:
+                below.index_add_(0, read, (gradient @ matrix.T).to(below.dtype))
+            if ctx.needs_input_grad[1]:
+                matrices.append((rows.index_select(0, read).T @ gradient).to(weight.dtype))
+        of_features = below.to(features.dtype) if ctx.needs_input_grad[0] else None
+        of_weight = torch.stack(matrices).reshape(weight.shape) if matrices else None
+        return of_features, of_weight, None, None
 
 
 def dense(features: Float[Tensor, "m c"], sites: Sites) -> Float[Tensor, "b c x y z"]:
@@ -173,6 +182,6 @@ class SparseConv3d(nn.Module):
 
 
 def _keys(coordinates: Int64[Tensor, "m 4"], sizes: Sequence[int]) -> Rows:
-    """Return one number for each cell, in the order of images and axes."""
-    image, x, y, z = coordinates.unbind(dim=1)
-    return ((image * sizes[0] + x) * sizes[1] + y) * sizes[2] + z
+    """Return one number for each cell, in the order of rows and axes."""
+    row, x, y, z = coordinates.unbind(dim=1)
+    return ((row * sizes[0] + x) * sizes[1] + y) * sizes[2] + z

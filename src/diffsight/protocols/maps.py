@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from torchmetrics import Metric
 
 from diffsight.errors import InputError
+from diffsight.ops.map_counts import THRESHOLDS
 from diffsight.protocols.base import AbstractProtocol
 from diffsight.tasks import AbstractTask, Prediction
 from diffsight.types import Target
@@ -21,13 +22,13 @@ class MapProtocol(AbstractProtocol):
     """
 
     cells: int | None
-    thresholds: str = "0.35 to 0.65 in steps of 0.05"
     kind: ClassVar[str] = "map"
     scores: ClassVar[str] = "maps around a vehicle"
 
     def describe(self) -> str:
         """Return one line for a table's caption."""
-        return f"{self.title()}, every class at its best threshold of {self.thresholds}"
+        low, *_, high = THRESHOLDS
+        return f"{self.title()}, every class at its best threshold of {low:.2f} to {high:.2f}"
 
     def metric(self, task: AbstractTask) -> Metric:
         """Return a fresh metric.

@@ -1,6 +1,5 @@
 """``Streets``: the procedural street world as a data set."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -8,16 +7,15 @@ import torch
 from torch import Tensor
 
 from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.datasets.rig_picture import contact_sheet
+from diffsight.datasets.rig_picture import sheet_of
 from diffsight.errors import InputError
 from diffsight.ops.machine import require_bytes
-from diffsight.rig import Rig
+from diffsight.rig import Rig, check_cells
 from diffsight.streets.ground import CLASSES
 from diffsight.streets.scene import SPLITS, Draw, sample_scene
 from diffsight.streets.sensors import CAMERAS, RAYS, camera_poses, photograph, scan
 
 MIN_SIZE = 8
-LEFT_TO_RIGHT = [2, 0, 1, 4, 3, 5]  # of the cameras, those in front first
 RAY_BYTES, CELL_BYTES = 100, 100  # memory that a ray and a cell take, at least
 
 
@@ -58,10 +56,7 @@ class Streets(AbstractDataset):
                 f"image_hw {tuple(image_hw)} of streets: give (height, width), each at least "
                 f"{MIN_SIZE}"
             )
-        if cells < 1 or not 0 < cell_m < math.inf:
-            raise InputError(
-                f"a map of {cells} cells of {cell_m:g} m of streets: give positive numbers"
-            )
+        check_cells(cells, cell_m)
         height, width = image_hw
         needed = height * width * RAYS**2 * RAY_BYTES + cells**2 * CELL_BYTES
         what = f"images of {width} x {height} px and {cells} x {cells} cells of streets"
@@ -96,7 +91,7 @@ class Streets(AbstractDataset):
         )
         return Sample(
             id=scene.id,
-            image=contact_sheet(images[LEFT_TO_RIGHT]),
+            image=sheet_of(rig),
             labels={"map": scene.ground.draw(torch.eye(4))},
             valid={"map": torch.ones(self.cells, self.cells, dtype=torch.bool)},
             rig=rig,

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-CLASSES = (*("drivable_area", "ped_crossing", "walkway", "stop_line", "carpark_area", "divider"),)
+from diffsight.label_maps import NUSCENES_CLASSES as CLASSES
+
 DRIVABLE, CROSSING, WALKWAY, STOP_LINE, CAR_PARK, DIVIDER = range(len(CLASSES))
 # materials that are no class of their own; the others are 1 + k
 GRASS, GAP, KERB = 0, len(CLASSES) + 1, len(CLASSES) + 2
@@ -197,6 +198,6 @@ class Ground:
             # within the junction both arms of a road have no lines
             is_divided[arm.road] &= (from_kerb > end) | (from_kerb <= -2 * other.half_width_m)
         for road, (_, across), there in zip(self.roads, local, is_divided, strict=True):
-            for place in road.dividers_m:
-                classes[DIVIDER] |= there & (np.abs(across - place) <= self.line_m / 2)
+            for divider_m in road.dividers_m:
+                classes[DIVIDER] |= there & (np.abs(across - divider_m) <= self.line_m / 2)
         return is_gap

@@ -60,7 +60,7 @@ class CameraPose:
 
 
 def camera_poses(scene: Scene, hw: tuple[int, int]) -> list[CameraPose]:
-    """Return the cameras; each vehicle has its own, a little different ones."""
+    """Return the cameras; their poses differ a little from scene to scene."""
     draw = Draw(f"{scene.id}/cameras")
     poses = []
     for (x, y, z), yaw_deg, view_deg in CAMERAS.values():

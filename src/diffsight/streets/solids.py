@@ -82,7 +82,7 @@ def cast(
     Args:
         solids: boxes; those that hold the point are not seen.
         origin: of the rays, above the ground.
-        rays: directions; a column has similar azimuths, a row all heights of one kind.
+        rays: directions; those of a column have similar azimuths.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         distance = np.where(rays[2] < 0, -rays.dtype.type(origin[2]) / rays[2], np.inf)

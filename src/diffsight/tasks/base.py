@@ -249,8 +249,8 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
         is_valid = functional.interpolate(valid[None, None], hw)[0, 0] > 0
         return (resized[0] if len(resized) == 1 else resized), is_valid
 
-    def shown(self, values: Map) -> Map:
-        """Return numbers of the output's pixels as its pictures lie; default: as they are."""
+    def oriented(self, values: Map) -> Map:
+        """Return a map turned as the pictures of predictions are; default: unchanged."""
         return values
 
     def from_baseline(self, baseline: Tensor, target: Target) -> Prediction:

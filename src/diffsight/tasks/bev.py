@@ -11,26 +11,24 @@ from torch.nn import functional
 
 from diffsight.datasets.base import Sample
 from diffsight.errors import InputError
+from diffsight.label_maps import NUSCENES_CLASSES
 from diffsight.ops.map_counts import best_iou, count_cells
 from diffsight.ops.resize import resized_label
 from diffsight.outputs import Masks, Output, OutputSpec, SoftLabels
+from diffsight.rig import check_cells
 from diffsight.tasks.base import AbstractTask, LabelMaps
 from diffsight.tasks.prediction import Colour, Prediction, StoredArray, to_pixels
 from diffsight.tasks.segmentation import palette
 from diffsight.types import Map, Maps, Picture, Target
 from diffsight.types import Masks as ValidMasks
 
-NUSCENES_CLASSES = (
-    *("drivable_area", "ped_crossing", "walkway", "stop_line", "carpark_area", "divider"),
-)
-"""In the order of BEVFusion; ``divider`` is that of roads and of lanes."""
 MIN_PROBABILITY = 1e-6
 ForwardAxis = Literal["x", "y"]
 AXES = {
     "x": "forward (x), columns to the left (y)",
     "y": "to the right (x), columns forward (y)",
 }
-SHOWN = 0.5  # least probability of a class in pictures
+IS_THERE = 0.5  # a class is drawn and counted above this probability
 
 
 class BEV(AbstractTask):
@@ -68,8 +66,7 @@ class BEV(AbstractTask):
         super().__init__()
         if len(set(names)) != len(names) or not names:
             raise InputError("maps need one or more different class names")
-        if cells < 1 or not cell_m > 0:
-            raise InputError(f"a map of {cells} cells of {cell_m:g} m: give positive numbers")
+        check_cells(cells, cell_m)
         self.names = self.class_names = tuple(names)
         self.cells = cells
         self.cell_m = cell_m
@@ -111,8 +108,8 @@ class BEV(AbstractTask):
 
     def truth(self, target: Target) -> list["BEVPrediction"]:
         """Return the labels as perfect predictions."""
-        shown = (self.names, self.cell_m, self.forward_axis)
-        return [BEVPrediction(one.float(), *shown) for one in target.label]
+        about = (self.names, self.cell_m, self.forward_axis)
+        return [BEVPrediction(one.float(), *about) for one in target.label]
 
     def to_label(self, output: Output) -> Maps:
         """Return the probabilities."""
@@ -120,7 +117,7 @@ class BEV(AbstractTask):
 
     def measure(self, label: Maps, target: Target) -> Float64[Tensor, "7 k 3"]:
         """Return true and false positives and false negatives, by threshold and class."""
-        return count_cells(label, torch.where(target.valid[:, None], target.label, 0), target.valid)
+        return count_cells(label, target.label.float(), target.valid)
 
     def score(self, sums: Float64[Tensor, "7 k 3"]) -> float:
         """Return the mean IoU in percent, each class at its best threshold (BEVFusion)."""
@@ -148,8 +145,8 @@ class BEV(AbstractTask):
         everywhere = total.sum(dim=(1, 2), keepdim=True) / count.sum().clamp(min=1)
         return {"constant mean": everywhere, "mean map": mean}
 
-    def shown(self, values: Map) -> Map:
-        """Return numbers of the cells with forward up."""
+    def oriented(self, values: Map) -> Map:
+        """Return a map of the cells with forward up."""
         return _forward_up(values, self.forward_axis)
 
     def comparable_label(self, sample: Sample, hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -201,19 +198,22 @@ class BEVPrediction(Prediction):
 
     def metadata(self) -> dict[str, Any]:
         """Return the classes, the cells and their axes."""
-        share = (self.probability > SHOWN).float().mean(dim=(1, 2)).tolist()
+        there = (self.probability > IS_THERE).float().mean(dim=(1, 2))
+        fractions = [round(float(one), 6) for one in there]
         return {
             "size": list(self.hw[::-1]),
             "classes": list(self.names),
             "cell_m": self.cell_m,
             "axes": f"rows run {AXES[self.forward_axis]}; the vehicle is in the middle",
-            "fraction_of_cells": {n: round(s, 6) for n, s in zip(self.names, share, strict=True)},
+            "fraction_of_cells": {
+                n: round(f, 6) for n, f in zip(self.names, fractions, strict=True)
+            },
         }
 
     def draw(self, image: Float[Tensor, "3 _ _"] | None = None) -> Picture:
         """Draw later classes over earlier ones, on white; forward is up, left is left."""
         picture = torch.full((3, *self.hw), 255, dtype=torch.uint8)
-        there = (self.probability > SHOWN).cpu()
+        there = (self.probability > IS_THERE).cpu()
         for mask, colour in zip(there, self.legend().values(), strict=True):
             picture[:, mask] = torch.tensor(colour, dtype=torch.uint8)[:, None]
         return _forward_up(picture, self.forward_axis)
@@ -228,7 +228,7 @@ class BEVPrediction(Prediction):
 
     def draw_with(self, other: Any, image: Float[Tensor, "3 _ _"]) -> tuple[Picture, ...]:
         """Return truth, prediction and error: red where a class is wrong."""
-        wrong = ((self.probability > SHOWN) != (other.probability > SHOWN)).any(dim=0).cpu()
+        wrong = ((self.probability > IS_THERE) != (other.probability > IS_THERE)).any(dim=0).cpu()
         error = torch.full((3, *wrong.shape), 245, dtype=torch.uint8)
         error[1:, wrong] = 60
         return self.draw(), other.draw(), _forward_up(error, self.forward_axis)

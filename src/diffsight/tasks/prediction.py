@@ -97,7 +97,7 @@ class Prediction(abc.ABC):
         """Return a colour picture; ``image`` in [0, 1] is for predictions drawn over it."""
 
     def overview(self, image: Float[Tensor, "3 _ _"] | None = None) -> UInt8[Tensor, "3 _ _"]:
-        """Return the picture of a result; default: ``draw``."""
+        """Return the picture that is written to ``NAME_colour.png``; default: ``draw``."""
         return self.draw(image)
 
     def legend(self) -> Mapping[str, Colour]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from diffsight.config import Configurable
+from diffsight.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -219,6 +220,9 @@ class CosineCycle(AbstractSchedule):
         end: fraction of the rate at the end.
         rise: fraction of the training before the top.
         momentum_factor: of the momentum at the top.
+
+    Raises:
+        InputError: if the rise takes the whole training.
     """
 
     def __init__(
@@ -229,6 +233,8 @@ class CosineCycle(AbstractSchedule):
         rise: float = 0.4,
         momentum_factor: float = 0.85 / 0.95,
     ) -> None:
+        if not 0 <= rise < 1:
+            raise InputError(f"rise must be at least 0 and less than 1, got {rise:g}")
         self.peak = peak
         self.end = end
         self.rise = rise

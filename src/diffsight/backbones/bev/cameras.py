@@ -6,7 +6,6 @@ view transform, a residual network on the map, and a pyramid of two levels.
 
 import abc
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffsight.backbones.base import AbstractBackbone
-from diffsight.backbones.bev.geometry import Axis, frustum, lifted, pooled
+from diffsight.backbones.bev.geometry import Axis, Range, frustum, lifted, pooled
 from diffsight.backbones.vision import VisionBackbone
 from diffsight.errors import InputError
 from diffsight.ops.camera_crop import CameraCrop
@@ -23,8 +22,11 @@ from diffsight.ops.precision import without_autocast
 from diffsight.types import Inputs, Latents, Pyramid, Rig
 
 Map = Float[Tensor, "b _ _ _"]
+ONE_IMAGE = (
+    "the model reads several cameras: give a rig, not one image (a data set such as NuScenes, or a "
+    "JSON file)"
+)
 USUAL_CAMERAS = 6  # of an example
-Range = tuple[float, float, float]
 
 
 class AbstractRigMap(AbstractBackbone, abc.ABC):
@@ -81,7 +83,7 @@ class AbstractRigMap(AbstractBackbone, abc.ABC):
             InputError: if there are no cameras, or another number of them than the model's.
         """
         if inputs.rig is None:
-            raise InputError("the model reads several cameras: give a rig, not one image")
+            raise InputError(ONE_IMAGE)
         count = inputs.rig.images.shape[1]
         if self.cameras not in (None, count):
             raise InputError(
@@ -93,7 +95,7 @@ class AbstractRigMap(AbstractBackbone, abc.ABC):
 
     def forward(self, image: Tensor, *, latents: Latents | None = None) -> Pyramid:
         """Refuse a single image."""
-        raise InputError("the model reads several cameras: give a rig, not one image")
+        raise InputError(ONE_IMAGE)
 
     @abc.abstractmethod
     def features(self, rig: Rig) -> Map:
@@ -114,7 +116,7 @@ class AbstractRigMap(AbstractBackbone, abc.ABC):
         return CameraCrop.lower_middle(hw, self.image_hw, self.scaled_width / hw[1]).rig(rig)
 
     def example_rig(self, hw: tuple[int, int]) -> Rig:
-        """Return six cameras without a picture, to count what a pass costs."""
+        """Return a rig on the meta device, with six cameras if any will do, to count a pass."""
         shape = (1, self.cameras or USUAL_CAMERAS)
         pose = torch.eye(4, device="meta").expand(*shape, 4, 4)
         images = torch.empty(*shape, 3, *(self.image_hw or hw), device="meta")
@@ -249,7 +251,7 @@ class LiftSplat(nn.Module):
     def points(self, rig: Rig, grid_hw: tuple[int, int]) -> Float[Tensor, "b v d h w 3"]:
         """Return where the cells of the images' grids lie in the frame of the vehicle."""
         hw = (rig.images.shape[-2], rig.images.shape[-1])
-        cells = frustum(hw, grid_hw, self.depths).to(rig.intrinsics)
+        cells = frustum(hw, grid_hw, self.depths, rig.intrinsics.device)
         with without_autocast(cells):  # 16 bits would move points by a cell
             return lifted(cells, rig)
 
@@ -292,13 +294,18 @@ class MapEncoder(nn.Module):
             self.stages.append(nn.Sequential(*blocks))
             channels = width
 
-    def forward(self, x: Map) -> list[Any]:
+    def forward(self, x: Map) -> list[Map]:
         """Return the map after every stage."""
-        levels = []
-        for stage in self.stages:
-            x = stage(x)
-            levels.append(x)
-        return levels
+        return levels_of(self.stages, x)
+
+
+def levels_of(stages: nn.ModuleList, x: Map) -> list[Map]:
+    """Return the map after every stage."""
+    levels = []
+    for stage in stages:
+        x = stage(x)
+        levels.append(x)
+    return levels
 
 
 class MapPyramid(nn.Module):

@@ -11,8 +11,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from diffsight.backbones.bev.cameras import AbstractRigMap, Map, Range
-from diffsight.backbones.bev.geometry import Axis
+from diffsight.backbones.bev.cameras import AbstractRigMap, Map, levels_of
+from diffsight.backbones.bev.geometry import Axis, Range
 from diffsight.backbones.bev.lidar import LidarMap
 from diffsight.backbones.vision import VisionBackbone
 from diffsight.errors import InputError
@@ -32,7 +32,7 @@ class CameraLidarMap(AbstractRigMap):
         width: channels of the image features, of the joined maps, and of every level.
         context: channels that are brought from the images into the map.
         depths: bins of the depth: begin, end and step in metres.
-        x: the same of the cameras' map along its first axis; half of these cells are left.
+        x: the same of the cameras' map along its first axis; the map has half as many cells.
         y: likewise.
         z: of its height.
         stages: channels and stride of the stages of the network on the map.
@@ -91,12 +91,18 @@ class CameraLidarMap(AbstractRigMap):
         with without_autocast(rig.intrinsics):  # 16 bits would move points by a voxel
             points = rig.moved_points()
         if points is None:
-            raise InputError("the model reads cameras and a LiDAR: give a rig with points")
+            raise InputError(
+                "the model reads cameras and a LiDAR: give a rig with points (`lidar: true` of a "
+                "data set)"
+            )
         both = torch.cat([self.camera_features(rig), self.lidar(points)], dim=1)
         return self.join(self.encoder(self.fuse(both)))
 
     def example_rig(self, hw: tuple[int, int]) -> Rig:
-        """Return cameras without a picture and a LiDAR without points, whose cost is not known."""
+        """Return a rig on the meta device, to count a pass.
+
+        It has no points: the cost of the LiDAR depends on their number, and is not counted.
+        """
         nothing = torch.empty(0, POINT_CHANNELS, device="meta")
         return replace(super().example_rig(hw), points=(nothing,))
 
@@ -120,11 +126,7 @@ class PlainStages(nn.Module):
 
     def forward(self, x: Map) -> list[Map]:
         """Return the map after every stage."""
-        levels = []
-        for stage in self.stages:
-            x = stage(x)
-            levels.append(x)
-        return levels
+        return levels_of(self.stages, x)
 
 
 class SameSize(nn.Module):

@@ -10,7 +10,9 @@ from diffsight.errors import InputError
 from diffsight.types import Rig
 
 Frustum = Float[Tensor, "d h w 3"]
-Points = Float[Tensor, "b v d h w 3"]
+FrustumPoints = Float[Tensor, "b v d h w 3"]
+Range = tuple[float, float, float]
+"""Begin, end and step of an axis in metres."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Axis:
 
     def __post_init__(self) -> None:
         """Refuse an empty axis."""
-        if not (self.step_m > 0 and self.high_m > self.low_m):
+        if not (self.step_m > 0 and self.high_m > self.low_m and self.cells > 0):
             raise InputError(
                 f"an axis from {self.low_m:g} to {self.high_m:g} m in steps of {self.step_m:g} m "
                 "has no cell: give a larger end, and a positive step"
@@ -44,19 +46,24 @@ class Axis:
         return round((self.high_m - self.low_m) / self.step_m)
 
 
-def frustum(image_hw: tuple[int, int], grid_hw: tuple[int, int], depth: Axis) -> Frustum:
+def frustum(
+    image_hw: tuple[int, int],
+    grid_hw: tuple[int, int],
+    depth: Axis,
+    device: torch.device | None = None,
+) -> Frustum:
     """Return column and row in pixels and depth in metres of every cell in front of a camera.
 
     The cells of a grid are spread evenly over the image, from its first pixel to its last one.
     """
-    depths = torch.arange(depth.low_m, depth.high_m, depth.step_m)
-    rows = torch.linspace(0, image_hw[0] - 1, grid_hw[0])
-    columns = torch.linspace(0, image_hw[1] - 1, grid_hw[1])
+    depths = depth.low_m + depth.step_m * torch.arange(depth.cells, device=device)
+    rows = torch.linspace(0, image_hw[0] - 1, grid_hw[0], device=device)
+    columns = torch.linspace(0, image_hw[1] - 1, grid_hw[1], device=device)
     d, y, x = torch.meshgrid(depths, rows, columns, indexing="ij")
     return torch.stack([x, y, d], dim=-1)
 
 
-def lifted(cells: Frustum, rig: Rig) -> Points:
+def lifted(cells: Frustum, rig: Rig) -> FrustumPoints:
     """Return the cells of every camera in the frame of the vehicle, in metres.
 
     The change of the image is undone, the pixel is brought to its depth, and into the frame; that
@@ -80,7 +87,7 @@ def lifted(cells: Frustum, rig: Rig) -> Points:
 def pooled(
     weights: Float[Tensor, "b v d h w"],
     context: Float[Tensor, "b v c h w"],
-    points: Points,
+    points: FrustumPoints,
     axes: tuple[Axis, Axis, Axis],
 ) -> Float[Tensor, "b c z x y"]:
     """Return in every cell of a grid the weighted sum of the features whose points lie in it.
@@ -104,7 +111,7 @@ def pooled(
     return sums[:-1].reshape(count, z, x, y, channels).movedim(-1, 1).to(context.dtype)
 
 
-def cells_of(points: Points, axes: tuple[Axis, Axis, Axis]) -> Int[Tensor, "b v d h w"]:
+def cells_of(points: FrustumPoints, axes: tuple[Axis, Axis, Axis]) -> Int[Tensor, "b v d h w"]:
     """Return the number of the cell of every point, ``z x y`` of one image after another.
 
     Points outside have the number after the last one. Cells are counted from 0 towards both sides,
@@ -130,6 +137,6 @@ def _shift(matrix: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 3"]:
     return matrix[..., :3, 3]
 
 
-def _turned(matrix: Float[Tensor, "b _ 3 3"], points: Points) -> Points:
+def _turned(matrix: Float[Tensor, "b _ 3 3"], points: FrustumPoints) -> FrustumPoints:
     # no matrix product, which TF32 would round to centimetres
     return (matrix[:, :, None, None, None] * points[..., None, :]).sum(dim=-1)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffsight.backbones.bev.geometry import Axis
+from diffsight.backbones.bev.geometry import Axis, Range
 from diffsight.backbones.bev.voxels import Points, Voxels, voxels_of
 from diffsight.config import Configurable
 from diffsight.errors import InputError
@@ -23,12 +23,15 @@ from diffsight.ops.sparse import (
 from diffsight.rig import POINT_CHANNELS
 
 Features = Float[Tensor, "_ _"]
-Range = tuple[float, float, float]
 BLOCKS = 2  # of each resolution
 KERNEL: Cells = (3, 3, 3)
 STRIDE: Cells = (2, 2, 2)
 PADDINGS: tuple[Cells, ...] = ((1, 1, 1), (1, 1, 1), (1, 1, 0))  # of the strided convolutions
-LAST_KERNEL, LAST_STRIDE, LAST_PADDING = (1, 1, 3), (1, 1, 2), (0, 0, 0)  # of heights alone
+LAST_KERNEL, LAST_STRIDE, LAST_PADDING = (
+    (1, 1, 3),
+    (1, 1, 2),
+    (0, 0, 0),
+)  # reduces the heights alone
 
 
 class LidarMap(nn.Module, Configurable):
@@ -41,7 +44,7 @@ class LidarMap(nn.Module, Configurable):
         y: likewise.
         z: likewise.
         max_points: that are kept in a voxel.
-        max_voxels: that are kept of a row of the batch, in training and after it.
+        max_voxels: largest number of voxels of a row of the batch, in training and in evaluation.
         widths: channels of the four resolutions.
         width: channels of each height of the map.
 
@@ -98,8 +101,9 @@ class LidarMap(nn.Module, Configurable):
         Raises:
             InputError: if a number of a point is not finite.
         """
-        if not any(map(len, points)):
-            return points[0].new_zeros(len(points), self.channels, *self.map_shape)
+        if points[0].is_meta:  # counted without points
+            weight = self.encoder.last.conv.weight
+            return weight.new_zeros(len(points), self.channels, *self.map_shape)
         voxels = self.voxels(points)
         return self.encoder(voxels.features, Sites(voxels.coordinates, self.shape, len(points)))
 
@@ -168,8 +172,8 @@ class SparseEncoder(nn.Module):
         """Return the map; the channels of its heights are interleaved, as in the authors' code."""
         rules = submanifold_rules(sites)
         x = self.first(x, rules).relu()
-        for place, block in enumerate(self.blocks):
-            level, is_later = divmod(place, BLOCKS)
+        for index, block in enumerate(self.blocks):
+            level, is_later = divmod(index, BLOCKS)
             if level and not is_later:
                 rules = strided_rules(rules.sites, KERNEL, STRIDE, PADDINGS[level - 1])
                 x = self.smaller[level - 1](x, rules).relu()

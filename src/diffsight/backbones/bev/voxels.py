@@ -26,7 +26,7 @@ class Voxels:
 
     features: Float[Tensor, "m 5"]
     coordinates: Int64[Tensor, "m 4"]
-    outside: tuple[int, ...]
+    outside: Int64[Tensor, " b"]
 
 
 def voxels_of(
@@ -59,11 +59,11 @@ def voxels_of(
         cells = _cells(points, axes)
         sizes = cells.new_tensor([axis.cells for axis in axes])
         inside = ((cells >= 0) & (cells < sizes)).all(dim=1)
-        outside.append(len(points) - int(inside.sum()))
+        outside.append((~inside).sum())
         means, cells = _means(points[inside], cells[inside], sizes, max_points, max_voxels)
         features.append(means)
         coordinates.append(torch.cat([torch.full_like(cells[:, :1], row), cells], dim=1))
-    return Voxels(torch.cat(features), torch.cat(coordinates), tuple(outside))
+    return Voxels(torch.cat(features), torch.cat(coordinates), torch.stack(outside))
 
 
 def _cells(points: Points, axes: Sequence[Axis]) -> Int64[Tensor, "_ 3"]:
@@ -86,14 +86,14 @@ def _means(
     is_first = torch.cat([keys.new_ones(min(len(keys), 1)), keys.diff()]) != 0
     group = is_first.cumsum(0) - 1
     begin = is_first.nonzero()[:, 0]
-    place = torch.arange(len(keys), device=keys.device) - begin[group]
+    position = torch.arange(len(keys), device=keys.device) - begin[group]
     first = order[begin]  # the sort is stable: the first point of each cell
     rank = first.argsort().argsort()
-    kept = (place < max_points) & (rank[group] < max_voxels)
-    voxel, place, order = rank[group][kept], place[kept], order[kept]
+    kept = (position < max_points) & (rank[group] < max_voxels)
+    voxel, position, order = rank[group][kept], position[kept], order[kept]
     count = min(len(first), max_voxels)
     # one slot for each point: the sum does not depend on the order in which a GPU writes
     slots = points.new_zeros(count, max_points, POINT_CHANNELS)
-    slots[voxel, place] = points[order]
+    slots[voxel, position] = points[order]
     numbers = voxel.bincount(minlength=count)
     return slots.sum(dim=1) / numbers[:, None], cells[first[first.argsort()[:count]]]

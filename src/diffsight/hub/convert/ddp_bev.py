@@ -9,8 +9,9 @@ from torch import Tensor
 
 from diffsight.backbones import VisionBackbone
 from diffsight.backbones.bev import CameraLidarMap, CameraMap, LidarMap
-from diffsight.backbones.bev.cameras import AbstractRigMap, Range
+from diffsight.backbones.bev.cameras import AbstractRigMap
 from diffsight.backbones.bev.fusion import MORE_LAYERS
+from diffsight.backbones.bev.geometry import Range
 from diffsight.backbones.bev.lidar import BLOCKS
 from diffsight.backbones.ldm_keys import KeyReport
 from diffsight.diffusion import CosineNoise, MaskEmbedding, Sampler

@@ -1,0 +1,109 @@
+"""Measure a full-size pass of DDP's maps around a vehicle on a CPU: time, memory, multiply-adds.
+
+The recipe ddp/nuscenes_camera with random weights, fp32: six images of 256 x 704 px of a rendered
+street, 118 depths, 200 x 200 cells, three steps of five noises. The parts take turns in one
+process; their medians are printed. Peak memory is that of a process of its own.
+
+    python benchmarks/ddp_maps.py [--rounds 3] [--threads 2] [--write]
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from functools import partial
+from typing import Any
+
+import torch
+from reporting import RESULTS, say, table, write_block
+from vpd_inference import peak_of, seconds_of
+
+from diffsight.cli.recipe import read
+from diffsight.hub.build import build, without_weights
+from diffsight.inference.cost import cost
+from diffsight.model import DenseModel
+from diffsight.ops.memory import keep_freed_memory
+from diffsight.streets import Streets
+from diffsight.types import Draws, Inputs
+
+RECIPE = "ddp/nuscenes_camera"
+HW = (256, 704)
+
+
+def network() -> DenseModel:
+    """Return the model of the recipe with random weights."""
+    data = read(RECIPE)
+    torch.manual_seed(0)
+    return build({part: without_weights(data[part])[0] for part in ("task", "method")}).eval()
+
+
+def street() -> Inputs:
+    """Return six cameras of a rendered street."""
+    rig = Streets(image_hw=HW, lidar=False)[0].rig
+    assert rig is not None
+    return Inputs(torch.zeros(1, 3, *HW), rig=rig.in_floats())
+
+
+def whole(model: Any, inputs: Inputs) -> object:
+    """Run the model as the recipe says."""
+    return model(inputs, draws=Draws((0,)))
+
+
+@torch.inference_mode()
+def measure(rounds: int) -> str:
+    """Return the table of times."""
+    model, inputs = network(), street()
+    keep_freed_memory()
+    method: Any = model.method
+    backbone, rig = method.backbone, inputs.rig
+    assert rig is not None
+    levels = backbone.images.levels(rig.images.flatten(0, 1))
+    seen = backbone.pyramid(levels)[None]
+    lifted = backbone.lift(seen, rig)
+    features = backbone.join(backbone.encoder(lifted))
+    runs = {
+        "image encoder": lambda: backbone.pyramid(backbone.images.levels(rig.images.flatten(0, 1))),
+        "view transform": lambda: backbone.lift(seen, rig),
+        "network on the map": lambda: backbone.join(backbone.encoder(lifted)),
+        "three steps of five noises": lambda: method.sample(features, Draws((0,))),
+        "whole": partial(whole, model, inputs),
+    }
+    seconds = seconds_of(runs, rounds)
+    body = [[name, f"{statistics.median(values):.2f}"] for name, values in seconds.items()]
+    return table(("six images of 256 x 704 px, Swin-T", "s"), body)
+
+
+@torch.inference_mode()
+def peak() -> float:
+    """Return the peak memory of the whole pass in this process, in MiB."""
+    return peak_of(partial(whole, network(), street()))
+
+
+def main() -> None:
+    """Measure times, then memory, and print them."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--write", action="store_true", help="write the table to docs/results.md")
+    parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.memory:
+        sys.stdout.write(json.dumps(peak()))
+        return
+    text = measure(args.rounds)
+    command = [sys.executable, __file__, "--threads", str(args.threads), "--memory"]
+    found = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+    operations = cost(network().to("meta"), *HW).multiply_adds / 1e9
+    text += f"\n\nPeak memory {json.loads(found):.0f} MiB; {operations:.0f} GMAC (10^9)."
+    say(text + "\n")
+    if args.write:
+        call = f"`python benchmarks/ddp_maps.py --rounds {args.rounds} --write`"
+        write_block(RESULTS, "ddp_maps", f"{call}\n\n{text}")
+
+
+if __name__ == "__main__":
+    main()
