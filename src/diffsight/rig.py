@@ -15,6 +15,8 @@ from torch import Tensor
 from diffsight.errors import InputError
 from diffsight.records import Record
 
+ROTATION_ERROR = 1e-2  # of an element of R^T R
+FARTHEST_M = 1000.0  # of a camera from the vehicle
 POINT_CHANNELS = 5  # x, y, z in metres, intensity, age in seconds
 
 
@@ -55,6 +57,28 @@ class Rig(Record):
             if isinstance(value, Tensor):
                 rows[field.name] = value[chosen]
         return replace(self, **rows)
+
+    def require_usable(self) -> None:
+        """Refuse numbers that describe no cameras.
+
+        Raises:
+            InputError: if images are outside [0, 1], or matrices are not finite, are no rotation,
+                or have no positive focal length.
+        """
+        images = self.images
+        # written so that NaN fails
+        if images.is_floating_point() and not bool(((images >= 0) & (images <= 1)).all()):
+            raise InputError("images with values outside [0, 1]: scale floats to [0, 1]")
+        focal = self.intrinsics.diagonal(dim1=-2, dim2=-1)[..., :2]
+        if not bool(self.intrinsics.isfinite().all() and (focal > 0).all()):
+            raise InputError("intrinsics must be finite, with positive focal lengths in pixels")
+        turn = self.camera_to_vehicle[..., :3, :3]
+        off = (turn.mT @ turn - torch.eye(3).to(turn)).abs().amax()
+        is_turn = bool(off < ROTATION_ERROR) and bool((torch.linalg.det(turn) > 0).all())
+        if not (is_turn and bool((self.camera_to_vehicle[..., :3, 3].abs() < FARTHEST_M).all())):
+            raise InputError(
+                "camera_to_vehicle must be a rotation and a position in metres near the vehicle"
+            )
 
     def layout(self) -> tuple[object, ...]:
         """Return what rigs must share to be one batch."""

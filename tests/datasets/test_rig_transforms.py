@@ -49,6 +49,7 @@ def test_the_map_is_drawn_in_the_changed_frame() -> None:
     turn = matrix[:2, :2] / scale
     torch.testing.assert_close(turn @ turn.T, torch.eye(2), rtol=1e-5, atol=1e-5)
     twice = RandomVehicle()(changed, torch.Generator().manual_seed(4))
+    assert torch.equal(twice.labels["map"], Cells().draw(twice.rig.vehicle_change[0]))
     only = RandomVehicle()(one, torch.Generator().manual_seed(4))
     torch.testing.assert_close(
         twice.rig.vehicle_change, only.rig.vehicle_change @ changed.rig.vehicle_change

@@ -51,6 +51,13 @@ class AbstractBackbone(nn.Module, Configurable, abc.ABC):
         image = pad_to_multiple(inputs.image, self.size_multiple, MID_GREY)
         return self(image, latents=inputs.latents)
 
+    def check_rig(self, rig: Rig) -> None:
+        """Refuse cameras that the backbone cannot read; default: nothing.
+
+        Raises:
+            InputError: if there is such a reason.
+        """
+
     def example_rig(self, hw: tuple[int, int]) -> Rig | None:
         """Return cameras on the meta device, to count a pass; None: the backbone sees one image."""
         return None

@@ -62,7 +62,8 @@ def _text(report: "SplitReport") -> str:
     if report.depth_m is not None:
         low, median, high = report.depth_m
         lines.append(f"  depth from {low:.3g} to {high:.3g} m, median {median:.3g} m")
-    total = max(sum(report.histogram.values()), 1)
+    total = report.pixels if report.unit == "cells" else sum(report.histogram.values())
+    total = max(total, 1)
     ranked = sorted(report.histogram.items(), key=lambda pair: -pair[1])
     lines += [f"  {share / total:6.1%} {name}" for name, share in ranked if share]
     absent = [name for name, share in ranked if not share]

@@ -26,8 +26,14 @@ def main(
         version: which tables.
         out: the .json to write.
     """
-    from diffsight.datasets.nuscenes_tables import read_tables, require_files, write_index
+    from diffsight.datasets.nuscenes_tables import (
+        read_tables,
+        require_files,
+        require_writable,
+        write_index,
+    )
 
+    require_writable(out)
     frames = read_tables(root, version)
     require_files(root, version, frames)
     write_index(out, version, frames)

@@ -335,10 +335,13 @@ def _read(
 ) -> "tuple[Tensor, People | None, Rig | None] | None":
     """Return the image, and the people or cameras; one that cannot be used is reported."""
     from diffsight.datasets.rig_file import read_image_or_rig
+    from diffsight.inference.pipeline import check_rig
 
     try:
         image, rig = read_image_or_rig(job.image, wants_rig=one.predictor.model.reads_rig)
         one.predictor.plan.working_hw(*image.shape[-2:])
+        if rig is not None:
+            check_rig(one.predictor.model, job.image, rig)
         people = one.find_people and one.find_people(image, job.image)
     except InputError as error:
         report(one.out, job, options.error_of(job, error))

@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, UInt8
@@ -79,10 +79,12 @@ class AbstractDataset(Configurable, abc.ABC):
     Attributes:
         name: short name for tables and cards.
         class_names: by label name, for labels that are class ids.
+        map_cells: of maps around a vehicle, along each axis, and their length in metres.
     """
 
     name: str
     class_names: Mapping[str, tuple[str, ...]] = {}
+    map_cells: tuple[int, float] | None = None
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -98,7 +100,13 @@ class AbstractDataset(Configurable, abc.ABC):
 
 
 class AbstractTransform(Configurable, abc.ABC):
-    """A random change of a sample; image and labels move together."""
+    """A random change of a sample; image and labels move together.
+
+    Attributes:
+        accepts_rigs: whether it changes samples of several cameras.
+    """
+
+    accepts_rigs: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __call__(self, sample: Sample, generator: torch.Generator) -> Sample:

@@ -37,6 +37,7 @@ class SplitReport:
         depth_m: smallest, median of the medians, and largest depth.
         notes: possible mistakes.
         unit: what is labelled, in the plural.
+        pixels: their number.
     """
 
     name: str
@@ -48,6 +49,7 @@ class SplitReport:
     depth_m: tuple[float, float, float] | None = None
     notes: list[str] = field(default_factory=list)
     unit: str = "pixels"
+    pixels: int = 0
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,8 @@ class _Counter:
         self.images.add(hashlib.sha256(sample.image.numpy().tobytes()).digest())
         if sample.people is not None:
             self.unit = "joints"
+        if sample.rig is not None:
+            self.unit = "cells"
         for name, valid, values in _labels(sample):
             self.pixels += valid.numel()
             self.labelled += int(valid.sum())
@@ -207,6 +211,7 @@ class _Counter:
         self, split: str, official: int, median_m: tuple[float, float] | None
     ) -> SplitReport:
         report = SplitReport(split, len(self.data), official, list(self.unreadable))
+        report.pixels = self.pixels
         report.labelled, report.unit = self.labelled / max(self.pixels, 1), self.unit
         names = next(iter(self.data.class_names.values()), ())
         if self.unit == "joints":

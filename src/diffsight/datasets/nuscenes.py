@@ -86,6 +86,7 @@ class NuScenes(AbstractDataset):
         self.sweeps = sweeps
         self.cells = cells
         self.cell_m = cell_m
+        self.map_cells = (cells, cell_m)
         self.lidar = lidar
 
     def __len__(self) -> int:

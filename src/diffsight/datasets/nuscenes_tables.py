@@ -273,6 +273,23 @@ def require_files(root: Path, version: str, frames: Sequence[Frame]) -> None:
         )
 
 
+def require_writable(path: Path) -> None:
+    """Refuse a file that is something else than an index of before.
+
+    Raises:
+        InputError: if it is, or its folder is not there.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no such folder: make it, or choose another --out")
+    if path.exists():
+        try:
+            is_index = read_object(path).get("format") == FORMAT
+        except (OSError, ValueError):
+            is_index = False
+        if not is_index:
+            raise InputError(f"{path}: exists already and is no index: choose another --out")
+
+
 def write_index(path: Path, version: str, frames: Sequence[Frame]) -> None:
     """Write the index file.
 

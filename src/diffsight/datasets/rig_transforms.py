@@ -24,7 +24,12 @@ class RandomCameras(AbstractTransform):
         scale: of the image before the crop, from and to.
         degrees: by which the crop is turned at most, to both sides.
         mirror_probability: of mirroring an image.
+
+    Raises:
+        InputError: if a number is not positive.
     """
+
+    accepts_rigs = True
 
     def __init__(
         self,
@@ -34,6 +39,8 @@ class RandomCameras(AbstractTransform):
         degrees: float = 5.4,
         mirror_probability: float = 0.5,
     ) -> None:
+        if min(*hw, *scale) <= 0:
+            raise InputError(f"hw {tuple(hw)} and scale {tuple(scale)} must be positive numbers")
         self.hw = (hw[0], hw[1])
         self.scale = scale
         self.degrees = degrees
@@ -79,7 +86,12 @@ class RandomVehicle(AbstractTransform):
         shift_m: standard deviation of the shift along each axis.
         mirror_probability: of mirroring either horizontal axis.
         label: key of the map.
+
+    Raises:
+        InputError: if a scale is not positive.
     """
+
+    accepts_rigs = True
 
     def __init__(
         self,
@@ -90,6 +102,8 @@ class RandomVehicle(AbstractTransform):
         mirror_probability: float = 0.5,
         label: str = "map",
     ) -> None:
+        if min(scale) <= 0:
+            raise InputError(f"scale {tuple(scale)} must be positive numbers")
         self.degrees = degrees
         self.scale = scale
         self.shift_m = shift_m
@@ -108,9 +122,10 @@ class RandomVehicle(AbstractTransform):
                 f"sample {sample.id}: its map cannot be drawn again: remove RandomVehicle from the "
                 "recipe, or its preload"
             )
-        change = self._change(generator)
-        labels = {**sample.labels, self.label: sample.map_source.draw(change)}
-        return replace(sample, labels=labels, rig=moved(rig, change))
+        rig = moved(rig, self._change(generator))
+        assert rig.vehicle_change is not None
+        labels = {**sample.labels, self.label: sample.map_source.draw(rig.vehicle_change[0])}
+        return replace(sample, labels=labels, rig=rig)
 
     def _change(self, generator: Generator) -> Float[Tensor, "4 4"]:
         turn = math.radians(uniform(generator, -self.degrees, self.degrees))

@@ -1,6 +1,7 @@
 """DDP's map decoder: layers of deformable attention that know the time of the diffusion."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -177,6 +178,22 @@ class MapDecoder(nn.Module, Configurable):
         self.layers = nn.ModuleList(
             MapDecoderLayer(width, heads, points, hidden, time_width) for _ in range(layers)
         )
+
+    def check_width(self, channels: Sequence[int], *, accepts_any: bool) -> None:
+        """Refuse features that the decoder cannot read.
+
+        Args:
+            channels: of the features.
+            accepts_any: whether one map of any width is brought to the decoder's.
+
+        Raises:
+            InputError: if they differ.
+        """
+        if tuple(channels) != (self.width,) and not (accepts_any and len(channels) == 1):
+            raise InputError(
+                f"the features have {tuple(channels)} channels, the decoder reads one map of "
+                f"{self.width}: give both the same width"
+            )
 
     def forward(self, features: Map, time: Float[Tensor, "b e"] | None = None) -> Map:
         """Return the map after all layers; ``time`` are vectors of ``TimeEmbedding``."""

@@ -82,7 +82,7 @@ class First(AbstractDataset):
 
     def __init__(self, dataset: AbstractDataset, count: int) -> None:
         self.name = f"{dataset.name}, first {count}"
-        self.class_names = dataset.class_names
+        self.class_names, self.map_cells = dataset.class_names, dataset.map_cells
         self._dataset = dataset
         self._count = count
 
@@ -305,11 +305,18 @@ def protocol_for(name: str, model: DenseModel, *, oracle_scene: bool = False) ->
 
 
 def check_classes(task: AbstractTask, dataset: AbstractDataset) -> None:
-    """Refuse a data set whose classes are not those of the task, in the same order.
+    """Refuse a data set whose classes or cells are not those of the task, in the same order.
 
     Raises:
         InputError: naming the first class that differs.
     """
+    if None not in (task.map_cells, dataset.map_cells) and task.map_cells != dataset.map_cells:
+        theirs, ours = (
+            "{} cells of {:g} m".format(*one.map_cells or ()) for one in (dataset, task)
+        )
+        raise InputError(
+            f"data set {dataset.name!r} has maps of {theirs}, the task of {ours}: make them equal"
+        )
     ours, theirs = task.class_names, dataset.class_names.get(task.label)
     if not ours or theirs is None:
         return

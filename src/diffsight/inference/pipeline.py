@@ -143,7 +143,10 @@ class Pipeline:
         """
         wants_rig = self.predictor.model.reads_rig
         if isinstance(image, str | Path):
-            return read_image_or_rig(Path(image), wants_rig=wants_rig)
+            picture, rig = read_image_or_rig(Path(image), wants_rig=wants_rig)
+            if rig is not None:
+                check_rig(self.predictor.model, image, rig)
+            return picture, rig
         if isinstance(image, Rig) != wants_rig:
             what = "a Rig of several cameras" if wants_rig else "one image"
             raise InputError(f"the model reads {what}, got {type(image).__name__}")
@@ -151,7 +154,26 @@ class Pipeline:
             return to_tensor(image), None
         if len(image) != 1:
             raise InputError(f"rig of {len(image)} rows: give one row each (Rig.each)")
+        check_rig(self.predictor.model, "rig", image)
         return sheet_of(image), image
+
+
+def check_rig(model: DenseModel, name: str | Path, rig: Rig) -> None:
+    """Refuse cameras that cannot be used.
+
+    Args:
+        model: that reads them.
+        name: of the rig, for messages.
+        rig: a batch of one.
+
+    Raises:
+        InputError: if numbers are not finite or out of range, or the model does not read them.
+    """
+    try:
+        rig.require_usable()
+        model.method.check_rig(rig)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
 
 
 def default_device() -> str:

@@ -63,7 +63,7 @@ def find_images(arguments: Sequence[str]) -> list[Job]:
             images[_absolute(Path(argument))] = None
             continue
         skipped = unreadable_types(expanded)
-        found = [path for path in expanded if _is_image(path)]
+        found = [path for path in expanded if _is_image(path) or _is_rig(path, argument)]
         if not found:
             suffixes = " ".join(sorted(IMAGE_SUFFIXES))
             hint = f", {skipped}" if skipped else ""
@@ -102,7 +102,8 @@ def write_prediction(
         The contents of the JSON file.
 
     Raises:
-        Occupied: if they would replace a file in the image's folder that is not of an earlier run.
+        Occupied: if they would replace a file that is not of an earlier run: in the image's folder
+            any, elsewhere the JSON file.
         InputError: if the files cannot be written.
     """
     base = out / job.name
@@ -112,13 +113,13 @@ def write_prediction(
     about = {"image": str(job.image), **{name: path.name for name, path in paths.items()}}
     about |= prediction.metadata() | dict(notes)
     ours = _written(sidecar, base.name)
-    if base.parent.resolve() == job.image.parent.resolve():
-        for path in (*paths.values(), sidecar):
-            if path.exists() and path.name not in ours:
-                raise Occupied(
-                    f"{path}: exists already in the image's folder and is not of an earlier run: "
-                    "choose another --out"
-                )
+    is_beside = base.parent.resolve() == job.image.parent.resolve()
+    # the JSON file anywhere: it may describe the cameras of another vehicle
+    for path in (*paths.values(), sidecar) if is_beside else (sidecar,):
+        if path.exists() and path.name not in ours:
+            raise Occupied(
+                f"{path}: exists already and is not of an earlier run: choose another --out"
+            )
     try:
         base.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -211,6 +212,11 @@ def _is_image(path: Path) -> bool:
     if path.name in PICTURES and path.with_name(EXPLAINED).is_file():
         return False
     return not _is_result(path)
+
+
+def _is_rig(path: Path, argument: str) -> bool:
+    """Whether a pattern that ends in ``.json`` means this file, for models of several cameras."""
+    return argument.endswith(".json") and not _written(path, path.stem)
 
 
 def _is_result(path: Path) -> bool:

@@ -177,6 +177,13 @@ class AbstractMethod(nn.Module, Configurable, abc.ABC):
         """Return what stands for ``Inputs.text`` of one image when a pass is only counted."""
         return None
 
+    def check_rig(self, rig: Rig) -> None:
+        """Refuse cameras that the method cannot read, before they are run; default: nothing.
+
+        Raises:
+            InputError: if there is such a reason.
+        """
+
     def example_rig(self, hw: tuple[int, int]) -> Rig | None:
         """Return what stands for ``Inputs.rig`` when a pass is only counted; None: one image."""
         return None

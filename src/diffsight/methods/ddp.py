@@ -5,7 +5,7 @@ decoder that is given the features, the noisy map and the time (algorithms 1 to 
 steps is chosen when the model is used.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, Self
@@ -127,7 +127,7 @@ class DDP(AbstractMethod):
         self.accepts_steps = encoding is not None
         self.size_multiple = backbone.size_multiple
         self.neck, channels, _ = build_neck(neck, backbone.channels, backbone.strides)
-        _check_width(channels, decoder, accepts_any_width=neck is None and encoding is not None)
+        decoder.check_width(channels, accepts_any=neck is None and encoding is not None)
         self.encoding = None if encoding is None else encoding(output=output)
         low = 0.0 if output.bounds is None else output.bounds[0]
         self.low = low if self.encoding is None else self.encoding.low
@@ -153,6 +153,10 @@ class DDP(AbstractMethod):
         if self.is_frozen:
             self.backbone.eval()
         return self
+
+    def check_rig(self, rig: Rig) -> None:
+        """Refuse what the backbone does not read, see ``AbstractMethod.check_rig``."""
+        self.backbone.check_rig(rig)
 
     def example_rig(self, hw: tuple[int, int]) -> Rig | None:
         """Return what the backbone reads, see ``AbstractMethod.example_rig``."""
@@ -388,12 +392,3 @@ class DDP(AbstractMethod):
     def few_shot_defaults(cls) -> FitSettings:
         """Return AdamW with one rate and the authors' decay, batches of 8."""
         return FitSettings({"": 1e-3}, batch_size=8, max_steps=600, weight_decay=0.01)
-
-
-def _check_width(channels: Sequence[int], decoder: MapDecoder, *, accepts_any_width: bool) -> None:
-    """Refuse features that the decoder cannot read; ``fuse`` brings one map to its width."""
-    if tuple(channels) != (decoder.width,) and not (accepts_any_width and len(channels) == 1):
-        raise InputError(
-            f"the features have {channels} channels, the decoder reads one map of {decoder.width}: "
-            "give both the same width"
-        )

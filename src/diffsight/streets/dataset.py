@@ -68,6 +68,7 @@ class Streets(AbstractDataset):
         self.lidar = lidar
         self.cells = cells
         self.cell_m = cell_m
+        self.map_cells = (cells, cell_m)
         self.seed = seed
 
     def __len__(self) -> int:

@@ -38,6 +38,7 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
             predictions can be calibrated.
         lower_bound: of the numbers that are predicted.
         sigmas: of the object keypoint similarity, one per joint; empty for other labels.
+        map_cells: of maps around a vehicle, along each axis, and their length in metres.
         has_regions: whether parts of an image are run by themselves (``regions``), such as people.
     """
 
@@ -52,6 +53,7 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
     has_prediction_sets: ClassVar[bool] = False
     lower_bound: ClassVar[float] = -math.inf
     sigmas: tuple[float, ...] = ()
+    map_cells: tuple[int, float] | None = None
     has_regions: ClassVar[bool] = False
 
     @property

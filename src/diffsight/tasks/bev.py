@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from jaxtyping import Float, Float64, UInt8
@@ -12,7 +12,7 @@ from torch.nn import functional
 from diffsight.datasets.base import Sample
 from diffsight.errors import InputError
 from diffsight.label_maps import NUSCENES_CLASSES
-from diffsight.ops.map_counts import best_iou, count_cells
+from diffsight.ops.map_counts import best_iou, count_cells, require_same_cells
 from diffsight.ops.resize import resized_label
 from diffsight.outputs import Masks, Output, OutputSpec, SoftLabels
 from diffsight.rig import check_cells
@@ -72,6 +72,7 @@ class BEV(AbstractTask):
         self.cell_m = cell_m
         self.gamma = gamma
         self.label = label
+        self.map_cells = (cells, cell_m)
         self.forward_axis: ForwardAxis = forward_axis
 
     @property
@@ -79,11 +80,20 @@ class BEV(AbstractTask):
         """Masks on the grid of cells."""
         return (OutputSpec("masks", len(self.names), grid=(self.cells, self.cells)),)
 
+    def restrict_to(self, names: Sequence[str]) -> Self:
+        """Refuse: maps keep all their classes.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError("maps keep all their classes: leave --classes out")
+
     def loss(
         self, output: Output, target: Target, soft_labels: SoftLabels | None = None
     ) -> dict[str, Tensor]:
         """Return the focal loss (Lin et al., 2017): mean over cells, sum over classes."""
         output = Masks.expect(output)
+        require_same_cells(output.hw, target.label)
         logits = output.maps.float()
         if output.space == "probabilities":
             logits = logits.clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY).logit()

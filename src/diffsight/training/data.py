@@ -117,6 +117,11 @@ class TrainingStream(AbstractStream):
             generator = torch.Generator().manual_seed(seed)
             sample = self.dataset[key[1]]
             for change in self.augment:
+                if sample.rig is not None and not change.accepts_rigs:
+                    raise InputError(
+                        f"{type(change).__name__} does not change several cameras: use "
+                        "RandomCameras and RandomVehicle"
+                    )
                 sample = change(sample, generator)
             rows.append((sample, seed))
         return rows

@@ -43,7 +43,7 @@ class InMemory(AbstractDataset):
 
     def __init__(self, dataset: AbstractDataset, samples: Sequence[Sample]) -> None:
         self.name = dataset.name
-        self.class_names = dataset.class_names
+        self.class_names, self.map_cells = dataset.class_names, dataset.map_cells
         self._samples = samples
 
     def __len__(self) -> int:

@@ -64,6 +64,10 @@ class AbstractRigMap(AbstractBackbone, abc.ABC):
         cameras: int | None,
     ) -> None:
         super().__init__()
+        if min(width, context, 1 if cameras is None else cameras) < 1:
+            raise InputError("width, context and cameras must be at least 1")
+        if depths.low_m <= 0:
+            raise InputError(f"depths begin at {depths.low_m:g} m: give a positive number")
         self.cameras = cameras
         self.image_hw = None if image_hw is None else (image_hw[0], image_hw[1])
         self.scaled_width = scaled_width
@@ -80,18 +84,31 @@ class AbstractRigMap(AbstractBackbone, abc.ABC):
         """Return the features of the map.
 
         Raises:
-            InputError: if there are no cameras, or another number of them than the model's.
+            InputError: if there are no cameras, or as ``check_rig``.
         """
         if inputs.rig is None:
             raise InputError(ONE_IMAGE)
-        count = inputs.rig.images.shape[1]
+        self.check_rig(inputs.rig)
+        features = self.features(inputs.rig)
+        hw = (features.shape[-2], features.shape[-1])
+        return Pyramid((features,), self.strides, hw)
+
+    def check_rig(self, rig: Rig) -> None:
+        """Refuse another number of cameras than the model's, and images that are too small.
+
+        Raises:
+            InputError: if the rig is refused.
+        """
+        _, count, _, height, width = rig.images.shape
         if self.cameras not in (None, count):
             raise InputError(
                 f"the model reads {self.cameras} cameras, the rig has {count}: give all"
             )
-        features = self.features(inputs.rig)
-        hw = (features.shape[-2], features.shape[-1])
-        return Pyramid((features,), self.strides, hw)
+        least = self.images.size_multiple
+        if min(self.image_hw or (height, width)) < least:
+            raise InputError(
+                f"images of {width} x {height} px: the model needs at least {least} px on each side"
+            )
 
     def forward(self, image: Tensor, *, latents: Latents | None = None) -> Pyramid:
         """Refuse a single image."""
@@ -169,6 +186,7 @@ class CameraMap(AbstractRigMap):
             scaled_width=scaled_width,
             cameras=cameras,
         )
+        check_stages(stages)
         self.encoder = MapEncoder(context, stages)
         self.join = MapPyramid(stages[-1][0], stages[0][0], width)
         self.channels, self.strides = (width,), (1,)
@@ -297,6 +315,16 @@ class MapEncoder(nn.Module):
     def forward(self, x: Map) -> list[Map]:
         """Return the map after every stage."""
         return levels_of(self.stages, x)
+
+
+def check_stages(stages: Sequence[tuple[int, int]]) -> None:
+    """Refuse a network on the map without stages.
+
+    Raises:
+        InputError: if there is none, or a number is not positive.
+    """
+    if not stages or min(min(stage) for stage in stages) < 1:
+        raise InputError(f"stages {list(stages)}: give channels and stride of one or more stages")
 
 
 def levels_of(stages: nn.ModuleList, x: Map) -> list[Map]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from diffsight.backbones.bev.cameras import AbstractRigMap, Map, levels_of
+from diffsight.backbones.bev.cameras import AbstractRigMap, Map, check_stages, levels_of
 from diffsight.backbones.bev.geometry import Axis, Range
 from diffsight.backbones.bev.lidar import LidarMap
 from diffsight.backbones.vision import VisionBackbone
@@ -78,23 +78,33 @@ class CameraLidarMap(AbstractRigMap):
             )
         self.lidar = lidar
         self.fuse = conv_block(context + lidar.channels, width)
+        check_stages(stages)
         self.encoder = PlainStages(width, stages)
         self.join = SameSize(stages, width)
         self.channels, self.strides = (width * len(stages),), (1,)
+
+    def check_rig(self, rig: Rig) -> None:
+        """Refuse as ``AbstractRigMap``, and a rig without a LiDAR.
+
+        Raises:
+            InputError: if the rig is refused.
+        """
+        super().check_rig(rig)
+        if rig.points is None:
+            raise InputError(
+                "the model reads cameras and a LiDAR: give a rig with points (`lidar: true` of a "
+                "data set)"
+            )
 
     def features(self, rig: Rig) -> Map:
         """Return the features of the map.
 
         Raises:
-            InputError: if the rig has no LiDAR, or numbers of its points are not finite.
+            InputError: if numbers of the points are not finite.
         """
         with without_autocast(rig.intrinsics):  # 16 bits would move points by a voxel
             points = rig.moved_points()
-        if points is None:
-            raise InputError(
-                "the model reads cameras and a LiDAR: give a rig with points (`lidar: true` of a "
-                "data set)"
-            )
+        assert points is not None
         both = torch.cat([self.camera_features(rig), self.lidar(points)], dim=1)
         return self.join(self.encoder(self.fuse(both)))
 

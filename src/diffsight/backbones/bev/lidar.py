@@ -68,6 +68,10 @@ class LidarMap(nn.Module, Configurable):
         width: int = 128,
     ) -> None:
         super().__init__()
+        if len(widths) != len(PADDINGS) + 1:
+            raise InputError(
+                f"widths {list(widths)}: give those of {len(PADDINGS) + 1} resolutions"
+            )
         self.axes = (Axis(*x), Axis(*y), Axis(*z))
         self.max_points, self.max_voxels = max_points, max_voxels
         self.encoder = SparseEncoder(widths, width)
