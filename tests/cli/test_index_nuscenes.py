@@ -120,3 +120,18 @@ def test_damaged_tables_are_one_line(root: Path, capsys: pytest.CaptureFixture[s
     assert "'location'" in changed("log", lambda rows: rows[0].pop("location"))
     assert "holds no list" in changed("sensor", lambda rows: rows.append(3))
     assert "'token9'" in changed("sample_data", lambda rows: rows[3].update(prev="token9"))
+
+
+def test_a_file_that_is_no_index_is_not_replaced(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = root / VERSION / "sample.json"
+    before = table.read_bytes()
+    words = ["index-nuscenes", "--root", str(root), "--version", VERSION, "--out"]
+    assert cli.main([*words, str(table)]) == 2
+    assert "exists already and is no index: choose another --out" in capsys.readouterr().err
+    assert table.read_bytes() == before
+    assert cli.main([*words, str(root / "none" / "a.json")]) == 2
+    assert "there is no such folder: make it" in capsys.readouterr().err
+    assert cli.main([*words, str(root / "a.json")]) == 0
+    assert cli.main([*words, str(root / "a.json")]) == 0  # an index may be written again

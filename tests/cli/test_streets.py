@@ -1,6 +1,7 @@
 """Maps around a vehicle from every command: fit, evaluate, predict, explain, describe."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +93,77 @@ def test_bad_input_is_one_line(
     scene.write_text(json.dumps(about))
     assert "camera 2: intrinsics must be 3 x 3 finite numbers" in error("explain", str(scene))
     assert not list((tmp_path / "out").glob("*.png"))
+
+
+def test_one_unsuitable_rig_does_not_end_the_others(
+    model: Path, scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample = Streets(split="test", count=1, image_hw=(32, 64))[0]
+    small = write_rig(Streets(count=1, image_hw=(16, 64))[0].rig, tmp_path / "small")
+    few = replace(
+        sample.rig,
+        **{
+            name: getattr(sample.rig, name)[:, :5]
+            for name in ("images", "intrinsics", "camera_to_vehicle", "image_change")
+        },
+    )
+    few = write_rig(few, tmp_path / "few")
+    turned = json.loads(scene.read_text())
+    turned["cameras"][0]["camera_to_vehicle"][0][0] *= 1000
+    turned["cameras"][0]["image"] = "../scene/camera0.png"
+    scaled = scene.with_name("scaled.json")
+    scaled.write_text(json.dumps(turned))
+    out = tmp_path / "out"
+    rigs = [str(one) for one in (small, few, scaled, scene)]
+    assert main(["predict", *rigs, "--model", str(model), "--out", str(out)]) == 1
+    error = capsys.readouterr().err
+    assert "small/rig.json: images of 64 x 16 px: the model needs at least 32 px" in error
+    assert "few/rig.json: the model reads 6 cameras, the rig has 5: give all" in error
+    assert "scaled.json: camera_to_vehicle must be a rotation" in error
+    assert (out / "scene" / "rig_map.npy").exists()
+
+
+def test_a_result_never_replaces_the_file_of_another_rig(
+    model: Path, scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_rig(Streets(count=1, image_hw=(32, 64))[0].rig, tmp_path / "other")
+    before = other.read_bytes()
+    words = ["predict", str(scene), "--model", str(model), "--out", str(other.parent)]
+    assert main(words) == 1
+    assert "other/rig.json: exists already and is not of an earlier run" in capsys.readouterr().err
+    assert other.read_bytes() == before
+    assert main([*words[:-1], str(tmp_path / "out")]) == 0
+    assert main([*words[:-1], str(tmp_path / "out")]) == 0  # of an earlier run
+    pattern = str(tmp_path / "sc*" / "*.json")
+    assert main(["predict", pattern, *words[2:-1], str(tmp_path / "again")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--train.cells", "40"], "maps of 40 cells of 0.5 m, the task of 50 cells of 0.5 m"),
+        (["--val.cell_m", "1.0"], "maps of 50 cells of 1 m, the task of 50 cells of 0.5 m"),
+        (["--augment+=HorizontalFlip"], "HorizontalFlip does not change several cameras"),
+        (["--method.covers", "2"], "covers must be more than 0 and at most 1, got 2"),
+        (["--method.backbone.stages", "[]"], "give channels and stride of one or more stages"),
+        (["--method.backbone.cameras", "0"], "width, context and cameras must be at least 1"),
+    ],
+)
+def test_trainings_that_do_not_fit_end_before_they_begin(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    recipe = ["--recipe", "streets/ddp_cameras", "--out", str(out)]
+    assert main(["fit", *recipe, *SMALL, *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (out / "model").exists()
+
+
+def test_another_length_of_a_cell_is_not_scored(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--data", "Streets", "split=test", "count=1", "image_hw=[32, 64]", "cell_m=1.0"]
+    assert main(["evaluate", "--model", str(model), *data]) == 2
+    assert "maps of 50 cells of 1 m, the task of 50 cells of 0.5 m" in capsys.readouterr().err
