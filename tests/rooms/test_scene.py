@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffsight.rooms import CLASSES, ROOM_TYPES
-from diffsight.rooms.draw import Draw
+from diffsight.rooms.draw import stream
 from diffsight.rooms.layout import overlap
 from diffsight.rooms.scene import sample_scene
 from diffsight.rooms.world import Scene
@@ -26,13 +26,13 @@ def standing(scene: Scene) -> list[int]:
 
 def test_streams_differ_in_every_part_of_their_name() -> None:
     names = itertools.product(("train", "val", "test"), (0, 1), (0, 1), ("room", "light"))
-    firsts = [Draw(*name).uniform() for name in names]
+    firsts = [stream(*name).uniform() for name in names]
     assert len(set(firsts)) == len(firsts)
-    assert Draw("train", 0, 0, "room").uniform() == firsts[0]
+    assert stream("train", 0, 0, "room").uniform() == firsts[0]
 
 
 def test_decisions_have_the_right_range() -> None:
-    draw = Draw("train", 0, 0, "test")
+    draw = stream("train", 0, 0, "test")
     assert {draw.integer(2, 4) for _ in range(100)} == {2, 3, 4}
     assert {draw.choice("abc") for _ in range(100)} == set("abc")
     assert sorted(draw.shuffled(range(9))) == list(range(9))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from diffsight.streets.scene import VEHICLE, Draw, sample_scene
+from diffsight.streets.scene import VEHICLE, sample_scene, stream
 
 
 def test_nothing_stands_in_the_vehicle_or_across_lines() -> None:
@@ -36,7 +36,7 @@ def test_cells_change_nothing_but_the_map_and_the_lines() -> None:
 
 
 def test_noise_has_mean_zero_and_deviation_one() -> None:
-    noise = Draw("a").noise((200, 200))
+    noise = stream("a").noise((200, 200))
     assert noise.dtype == np.float32
     assert abs(float(noise.mean())) < 0.02
     assert abs(float(noise.std()) - 1) < 0.02

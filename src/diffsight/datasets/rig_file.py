@@ -1,11 +1,12 @@
 """A file that describes the cameras and the LiDAR of a vehicle at one time.
 
-```json
-{"cameras": [{"image": "front.jpg",
-              "intrinsics": [[1266, 0, 816], [0, 1266, 491], [0, 0, 1]],
-              "camera_to_vehicle": [[0, 0, 1, 1.7], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1]]}],
- "points": "points.npy"}
-```
+Such as::
+
+    {"cameras": [{"image": "front.jpg",
+                  "intrinsics": [[1266, 0, 816], [0, 1266, 491], [0, 0, 1]],
+                  "camera_to_vehicle": [[0, 0, 1, 1.7], [-1, 0, 0, 0],
+                                        [0, -1, 0, 1.5], [0, 0, 0, 1]]}],
+     "points": "points.npy"}
 
 Paths are relative to the file. ``points`` has rows of x, y, z in metres, intensity and age in
 seconds, and may be left out.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from diffsight.rooms.draw import Draw
+from diffsight.ops.draw import Draw
 from diffsight.rooms.materials import COLOURS, LOOKS, material, plain, wood
 from diffsight.rooms.models import Model, Style
 from diffsight.rooms.world import Material, Pattern, Vector, align_y, cross, point

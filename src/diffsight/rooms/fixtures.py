@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from diffsight.rooms.draw import Draw
+from diffsight.ops.draw import Draw
 from diffsight.rooms.furniture import DARK_METAL, METAL
 from diffsight.rooms.materials import COLOURS, LOOKS, material, plain
 from diffsight.rooms.models import Model, Style, Surface

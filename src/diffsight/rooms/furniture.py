@@ -1,6 +1,6 @@
 """Furniture for the floor: tables, chairs, sofas, beds, shelves, cabinets, lamps and plants."""
 
-from diffsight.rooms.draw import Draw
+from diffsight.ops.draw import Draw
 from diffsight.rooms.materials import material, plain, shade
 from diffsight.rooms.models import Model, Style, Surface
 from diffsight.rooms.world import Material, Vector, align_y, length, point

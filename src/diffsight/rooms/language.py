@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffsight.rooms.draw import Draw
+from diffsight.rooms.draw import stream
 from diffsight.rooms.raycast import Grid, cast
 from diffsight.rooms.world import Scene, Thing
 
@@ -91,7 +91,7 @@ def article(words: str) -> str:
 
 def caption(scene: Scene, in_view: Sequence[InView]) -> str:
     """Return one or two sentences about what is in view."""
-    draw = Draw(scene.split, scene.seed, scene.index, "caption")
+    draw = stream(scene.split, scene.seed, scene.index, "caption")
     named = [s for s in in_view if s.thing.kind not in _SHELL and s.area_px >= MIN_AREA_PX]
     items = _items(named, draw.integer(3, 6))
     start = draw.choice((article(scene.room_type), f"a view of {article(scene.room_type)}"))
@@ -149,7 +149,7 @@ def expressions(scene: Scene, in_view: Sequence[InView]) -> list[tuple[str, int]
 
     Every expression is true of exactly one of the things in view, slivers included.
     """
-    draw = Draw(scene.split, scene.seed, scene.index, "expressions")
+    draw = stream(scene.split, scene.seed, scene.index, "expressions")
     entries = []
     for target in in_view:
         if target.thing.kind in _SHELL or target.area_px < MIN_AREA_PX:

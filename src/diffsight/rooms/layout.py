@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from diffsight.ops.draw import Draw
 from diffsight.rooms.building import before, walls
-from diffsight.rooms.draw import Draw
 from diffsight.rooms.models import Model, Surface, place
 from diffsight.rooms.world import Primitive, Thing, Vector, View, rotate
 

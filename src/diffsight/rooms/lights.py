@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
+from diffsight.ops.draw import Draw
 from diffsight.rooms import building
 from diffsight.rooms.building import walls
-from diffsight.rooms.draw import Draw
 from diffsight.rooms.layout import Layout
 from diffsight.rooms.world import Light, Vector, point
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from diffsight.rooms.draw import Draw
+from diffsight.ops.draw import Draw
 from diffsight.rooms.world import Material, Pattern, Vector
 
 # encoded (sRGB) values of the named colours

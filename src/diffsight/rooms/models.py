@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from diffsight.rooms.draw import Draw
+from diffsight.ops.draw import Draw
 from diffsight.rooms.materials import LOOKS, WOODS, material, shade, tint
 from diffsight.rooms.world import (
     Material,

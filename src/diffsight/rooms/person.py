@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from diffsight.label_maps import COCO_KEYPOINTS
-from diffsight.rooms.draw import Draw
+from diffsight.ops.draw import Draw
 from diffsight.rooms.materials import LOOKS, material, plain
 from diffsight.rooms.models import Model, Style
 from diffsight.rooms.world import (

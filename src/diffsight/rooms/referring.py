@@ -5,7 +5,7 @@ import torch
 
 from diffsight.datasets.base import Sample
 from diffsight.rooms.dataset import AbstractRooms, camera_of
-from diffsight.rooms.draw import Draw
+from diffsight.rooms.draw import stream
 from diffsight.rooms.labels import Geometry
 from diffsight.rooms.language import expressions, look_around
 from diffsight.rooms.render import add_noise, render_clean
@@ -65,5 +65,5 @@ class ReferringRooms(AbstractRooms):
                 break
             index += ELSEWHERE
         things = sorted({thing for _, thing in phrases})
-        thing = Draw(self.split, self.seed, index, "referent").choice(things)
+        thing = stream(self.split, self.seed, index, "referent").choice(things)
         return scene, thing, tuple(text for text, own in phrases if own == thing)

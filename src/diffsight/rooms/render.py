@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from diffsight.rooms.draw import Draw
+from diffsight.rooms.draw import stream
 from diffsight.rooms.materials import albedo
 from diffsight.rooms.primitives import normal, points_on, texture_coordinates
 from diffsight.rooms.raycast import Grid, cast, local_rays, occluded, rotate_rows
@@ -52,7 +52,7 @@ def _encode(light: np.ndarray) -> np.ndarray:
 def add_noise(scene: Scene, clean: Float[np.ndarray, "3 h w"]) -> UInt8[np.ndarray, "3 h w"]:
     """Return the 8-bit image with sensor noise: a function of the scene and the size."""
     _, height, width = clean.shape
-    draw = Draw(scene.split, scene.seed, scene.index, f"noise/{height}x{width}")
+    draw = stream(scene.split, scene.seed, scene.index, f"noise/{height}x{width}")
     noisy = clean + draw.noise(clean.shape) * np.float32(scene.noise)
     return np.clip(noisy * 255 + 0.5, 0, 255).astype(np.uint8)
 

@@ -4,9 +4,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from diffsight.ops.draw import Draw
 from diffsight.rooms import building, fixtures, furniture
 from diffsight.rooms.building import before, walls
-from diffsight.rooms.draw import Draw
+from diffsight.rooms.draw import stream
 from diffsight.rooms.layout import Layout
 from diffsight.rooms.models import Model, Style
 from diffsight.rooms.person import person
@@ -60,7 +61,7 @@ def _chairs(layout: Layout, draw: Draw, style: Style, index: int, count: int) ->
 
 def _again(layout: Layout, like: float) -> Draw:
     """Return the same stream every time, so that the chairs of a set are alike."""
-    return Draw("chairs", layout.draw_seed, int(like), "model")
+    return stream("chairs", layout.draw_seed, int(like), "model")
 
 
 def _sit(layout: Layout, draw: Draw, style: Style, chair: int) -> None:

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 
+from diffsight.ops.draw import Draw
 from diffsight.rooms import building
-from diffsight.rooms.draw import Draw
+from diffsight.rooms.draw import stream
 from diffsight.rooms.layout import Layout
 from diffsight.rooms.lights import Window, add_lights
 from diffsight.rooms.models import Style
@@ -15,23 +16,23 @@ from diffsight.rooms.world import Scene, Vector, View, compose, point, rotation_
 
 def sample_scene(split: str, seed: int, index: int) -> Scene:
     """Return the scene of this name: a function of the arguments and the renderer."""
-    room_type = Draw(split, seed, index, "type").choice(ROOM_TYPES)
+    room_type = stream(split, seed, index, "type").choice(ROOM_TYPES)
     kind = ROOMS[room_type]
-    draw = Draw(split, seed, index, "room")
+    draw = stream(split, seed, index, "room")
     half_size = _room_size(draw, room_type)
     style = Style.draw(draw, kind.palette)
-    view = _camera(Draw(split, seed, index, "camera"), half_size)
-    layout = Layout(Draw(split, seed, index, "layout"), half_size, view)
+    view = _camera(stream(split, seed, index, "camera"), half_size)
+    layout = Layout(stream(split, seed, index, "layout"), half_size, view)
     floor = building.floor_finish(draw, draw.choice(kind.floors))
     wall = building.wall_finishes(draw, kind.wall_colours, draw.chance(kind.tiled))
     for model in building.shell(half_size, floor, wall):
         layout.add(model, (0.0, 0.0, 0.0), 0.0)
-    windows = _openings(layout, Draw(split, seed, index, "openings"), style, kind)
-    draw = Draw(split, seed, index, "furniture")
+    windows = _openings(layout, stream(split, seed, index, "openings"), style, kind)
+    draw = stream(split, seed, index, "furniture")
     kind.furnish(layout, draw, style)
     add_extras(layout, draw, style, room_type)
-    lights, ambient, sky = add_lights(Draw(split, seed, index, "light"), layout, windows)
-    noise = Draw(split, seed, index, "sensor").uniform(0.004, 0.014)
+    lights, ambient, sky = add_lights(stream(split, seed, index, "light"), layout, windows)
+    noise = stream(split, seed, index, "sensor").uniform(0.004, 0.014)
     return Scene(
         room_type,
         half_size,

@@ -12,7 +12,7 @@ from diffsight.errors import InputError
 from diffsight.ops.machine import require_bytes
 from diffsight.rig import Rig, check_cells
 from diffsight.streets.ground import CLASSES
-from diffsight.streets.scene import SPLITS, Draw, sample_scene
+from diffsight.streets.scene import SPLITS, sample_scene, stream
 from diffsight.streets.sensors import CAMERAS, RAYS, camera_poses, photograph, scan
 
 MIN_SIZE = 8
@@ -81,7 +81,7 @@ class Streets(AbstractDataset):
         grid = {"cells": self.cells, "cell_m": self.cell_m}
         scene = sample_scene(self.split, self.seed, index, **grid)
         poses = camera_poses(scene, self.image_hw)
-        noise = Draw(f"{scene.id}/noise/{self.image_hw}")
+        noise = stream(f"{scene.id}/noise/{self.image_hw}")
         images = torch.from_numpy(np.stack([photograph(scene, pose, noise) for pose in poses]))
         rig = Rig(
             images=images[None],

@@ -1,12 +1,12 @@
 """Random scenes: roads, what is painted on them, what stands beside them, colours and light."""
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from diffsight.ops.draw import Draw
 from diffsight.streets.ground import (
     CAR_PARK,
     CROSSING,
@@ -70,44 +70,25 @@ class Scene:
     look: Look
 
 
-class Draw:
-    """One stream of random decisions, from uniform numbers only: numpy keeps their bits stable.
+def stream(key: str) -> Draw:
+    """Return one stream of random decisions."""
+    return Draw(f"{WORLD_VERSION}/{key}")
 
-    Args:
-        key: name of the stream.
-    """
 
-    def __init__(self, key: str) -> None:
-        digest = hashlib.sha256(f"{WORLD_VERSION}/{key}".encode()).digest()
-        self.generator = np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
-
-    def uniform(self, low: float | int, high: float | int) -> float:
-        """Return a number in [low, high)."""
-        return low + (high - low) * float(self.generator.random())
-
-    def chance(self, probability: float) -> bool:
-        """Return True with this probability."""
-        return self.uniform(0, 1) < probability
-
-    def colour(self, low: float | int, high: float | int) -> Colour:
-        """Return RGB, each in [low, high)."""
-        return self.uniform(low, high), self.uniform(low, high), self.uniform(low, high)
-
-    def noise(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Return float32 numbers of mean 0 and deviation 1, nearly normal."""
-        total = self.generator.random((4, *shape), dtype=np.float32).sum(axis=0)
-        return (total - np.float32(2)) * np.float32(3**0.5)
+def _colour(draw: Draw, low: float, high: float) -> Colour:
+    """Return RGB, each in [low, high)."""
+    return draw.uniform(low, high), draw.uniform(low, high), draw.uniform(low, high)
 
 
 def sample_scene(split: str, seed: int, index: int, *, cells: int, cell_m: float) -> Scene:
     """Return a scene; the cells change only its map and the width of dividers."""
     name = f"streets-{split}-{seed}-{index:06d}"
-    draw = Draw(f"{name}/ground")
+    draw = stream(f"{name}/ground")
     roads = _roads(draw)
     line_m = max(LINE_M, cell_m)
     ground = Ground(roads, _arms(draw, roads), _car_parks(draw, roads[0]), line_m, cells, cell_m)
-    solids = _solids(Draw(f"{name}/solids"), ground)
-    return Scene(name, ground, solids, _look(Draw(f"{name}/look")))
+    solids = _solids(stream(f"{name}/solids"), ground)
+    return Scene(name, ground, solids, _look(stream(f"{name}/look")))
 
 
 def _roads(draw: Draw) -> tuple[Road, ...]:
@@ -225,7 +206,7 @@ def _is_on_walkway(classes: np.ndarray) -> np.ndarray:
 
 def _car(draw: Draw, place: tuple[float, float], heading: float) -> Thing:
     grey = draw.uniform(0.08, 0.9)
-    colour = draw.colour(0.1, 0.85) if draw.chance(0.5) else (grey, grey, grey)
+    colour = _colour(draw, 0.1, 0.85) if draw.chance(0.5) else (grey, grey, grey)
     half, width = draw.uniform(2.0, 2.4), draw.uniform(0.82, 0.92)
     waist, top = draw.uniform(0.8, 1.0), draw.uniform(1.4, 1.8)
     body = Solid(*place, heading, (half, width), (0.0, waist), colour)
@@ -272,7 +253,7 @@ def _houses(draw: Draw, ground: Ground) -> Iterator[Thing]:
             back = draw.uniform(1, 6) + depth
             place = road.point(along + half, side * (road.half_width_m + road.walkway_m + back))
             top = draw.uniform(3.5, 16)
-            wall = draw.colour(0.35, 0.8)
+            wall = _colour(draw, 0.35, 0.8)
             if draw.chance(0.75):
                 yield (Solid(*place, road.heading, (half, depth), (0.0, top), wall),)
             along += 2 * half + draw.uniform(1, 8)
@@ -303,7 +284,7 @@ def _poles_and_people(draw: Draw, ground: Ground) -> Iterator[Thing]:
                 yield (Solid(*place, road.heading, (0.08, 0.08), z_m, (0.3, 0.3, 0.32)),)
             else:
                 size, z_m = (0.18, 0.25), (0.0, draw.uniform(1.5, 1.9))
-                yield (Solid(*place, road.heading, size, z_m, draw.colour(0.1, 0.8)),)
+                yield (Solid(*place, road.heading, size, z_m, _colour(draw, 0.1, 0.8)),)
 
 
 def _look(draw: Draw) -> Look:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from diffsight.streets.scene import TEXTURE, Draw, Scene
+from diffsight.ops.draw import Draw
+from diffsight.streets.scene import TEXTURE, Scene, stream
 from diffsight.streets.solids import GROUND, SKY, Hits, cast
 
 # position in metres, direction in degrees to the left, angle of view in degrees
@@ -61,7 +62,7 @@ class CameraPose:
 
 def camera_poses(scene: Scene, hw: tuple[int, int]) -> list[CameraPose]:
     """Return the cameras; their poses differ a little from scene to scene."""
-    draw = Draw(f"{scene.id}/cameras")
+    draw = stream(f"{scene.id}/cameras")
     poses = []
     for (x, y, z), yaw_deg, view_deg in CAMERAS.values():
         focal = hw[1] / 2 / math.tan(math.radians(view_deg / 2))
@@ -102,7 +103,7 @@ def photograph(scene: Scene, pose: CameraPose, noise: Draw) -> UInt8[np.ndarray,
 
 def scan(scene: Scene) -> Float[np.ndarray, "n 5"]:
     """Return x, y, z in metres, intensity (of 255) and age (0 s) of what a LiDAR meets."""
-    draw = Draw(f"{scene.id}/lidar")
+    draw = stream(f"{scene.id}/lidar")
     up = np.radians(np.linspace(*BEAMS_DEG, BEAMS))[:, None]
     around = np.radians(np.arange(AZIMUTHS) * (360 / AZIMUTHS))[None]
     flat = np.cos(up)
