@@ -23,5 +23,6 @@ def lowest_pin(requirement: str) -> str:
 
 
 project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
-pins = [lowest_pin(requirement) for requirement in project["dependencies"]]
+extras = project["optional-dependencies"]["nuscenes"]  # which the code imports too
+pins = [lowest_pin(requirement) for requirement in (*project["dependencies"], *extras)]
 print("\n".join(pin for pin in pins if pin.partition("==")[0] not in UNPINNED))

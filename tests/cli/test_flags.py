@@ -134,3 +134,45 @@ def test_help_is_the_docstring_with_the_defaults(capsys: pytest.CaptureFixture[s
         "--frame N pixels of the frame, at most 10 % of the height (default: 2)",
     ):
         assert part in text, part
+
+
+@command("read")
+def read(file: Path | None = None, *, deep: bool = False) -> int:
+    """Read a file.
+
+    Args:
+        file: to read (default: all).
+        deep: read all of it.
+
+    Example:
+        diffsight read a-file-with-a-long-name-in-a-folder/with-a-long-name-too.txt --deep
+        diffsight read > all.txt
+    """
+    given.update(locals())
+    return 0
+
+
+def test_a_word_with_a_default_may_be_left_out() -> None:
+    read(["--deep"])
+    assert (given["file"], given["deep"]) == (None, True)
+    read(["a"])
+    assert given["file"] == Path("a")
+
+
+def test_help_ends_with_the_examples_on_a_line_each(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    with pytest.raises(SystemExit, match="0"):
+        read(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == [
+        "example: diffsight read a-file-with-a-long-name-in-a-folder/with-a-long-name-too.txt "
+        "--deep",
+        "         diffsight read > all.txt",
+    ]
+    assert not any("Example" in line for line in lines)
+
+
+def test_a_command_without_an_example_has_none_in_its_help() -> None:
+    assert draw.parser().epilog == ""

@@ -1,5 +1,7 @@
 import importlib
+import itertools
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -7,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from diffsight import cli
+from diffsight import cli, recipes
+from diffsight.cli import recipe
+from diffsight.cli.completion import parser_of
 from diffsight.errors import InputError
 
 HEAVY = ("torchvision", "diffusers", "transformers", "lightning", "gradio", "scipy", "matplotlib")
@@ -75,7 +79,37 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     assert f"diffsight {command}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["adapt", "predict", "evaluate", "doctor"])
+def parse(command: str, words: list[str]) -> None:
+    """Parse the words of a command line without running it."""
+    if command == "fit":
+        from diffsight.training.fit import fit
+
+        recipe.parse(parser_of(command), words, fit)
+    elif command == "pretrain":
+        from diffsight.pretrain import pretrain
+
+        recipe.parse(parser_of(command), words, pretrain)
+    else:
+        parser_of(command).parse_args(words[1:] if command == "benchmark" else words)
+
+
+@pytest.mark.parametrize("command", sorted(cli.COMMANDS))
+def test_help_ends_with_an_example_that_the_command_takes(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    (example,) = capsys.readouterr().out.partition("\n\nexample: ")[2].splitlines()
+    program, name, *words = shlex.split(example.partition(" > ")[0])
+    assert (program, name) == ("diffsight", command)
+    parse(command, words)
+    for option, value in itertools.pairwise((command, *words)):
+        if option in ("--recipe", "recipes"):
+            assert value in recipes.names()
+
+
+@pytest.mark.parametrize("command", ["adapt", "predict", "evaluate", "doctor", "models", "recipes"])
 def test_help_of_a_command_needs_no_torch(command: str) -> None:
     program = (
         "import sys\n"

@@ -6,22 +6,17 @@ from pathlib import Path
 import pytest
 from tests.hub.tiny import tiny
 
-from diffsight import cli, protocols, recipes
+from diffsight import cli, protocols
 from diffsight.hub import save
 
 
-@pytest.mark.parametrize(
-    ("what", "names"), [("recipes", recipes.names()), ("protocols", protocols.names())]
-)
-def test_all_names_are_listed_with_a_line_each(
-    what: str, names: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(["show", what]) == 0
+def test_all_protocols_are_listed_with_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["show", "protocols"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert tuple(line.split()[0] for line in lines) == names
+    assert tuple(line.split()[0] for line in lines) == protocols.names()
     assert all(len(line.split()) > 2 for line in lines)
-    assert cli.main(["show", what, "--json"]) == 0
-    assert tuple(json.loads(capsys.readouterr().out)) == names
+    assert cli.main(["show", "protocols", "--json"]) == 0
+    assert tuple(json.loads(capsys.readouterr().out)) == protocols.names()
 
 
 def test_a_mistyped_model_gets_the_nearest_names_of_its_folder(

@@ -1,18 +1,26 @@
+import inspect
+import io
+import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
+from types import GeneratorType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from tests.inference.standins import Blur, Brightness, Logits, model
+from tests.inference.test_confidence import calibrated
+from tests.inference.test_people import BOXES, LEFT, picture, spots
 from torch import Tensor
 
 import diffsight
 from diffsight.backbones import BackboneSource
 from diffsight.errors import InputError
 from diffsight.hub import save
-from diffsight.inference import Plan
+from diffsight.inference import Pipeline, Plan
 from diffsight.methods import VPD
 from diffsight.model import DenseModel
 from diffsight.prompts import TextTable
@@ -24,6 +32,16 @@ def pixels() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (24, 30, 3), dtype=np.uint8)
 
 
+def encoded(pixels: np.ndarray, form: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format=form)
+    return file.getvalue()
+
+
+def brightness(**options: Any) -> Pipeline:
+    return diffsight.pipeline(model(Brightness), device="cpu", **options)
+
+
 def test_every_kind_of_image_gives_the_same(pixels: np.ndarray, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(pixels).save(path)
@@ -31,6 +49,8 @@ def test_every_kind_of_image_gives_the_same(pixels: np.ndarray, tmp_path: Path) 
     kinds = [
         path,
         str(path),
+        path.read_bytes(),
+        Image.open(path),
         Image.fromarray(pixels),
         pixels,
         pixels.astype(np.float64) / 255,
@@ -50,6 +70,16 @@ def test_grey_and_transparent_arrays_are_images_too(pixels: np.ndarray) -> None:
     torch.testing.assert_close(predict(grey).depth_m, wanted, atol=1e-6, rtol=1e-6)
     opaque = np.dstack([grey, grey, grey, np.full_like(grey, 255)])
     torch.testing.assert_close(predict(opaque).depth_m, wanted, atol=1e-6, rtol=1e-6)
+
+
+def test_the_bytes_of_a_photo_are_turned_upright(pixels: np.ndarray, tmp_path: Path) -> None:
+    photo, path = Image.fromarray(pixels), tmp_path / "photo.jpg"
+    photo.getexif()[0x0112] = 6
+    photo.save(path, exif=photo.getexif())
+    predict = brightness()
+    prediction = predict(path.read_bytes())
+    assert prediction.hw == (30, 24)
+    assert torch.equal(prediction.depth_m, predict(path).depth_m)
 
 
 def test_exif_orientation_of_an_opened_photo(pixels: np.ndarray) -> None:
@@ -77,6 +107,45 @@ def test_lists_give_lists_and_iterators_stream_in_order() -> None:
     first = next(stream)
     assert torch.equal(first.depth_m, listed[0].depth_m)
     assert len(read) < 5
+
+
+def test_a_batch_gives_a_list(pixels: np.ndarray) -> None:
+    predict = brightness()
+    batch = np.stack([pixels, 255 - pixels])
+    wanted = [predict(one).depth_m for one in batch]
+    tensor = torch.from_numpy(batch).permute(0, 3, 1, 2)
+    for several in (batch, batch / 255, tensor, tensor.float() / 255, tuple(batch)):
+        found = predict(several)
+        assert isinstance(found, list)
+        for prediction, expected in zip(found, wanted, strict=True):
+            torch.testing.assert_close(prediction.depth_m, expected)
+    assert predict(tensor[:0]) == predict([]) == []
+
+
+def test_a_folder_and_a_pattern_give_a_list_in_the_order_of_the_paths(tmp_path: Path) -> None:
+    (tmp_path / "trip").mkdir()
+    for name, grey in (("b.png", 102), ("trip/c.jpg", 153), ("a.png", 51), ("notes.txt", 0)):
+        picture = Image.new("RGB", (32, 16), (grey, grey, grey))
+        picture.save(tmp_path / name, format="PNG")
+    predict = brightness()
+    for folder in (tmp_path, str(tmp_path)):
+        found = predict(folder)
+        assert isinstance(found, list)
+        assert [float(one.depth_m[0, 0]) for one in found] == pytest.approx([1.2, 1.4, 1.6])
+    for pattern in (tmp_path / "*.png", f"{tmp_path}/[ab].png"):
+        assert [round(float(one.depth_m[0, 0]), 4) for one in predict(pattern)] == [1.2, 1.4]
+    with pytest.raises(InputError, match=r"\*.bmp: no images there"):
+        predict(tmp_path / "*.bmp")
+    # a name with a bracket is a file if there is one
+    (tmp_path / "a.png").rename(tmp_path / "[a].png")
+    assert predict(tmp_path / "[a].png").hw == (16, 32)
+
+
+def test_an_iterator_gives_a_generator() -> None:
+    frames = (torch.full((3, 16, 16), i, dtype=torch.uint8) for i in range(3))
+    stream = brightness()(frames, flip=True)
+    assert isinstance(stream, GeneratorType)
+    assert len(list(stream)) == 3
 
 
 def test_a_prediction_says_what_it_is(tmp_path: Path, pipeline_folder: Path) -> None:
@@ -119,12 +188,126 @@ def test_the_model_knows_its_working_size() -> None:
     assert own.predictor.plan == Plan()
 
 
-def test_a_whole_plan_stands_in_place_of_the_options() -> None:
+def test_options_change_a_whole_plan() -> None:
     dense = DenseModel(task=Segmentation(["a", "b"]), method=Logits)
-    plan = Plan(tile=8, stride=6, scales=(1.0, 1.5))
+    plan = Plan(tile=8, stride=6)
     assert diffsight.pipeline(dense, plan=plan, device="cpu").predictor.plan == plan
-    with pytest.raises(InputError, match="give plan, or short_side, windows"):
-        diffsight.pipeline(dense, plan=plan, flip=True, device="cpu")
+    changed = diffsight.pipeline(dense, plan=plan, scales=[1.0, 1.5], device="cpu")
+    assert changed.predictor.plan == Plan(tile=8, stride=6, scales=(1.0, 1.5))
+    with pytest.raises(InputError, match="give windows or tile and stride, not both"):
+        diffsight.pipeline(dense, plan=plan, windows=2, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"windows": 2, "flip": True},
+        {"short_side": 8, "batch_size": 2},
+        {"short_side": "own"},
+        {"plan": Plan(short_side=12)},
+        {"plan": Plan(short_side=12), "flip": True, "ensemble_size": 2},
+    ],
+)
+def test_options_of_a_call_are_those_of_a_pipeline(options: dict[str, Any]) -> None:
+    dense = model(Blur)
+    dense.info["short_side"] = 20
+    predict = diffsight.pipeline(dense, device="cpu")
+    made = diffsight.pipeline(dense, device="cpu", **options)
+    image = torch.rand(3, 24, 40, generator=torch.Generator().manual_seed(0))
+    usual = predict(image)
+    changed = predict(image, **options)
+    assert torch.equal(changed.depth_m, made(image).depth_m)
+    assert not torch.equal(changed.depth_m, usual.depth_m)
+    (listed,) = predict([image], **options)
+    assert torch.equal(listed.depth_m, changed.depth_m)
+    # the next call has the pipeline's own plan
+    assert torch.equal(predict(image).depth_m, usual.depth_m)
+    assert predict.predictor.plan == Plan(short_side=20)
+
+
+def test_options_of_a_call_change_the_plan_of_the_pipeline() -> None:
+    predict = brightness(short_side=12, batch_size=3)
+    predict([torch.zeros(3, 24, 24)] * 3, flip=True)
+    method = predict.model.method
+    assert isinstance(method, Brightness)
+    assert method.batches == [(3, 3, 12, 12)] * 2
+    # training: of a model that does not know its size, the image's own
+    predict(torch.zeros(3, 24, 24), short_side="training")
+    assert method.batches[2:] == [(1, 3, 24, 24)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"window": 2}, "unknown option 'window': did you mean 'windows'?"),
+        ({"ensemble": 2}, "unknown option 'ensemble': did you mean 'ensemble_size'?"),
+        ({"short_side": "trainig"}, "short_side 'trainig': give pixels, 'training' or 'own'"),
+        ({"windows": 0}, "windows must be at least 1, got 0"),
+        ({"steps": 3}, "Brightness does not refine its output step by step: leave steps out"),
+    ],
+)
+def test_options_that_cannot_be_used(options: dict[str, Any], message: str) -> None:
+    predict = brightness()
+    for call in (lambda: brightness(**options), lambda: predict(iter([]), **options)):
+        with pytest.raises(InputError, match=re.escape(message)):
+            call()
+
+
+def test_options_are_written_in_the_plan_alone() -> None:
+    known = {field.name for field in fields(Plan)}
+    for function in (diffsight.pipeline, diffsight.evaluate, Pipeline.__call__):
+        assert not known & inspect.signature(function).parameters.keys()
+
+
+def test_evaluate_takes_the_options_of_a_pipeline(tmp_path: Path) -> None:
+    for name, value in (("images", np.zeros((16, 20, 3), np.uint8)), ("labels", None)):
+        (tmp_path / name).mkdir()
+        label = np.full((16, 20), 1000, np.uint16) if value is None else value
+        Image.fromarray(label).save(tmp_path / name / "a.png")
+    folders = {"images": tmp_path / "images", "labels": tmp_path / "labels"}
+    result = diffsight.evaluate(model(Brightness), **folders, device="cpu", short_side=8, flip=True)
+    assert result.plan == Plan(short_side=8, flip=True).describe()
+    with pytest.raises(InputError, match="unknown option 'flips': did you mean 'flip'"):
+        diffsight.evaluate(model(Brightness), **folders, flips=True)
+
+
+def test_confidence_stays_when_the_plan_of_a_call_is_another() -> None:
+    dense = model(Brightness)
+    dense.info |= {**calibrated(), "short_side": 16}
+    predict = diffsight.pipeline(dense, device="cpu").with_confidence(0.9)
+    image = torch.zeros(3, 16, 16)
+    assert predict(image).calibrated["same_plan"] is True
+    changed = predict(image, flip=True).calibrated
+    assert (changed["confidence"], changed["same_plan"]) == (0.9, False)
+
+
+def test_a_pipeline_shows_what_it_runs() -> None:
+    dense = model(Brightness)
+    predict = diffsight.pipeline(dense, device="cpu", short_side=8)
+    assert repr(predict) == (
+        "Pipeline(task=Depth, method=Brightness, device=cpu, "
+        "plan='short side 8 px, whole image, no flip')"
+    )
+    assert predict.model is dense
+
+
+def test_a_device_that_there_is_not() -> None:
+    with pytest.raises(InputError, match=r"device 'abacus' cannot be used .*such as cpu"):
+        diffsight.pipeline(model(Brightness), device="abacus")
+
+
+def test_float32_is_no_mixed_precision() -> None:
+    assert brightness(dtype=torch.float32).predictor.dtype is None
+
+
+def test_type_checkers_see_every_public_name() -> None:
+    package = Path(diffsight.__file__).parent
+    assert (package / "py.typed").is_file()
+    stub = (package / "__init__.pyi").read_text()
+    names = re.findall(r" as (\w+)$", stub, re.MULTILINE)
+    assert sorted([*names, "__version__"]) == sorted(diffsight.__all__)
+    modules = re.findall(r"^from (\S+) import (\w+)", stub, re.MULTILINE)
+    assert {name: module for module, name in modules} == diffsight._PUBLIC
 
 
 def test_mixed_precision() -> None:
@@ -135,17 +318,61 @@ def test_mixed_precision() -> None:
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((3, 20, 30), np.uint8), r"shape \(3, 20, 30\).*height, width, 3"),
+        (np.zeros((3, 20, 30), np.uint8), r"image: array of shape \(3, 20, 30\).*height, width, 3"),
         (np.zeros(7, np.uint8), "height, width, 3"),
         (np.zeros((20, 30, 3), np.int64), "type torch.int64"),
         (np.full((20, 30, 3), 200.0), r"values from 200 to 200: scale floats"),
         (np.full((20, 30, 3), np.nan), "nan"),
-        (torch.zeros(1, 3, 20, 30), r"3, height, width"),
-        (torch.zeros(3, 0, 30), r"3, height, width"),
+        (torch.zeros(3, 0, 30), r"image: tensor of shape .*3, height, width"),
         ("nowhere.jpg", "nowhere.jpg"),
+        (b"", "image: not a picture of a known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "image: not a picture of a known format"),
     ],
 )
-def test_what_is_no_image(image: np.ndarray | Tensor | str, message: str) -> None:
-    predict = diffsight.pipeline(model(Brightness), device="cpu")
+def test_what_is_no_image(image: np.ndarray | Tensor | str | bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        brightness()(image)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_cut_off_is_one_line(pixels: np.ndarray) -> None:
+    data = encoded(np.tile(pixels, (4, 4, 1)), "JPEG")
+    half = data[: len(data) // 2]
+    for image in (half, Image.open(io.BytesIO(half))):
+        with pytest.raises(InputError, match=r"^image: damaged or cut off \(.*\)"):
+            brightness()(image)
+
+
+def test_encoded_images_have_the_limits_of_files(pixels: np.ndarray) -> None:
+    with pytest.raises(InputError, match="image 0: 30 x 8 pixels: the shorter side must have"):
+        brightness()([encoded(pixels[:8])])
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.zeros(1, 20, 30), "image 1: tensor of shape"),
+        (torch.full((3, 20, 30), 7.0), "image 1: values from 7"),
+        (b"\x00", "image 1: not a picture"),
+        (None, "image 1: NoneType is no image: give a path, a PIL image, an array"),
+        ("nowhere.jpg", "^nowhere.jpg: cannot be read"),
+    ],
+)
+def test_the_bad_one_of_several_images_is_named(image: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        predict(image)
+        list(brightness()(iter([torch.zeros(3, 20, 30), image])))
+
+
+def test_an_image_that_is_too_large_for_the_plan_is_named(tmp_path: Path) -> None:
+    Image.new("RGB", (160, 16)).save(tmp_path / "wide.png")
+    with pytest.raises(InputError, match=r"wide.png: image of 160 x 16 px would be run at 40000 x"):
+        brightness()(tmp_path, short_side=4000)
+
+
+def test_boxes_are_given_for_every_image_of_a_list() -> None:
+    predict = diffsight.pipeline(spots(), device="cpu")
+    batch = torch.stack([picture(LEFT)] * 2)
+    found = predict(batch, boxes=np.array([BOXES, BOXES]))
+    assert [len(one.to_label()) for one in found] == [2, 2]
+    with pytest.raises(InputError, match="2 images, boxes of 1: give rows for each"):
+        predict(batch, boxes=[BOXES])

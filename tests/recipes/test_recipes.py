@@ -140,7 +140,7 @@ def test_a_mistyped_name_shows_three_names_and_the_way_to_all():
     message = str(caught.value)
     assert sum(name in message.replace("'", " ").split() for name in recipes.names()) == 3
     assert "'vpd/folder_depth'" in message
-    assert "all: `diffsight show recipes`" in message
+    assert "all: `diffsight recipes`" in message
     assert len(message) < 200
 
 

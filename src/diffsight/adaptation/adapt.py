@@ -29,7 +29,7 @@ from diffsight.datasets.labelled_folder import LabelledFolder, read_labelled_fol
 from diffsight.datasets.labels import LabelFormat
 from diffsight.errors import InputError, TooLargeError
 from diffsight.inference.baselines import small_baselines_of
-from diffsight.inference.pipeline import usable_device
+from diffsight.inference.pipeline import default_device, usable_device
 from diffsight.model import DenseModel
 from diffsight.ops.memory import give_back_memory, keep_freed_memory, memory_for
 from diffsight.tasks import AbstractTask, Depth, Normals, Segmentation, Values
@@ -95,7 +95,9 @@ def adapt(
     """
     settings = AdaptOptions(**options)
     settings.check_kind(kind)
-    runtime = Runtime(torch.device(usable_device(settings.device)), settings.dtype)
+    device = usable_device(str(settings.device or default_device()))
+    settings = replace(settings, device=device)  # what a resumed adaptation must agree with
+    runtime = Runtime(torch.device(device), settings.dtype)
     keep_freed_memory()
     sources = (
         [backbone]

@@ -77,7 +77,7 @@ class AdaptOptions(FewShotOptions):
         calibrate: keep what `predict --confidence` needs; from 9 images on, a single method is
             trained on two more folds for it (default: yes).
         maps: options of ``ConceptRequest`` (few_shot).
-        device: where to run; the model is on the CPU in the end.
+        device: where to run (default: the GPU if there is one); the model is on the CPU in the end.
         dtype: ``torch.bfloat16`` for mixed precision; default: 32 bit.
         state: file that keeps what is needed to resume; to be deleted when the model is saved.
         resume: continue from ``state``; with the same seed and steps the result is that of an
@@ -102,7 +102,7 @@ class AdaptOptions(FewShotOptions):
     mirror: bool | None = None
     calibrate: bool | None = None
     maps: Mapping[str, Any] | None = None
-    device: str = "cpu"
+    device: "torch.device | str | None" = None
     dtype: "torch.dtype | None" = None
     state: Path | None = None
     resume: bool = False

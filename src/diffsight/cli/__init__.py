@@ -16,6 +16,8 @@ COMMANDS = {
     "demo": "learn depth from ten labelled rooms and write a picture",
     "adapt": "learn a new dense task from a few labelled images",
     "show": "describe a saved model",
+    "models": "list pretrained networks, or the saved models in a folder",
+    "recipes": "list the recipes, or print one",
     "explain": "show what a model sees in an image",
     "fit": "train a model from a recipe",
     "pretrain": "train a small diffusion model on rooms from scratch",
@@ -35,6 +37,7 @@ COMMANDS = {
     "index-nuscenes": "read the tables of nuScenes once, for training",
     "convert": "convert an authors' checkpoint into a model",
     "doctor": "find problems of this installation",
+    "completion": "print a script that completes commands in a shell",
 }
 
 _LESS_DATA = "run it on a machine with more, or end other programs"

@@ -72,6 +72,9 @@ def main(
             joined.
         training: how labels are read, and how methods are trained.
         runtime: what it runs on.
+
+    Example:
+        diffsight adapt --images photos --labels masks --kind segmentation --out mine.safetensors
     """
     state = out.parent / f"{out.name}.resume"
     remove_leftovers_of(state)

@@ -32,6 +32,9 @@ def main(
         tokens: tokens of a caption, padded.
         pooled: one vector: the mean of the captions' end-of-text features.
         out: the .safetensors to write.
+
+    Example:
+        diffsight aggregate-prompts --captions captions.json --encoder tiny --out mean.safetensors
     """
     from diffsight.prompts.text import mean_prompt, read_table, save_rows
 

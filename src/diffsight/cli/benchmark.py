@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from diffsight.benchmark.options import UnitOptions
 from diffsight.choices import NYUTrainSplit, Preset
 from diffsight.cli import options
-from diffsight.cli.flags import Flag, command
+from diffsight.cli.flags import Flag, command, example_of
 from diffsight.errors import InputError
 from diffsight.formats.durations import duration
 from diffsight.locks import share_folder
@@ -125,7 +125,9 @@ class MethodOptions:
 
 def main(argv: Sequence[str]) -> int:
     """Run the benchmark that the first word names; there is one."""
-    parser = argparse.ArgumentParser(prog="diffsight benchmark")
+    parser = argparse.ArgumentParser(
+        prog="diffsight benchmark", epilog=example_of(few_shot.function)
+    )
     text = "compare methods on the same few labelled images (few-shot --help says more)"
     parser.add_argument("name", choices=["few-shot"], help=text)
     parser.parse_args(argv[:1])
@@ -160,6 +162,9 @@ def few_shot(
         methods: which methods are compared.
         training: how a method is trained.
         runtime: what it runs on.
+
+    Example:
+        diffsight benchmark few-shot --tasks normal --out runs/normal
     """
     from diffsight.backbones import BackboneSource
     from diffsight.benchmark.report import write_report

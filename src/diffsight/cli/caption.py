@@ -51,6 +51,9 @@ def main(
         batch_size: images that run together.
         dtype: type of the captioner's weights (default: that of their files); float16 and bfloat16
             take half the memory of float32.
+
+    Example:
+        diffsight caption --images photos --out captions.json
     """
     import torch
 

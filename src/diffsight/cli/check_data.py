@@ -32,6 +32,9 @@ def main(
         name: name of the data set: ade20k, nyu, kitti ... (docs/data.md).
         root: folder of the data set, laid out as in docs/data.md.
         split: read only this split, such as train or validation; may be repeated (default: all).
+
+    Example:
+        diffsight check-data nyu data/nyu_depth_v2 --split train
     """
     from dataclasses import asdict
 

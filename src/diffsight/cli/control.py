@@ -67,6 +67,9 @@ def main(
         controlnet: ControlNet of segmentation that was trained with it.
         pictures: how they are painted.
         network: where the parts of the segmenters are, and where everything runs.
+
+    Example:
+        diffsight control photo.jpg --model runs/ade20k --prompt "a room at night" --out night.png
     """
     options.require_png(out)
 

@@ -44,6 +44,9 @@ def main(
         encoder: CLIP text model for sentences as prompts (default: none).
         partial: convert even where entries are missing.
         json: print the key report as JSON.
+
+    Example:
+        diffsight convert vpd-depth vpd_depth.ckpt --out vpd_depth.safetensors
     """
     from diffsight.datasets.class_lists import read_names
     from diffsight.hub import save

@@ -40,6 +40,9 @@ def main(*, out: options.Folder = Path("demo"), seed: int = 0, steps: int = 60) 
         out: folder.
         seed: which ten rooms.
         steps: steps of every training, but of few_shot no more than 20.
+
+    Example:
+        diffsight demo --out demo
     """
     import torch
     from rich.table import Table

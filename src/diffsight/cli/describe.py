@@ -22,6 +22,9 @@ def main(
 
     Args:
         size: size of the image: one number, or height and width.
+
+    Example:
+        diffsight describe --recipe vpd/ade20k_80k --size 512
     """
     from dataclasses import asdict
 

@@ -50,6 +50,9 @@ def main(*, json: bool = False) -> int:
 
     Args:
         json: print JSON, not a table.
+
+    Example:
+        diffsight doctor
     """
     findings = [*_packages(), *_imports(), *_storage(), *_environment()]
     broken = any(finding.status == "broken" for finding in findings)

@@ -125,6 +125,9 @@ def main(
         data: labelled images.
         run: where the parts of the model are, and how it runs.
         plan: how an image is run; part of every result.
+
+    Example:
+        diffsight evaluate --model runs/rooms --recipe rooms/vpd_depth
     """
     from diffsight import hub, protocols
     from diffsight.atomic import replacing

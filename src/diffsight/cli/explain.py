@@ -38,6 +38,9 @@ def main(
         prompt: the prompt of all images.
         json: print one line of JSON per image.
         network: where the parts of the model are, and where it runs.
+
+    Example:
+        diffsight explain photo.jpg --model mine.safetensors --out explain
     """
     from diffsight.inference.write import find_images
 

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from diffsight.cli.flags import example_of
+
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
@@ -11,7 +13,11 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command."""
+    """Run the command.
+
+    Example:
+        diffsight fit --recipe rooms/vpd_depth --out runs/rooms
+    """
     fitted = train(argv)
     if fitted is None:
         return 0
@@ -48,4 +54,5 @@ def fit_parser() -> "ArgumentParser":
         switches=("resume", "plan"),
         description="Train a model from a recipe. Every key of the recipe is an option, nested "
         "ones with dots: --method.backbone.latent_scale 0.18215.",
+        epilog=example_of(main),
     )

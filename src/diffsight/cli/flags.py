@@ -2,9 +2,10 @@
 
 A command is a function that returns its exit status. Every parameter is a flag: its annotation is
 the type, its default the default, and its entry under ``Args:`` the help. Parameters that may be
-given by position are words of the command line; keyword-only ones are flags. A parameter whose type
-is a dataclass is a group of flags, one per field; so is a ``partial`` of one, which the command
-completes before it makes the object.
+given by position are words of the command line, optional ones if they have a default; keyword-only
+ones are flags. A parameter whose type is a dataclass is a group of flags, one per field; so is a
+``partial`` of one, which the command completes before it makes the object. Command lines under
+``Example:``, each on one line, end the help.
 
     int, float, str, Path      one value
     Literal["a", "b"]          one of these
@@ -28,6 +29,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 METAVARS = {int: "N", float: "FLOAT", Path: "PATH"}
 LISTS = {str: "A,B,...", float: "S,S,...", int: "N,N,..."}
+SECTION = r"\n\n(?=\w+:\n)"  # what parts a docstring
+EXAMPLE = "example: "
 Parameter = inspect.Parameter
 Function = Callable[..., int]
 
@@ -62,6 +65,61 @@ class CommonFlags:
     """
 
 
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A function with options that is called with the words of a command line.
+
+    Attributes:
+        name: as it is typed after ``diffsight``.
+        function: returns the exit status.
+        either: flags of which at most one can be given.
+        is_required: whether one of them must be given.
+        without: fields of dataclasses that are no flags.
+        claim: keeps other runs away from ``out`` while the function runs.
+    """
+
+    name: str
+    function: Function
+    either: Sequence[str]
+    is_required: bool
+    without: Sequence[str]
+    claim: Callable[[Path], AbstractContextManager[None]]
+
+    def __call__(self, argv: Sequence[str]) -> int:
+        """Run the command and return its exit status."""
+        given = vars(self.parser().parse_args(argv))
+        given |= {key: group.take(given) for key, group in self._groups().items()}
+        with self.claim(given.get("out", Path())):
+            return self.function(**given)
+
+    def parser(self) -> argparse.ArgumentParser:
+        """Return a parser of the flags."""
+        parameters, texts = inspect.signature(self.function).parameters, texts_of(self.function)
+        groups = self._groups()
+        parser = argparse.ArgumentParser(
+            prog=f"diffsight {self.name}",
+            description=_summary(inspect.getdoc(self.function) or ""),
+            epilog=example_of(self.function),
+            formatter_class=_HelpFormatter,
+        )
+        exclusive: dict[str, argparse._ActionsContainer] = {}
+        if self.either:
+            group = parser.add_mutually_exclusive_group(required=self.is_required)
+            exclusive = dict.fromkeys(self.either, group)
+        for key, parameter in parameters.items():
+            if key in groups:
+                part = parser.add_argument_group(key, texts[key])
+                for field in groups[key].fields.values():
+                    container = exclusive.get(field.name, part)
+                    add_flag(container, field, texts_of(groups[key].kind))
+            else:
+                add_flag(exclusive.get(key, parser), parameter, texts)
+        return parser
+
+    def _groups(self) -> dict[str, "_Group"]:
+        return _groups(inspect.signature(self.function).parameters, self.without)
+
+
 def command(
     name: str,
     *,
@@ -69,42 +127,11 @@ def command(
     is_required: bool = False,
     without: Sequence[str] = (),
     claim: Callable[[Path], AbstractContextManager[None]] = lambda out: nullcontext(),
-) -> Callable[[Function], Callable[[Sequence[str]], int]]:
-    """Make a function of words out of a function with options.
+) -> Callable[[Function], Command]:
+    """Make a command of a function with options; the arguments are those of ``Command``."""
 
-    Args:
-        name: of the command.
-        either: flags of which at most one can be given.
-        is_required: whether one of them must be given.
-        without: fields of dataclasses that are no flags.
-        claim: keeps other runs away from ``out`` while the function runs.
-    """
-
-    def decorate(function: Function) -> Callable[[Sequence[str]], int]:
-        def main(argv: Sequence[str]) -> int:
-            parameters, texts = inspect.signature(function).parameters, texts_of(function)
-            groups = _groups(parameters, without)
-            parser = argparse.ArgumentParser(
-                prog=f"diffsight {name}", description=_summary(inspect.getdoc(function) or "")
-            )
-            exclusive: dict[str, argparse._ActionsContainer] = {}
-            if either:
-                group = parser.add_mutually_exclusive_group(required=is_required)
-                exclusive = dict.fromkeys(either, group)
-            for key, parameter in parameters.items():
-                if key in groups:
-                    part = parser.add_argument_group(key, texts[key])
-                    for field in groups[key].fields.values():
-                        container = exclusive.get(field.name, part)
-                        add_flag(container, field, texts_of(groups[key].kind))
-                else:
-                    add_flag(exclusive.get(key, parser), parameter, texts)
-            given = vars(parser.parse_args(argv))
-            given |= {key: group.take(given) for key, group in groups.items()}
-            with claim(given.get("out", Path())):
-                return function(**given)
-
-        return main
+    def decorate(function: Function) -> Command:
+        return Command(name, function, either, is_required, without, claim)
 
     return decorate
 
@@ -130,7 +157,10 @@ def _groups(parameters: Mapping[str, Parameter], without: Sequence[str]) -> dict
         is_partial = get_origin(parameter.annotation) is partial
         kind = get_args(parameter.annotation)[0] if is_partial else parameter.annotation
         if inspect.isclass(kind) and dataclasses.is_dataclass(kind):
-            groups[key] = _Group(kind, inspect.signature(kind).parameters, is_partial)
+            fields = inspect.signature(kind).parameters.values()
+            # a field is a flag, wherever it stands
+            flags = {one.name: one.replace(kind=Parameter.KEYWORD_ONLY) for one in fields}
+            groups[key] = _Group(kind, flags, is_partial)
     taken = {*parameters, *without}
     taken.update(*(group.fields for group in groups.values() if not group.is_partial))
     for group in groups.values():
@@ -152,14 +182,15 @@ def add_flag(
     """
     kinds, flag = _members(parameter.annotation)
     name, is_required = parameter.name, parameter.default is Parameter.empty
-    is_word = is_required and parameter.kind is Parameter.POSITIONAL_OR_KEYWORD
+    is_word = parameter.kind is Parameter.POSITIONAL_OR_KEYWORD
     options = _parsing(kinds, repeat=flag.repeat)
     if flag.metavar is not None or is_word:
         options["metavar"] = flag.metavar
     text = texts[name] if name in texts else texts_of(CommonFlags)[name]
     options["help"] = _help(text, parameter.default)
     if is_word:
-        group.add_argument(name, **options)
+        optional = {} if is_required else {"nargs": "?", "default": parameter.default}
+        group.add_argument(name, **(options | optional))
         return
     if not is_required:
         # argparse appends to a copy of the list
@@ -220,7 +251,22 @@ def _number_or(words: Sequence[str], kind: Callable[[str], Any]) -> Callable[[st
 
 def _summary(docstring: str) -> str:
     """Return the first paragraphs of a docstring, which say what a command does."""
-    return _plain(re.split(r"\n\n(?=\w+:\n)", docstring)[0])
+    return _plain(re.split(SECTION, docstring)[0])
+
+
+def example_of(function: Any) -> str:
+    """Return the end of the help: the command lines under ``Example:`` in a docstring; else ""."""
+    sections = re.split(SECTION, inspect.getdoc(function) or "")
+    examples = [one.splitlines()[1:] for one in sections if one.startswith("Example:\n")]
+    lines = [line.strip() for lines in examples for line in lines]
+    return EXAMPLE + f"\n{' ' * len(EXAMPLE)}".join(lines) if lines else ""
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """The usual help, but command lines of examples are not broken into lines."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith(EXAMPLE) else super()._fill_text(text, width, indent)
 
 
 def texts_of(source: Any) -> dict[str, str]:

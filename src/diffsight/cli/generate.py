@@ -38,6 +38,9 @@ def main(
         guidance: weight of the text (classifier-free guidance); 1 is without guidance.
         size: side of an image in pixels (default: that of the training images).
         negative: what the image must not show (default: nothing).
+
+    Example:
+        diffsight generate "a kitchen with a white refrigerator" --out kitchen.png
     """
     options.require_png(out)
 

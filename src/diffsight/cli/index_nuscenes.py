@@ -25,6 +25,9 @@ def main(
         root: folder of nuScenes, with samples, sweeps, maps and the folder of the version.
         version: which tables.
         out: the .json to write.
+
+    Example:
+        diffsight index-nuscenes --root data/nuscenes --version v1.0-mini --out mini.json
     """
     from diffsight.datasets.nuscenes_tables import (
         read_tables,

@@ -39,6 +39,9 @@ def main(
         invalid: stored value for "no label", as for adapt.
         snap: take the nearest of the frequent values, as for adapt.
         overwrite: replace files of the same names (default: refuse).
+
+    Example:
+        diffsight labels --images photos --labels masks --to coco --out labels.json
     """
     _check_out(to, out, images, labels, overwrite)
 

@@ -18,6 +18,9 @@ def main(
 
     Args:
         images: number of images.
+
+    Example:
+        diffsight latent-std --recipe evp/depth_nyu --images 100
     """
     from diffsight.backbones.stable_diffusion import StableDiffusion
     from diffsight.cli.recipe import data_of_recipe, read

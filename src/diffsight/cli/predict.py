@@ -111,6 +111,9 @@ def main(
         json: print one line of JSON per image.
         run: where the parts of the model are, and how it runs.
         plan: how an image is run; part of every result.
+
+    Example:
+        diffsight predict photos --model mine.safetensors --out predictions
     """
     from diffsight.inference.write import find_images
 

@@ -4,12 +4,18 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from diffsight.cli.flags import example_of
+
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command."""
+    """Run the command.
+
+    Example:
+        diffsight pretrain --recipe pretrain/rooms --out runs/tiny
+    """
     from diffsight.cli import recipe
     from diffsight.pretrain import pretrain
 
@@ -31,4 +37,5 @@ def pretrain_parser() -> "ArgumentParser":
         switches=("resume",),
         description="Train a small latent diffusion model on rendered rooms and their captions, "
         "stage by stage; --recipe pretrain/rooms is that of the embedded model.",
+        epilog=example_of(main),
     )

@@ -37,6 +37,7 @@ def build_parser(
     prog: str,
     switches: Sequence[str],
     description: str,
+    epilog: str,
 ) -> "ArgumentParser":
     """Return a parser whose options are the arguments of ``function``.
 
@@ -46,6 +47,7 @@ def build_parser(
         prog: name of the command.
         switches: names of options that are given without a value.
         description: of the command.
+        epilog: end of the help.
     """
     import jsonargparse
 
@@ -64,6 +66,7 @@ def build_parser(
         exit_on_error=False,
         allow_abbrev=False,
         description=description,
+        epilog=epilog,
     )
     parser.add_argument(
         "--recipe",

@@ -45,6 +45,9 @@ def main(
         seed: seed of the scenes.
         workers: processes.
         labels: labels to write (default: all).
+
+    Example:
+        diffsight render --count 20 --out rooms
     """
     from diffsight.rooms import LABELS
     from diffsight.rooms.dataset import check_split

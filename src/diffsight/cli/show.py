@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from diffsight.cli.console import printable, write_json
 from diffsight.cli.flags import Flag, command
 
-LISTS = ("recipes", "protocols")
+PROTOCOLS = "protocols"  # whose names are listed
 FIGURES = 12  # that are shown at most
 
 
@@ -16,21 +16,22 @@ FIGURES = 12  # that are shown at most
 def main(model: Annotated[str, Flag("PATH|ID")], *, json: bool = False) -> int:
     """Describe a saved model: task, method, held-out scores, and how to use it.
 
-    Nothing of the model is imported or loaded but its configuration. `diffsight show recipes` and
-    `diffsight show protocols` list the names of all recipes and evaluation protocols.
+    Nothing of the model is imported or loaded but its configuration. `diffsight show protocols`
+    lists the names of all evaluation protocols.
 
     Args:
         model: folder or .safetensors file of a model, folder of a training, or a hub id; or
-            recipes, or protocols.
+            protocols.
         json: print the whole configuration as JSON.
+
+    Example:
+        diffsight show mine.safetensors
     """
-    if model in LISTS and not Path(model).exists():
-        rows = _listed(model)
-        if json:
-            write_json(rows, indent=1)
-        else:
-            width = max(map(len, rows))
-            sys.stdout.writelines(f"{name:<{width}}  {text}\n" for name, text in rows.items())
+    if model == PROTOCOLS and not Path(model).exists():
+        from diffsight import protocols
+
+        rows = {name: protocols.get(name).describe() for name in protocols.names()}
+        write_names(rows, as_json=json)
         return 0
     from diffsight.hub import read_config
 
@@ -42,15 +43,13 @@ def main(model: Annotated[str, Flag("PATH|ID")], *, json: bool = False) -> int:
     return 0
 
 
-def _listed(what: str) -> dict[str, str]:
-    """Return the names of all recipes or protocols, with a line about each."""
-    if what == "recipes":
-        from diffsight import recipes
-
-        return {name: recipes.summary(name) for name in recipes.names()}
-    from diffsight import protocols
-
-    return {name: protocols.get(name).describe() for name in protocols.names()}
+def write_names(rows: Mapping[str, str], *, as_json: bool) -> None:
+    """Print names, with a line about each, to stdout."""
+    if as_json:
+        write_json(rows, indent=1)
+        return
+    width = max(map(len, rows))
+    sys.stdout.writelines(f"{name:<{width}}  {text}\n" for name, text in rows.items())
 
 
 def describe(config: Mapping[str, Any], source: str) -> str:
@@ -63,10 +62,10 @@ def describe(config: Mapping[str, Any], source: str) -> str:
     info = config["info"]
     rows = [
         ("model", f"{source}, {config['parameters']:,} parameters, {config['fingerprint'][:12]}"),
-        ("task", _task(config)),
-        ("method", _method(config)),
+        ("task", describe_task(config)),
+        ("method", describe_method(config)),
         ("trained", _training(info)),
-        ("held out", _held_out(info)),
+        ("held out", describe_held_out(info)),
         ("figures", _figures(info)),
         ("verdict", info.get("verdict", "")),
         ("intervals", _intervals(info)),
@@ -84,7 +83,13 @@ def describe(config: Mapping[str, Any], source: str) -> str:
     return printable("\n".join(f"{name + ':':<10} {text}" for name, text in rows if text))
 
 
-def _task(config: Mapping[str, Any]) -> str:
+def describe_task(config: Mapping[str, Any], *, lists_classes: bool = True) -> str:
+    """Return the task of a saved model, with its classes or unit.
+
+    Args:
+        config: of the model.
+        lists_classes: whether the classes are named; else they are counted.
+    """
     name, arguments, info = _name(config["task"]), _arguments(config["task"]), config["info"]
     kind = info.get("kind", "")
     kind = f"{name} ({kind})" if kind not in ("", name.lower()) else name
@@ -92,12 +97,14 @@ def _task(config: Mapping[str, Any]) -> str:
     if isinstance(classes, str):
         return f"{kind}, classes {classes}"
     if classes:
-        return f"{kind}, {len(classes)} classes: {', '.join(classes)}"
+        count = f"{kind}, {len(classes)} classes"
+        return f"{count}: {', '.join(classes)}" if lists_classes else count
     unit = info.get("unit") or arguments.get("unit")
     return f"{kind} in {unit}" if unit else kind
 
 
-def _method(config: Mapping[str, Any]) -> str:
+def describe_method(config: Mapping[str, Any]) -> str:
+    """Return the method of a saved model, and the frozen networks that it stands on."""
     text = _name(config["method"])
     # parts of one model have one source
     sources = {entry["source"]: entry["fingerprint"][:12] for entry in config["frozen"].values()}
@@ -131,7 +138,8 @@ def _training(info: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _held_out(info: Mapping[str, Any]) -> str:
+def describe_held_out(info: Mapping[str, Any]) -> str:
+    """Return the held-out scores that ``adapt`` stored; why there are none, or nothing."""
     scores = info.get("held_out")
     if scores:
         names = sorted(scores, key=lambda name: name in ("constant", "mean map"))  # last

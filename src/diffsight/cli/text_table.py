@@ -30,6 +30,9 @@ def main(
         templates: single: "a photo of a ..." (ADE20K); imagenet: the mean of CLIP's 80 prompts
             (NYU).
         max_length: tokens per text.
+
+    Example:
+        diffsight text-table ade20k --encoder tiny --templates single --out classes.safetensors
     """
     from diffsight.prompts.text import build_text_table, save_table
 

@@ -57,7 +57,7 @@ _PNG_START = b"\x89PNG\r\n\x1a\n"
 log = logging.getLogger(__name__)
 
 
-def read_image(path: str | Path) -> UInt8[Tensor, "3 h w"]:
+def read_image(path: str | Path, data: bytes | None = None) -> UInt8[Tensor, "3 h w"]:
     """Return an image as upright 8-bit RGB, whatever is in the file.
 
     The EXIF orientation is applied; grayscale is repeated; palette and CMYK are converted;
@@ -66,13 +66,14 @@ def read_image(path: str | Path) -> UInt8[Tensor, "3 h w"]:
 
     Args:
         path: JPEG, PNG, WebP, TIFF, BMP, GIF, PPM or PGM.
+        data: contents of the file, if they are known; the path is for messages then.
 
     Raises:
         InputError: if the file is missing, empty, damaged, no image, or of a size that no method
             can use (shorter side below 16 px, sides in a ratio above 20, more than 2**27 pixels).
     """
     path = Path(path)
-    pixels = decode(path, _IMAGE_FORMATS, lambda image: _rgb(path, image))
+    pixels = decode(path, _IMAGE_FORMATS, lambda image: _rgb(path, image), data)
     with memory_for(f"{path}: not enough memory to read it; scale it down"):
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
@@ -162,15 +163,25 @@ def read_json(path: Path) -> Any:
 
 
 def decode(
-    path: Path, formats: tuple[str, ...], to_array: Callable[[Image.Image], np.ndarray]
+    path: Path,
+    formats: tuple[str, ...],
+    to_array: Callable[[Image.Image], np.ndarray],
+    data: bytes | None = None,
 ) -> np.ndarray:
     """Open, check, turn upright and decode one picture; every failure ends in one line.
+
+    Args:
+        path: of its file.
+        formats: of Pillow that it may have.
+        to_array: called with the upright picture.
+        data: contents of the file, if they are known; the path is for messages then.
 
     Raises:
         InputError: that line.
     """
-    data = read_bytes(path)
-    if _READS_HEIF and path.suffix.lower() in _HEIF_SUFFIXES:
+    is_heif = data is not None or path.suffix.lower() in _HEIF_SUFFIXES  # bytes have no suffix
+    data = read_bytes(path) if data is None else data
+    if _READS_HEIF and is_heif:
         import pillow_heif  # pyright: ignore[reportMissingImports]
 
         pillow_heif.register_heif_opener()

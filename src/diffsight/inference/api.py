@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +15,8 @@ from diffsight.errors import InputError
 from diffsight.inference.baselines import baselines_of
 from diffsight.inference.evaluate import Evaluation, protocol_for
 from diffsight.inference.evaluate import evaluate as evaluate_predictor
-from diffsight.inference.pipeline import default_device
-from diffsight.inference.plan import Plan, short_side_px
-from diffsight.inference.predictor import Predictor
+from diffsight.inference.pipeline import predictor_for
+from diffsight.inference.plan import Plan
 from diffsight.model import DenseModel
 from diffsight.protocols import AbstractProtocol
 from diffsight.tasks import AbstractTask
@@ -36,6 +36,7 @@ def evaluate(
     dtype: torch.dtype | None = None,
     backbone: str | Path | None = None,
     trusted: Sequence[str] = (),
+    **options: Any,
 ) -> Evaluation:
     """Return the scores of a model and of its baselines.
 
@@ -52,9 +53,11 @@ def evaluate(
         dtype: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
         backbone: where the frozen part of the model is, if not where the file says.
         trusted: packages besides diffsight whose classes a saved model may name.
+        options: of the plan, see ``plan_with``, such as ``short_side=480, flip=True``.
 
     Raises:
-        InputError: if model, labels and protocol do not fit together.
+        InputError: if model, labels and protocol do not fit together, or the plan or the device
+            cannot be used.
     """
     if not isinstance(model, DenseModel):
         model = hub.load(model, backbone=backbone, trusted=trusted)
@@ -66,9 +69,7 @@ def evaluate(
         raise InputError("give images and labels, or dataset, not both")
     if isinstance(protocol, str):
         protocol = protocol_for(protocol, model)
-    if plan is None:
-        plan = Plan(short_side=short_side_px("training", model.info))
-    predictor = Predictor(model, plan, device=device or default_device(), dtype=dtype)
+    predictor = predictor_for(model, plan, options, device=device, dtype=dtype)
     baselines = model.baselines or oracle_baselines(dataset, model.task)
     return evaluate_predictor(predictor, dataset, protocol, baselines=baselines)
 

@@ -2,7 +2,9 @@
 
 import copy
 import itertools
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,63 +14,50 @@ from PIL import Image
 from torch import Tensor
 
 from diffsight import hub
-from diffsight.datasets.files import upright_rgb
+from diffsight.datasets.files import damaged, read_image, upright_rgb
 from diffsight.datasets.rig_file import read_image_or_rig
 from diffsight.datasets.rig_picture import sheet_of
-from diffsight.errors import InputError
-from diffsight.inference.plan import Plan, ShortSide, short_side_px
+from diffsight.errors import InputError, suggest
+from diffsight.inference.plan import Plan, short_side_px
 from diffsight.inference.predictor import Predictor
+from diffsight.inference.write import find_images
 from diffsight.model import DenseModel
 from diffsight.rig import Rig
 from diffsight.types import People
 
 PIXELS = ((), (3,), (4,))  # shapes of one pixel: grey, RGB, RGBA
-Picture = str | Path | Image.Image | np.ndarray | Tensor | Rig
+Picture = str | Path | bytes | Image.Image | np.ndarray | Tensor | Rig
 
 
 def pipeline(
     model: str | Path | DenseModel,
     *,
-    short_side: ShortSide = "training",
-    windows: int = 1,
-    flip: bool = False,
-    batch_size: int = 1,
-    ensemble_size: int = 1,
     plan: Plan | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     revision: str | None = None,
     backbone: str | Path | None = None,
     trusted: Sequence[str] = (),
+    **options: Any,
 ) -> "Pipeline":
-    """Return a callable that predicts on paths, PIL images, arrays and tensors.
+    """Return a callable that predicts on images of any kind.
 
     Args:
         model: a saved model (folder or file), a Hugging Face hub id, or a model.
-        short_side: pixels that the shorter side is resized to for the model; ``training`` is that
-            of the training images (where the model knows it), ``own`` that of the image.
-        windows: 1 is the whole image, from 2 on square windows along the longer side.
-        flip: average with the mirrored image.
-        batch_size: windows of one size that are run together.
-        ensemble_size: passes with different noise that are averaged, for methods that add some.
-        plan: in place of the five options above, for windows over both sides and several scales.
+        plan: how images are run; default: once, at the size of the training images.
         device: where to run; default: the GPU if there is one.
         dtype: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
-        revision: of a hub id.
+        revision: branch, tag or commit on the hub.
         backbone: where the frozen part of the model is, if not where the file says.
         trusted: packages besides diffsight whose classes a saved model may name.
+        options: of the plan, see ``plan_with``, such as ``short_side=480, flip=True``.
 
     Raises:
-        InputError: if the model cannot be loaded or the plan cannot be run.
+        InputError: if the model cannot be loaded, or the plan or the device cannot be used.
     """
     if not isinstance(model, DenseModel):
         model = hub.load(model, revision=revision, backbone=backbone, trusted=trusted)
-    if plan is None:
-        size_px = short_side_px(short_side, model.info)
-        plan = Plan(size_px, windows, flip, batch_size, ensemble_size)
-    elif (short_side, windows, flip, batch_size, ensemble_size) != ("training", 1, False, 1, 1):
-        raise InputError("give plan, or short_side, windows, flip, batch_size and ensemble_size")
-    return Pipeline(Predictor(model, plan, device=device or default_device(), dtype=dtype))
+    return Pipeline(predictor_for(model, plan, options, device=device, dtype=dtype))
 
 
 class Pipeline:
@@ -80,6 +69,17 @@ class Pipeline:
 
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
+
+    def __repr__(self) -> str:
+        predictor = self.predictor
+        task, method = (type(one).__name__ for one in (self.model.task, self.model.method))
+        plan = predictor.plan.describe()
+        return f"Pipeline(task={task}, method={method}, device={predictor.device}, plan={plan!r})"
+
+    @property
+    def model(self) -> DenseModel:
+        """The model that predicts."""
+        return self.predictor.model
 
     def with_confidence(self, confidence: float) -> "Pipeline":
         """Return a pipeline whose predictions have intervals or sets of classes.
@@ -101,61 +101,168 @@ class Pipeline:
         *,
         prompt: str | None = None,
         boxes: Any = None,
+        plan: Plan | None = None,
+        **options: Any,
     ) -> Any:
-        """Return a prediction for one image, a list for a list, a stream for other iterables.
+        """Return one prediction for an image, a list for several, a generator for an iterator.
 
         The size of a prediction is that of its image. A depth prediction has ``depth_m``,
         ``valid``, ``unit``, ``depth_type`` and, with several passes, ``uncertainty_m``.
 
         Args:
-            images: paths, PIL images, arrays ``h w 3`` / ``h w`` of uint8 (or ``h w 3`` of floats
-                in [0, 1]), or tensors ``3 h w`` of uint8 or of floats in [0, 1]. For maps seen from
-                above, rigs of one row each, or paths of their JSON files.
+            images: one image: a path, the bytes of its file, a PIL image, an array
+                ``h w 3`` / ``h w`` of uint8 (or ``h w 3`` of floats in [0, 1]), or a tensor
+                ``3 h w`` of uint8 or of floats in [0, 1]. For maps seen from above, a rig of one
+                row, or the path of its JSON file. Several images, which give a list: a list or
+                tuple, a batch (array ``b h w 3`` or tensor ``b 3 h w``), the path of a folder, or a
+                pattern such as ``trip/*.jpg``; folders and patterns are read as by ``find_images``,
+                in the order of their paths. Any other iterable, such as the frames of a video,
+                gives a generator that reads a few images ahead.
             prompt: name in the model's text table (for depth the scene type) for all images; None
                 is the mean of the names. For a model that reads sentences, the sentence.
             boxes: for a model of joints, rows of left, top, right and bottom in pixels around the
-                people of an image, for a list of images a list of them; None: each image shows one
+                people of an image, for several images rows for each; None: each image shows one
                 person.
+            plan: for this call; default: that of the pipeline.
+            options: of the plan to change for this call, see ``plan_with``.
 
         Raises:
-            InputError: for an image or boxes that cannot be used, or a prompt that the model does
-                not know, does not take, misses, or cannot read whole.
+            InputError: for an image, boxes or a plan that cannot be used, or a prompt that the
+                model does not know, does not take, misses, or cannot read whole.
         """
-        model = self.predictor.model
+        model, predictor = self.model, self._predictor_with(plan, options)
         model.method.check_prompt(prompt)
         if boxes is not None and not model.task.has_regions:
             raise InputError(f"{type(model.task).__name__} finds no joints: leave boxes out")
-        if isinstance(images, Picture):
+        images, kind = _listed(images), "rig" if model.reads_rig else "image"
+        if isinstance(images, Picture) or not isinstance(images, Iterable):
             people = None if boxes is None else to_people(boxes)
-            image, rig = self._read(images)
-            return self.predictor.one(image, prompt, people, rig)
+            image, rig = _read(images, kind, predictor)
+            return predictor.one(image, prompt, people, rig)
+        is_list = isinstance(images, list | tuple)
+        if is_list and boxes is not None:
+            boxes = list(boxes)
+            if len(boxes) != len(images):
+                raise InputError(f"{len(images)} images, boxes of {len(boxes)}: give rows for each")
         people = None if boxes is None else map(to_people, boxes)
-        for_image, for_rig = itertools.tee(map(self._read, images))
+        read = (_read(image, f"{kind} {i}", predictor) for i, image in enumerate(images))
+        for_image, for_rig = itertools.tee(read)
         pictures, rigs = (image for image, _ in for_image), (rig for _, rig in for_rig)
-        stream = self.predictor(pictures, itertools.repeat(prompt), people, rigs)
-        return list(stream) if isinstance(images, list | tuple) else stream
+        stream = predictor(pictures, itertools.repeat(prompt), people, rigs)
+        return list(stream) if is_list else stream
 
-    def _read(self, image: Picture) -> tuple[Tensor, Rig | None]:
-        """Return an image as ``to_tensor``, or the cameras of a rig side by side, and the rig.
+    def _predictor_with(self, plan: Plan | None, options: Mapping[str, Any]) -> Predictor:
+        """Return the predictor, or one of the same model with another plan."""
+        known = self.predictor
+        if plan is None and not options:
+            return known
+        changed = plan_with(plan or known.plan, options, known.model)
+        predictor = Predictor(
+            known.model, changed, device=known.device, dtype=known.dtype, latents=known.latents
+        )
+        predictor.text_features = known.text_features
+        if known.threshold is not None:
+            predictor.use_confidence(known.threshold.confidence)
+        return predictor
 
-        Raises:
-            InputError: if it cannot be used.
-        """
-        wants_rig = self.predictor.model.reads_rig
-        if isinstance(image, str | Path):
-            picture, rig = read_image_or_rig(Path(image), wants_rig=wants_rig)
-            if rig is not None:
-                check_rig(self.predictor.model, image, rig)
-            return picture, rig
-        if isinstance(image, Rig) != wants_rig:
-            what = "a Rig of several cameras" if wants_rig else "one image"
-            raise InputError(f"the model reads {what}, got {type(image).__name__}")
-        if not isinstance(image, Rig):
-            return to_tensor(image), None
+
+def plan_with(plan: Plan, options: Mapping[str, Any], model: DenseModel) -> Plan:
+    """Return a plan in which some options are changed.
+
+    Args:
+        plan: where the other options come from.
+        options: fields of ``Plan`` by name. ``short_side`` may also be ``training``, the size of
+            the training images (where the model knows it), or ``own``, that of the image.
+        model: that will run.
+
+    Raises:
+        InputError: naming an option that does not exist and the nearest one, or what cannot be run.
+    """
+    known = [field.name for field in fields(Plan)]
+    for name in options:
+        if name not in known:
+            raise InputError(f"unknown option {name!r}: {suggest(name, known)}")
+    changes = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    short_side = changes.get("short_side")
+    if isinstance(short_side, str):
+        if short_side not in ("training", "own"):
+            raise InputError(f"short_side {short_side!r}: give pixels, 'training' or 'own'")
+        changes["short_side"] = short_side_px(short_side, model.info)
+    return replace(plan, **changes)
+
+
+def predictor_for(
+    model: DenseModel,
+    plan: Plan | None,
+    options: Mapping[str, Any],
+    *,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+) -> Predictor:
+    """Return the predictor of a model, as ``pipeline`` and ``evaluate`` run it.
+
+    Args:
+        model: to run.
+        plan: how images are run; None is once, at the size of the training images.
+        options: of the plan that are changed, see ``plan_with``.
+        device: where to run; None is the GPU if there is one.
+        dtype: of mixed precision; None and float32 are the model's own precision.
+
+    Raises:
+        InputError: if the plan or the device cannot be used.
+    """
+    plan = plan_with(plan or Plan(short_side_px("training", model.info)), options, model)
+    usable = usable_device(str(device or default_device()))
+    return Predictor(model, plan, device=usable, dtype=None if dtype == torch.float32 else dtype)
+
+
+def _listed(images: Any) -> Any:
+    """Return a batch, a folder or a pattern as a list of images, anything else as it is.
+
+    Raises:
+        InputError: if a folder or a pattern has no image.
+    """
+    if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
+        return list(images)
+    if isinstance(images, str | Path):
+        is_pattern = any(sign in str(images) for sign in "*?[") and not os.path.exists(images)
+        if is_pattern or os.path.isdir(images):
+            return [job.image for job in find_images([str(images)])]
+    return images
+
+
+def _read(image: Any, name: str, predictor: Predictor) -> tuple[Tensor, Rig | None]:
+    """Return an image as ``to_tensor``, or the cameras of a rig side by side, and the rig.
+
+    Args:
+        image: of any kind.
+        name: for messages, if it has no path.
+        predictor: that will run it.
+
+    Raises:
+        InputError: if it cannot be used.
+    """
+    model = predictor.model
+    if isinstance(image, str | Path):
+        name = str(image)
+        pixels, rig = read_image_or_rig(Path(image), wants_rig=model.reads_rig)
+    elif isinstance(image, Rig) != model.reads_rig:
+        what = "a Rig of several cameras" if model.reads_rig else "one image"
+        raise InputError(f"{name}: the model reads {what}, got {type(image).__name__}")
+    elif isinstance(image, Rig):
         if len(image) != 1:
-            raise InputError(f"rig of {len(image)} rows: give one row each (Rig.each)")
-        check_rig(self.predictor.model, "rig", image)
-        return sheet_of(image), image
+            raise InputError(f"{name}: {len(image)} rows: give one row each (Rig.each)")
+        pixels, rig = sheet_of(image), image
+    else:
+        pixels, rig = to_tensor(image, name), None
+    if rig is not None:
+        check_rig(model, name, rig)
+    elif not model.task.has_regions:
+        try:
+            predictor.plan.working_hw(*pixels.shape[-2:])
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+    return pixels, rig
 
 
 def check_rig(model: DenseModel, name: str | Path, rig: Rig) -> None:
@@ -191,7 +298,8 @@ def usable_device(name: str) -> str:
         torch.empty(1, device=name).cpu()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"device {name!r} cannot be used ({reason}): try --device cpu") from None
+        repair = "choose another, such as cpu"
+        raise InputError(f"device {name!r} cannot be used ({reason}): {repair}") from None
     return name
 
 
@@ -211,30 +319,53 @@ def to_people(boxes: Any) -> People:
     return People.of_boxes(edges, torch.ones(len(edges)))
 
 
-def to_tensor(image: Image.Image | np.ndarray | Tensor) -> Tensor:
+def to_tensor(image: Any, name: str = "image") -> Tensor:
     """Return an image of any kind as ``3 h w``, uint8 or float in [0, 1].
+
+    Args:
+        image: bytes of a file, a PIL image, an array or a tensor.
+        name: for messages.
 
     Raises:
         InputError: if its file, shape, type or range cannot be that of an RGB image.
     """
+    if isinstance(image, bytes):
+        return read_image(name, image)
     if isinstance(image, np.ndarray) and image.dtype == np.uint8:
         if image.ndim < 2 or image.shape[2:] not in PIXELS or not image.size:
-            raise InputError(f"array of shape {image.shape}: an image is (height, width, 3)")
+            raise InputError(f"{name}: array of shape {image.shape}: give (height, width, 3)")
         image = Image.fromarray(image)
     if isinstance(image, Image.Image):
-        return torch.from_numpy(upright_rgb("image", image)).permute(2, 0, 1)
+        return _pixels(image, name)
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3:
-            raise InputError(f"array of shape {image.shape}: an image is (height, width, 3)")
+            raise InputError(f"{name}: array of shape {image.shape}: give (height, width, 3)")
         image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    if not isinstance(image, Tensor):
+        kinds = "a path, a PIL image, an array, a tensor or the bytes of a file"
+        raise InputError(f"{name}: {type(image).__name__} is no image: give {kinds}")
     if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
-        raise InputError(f"tensor of shape {tuple(image.shape)}: an image is (3, height, width)")
+        raise InputError(f"{name}: tensor of shape {tuple(image.shape)}: give (3, height, width)")
     if image.dtype == torch.uint8:
         return image
     if not image.dtype.is_floating_point:
-        raise InputError(f"image of type {image.dtype}: give uint8, or floats in [0, 1]")
+        raise InputError(f"{name}: of type {image.dtype}: give uint8, or floats in [0, 1]")
     low, high = image.min().item(), image.max().item()
     # written so that NaN fails
     if not (low >= 0 and high <= 1):
-        raise InputError(f"image with values from {low:g} to {high:g}: scale floats to [0, 1]")
+        raise InputError(f"{name}: values from {low:g} to {high:g}: scale floats to [0, 1]")
     return image.float()
+
+
+def _pixels(image: Image.Image, name: str) -> Tensor:
+    """Return the pixels of a PIL image, whose file may not have been read yet.
+
+    Raises:
+        InputError: if it cannot be used.
+    """
+    try:
+        return torch.from_numpy(upright_rgb(name, image)).permute(2, 0, 1)
+    except InputError:
+        raise
+    except Exception as error:  # decoders raise nearly anything on broken bytes
+        raise damaged(Path(name), error) from error

@@ -5,7 +5,7 @@ from pathlib import Path
 from diffsight.errors import InputError, suggest
 
 FOLDER = Path(__file__).parent
-LISTING = "`diffsight show recipes`"
+LISTING = "`diffsight recipes`"
 
 
 def names() -> tuple[str, ...]:

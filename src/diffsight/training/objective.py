@@ -95,7 +95,7 @@ class Supervised(AbstractObjective):
         else:
             plan = replace(self.plan or Plan(), batch_size=len(batch.ids))
             predictor = Predictor(self.model, plan)
-            rigs = inputs.rig and inputs.rig.each()
+            rigs = None if inputs.rig is None else inputs.rig.each()
             predictions = list(predictor(inputs.image, inputs.prompts, inputs.people, rigs))
         if self.protocol is not None and self.metric is not None:
             for i, prediction in enumerate(predictions):

@@ -1,0 +1,200 @@
+"""The picture of the README and of the first page: predictions of models trained here and now.
+
+Three light heads learn depth, classes and normals from the same ten rooms, on networks that come
+with the package, and the recipe streets/ddp_cameras learns maps from 400 rendered streets. The
+rooms and the street that are drawn are of the split ``test``; none was chosen for its result.
+The uncertainty runs from the lowest of a picture (white) to its highest (red).
+
+    python benchmarks/readme_picture.py [--out PNG]
+
+About four minutes on one free core; the same picture, byte for byte, on the same machine.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from reporting import RESULTS, say
+from torch import Tensor
+
+import diffsight
+from diffsight.atomic import replacing
+from diffsight.cli.fit import train
+from diffsight.datasets.base import Sample, collate
+from diffsight.model import DenseModel
+from diffsight.ops.memory import keep_freed_memory
+from diffsight.rooms import Rooms
+from diffsight.rooms.export import FOLDERS, Export
+from diffsight.streets import Streets
+from diffsight.tasks.prediction import draw_red
+
+SHOTS, STEPS, SIZE_PX = 10, 100, 128
+BACKBONE = "efficientnet-lite0@128+efficientnet-lite0@256"
+RECIPE = "streets/ddp_cameras"
+CLASSES = {
+    "wall": (196, 203, 214),
+    "floor": (176, 129, 86),
+    "ceiling": (243, 223, 165),
+    "thing": (47, 121, 196),
+}
+THING = 3  # the rooms' classes from here on are things
+MASKS = "masks"  # folder of the four classes
+LABELS = ("depth_m", "semantic", "normals")
+FIRST_ROOM, FIRST_STREET = 6, 0
+
+GAP_PX, SPACE_PX, MARGIN_PX, NAMES_PX, TITLE_PX, FONT_PX = 4, 16, 12, 84, 28, 19
+GROUND, INK = (32, 36, 44), (222, 226, 232)
+COLUMNS = ("image", "truth", "prediction", "uncertainty")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A task of the picture.
+
+    Attributes:
+        title: left of the row.
+        label: key of ``Sample.labels``.
+        doubt: returns the uncertainty of a prediction, ``h w``.
+        kind: of the labels, for ``adapt``; empty: the streets.
+        folder: of the labels.
+    """
+
+    title: str
+    label: str
+    doubt: Callable[[Any], Tensor]
+    kind: str = ""
+    folder: str = ""
+
+
+ROWS = (
+    Row("depth", "depth_m", lambda p: p.std, "depth", FOLDERS["depth_m"]),
+    Row("classes", "semantic", lambda p: 1 - p.confidence, "segmentation", MASKS),
+    Row("normals", "normals", lambda p: p.std, "normals", FOLDERS["normals"]),
+)
+STREET = Row("BEV map", "map", lambda p: p.uncertainty.flip(0, 1))  # forward is up
+
+
+def write_rooms(out: Path) -> None:
+    """Write ten rooms with their labels as a user has them."""
+    export = Export("val", 0, (SIZE_PX, SIZE_PX), LABELS)
+    export.prepare(out)
+    (out / MASKS).mkdir()
+    for index in range(SHOTS):
+        export.write(out, index)
+        name = f"{export.stem(index)}.png"
+        with Image.open(out / FOLDERS["semantic"] / name) as classes:
+            mask = Image.fromarray(np.asarray(classes).clip(max=THING))
+        mask.putpalette([value for colour in CLASSES.values() for value in colour])
+        mask.save(out / MASKS / name)
+
+
+def learn(row: Row, rooms: Path) -> DenseModel:
+    """Return the model of a task, learned from the ten rooms."""
+    named = {"classes": tuple(CLASSES)} if row.folder == MASKS else {}
+    images, labels = rooms / "images", rooms / row.folder
+    options = {"method": "feature_head", "backbone": BACKBONE, "steps": STEPS, **named}
+    model = diffsight.adapt(images, labels, kind=row.kind, calibrate=False, **options)
+    say(f"{row.title}: {model.info['verdict']}\n")
+    return model
+
+
+def learn_streets(out: Path) -> DenseModel:
+    """Return the model that draws maps of streets."""
+    fitted = train(["--recipe", RECIPE, "--out", str(out / "street"), "--seed", "0"])
+    assert fitted is not None
+    return fitted.model
+
+
+def panels(row: Row, model: DenseModel, samples: Sequence[Sample]) -> list[Image.Image]:
+    """Return image, truth, prediction and uncertainty of the samples, one after the other."""
+    predict = diffsight.pipeline(model)
+    found: list[Tensor] = []
+    for sample in samples:
+        (truth,) = model.task.truth(collate([sample], row.label).target)
+        prediction = predict(sample.image if sample.rig is None else sample.rig)
+        doubt = row.doubt(prediction)
+        doubt = (doubt - doubt.min()) / (doubt.max() - doubt.min())
+        red = draw_red(doubt, torch.ones_like(doubt, dtype=torch.bool))
+        found += [sample.image, truth.draw(), prediction.draw(), red]
+    return [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in found]
+
+
+def room(index: int) -> Sample:
+    """Return a room that no model has learned from, with the four classes."""
+    sample = Rooms("test", index + 1, SIZE_PX, LABELS)[index]
+    labels = {**sample.labels, "semantic": sample.labels["semantic"].clamp(max=THING)}
+    return replace(sample, labels=labels)
+
+
+def draw(rooms: Sequence[Sequence[Image.Image]], street: Sequence[Image.Image]) -> Image.Image:
+    """Return the sheet: a row for each task, the street last."""
+    begin = MARGIN_PX + NAMES_PX
+    left = [begin + i * (SIZE_PX + GAP_PX) + (i > 3) * (SPACE_PX - GAP_PX) for i in range(8)]
+    right = left[-1] + SIZE_PX
+    # the cameras and three square maps fill the last row
+    ratio = street[0].width / street[0].height
+    tall = round((right - begin - 3 * GAP_PX) / (ratio + 3))
+    street_left = [begin, *(right - n * tall - (n - 1) * GAP_PX for n in (3, 2, 1))]
+    street_wide = [street_left[1] - GAP_PX - begin, tall, tall, tall]
+    first = MARGIN_PX + TITLE_PX
+    last = first + len(rooms) * (SIZE_PX + GAP_PX) + TITLE_PX
+    sheet = Image.new("RGB", (right + MARGIN_PX, last + tall + MARGIN_PX), GROUND)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_PX)
+
+    def put(title: str, picture: Image.Image, box: tuple[int, int, int, int]) -> None:
+        x, y, wide, high = box
+        # nearest first: cells of a map stay sharp
+        large = picture.resize((4 * picture.width, 4 * picture.height), Image.Resampling.NEAREST)
+        sheet.paste(large.resize((wide, high), Image.Resampling.BOX), (x, y))
+        pen.text((x + wide / 2, y - TITLE_PX / 2), title, INK, font, anchor="mm")
+
+    for number, pictures in enumerate(rooms):
+        y = first + number * (SIZE_PX + GAP_PX)
+        pen.text((MARGIN_PX, y + SIZE_PX / 2), ROWS[number].title, INK, font, anchor="lm")
+        titles = 2 * COLUMNS if number == 0 else 8 * ("",)
+        for title, picture, x in zip(titles, pictures, left, strict=True):
+            put(title, picture, (x, y, SIZE_PX, SIZE_PX))
+    pen.text((MARGIN_PX, last + tall / 2), STREET.title, INK, font, anchor="lm")
+    titles = ("six cameras", *COLUMNS[1:])
+    for title, picture, x, wide in zip(titles, street, street_left, street_wide, strict=True):
+        put(title, picture, (x, last, wide, tall))
+    return sheet
+
+
+def to_palette(sheet: Image.Image) -> Image.Image:
+    """Return a picture in 256 colours, dithered: a third of the size in bytes."""
+    colours = sheet.quantize(256, Image.Quantize.MEDIANCUT, kmeans=2)
+    return sheet.quantize(palette=colours, dither=Image.Dither.FLOYDSTEINBERG)
+
+
+def main() -> None:
+    """Learn, predict and draw."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS.parent / "readme.png")
+    args = parser.parse_args()
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        rooms = Path(folder) / "rooms"
+        write_rooms(rooms)
+        numbers = iter(range(FIRST_ROOM, FIRST_ROOM + 2 * len(ROWS)))
+        drawn = [
+            panels(r, learn(r, rooms), [room(next(numbers)), room(next(numbers))]) for r in ROWS
+        ]
+        street = Streets("test", FIRST_STREET + 1, lidar=False)[FIRST_STREET]
+        map_panels = panels(STREET, learn_streets(Path(folder)), [street])
+    sheet = to_palette(draw(drawn, map_panels))
+    with replacing(args.out) as partial:
+        sheet.save(partial, "PNG", optimize=True)
+    say(f"{args.out}: {args.out.stat().st_size / 1000:.0f} kB\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""``diffsight recipes``: the recipes that come with the package."""
+
+import sys
+from typing import Annotated
+
+from diffsight import recipes
+from diffsight.cli.console import write_json
+from diffsight.cli.flags import Flag, command
+from diffsight.cli.show import write_names
+from diffsight.formats.text import read_text, reading
+
+
+@command("recipes")
+def main(recipe: Annotated[str | None, Flag("NAME")] = None, *, json: bool = False) -> int:
+    """List the recipes of the package, or print one, to change it in a file of your own.
+
+    Args:
+        recipe: recipe to print (default: list all).
+        json: print JSON, not lines or YAML.
+
+    Example:
+        diffsight recipes rooms/vpd_depth > mine.yaml
+    """
+    if recipe is None:
+        write_names({each: recipes.summary(each) for each in recipes.names()}, as_json=json)
+    elif json:
+        from diffsight.cli.recipe import read
+
+        write_json(read(recipe), indent=1)
+    else:
+        path = recipes.find(recipe)
+        with reading(path, "not a readable recipe ({reason}): name another"):
+            text = read_text(path)
+        sys.stdout.write(text)
+    return 0

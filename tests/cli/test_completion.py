@@ -1,0 +1,118 @@
+"""``diffsight completion``: what shells offer for a command line."""
+
+import contextlib
+import io
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from diffsight import cli, recipes
+from diffsight.cli.completion import Words, words_of
+
+Complete = Callable[..., set[str]]
+FISH = shutil.which("fish")
+BASH = "".join(
+    f"{line}\n"
+    for line in (
+        'source "$1"; shift',
+        'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))',
+        "_diffsight",
+        'printf "%s\\n" "${COMPREPLY[@]}"',
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def words() -> dict[str, Words]:
+    return {name: words_of(name) for name in cli.COMMANDS}
+
+
+def script(shell: str) -> str:
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert cli.main(["completion", shell]) == 0
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> Complete:
+    """Return a function from words, of which the last is unfinished, to those that bash offers."""
+    path = tmp_path_factory.mktemp("completion") / "diffsight"
+    path.write_text(script("bash"))
+
+    def offered(*words: str) -> set[str]:
+        run = ["bash", "--norc", "-c", BASH, "bash", str(path), "diffsight", *words]
+        done = subprocess.run(run, capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        return set(done.stdout.split())
+
+    return offered
+
+
+def test_the_first_word_is_a_command(complete: Complete) -> None:
+    assert complete("") == {*cli.COMMANDS, "--help", "--version"}
+    assert complete("de") == {"demo", "describe"}
+
+
+def test_options_of_every_command_are_offered(complete: Complete, words: dict[str, Words]) -> None:
+    for name, known in words.items():
+        assert "--help" in known.options
+        assert complete(name, "--") == set(known.options), name
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        (("adapt", "--ki"), {"--kind"}),
+        (("adapt", "--images", "photos", "--sn"), {"--snap"}),
+        (("adapt", "--kind", ""), {"segmentation", "depth", "scalar", "normals", "vector"}),
+        (("adapt", "--kind", "no"), {"normals"}),
+        (("fit", "--batch"), {"--batch_size"}),
+        (("fit", "--recipe", "rooms/vpd_d"), {"rooms/vpd_depth"}),
+        (("evaluate", "--protocol", "nyu-e"), {"nyu-eigen-v1"}),
+        (("recipes", "rooms/vpd_d"), {"rooms/vpd_depth"}),
+        (("recipes", ""), set(recipes.names())),
+        (("completion", ""), {"bash", "zsh", "fish"}),
+        (("benchmark", "f"), {"few-shot"}),
+        (("benchmark", "few-shot", "--shot"), {"--shots"}),
+        (("benchmark", "few-shot", "--out", ""), set()),
+        (("predict", "--out", "ph"), set()),
+        (("no-command", "--"), set()),
+    ],
+)
+def test_words_that_fit_are_offered_and_files_elsewhere(
+    complete: Complete, line: tuple[str, ...], offered: set[str]
+) -> None:
+    assert complete(*line) == offered
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_scripts_of_other_shells_hold_all_commands_and_options(
+    shell: str, words: dict[str, Words]
+) -> None:
+    text = script(shell)
+    dashes = "-l " if shell == "fish" else "--"
+    for name, known in words.items():
+        lines = [line for line in text.splitlines() if name in line]
+        for option in known.options:
+            assert any(option.replace("--", dashes, 1) in line for line in lines), (name, option)
+
+
+@pytest.mark.skipif(FISH is None, reason="fish is not installed")
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("desc", {"describe\tdescribe a recipe's model and its cost"}),
+        ("adapt --images labels --sn", {"--snap"}),
+        ("adapt --kind no", {"normals"}),
+        ("recipes rooms/vpd_d", {"rooms/vpd_depth"}),
+    ],
+)
+def test_fish_offers_words_that_fit(line: str, offered: set[str], tmp_path: Path) -> None:
+    path = tmp_path / "diffsight.fish"
+    path.write_text(script("fish"))
+    program = f"source {path}; complete -C 'diffsight {line}'"
+    done = subprocess.run([FISH or "", "-c", program], capture_output=True, text=True, check=True)
+    assert set(done.stdout.splitlines()) == offered

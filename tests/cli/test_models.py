@@ -1,0 +1,130 @@
+"""``diffsight models``: networks that are installed or known, and saved models in a folder."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tests.hub.tiny import edit, tiny
+
+from diffsight import assets, cli, recipes
+from diffsight.cli.models import embedded_models
+from diffsight.hub import save
+
+SWIN = "microsoft/swin-tiny-patch4-window7-224"
+NAMED = re.compile(r"^[^#\n]*weights: ([\w-]+/[\w-]+)(?![\w.-])", re.MULTILINE)
+
+
+def listed(capsys: pytest.CaptureFixture[str], *words: str | Path) -> Any:
+    assert cli.main(["models", *map(str, words), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_networks_of_the_package_have_the_size_and_the_licence_of_their_files(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = {row["name"]: row for row in listed(capsys)["embedded"]}
+    assert tuple(rows) == assets.NAMES
+    files = [path for path in (assets.FOLDER / "tiny").rglob("*") if path.is_file()]
+    sizes = {"tiny": sum(path.stat().st_size for path in files)}
+    sizes[assets.LITE] = assets.find(assets.LITE).stat().st_size
+    for name, size in sizes.items():
+        assert rows[name]["size_mb"] == pytest.approx(size / 1e6, abs=0.05)
+        assert "apache" in rows[name]["licence"].lower()
+        assert rows[name]["problem"] == ""
+    assert rows["tiny"]["trained_on"].startswith("rendered rooms")
+    assert rows[assets.LITE]["trained_on"].startswith("photographs")
+
+
+def test_a_damaged_network_is_listed_with_the_repair_and_what_its_card_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tiny").mkdir()
+    card = "---\nlicense: mit\n---\n# Streets\n\nA model, trained on streets. No more.\n"
+    (tmp_path / "tiny" / "README.md").write_text(card)
+    monkeypatch.setattr(assets, "FOLDER", tmp_path)
+    one = next(embedded_models())
+    assert (one.licence, one.trained_on, one.size_mb) == ("mit", "streets", None)
+    assert cli.main(["models"]) == 0
+    out = capsys.readouterr().out
+    assert "reinstall the package" in out
+    assert assets.LITE in out
+    assert SWIN in out
+
+
+def test_models_that_recipes_name_are_listed_with_what_the_cache_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / f"models--{SWIN.replace('/', '--')}"
+    (folder / "blobs").mkdir(parents=True)
+    (folder / "blobs" / "abc").write_bytes(bytes(2_000_000))
+    for commit in ("1", "2"):  # two snapshots share their file
+        (folder / "snapshots" / commit).mkdir(parents=True)
+        link = folder / "snapshots" / commit / "model.safetensors"
+        link.symlink_to(folder / "blobs" / "abc")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    rows = {row["id"]: row for row in listed(capsys)["hub"]}
+    assert rows[SWIN]["size_mb"] == 2.0
+    assert all(row["size_mb"] is None for name, row in rows.items() if name != SWIN)
+    texts = {name: recipes.find(name).read_text() for name in recipes.names()}
+    found = [(x[1], name) for name, text in texts.items() for x in NAMED.finditer(text)]
+    assert {(row["id"], name) for row in rows.values() for name in row["recipes"]} == set(found)
+    assert (SWIN, "ddp/ade20k_swin_t") in found
+
+
+def test_networks_are_listed_without_torch_and_without_the_hub() -> None:
+    program = (
+        "import sys\n"
+        "from diffsight.cli import main\n"
+        "status = main(['models', '--json'])\n"
+        "heavy = {'torch', 'numpy', 'huggingface_hub', 'jsonargparse'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else status)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_saved_models_below_a_folder_are_listed_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny()
+    model.info |= {"held_out": {"vpd": 0.25, "constant": 1.5}, "metric": "RMSE, m"}
+    one = save(model, tmp_path / "a" / "run" / "model")
+    two = save(tiny(), tmp_path / "b.safetensors")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "swin"}')
+    save_file({"x": torch.zeros(3)}, tmp_path / "other" / "model.safetensors")
+    (tmp_path / ".cache").mkdir()
+    save(tiny(), tmp_path / ".cache" / "hidden.safetensors")
+    rows = {row["path"]: row for row in listed(capsys, tmp_path)}
+    assert set(rows) == {str(one), str(two)}
+    assert rows[str(one)]["held_out"] == "vpd 0.25, constant 1.5 (RMSE, m)"
+    assert rows[str(two)]["size_mb"] == pytest.approx(two.stat().st_size / 1e6, abs=0.05)
+    for row in rows.values():
+        assert row["task"] == "Depth"
+        assert row["method"] == type(model.method).__name__
+        assert row["problem"] == ""
+    assert cli.main(["models", str(one)]) == 0
+    out = capsys.readouterr().out
+    assert "vpd 0.25, constant 1.5 (RMSE, m)" in out
+    assert f"saved models in {one}: 1" in out
+
+
+def test_a_damaged_saved_model_is_listed_with_what_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save(tiny(), tmp_path / "m")
+    edit(path, lambda config: config.pop("fingerprint"))
+    (row,) = listed(capsys, tmp_path)
+    assert row["path"] == str(path)
+    assert "not whole (fingerprint is missing)" in row["problem"]
+
+
+def test_a_folder_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["models", "nowhere"]) == 2
+    assert "nowhere: no such folder" in capsys.readouterr().err

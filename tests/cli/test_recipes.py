@@ -1,0 +1,50 @@
+"""``diffsight recipes``: the list, one recipe, and names that do not exist."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from diffsight import cli, recipes
+from diffsight.cli.recipe import read
+
+
+def test_all_recipes_are_listed_with_their_first_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split(maxsplit=1) for line in lines]
+    assert rows == [[name, recipes.summary(name)] for name in recipes.names()]
+    assert cli.main(["recipes", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == dict(rows)
+
+
+def test_a_printed_recipe_is_the_file_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["recipes", "rooms/vpd_depth"]) == 0
+    assert capsys.readouterr().out == recipes.find("rooms/vpd_depth").read_text()
+
+
+def test_json_of_a_recipe_is_its_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["recipes", "rooms/vpd_depth", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == read("rooms/vpd_depth")
+
+
+def test_an_unknown_name_gets_the_nearest_three(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["recipes", "rooms/vpddepth"]) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert "did you mean 'rooms/vpd_depth'? (next: 'rooms/" in error
+    assert error.endswith("all: `diffsight recipes`)\n")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [[], ["vpd/depth_nyu"]])
+def test_recipes_are_listed_and_printed_without_torch(words: list[str]) -> None:
+    program = (
+        "import sys\n"
+        "from diffsight.cli import main\n"
+        "status = main(['recipes', *sys.argv[1:]])\n"
+        "sys.exit(status or int(bool({'torch', 'numpy', 'jsonargparse'} & set(sys.modules))))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
