@@ -62,7 +62,9 @@ def collapse(model: DenseModel, held_out: list[Views]) -> list[float]:
         contrast = (maps.std(dim=1) / maps.mean(dim=1).clamp(min=1e-8)).mean()
         rows.append([float(entropy), float(contrast), float(output.value.std())])
     means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
-    return [*means, model.task.score(measure_variants(model, held_out)[0])]
+    targets = [views[0].target for views in held_out]
+    sums = torch.stack(measure_variants(model, held_out, targets))[:, 0].sum(dim=0)
+    return [*means, model.task.score(sums)]
 
 
 @torch.no_grad()
@@ -70,7 +72,7 @@ def draw_maps(model: DenseModel, views: Views) -> Image.Image:
     """Return a sheet of the image, the prediction and the probability of every class."""
     output = predict(model, views)
     classes = [
-        {"name": f"{float(depth_m):.2f} m", "share": float(p.mean()), "largest": float(p.max())}
+        {"class": f"{float(depth_m):.2f} m", "weight": float(p.mean()), "largest": float(p.max())}
         for depth_m, p in zip(output.centres[:, 0], output.probability[0], strict=True)
     ]
     prediction = model.task.decode(output)[0].draw()
@@ -85,10 +87,12 @@ def run(
     rooms = rooms_source(size=side, count=HELD_OUT)
     spec = rooms.tasks["depth_zbuffer"]
     samples = draw(rooms, spec, 10, seed, 0)
-    [candidate] = candidates(["few_shot"], [source], options={"codebook": TABLES})
+    task = spec.fitted(samples)
+    options = {"codebook": TABLES}
+    (candidate,) = candidates(["few_shot"], [source], lambda **_: task, options=options)
     _ = source.diffusion, source.clip()  # loaded before the seed is set: it may draw numbers
     torch.manual_seed(seed)
-    model = DenseModel(task=spec.fitted(samples), method=candidate.builder)
+    model = DenseModel(task=task, method=candidate.builder)
     images = [encode(model, sample, side) for sample in samples]
     held_out = [encode(model, spec.test[i], side, mirror=False) for i in range(HELD_OUT)]
     fit_statistics(model, images)

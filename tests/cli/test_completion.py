@@ -2,10 +2,8 @@
 
 import contextlib
 import io
-import shutil
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +11,6 @@ from diffsight import cli, recipes
 from diffsight.cli.completion import Words, words_of
 
 Complete = Callable[..., set[str]]
-FISH = shutil.which("fish")
 BASH = "".join(
     f"{line}\n"
     for line in (
@@ -98,21 +95,3 @@ def test_scripts_of_other_shells_hold_all_commands_and_options(
         lines = [line for line in text.splitlines() if name in line]
         for option in known.options:
             assert any(option.replace("--", dashes, 1) in line for line in lines), (name, option)
-
-
-@pytest.mark.skipif(FISH is None, reason="fish is not installed")
-@pytest.mark.parametrize(
-    ("line", "offered"),
-    [
-        ("desc", {"describe\tdescribe a recipe's model and its cost"}),
-        ("adapt --images labels --sn", {"--snap"}),
-        ("adapt --kind no", {"normals"}),
-        ("recipes rooms/vpd_d", {"rooms/vpd_depth"}),
-    ],
-)
-def test_fish_offers_words_that_fit(line: str, offered: set[str], tmp_path: Path) -> None:
-    path = tmp_path / "diffsight.fish"
-    path.write_text(script("fish"))
-    program = f"source {path}; complete -C 'diffsight {line}'"
-    done = subprocess.run([FISH or "", "-c", program], capture_output=True, text=True, check=True)
-    assert set(done.stdout.splitlines()) == offered

@@ -43,6 +43,8 @@ def instantiate(name: str):
                 words += [f"--method.{part}", json.dumps(given)]
             elif "weights" in given.get("init_args", {}):
                 words += [f"--method.{part}.weights", "null"]
+            elif "images" in given.get("init_args", {}):  # of several cameras
+                words += [f"--method.{part}.images.weights", "null"]
     settings = parse(parser, words, fit)
     if large:
         del settings["train"], settings["val"]
@@ -52,10 +54,12 @@ def instantiate(name: str):
 
 
 def run(model: DenseModel, side: int) -> torch.Tensor:
-    """The output of one square image, of which nothing but the shape is computed."""
+    """The output of square images, of which nothing but the shape is computed."""
     model = model.to("meta").eval()
     image = torch.empty(1, 3, side, side, device="meta")
-    inputs = Inputs(image, text=model.method.example_text())
+    method = model.method
+    rig = method.example_rig((side, side))
+    inputs = Inputs(image, text=method.example_text(), rig=rig)
     with torch.no_grad():
         return model(inputs, draws=Draws((0,))).stack
 
@@ -71,7 +75,7 @@ def test_every_recipe(name):
     assert (built.steps is None) != (built.epochs is None)
     assert len((recipes.FOLDER / f"{name}.yaml").read_text().splitlines()) <= 70
     side = 64 // model.output.stride
-    assert run(model, 64).shape[-2:] == (side, side)
+    assert run(model, 64).shape[-2:] == (model.output.grid or (side, side))
     text = (recipes.FOLDER / f"{name}.yaml").read_text()
     assert text.startswith("# ")
     assert max(len(line) for line in text.splitlines()) <= 110

@@ -95,9 +95,9 @@ def adapt(
     """
     settings = AdaptOptions(**options)
     settings.check_kind(kind)
-    device = usable_device(str(settings.device or default_device()))
-    settings = replace(settings, device=device)  # what a resumed adaptation must agree with
-    runtime = Runtime(torch.device(device), settings.dtype)
+    # with the device, which a resumed adaptation must agree with
+    settings = replace(settings, device=usable_device(str(settings.device or default_device())))
+    runtime = Runtime(torch.device(str(settings.device)), settings.dtype)
     keep_freed_memory()
     sources = (
         [backbone]
