@@ -167,3 +167,23 @@ def test_another_length_of_a_cell_is_not_scored(
     data = ["--data", "Streets", "split=test", "count=1", "image_hw=[32, 64]", "cell_m=1.0"]
     assert main(["evaluate", "--model", str(model), *data]) == 2
     assert "maps of 50 cells of 1 m, the task of 50 cells of 0.5 m" in capsys.readouterr().err
+
+
+def test_show_and_the_card_name_what_the_model_reads(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["show", str(model)]) == 0
+    assert "diffsight predict rig.json --model" in capsys.readouterr().out
+    assert 'predict("rig.json")' in (model / "README.md").read_text()
+
+
+def test_rigs_in_one_batch_are_what_they_are_alone(model: Path) -> None:
+    """With noise averaged over two passes, and for cameras alone one rig without points."""
+    rigs = [Streets(split="test", count=3, image_hw=(32, 64))[i].rig for i in range(3)]
+    loaded = hub.load(model)
+    if "lidar" not in dict(loaded.method.backbone.named_children()):
+        rigs[1] = replace(rigs[1], points=None)
+    predict = pipeline(loaded, batch_size=3, ensemble_size=2)
+    for one, rig in zip(predict(rigs), rigs, strict=True):
+        alone = predict(rig).probability
+        torch.testing.assert_close(one.probability, alone, rtol=1e-4, atol=1e-5)

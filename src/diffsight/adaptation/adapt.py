@@ -93,10 +93,7 @@ def adapt(
     Raises:
         InputError: one line about what cannot be used, with the repair.
     """
-    settings = AdaptOptions(**options)
-    settings.check_kind(kind)
-    # with the device, which a resumed adaptation must agree with
-    settings = replace(settings, device=usable_device(str(settings.device or default_device())))
+    settings = _settings(kind, options)
     runtime = Runtime(torch.device(str(settings.device)), settings.dtype)
     keep_freed_memory()
     sources = (
@@ -133,6 +130,13 @@ def adapt(
     chosen = next(pair for pair in pairs if pair.name == model.info["chosen"])
     model.info |= {"mirror": mirror, **_facts(folder, settings, chosen)}
     return model
+
+
+def _settings(kind: str, options: Mapping[str, Any]) -> AdaptOptions:
+    """Return the checked options, with the device, which a resumed adaptation must agree with."""
+    settings = AdaptOptions(**options)
+    settings.check_kind(kind)
+    return replace(settings, device=usable_device(str(settings.device or default_device())))
 
 
 def _method_names(method: str, sources: Sequence[BackboneSource]) -> tuple[str, ...]:

@@ -81,8 +81,8 @@ def words_of(name: str) -> Words:
 def _bash(commands: Mapping[str, Words]) -> Iterator[str]:
     yield "_diffsight() {"
     yield '    local name="${COMP_WORDS[1]}" before="${COMP_WORDS[COMP_CWORD-1]}"'
-    yield '    local word="${COMP_WORDS[COMP_CWORD]}" place=$COMP_CWORD found=""'
-    yield f'    if (( place == 1 )); then found="{" ".join(commands)} --help --version"; fi'
+    yield '    local word="${COMP_WORDS[COMP_CWORD]}" position=$COMP_CWORD found=""'
+    yield f'    if (( position == 1 )); then found="{" ".join(commands)} --help --version"; fi'
     yield from _cases(commands)
     yield '    COMPREPLY=($(compgen -W "$found" -- "$word"))'
     yield "}"
@@ -93,8 +93,8 @@ def _zsh(commands: Mapping[str, Words]) -> Iterator[str]:
     yield "#compdef diffsight"
     yield "_diffsight() {"
     yield '    local name="$words[2]" before="$words[CURRENT-1]"'
-    yield '    local word="$words[CURRENT]" place=$((CURRENT - 1)) found=""'
-    yield "    if (( place == 1 )); then"
+    yield '    local word="$words[CURRENT]" position=$((CURRENT - 1)) found=""'
+    yield "    if (( position == 1 )); then"
     yield "        local -a summaries=("
     yield from (f"            {shlex.quote(f'{name}:{COMMANDS[name]}')}" for name in commands)
     yield "        )"
@@ -110,7 +110,7 @@ def _zsh(commands: Mapping[str, Words]) -> Iterator[str]:
 
 
 def _cases(commands: Mapping[str, Words]) -> Iterator[str]:
-    """Yield lines of bash and zsh that set ``found`` from name, before, word and place."""
+    """Yield lines of bash and zsh that set ``found`` from name, before, word and position."""
     yield '    case "$name $before" in'
     for name, words in commands.items():
         for option, values in words.values.items():
@@ -120,7 +120,7 @@ def _cases(commands: Mapping[str, Words]) -> Iterator[str]:
     for name, words in commands.items():
         yield f'        {name}) found="{" ".join(words.options)}" ;;'
     yield "        esac"
-    yield '    elif [[ -z "$found" ]] && (( place == 2 )); then case "$name" in'
+    yield '    elif [[ -z "$found" ]] && (( position == 2 )); then case "$name" in'
     for name, words in commands.items():
         if words.first:
             yield f'        {name}) found="{" ".join(words.first)}" ;;'
@@ -129,7 +129,7 @@ def _cases(commands: Mapping[str, Words]) -> Iterator[str]:
 
 
 def _fish(commands: Mapping[str, Words]) -> Iterator[str]:
-    yield "function __diffsight_runs"  # whether a command was typed, or its place has come
+    yield "function __diffsight_runs"  # whether a command was typed, or is to be typed now
     yield "    set -l words (commandline -opc)"
     yield '    test "$words[2]" = "$argv[1]"; and test (count $words) -le $argv[2]'
     yield "end"

@@ -178,13 +178,13 @@ def saved_models(folder: Path) -> Iterator[SavedModel]:
 
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder: give one that holds saved models")
-    for place, folders, files in os.walk(folder):
-        if CONFIG in files and _is_ours(Path(place, CONFIG)):
+    for path, folders, files in os.walk(folder):
+        if CONFIG in files and _is_ours(Path(path, CONFIG)):
             folders.clear()  # what is below belongs to the model
-            yield _saved_model(Path(place))
+            yield _saved_model(Path(path))
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths = [Path(place, name) for name in sorted(files) if name.endswith(".safetensors")]
+        paths = [Path(path, name) for name in sorted(files) if name.endswith(".safetensors")]
         yield from map(_saved_model, filter(_is_ours, paths))
 
 

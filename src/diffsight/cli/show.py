@@ -78,7 +78,7 @@ def describe(config: Mapping[str, Any], source: str) -> str:
     if packages:
         rows.append(("trust", f"needs code of {', '.join(packages)}, outside diffsight"))
     options = "".join(f" --trust {package}" for package in packages)
-    image = "rig.json" if _name(config["task"]) == "BEV" else "PHOTO.jpg"
+    image = "rig.json" if info.get("reads_rig") else "PHOTO.jpg"
     rows.append(("next", f"diffsight predict {image} --model {source}{options} --out DIR"))
     return printable("\n".join(f"{name + ':':<10} {text}" for name, text in rows if text))
 

@@ -236,13 +236,13 @@ class _Tables:
 
 def _poses(rows: Sequence[Mapping[str, Any]]) -> dict[str, Float64[np.ndarray, "4 4"]]:
     """Return matrices by token, of rows with a translation and a rotation (w, x, y, z)."""
-    places = np.array([row["translation"] for row in rows], np.float64).reshape(-1, 3)
+    translations = np.array([row["translation"] for row in rows], np.float64).reshape(-1, 3)
     quaternions = np.array([row["rotation"] for row in rows], np.float64).reshape(-1, 4)
-    if not (np.isfinite(places).all() and np.isfinite(quaternions).all()):
+    if not (np.isfinite(translations).all() and np.isfinite(quaternions).all()):
         raise ValueError("a pose is not finite")
     matrices = np.tile(np.eye(4), (len(rows), 1, 1))
     matrices[:, :3, :3] = Rotation.from_quat(np.roll(quaternions, -1, axis=1)).as_matrix()
-    matrices[:, :3, 3] = places
+    matrices[:, :3, 3] = translations
     return {row["token"]: matrix for row, matrix in zip(rows, matrices, strict=True)}
 
 

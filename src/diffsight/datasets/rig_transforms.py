@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from diffsight.datasets.base import AbstractTransform, Sample
 from diffsight.datasets.transforms import chance, integer, uniform
 from diffsight.errors import InputError
-from diffsight.ops.camera_crop import CameraCrop
+from diffsight.ops.camera_crop import CameraCrop, scaled_hw
 from diffsight.rig import Rig
 
 
@@ -70,7 +70,7 @@ class RandomCameras(AbstractTransform):
 
     def _crop(self, hw: tuple[int, int], generator: Generator) -> CameraCrop:
         scale = uniform(generator, *self.scale)
-        height, width = (int(side * scale + 1e-6) for side in hw)
+        height, width = scaled_hw(hw, scale)
         left = integer(generator, max(0, width - self.hw[1]) + 1)
         is_mirrored = chance(generator, self.mirror_probability)
         degrees = uniform(generator, -self.degrees, self.degrees)

@@ -22,7 +22,7 @@ def card(config: Mapping[str, Any]) -> str:
         "import diffsight",
         "",
         'predict = diffsight.pipeline("path/to/this/model")',
-        f'prediction = predict("{"rig.json" if task == "BEV" else "photo.jpg"}")',
+        f'prediction = predict("{"rig.json" if info.get("reads_rig") else "photo.jpg"}")',
         "```",
         "",
         "The constructor calls of task and method are in `config.json`.",

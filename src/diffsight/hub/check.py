@@ -131,6 +131,7 @@ def _short(value: Any) -> str:
 
 _INFO: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "short_side": (lambda value: value is None or _is_size(value), "a number of pixels"),
+    "reads_rig": (lambda value: isinstance(value, bool), "true or false"),
     "training": (_is_mapping, "an object"),
     "steps": (_is_mapping, "an object"),
     "variant": (lambda value: value is None or _is_mapping(value), "an object"),

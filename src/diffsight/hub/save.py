@@ -65,7 +65,8 @@ def save(
         InputError: if a file cannot be written, or ``info`` holds a value that cannot be read back.
     """
     path = Path(path)
-    model.info = {**model.info, **(info or {})}
+    rig = {"reads_rig": True} if model.reads_rig else {}
+    model.info = {**model.info, **(info or {}), **rig}
     check_info(model.info)
     frozen = _references(model, embed)
     tensors = stored_state(model, tuple(frozen))

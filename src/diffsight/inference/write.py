@@ -113,9 +113,9 @@ def write_prediction(
     about = {"image": str(job.image), **{name: path.name for name, path in paths.items()}}
     about |= prediction.metadata() | dict(notes)
     ours = _written(sidecar, base.name)
-    is_beside = base.parent.resolve() == job.image.parent.resolve()
+    is_same_folder = base.parent.resolve() == job.image.parent.resolve()
     # the JSON file anywhere: it may describe the cameras of another vehicle
-    for path in (*paths.values(), sidecar) if is_beside else (sidecar,):
+    for path in (*paths.values(), sidecar) if is_same_folder else (sidecar,):
         if path.exists() and path.name not in ours:
             raise Occupied(
                 f"{path}: exists already and is not of an earlier run: choose another --out"

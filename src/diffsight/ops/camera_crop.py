@@ -37,12 +37,12 @@ class CameraCrop:
         cls, image_hw: tuple[int, int], hw: tuple[int, int], scale: float
     ) -> "CameraCrop":
         """Return the crop in the middle of the lower edge."""
-        height, width = _scaled(image_hw, scale)
+        height, width = scaled_hw(image_hw, scale)
         return cls(scale, height - hw[0], max(0, width - hw[1]) // 2, hw)
 
     def images(self, images: Float[Tensor, "n 3 _ _"]) -> Float[Tensor, "n 3 h w"]:
         """Return the changed images."""
-        height, width = _scaled((images.shape[-2], images.shape[-1]), self.scale)
+        height, width = scaled_hw((images.shape[-2], images.shape[-1]), self.scale)
         scaled = resized_image(images, (height, width))
         left, top = self.left_px, self.top_px
         right, bottom = self.hw[1] - width + left, self.hw[0] - height + top
@@ -89,7 +89,7 @@ class CameraCrop:
         return functional.grid_sample(crop, grid, mode="bilinear", align_corners=False)
 
 
-def _scaled(hw: tuple[int, int], scale: float) -> tuple[int, int]:
+def scaled_hw(hw: tuple[int, int], scale: float) -> tuple[int, int]:
     """Return whole pixels; a product of which the last digits were lost is not rounded down."""
     height, width = (int(side * scale + 1e-6) for side in hw)
     return height, width

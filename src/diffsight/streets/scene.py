@@ -112,7 +112,7 @@ def _roads(draw: Draw) -> tuple[Road, ...]:
 
 def _road(
     draw: Draw,
-    place: tuple[float, float],
+    position: tuple[float, float],
     heading: float,
     lanes: int,
     lane_m: float,
@@ -121,7 +121,7 @@ def _road(
     has_parking = draw.chance(0.6)
     half = lanes * lane_m + (PARKING_M if has_parking else 0.4)
     dividers = tuple(lane_m * i for i in range(1 - lanes, lanes))
-    return Road(*place, heading, half, draw.uniform(1.6, 4), dividers, has_parking, begin_m)
+    return Road(*position, heading, half, draw.uniform(1.6, 4), dividers, has_parking, begin_m)
 
 
 def _arms(draw: Draw, roads: tuple[Road, ...]) -> tuple[Arm, ...]:
@@ -169,7 +169,7 @@ def _placed(
     may_stand: Callable[[np.ndarray], np.ndarray],
     solids: list[Solid],
 ) -> list[Solid]:
-    """Return the boxes of those things that have a place of their own."""
+    """Return the boxes of those things that overlap nothing else."""
     if not things:
         return []
     footprints = np.stack([thing[0].footprint(7) for thing in things])
@@ -204,14 +204,14 @@ def _is_on_walkway(classes: np.ndarray) -> np.ndarray:
     return classes[..., WALKWAY]
 
 
-def _car(draw: Draw, place: tuple[float, float], heading: float) -> Thing:
+def _car(draw: Draw, position: tuple[float, float], heading: float) -> Thing:
     grey = draw.uniform(0.08, 0.9)
     colour = _colour(draw, 0.1, 0.85) if draw.chance(0.5) else (grey, grey, grey)
     half, width = draw.uniform(2.0, 2.4), draw.uniform(0.82, 0.92)
     waist, top = draw.uniform(0.8, 1.0), draw.uniform(1.4, 1.8)
-    body = Solid(*place, heading, (half, width), (0.0, waist), colour)
+    body = Solid(*position, heading, (half, width), (0.0, waist), colour)
     c, s = math.cos(heading), math.sin(heading)
-    x, y = place[0] - 0.3 * c, place[1] - 0.3 * s
+    x, y = position[0] - 0.3 * c, position[1] - 0.3 * s
     cabin = Solid(x, y, heading, (0.6 * half, 0.9 * width), (waist, top), (0.16, 0.19, 0.22))
     roof = Solid(x, y, heading, (0.5 * half, 0.85 * width), (top, top + 0.06), colour)
     return body, cabin, roof
@@ -228,8 +228,8 @@ def _cars_in_parks(draw: Draw, ground: Ground) -> Iterator[Thing]:
         for row in (2.8, park.depth_m - 2.8)[: 1 + (park.depth_m > 13)]:
             for along in np.arange(park.begin_m + 1.4, park.end_m - 1.3, 2.8).tolist():
                 if draw.chance(0.45):
-                    place = road.point(along, park.side * (kerb + row))
-                    yield _car(draw, place, road.heading + math.copysign(math.pi / 2, row - 4))
+                    position = road.point(along, park.side * (kerb + row))
+                    yield _car(draw, position, road.heading + math.copysign(math.pi / 2, row - 4))
 
 
 def _cars_on_roads(draw: Draw, ground: Ground) -> Iterator[Thing]:
@@ -251,11 +251,11 @@ def _houses(draw: Draw, ground: Ground) -> Iterator[Thing]:
         while along < FAR_M:
             half, depth = draw.uniform(4, 10), draw.uniform(4, 7)
             back = draw.uniform(1, 6) + depth
-            place = road.point(along + half, side * (road.half_width_m + road.walkway_m + back))
+            position = road.point(along + half, side * (road.half_width_m + road.walkway_m + back))
             top = draw.uniform(3.5, 16)
             wall = _colour(draw, 0.35, 0.8)
             if draw.chance(0.75):
-                yield (Solid(*place, road.heading, (half, depth), (0.0, top), wall),)
+                yield (Solid(*position, road.heading, (half, depth), (0.0, top), wall),)
             along += 2 * half + draw.uniform(1, 8)
 
 
@@ -278,13 +278,13 @@ def _poles_and_people(draw: Draw, ground: Ground) -> Iterator[Thing]:
         for is_pole in (True,) * 5 + (False,) * 5:
             across = draw.uniform(0.3, 0.5) if is_pole else draw.uniform(0.4, road.walkway_m)
             along = draw.uniform(-0.6 * FAR_M, 0.6 * FAR_M)
-            place = road.point(along, side * (road.half_width_m + across))
+            position = road.point(along, side * (road.half_width_m + across))
             if is_pole:
                 z_m = (0.0, draw.uniform(3, 6))
-                yield (Solid(*place, road.heading, (0.08, 0.08), z_m, (0.3, 0.3, 0.32)),)
+                yield (Solid(*position, road.heading, (0.08, 0.08), z_m, (0.3, 0.3, 0.32)),)
             else:
                 size, z_m = (0.18, 0.25), (0.0, draw.uniform(1.5, 1.9))
-                yield (Solid(*place, road.heading, size, z_m, _colour(draw, 0.1, 0.8)),)
+                yield (Solid(*position, road.heading, size, z_m, _colour(draw, 0.1, 0.8)),)
 
 
 def _look(draw: Draw) -> Look:

@@ -167,7 +167,7 @@ class BEV(AbstractTask):
         self, image: Float[Tensor, "3 h w"], truth: Prediction, prediction: Prediction
     ) -> UInt8[Tensor, "3 h _"]:
         """Return the cameras, truth, prediction and error side by side; the image is in [0, 1]."""
-        return _beside(image, *truth.draw_with(prediction, image))
+        return _side_by_side(image, *truth.draw_with(prediction, image))
 
     def from_baseline(self, baseline: Tensor, target: Target) -> "BEVPrediction":
         """Return a baseline as a prediction."""
@@ -215,9 +215,7 @@ class BEVPrediction(Prediction):
             "classes": list(self.names),
             "cell_m": self.cell_m,
             "axes": f"rows run {AXES[self.forward_axis]}; the vehicle is in the middle",
-            "fraction_of_cells": {
-                n: round(f, 6) for n, f in zip(self.names, fractions, strict=True)
-            },
+            "fraction_of_cells": dict(zip(self.names, fractions, strict=True)),
         }
 
     def draw(self, image: Float[Tensor, "3 _ _"] | None = None) -> Picture:
@@ -230,7 +228,7 @@ class BEVPrediction(Prediction):
 
     def overview(self, image: Float[Tensor, "3 _ _"] | None = None) -> UInt8[Tensor, "3 _ _"]:
         """Return the cameras and the map side by side."""
-        return self.draw() if image is None else _beside(image, self.draw())
+        return self.draw() if image is None else _side_by_side(image, self.draw())
 
     def legend(self) -> dict[str, Colour]:
         """Return the colours of the classes."""
@@ -249,7 +247,9 @@ def _forward_up(cells: Tensor, forward_axis: ForwardAxis) -> Tensor:
     return cells.flip((-2, -1)) if forward_axis == "x" else cells.transpose(-2, -1).flip(-2)
 
 
-def _beside(image: Float[Tensor, "3 _ _"], *maps: UInt8[Tensor, "3 _ _"]) -> UInt8[Tensor, "3 _ _"]:
+def _side_by_side(
+    image: Float[Tensor, "3 _ _"], *maps: UInt8[Tensor, "3 _ _"]
+) -> UInt8[Tensor, "3 _ _"]:
     """Return an image and maps of its height, side by side."""
     height = image.shape[-2]
     sizes = ((height, round(one.shape[-1] * height / one.shape[-2])) for one in maps)
